@@ -1,0 +1,58 @@
+# Every target works from a bare checkout: it makes .venv and installs the pinned set first.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+            $$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+              2>/dev/null && { echo $$p; break; }; done)
+
+CONFIG ?= configs/quickstart.yaml
+STORE  ?= store
+HTML   ?= $(STORE)-results.html
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo index query test lint types bench clean
+
+help:  ## what can be made
+	@echo "lookalike: image-by-image search, built offline"; echo
+	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  make index IMAGES=DIR [STORE=store] [CONFIG=configs/quickstart.yaml]"
+	@echo "  make query IMAGES=PICTURE [STORE=store] [HTML=store-results.html]"
+
+install: $(READY)  ## .venv with the pinned set
+
+$(READY): setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.10 to 3.13 found; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "installing the pinned set into $(VENV) with $(PYTHON) (about 2 GB, some minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## index a few hundred made pictures, query some, name the page to look at
+	@$(BIN)/python -m pipelines.demo demo
+
+index: $(READY)  ## index your own: make index IMAGES=DIR STORE=DIR
+	@test -n "$(IMAGES)" || { echo "name the pictures: make index IMAGES=DIR [STORE=$(STORE)]" >&2; exit 2; }
+	@$(BIN)/lookalike index --config "$(CONFIG)" --images "$(IMAGES)" --store "$(STORE)"
+
+query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
+	@test -n "$(IMAGES)" || { echo "name the pictures to search with: make query IMAGES=PICTURE [STORE=$(STORE)]" >&2; exit 2; }
+	@$(BIN)/lookalike query --store "$(STORE)" --images "$(IMAGES)" --html "$(HTML)"
+
+test: $(READY)  ## lint, types, tests
+	@$(MAKE) --no-print-directory lint types
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"
+
+types: $(READY)  ## mypy
+	@$(BIN)/mypy
+
+bench: $(READY)  ## speed of the stages on this machine, side by side with a plain loop
+	@$(BIN)/python -m pipelines.bench
+
+clean:  ## remove what was made here (.venv, demo)
+	rm -rf $(VENV) demo build *.egg-info

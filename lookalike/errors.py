@@ -1,0 +1,17 @@
+"""The two ways a command ends that a caller plans for, and how others' errors are worded."""
+
+from __future__ import annotations
+
+
+class RequestError(ValueError):
+    """The request is wrong: nothing was written, and the message says what to do (status 2)."""
+
+
+class NotPublishedError(RuntimeError):
+    """The run finished, but a limit stopped publication; the last snapshot stands (status 3)."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An exception's own words on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,50 @@
+"""The values that cross stages. Nothing of the project is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Metadata = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file found by a scan, before anything of it was read.
+
+    Attributes:
+        uri: Absolute path or URI; bytes that are not UTF-8 are percent-encoded.
+        bytes: Size as listed, or -1 where the store does not tell.
+        version: What the store says changes with the content (for files the mtime in ns).
+        problem: Why the scan could not reach it ("" if it could); such a row is rejected.
+        metadata: Further columns of the manifest that named it.
+    """
+
+    uri: str
+    bytes: int
+    version: str
+    problem: str = ""
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One answer to one query.
+
+    Attributes:
+        query_uri: The query's path or URI, or "vector:<row>" for a bare vector.
+        rank: From 1.
+        uri: The neighbour's path or URI as indexed.
+        score: Exact, from the stored vectors, in the snapshot's metric.
+        id: file number << 32 | row.
+        duplicates: Other names of the same bytes, sorted.
+        metadata: The neighbour's metadata columns.
+    """
+
+    query_uri: str
+    rank: int
+    uri: str
+    score: float
+    id: int
+    duplicates: tuple[str, ...] = ()
+    metadata: Metadata = field(default_factory=dict)

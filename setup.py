@@ -1,0 +1,50 @@
+"""Packaging: name, packages and dependencies; the tools are configured in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = "0.1.0"
+
+setup(
+    name="lookalike",
+    version=VERSION,
+    description="Image-by-image search, built offline: Beam, TF-Hub models, Parquet, IVF-PQ",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    # Named one by one: a bare find_packages() would install tests/ as a top-level package.
+    packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
+    package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
+    package_data={"lookalike": ["py.typed"]},
+    install_requires=[
+        "apache-beam>=2.72,<3",
+        "faiss-cpu>=1.15,<2",
+        "numpy>=1.26,<3",
+        "pillow>=12.1.1,<13",
+        "pyarrow>=18,<26",
+        "pyyaml>=6,<7",
+        "tensorflow>=2.20,<2.22",
+    ],
+    extras_require={
+        # Only the tests and the benchmark call tensorflow-hub, as the reference to compare with; it
+        # needs tf-keras of tensorflow's version, and pkg_resources, which newer setuptools lack.
+        "dev": ["hypothesis>=6.100", "mypy>=2,<3", "pytest>=9,<10", "ruff>=0.17,<0.18",
+                "setuptools<82", "tensorflow-hub>=0.16.1,<0.17", "tf-keras>=2.20,<2.22",
+                "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)  # fmt: skip
