@@ -1,0 +1,311 @@
+"""Where bytes come from and go to: the one module that touches `pyarrow.fs`.
+
+Reading is local or remote alike (`s3://`, `gs://`, `hdfs://`, whatever pyarrow opens). A store is
+a local folder, written so that a file under its final name is always whole: temporary name in the
+same folder, hash while writing, fsync, rename, fsync of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+import pyarrow.fs as pafs
+
+from lookalike.errors import RequestError, one_line
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+_CHUNK = 1 << 20
+
+
+def is_remote(uri: str) -> bool:
+    """Tell `scheme://…` from a local path (a Windows drive is no scheme)."""
+    return bool(_SCHEME.match(uri)) and not uri.startswith("file://")
+
+
+def uri_from_path(path: bytes) -> str:
+    """Name an absolute local path as a string that can be stored anywhere.
+
+    A path that is not UTF-8 becomes a percent-encoded `file://` URI; every other one stands for
+    itself, percent signs included, so that `path_from_uri` always finds the file again.
+    """
+    assert os.path.isabs(path), path  # a file:// URI has no relative form
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return "file://" + quote(path, safe="/ !$&'()*+,;=:@~")
+
+
+def path_from_uri(uri: str) -> bytes:
+    """Undo `uri_from_path`; also takes any `file://` URI."""
+    if not uri.startswith("file://"):
+        return uri.encode("utf-8", "surrogateescape")
+    rest = uri[len("file://") :]
+    if not rest.startswith("/"):  # file://host/path
+        rest = "/" + rest.partition("/")[2]
+    return unquote_to_bytes(rest)
+
+
+_GOOGLE_PATIENCE_S = 30
+"""How long Google's client tries again, in place of its own 15 minutes: with no network, a command
+must say so while somebody is still looking. Amazon's gives up by itself after some seconds."""
+
+# What pyarrow's parser of URIs refuses, though names have it: spaces, accents, brackets, …
+_UNSAFE = re.compile(r"%(?![0-9a-fA-F]{2})|[^!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]")
+
+
+@lru_cache(maxsize=64)
+def _remote_filesystem(root: str) -> Any:
+    return pafs.FileSystem.from_uri(root)[0]
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """Open the file system that holds a remote URI, and the path inside it.
+
+    The path may be percent-encoded, as `list_remote` gives it, or plain as far as it has no `?`,
+    `#` or `%`.
+
+    Raises:
+        RequestError: pyarrow cannot open it (unknown scheme, no credentials).
+    """
+    parts = urlsplit(uri)
+    query = parts.query
+    if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
+        query += f"{'&' if query else ''}retry_limit_seconds={_GOOGLE_PATIENCE_S}"
+    query = f"?{query}" if query else ""
+    try:
+        fs = _remote_filesystem(f"{parts.scheme}://{parts.netloc}/{query}")
+        whole = f"{parts.scheme}://{parts.netloc}{_encoded(parts.path)}{query}"
+        return fs, pafs.FileSystem.from_uri(whole)[1]
+    except Exception as error:  # pyarrow raises its own and the drivers' classes
+        raise RequestError(
+            f"cannot open {parts.scheme}://{parts.netloc}: {one_line(error)}; "
+            "check the scheme (s3, gs, hdfs, …), the credentials and the network"
+        ) from error
+
+
+def _encoded(path: str) -> str:
+    return _UNSAFE.sub(lambda match: quote(match[0]), path)
+
+
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
+    """Read a whole file, or its first `limit` bytes.
+
+    Raises:
+        OSError: It cannot be opened or read (whatever the file system).
+    """
+    if not is_remote(uri):
+        with open(path_from_uri(uri), "rb") as file:
+            return file.read() if limit is None else file.read(limit)
+    try:
+        fs, path = filesystem(uri)
+        with fs.open_input_stream(path, compression=None) as stream:
+            return bytes(stream.read() if limit is None else stream.read(limit))
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
+
+
+def remote_info(uri: str) -> tuple[str, int, str]:
+    """Kind ("file", "folder" or "absent"), size and version of a remote path."""
+    fs, path = filesystem(uri)
+    try:
+        info = fs.get_file_info(path)
+    except Exception as error:
+        raise RequestError(f"cannot list {uri}: {one_line(error)}") from error
+    return _KINDS.get(info.type, "absent"), info.size or 0, _version(info)
+
+
+def list_remote(uri: str) -> Iterator[tuple[str, str, int, str]]:
+    """Entries of one remote folder, sorted: (uri, kind, size, version); not recursive.
+
+    What a URI's path cannot hold as it is comes percent-encoded.
+    """
+    fs, path = filesystem(uri)
+    parts = urlsplit(uri)
+    folder = f"{parts.scheme}://{parts.netloc}{_encoded(parts.path).rstrip('/')}"
+    query = f"?{parts.query}" if parts.query else ""
+    try:
+        infos = fs.get_file_info(pafs.FileSelector(path, recursive=False))
+    except Exception as error:
+        raise OSError(one_line(error)) from error
+    for info in sorted(infos, key=lambda info: str(info.path)):
+        kind = _KINDS.get(info.type, "absent")
+        name = quote(info.base_name, safe="!$&'()*+,;=:@~")
+        yield f"{folder}/{name}{query}", kind, info.size or 0, _version(info)
+
+
+_KINDS = {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}
+
+
+def _version(info: Any) -> str:
+    return str(info.mtime_ns or 0)
+
+
+def copy_to_local(uri: str, destination: Path) -> Path:
+    """Copy a remote file or folder below a local folder, and return where it is now."""
+    fs, path = filesystem(uri)
+    target = destination / (path.rstrip("/").rpartition("/")[2] or "download")
+    info = fs.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        raise FileNotFoundError(f"{uri} does not exist")
+    local = pafs.LocalFileSystem()
+    if info.type == pafs.FileType.Directory:
+        target.mkdir(parents=True)
+    pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
+    return target
+
+
+# --- the store: local files that are whole or absent ------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A finished file of the store: path relative to it (posix), sha256 in hex, size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest lists it."""
+        return {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
+
+
+class _HashingFile:
+    """A binary file that hashes what passes through; enough of the protocol for pyarrow."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self.sha256.update(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+class PendingFile:
+    """What `write_file` yields: a writable file, and after the block its record."""
+
+    def __init__(self, file: _HashingFile) -> None:
+        self.file: Any = file
+        self.record: FileRecord | None = None
+
+    def write(self, data: Any) -> int:
+        """Append bytes."""
+        return int(self.file.write(data))
+
+    @property
+    def finished(self) -> FileRecord:
+        """The record of the renamed file."""
+        assert self.record is not None, "the file is not finished yet"
+        return self.record
+
+
+@contextmanager
+def write_file(store: Path, relative: str) -> Iterator[PendingFile]:
+    """Write one file of the store: temporary name, hash, fsync, rename, fsync of the folder.
+
+    A crash at any instant leaves the final name absent, or as it was. An existing file is replaced
+    whole.
+    """
+    final = store / relative
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "wb") as raw:
+            pending = PendingFile(_HashingFile(raw))
+            yield pending
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(temporary, final)
+        fsync_folder(final.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    hashed = pending.file
+    pending.record = FileRecord(relative, hashed.sha256.hexdigest(), hashed.bytes)
+
+
+def write_bytes(store: Path, relative: str, data: bytes) -> FileRecord:
+    """Write a small file of the store at once (see `write_file`)."""
+    with write_file(store, relative) as pending:
+        pending.write(data)
+    return pending.finished
+
+
+def write_json(store: Path, relative: str, value: Any) -> FileRecord:
+    """Write canonical, readable JSON (see `write_file`)."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    return write_bytes(store, relative, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the store."""
+    return json.loads(path.read_bytes())
+
+
+def sha256_file(path: Path) -> tuple[str, int]:
+    """Hash a file in bounded memory; returns (hex digest, bytes)."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def file_record(store: Path, relative: str) -> FileRecord:
+    """The record of a file that is there already."""
+    return FileRecord(relative, *sha256_file(store / relative))
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can (not on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a scratch folder; already gone is fine."""
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,61 @@
+"""Small real pictures, and one indexed store shared by the tests that only read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The same examples every time, and no time limit for one: the machine may be busy.
+settings.register_profile("lookalike", deadline=None, derandomize=True)
+settings.load_profile("lookalike")
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """A smooth random picture: (width, height) RGB, different for every seed."""
+    values = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of `count` JPEG files named 000.jpg, 001.jpg, …"""
+
+    def make(count: int, folder: str = "pictures", first_seed: int = 0) -> Path:
+        target = tmp_path / folder
+        target.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture(first_seed + number).save(target / f"{number:03d}.jpg", quality=95)
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(store, folder of its pictures): two groups of ten, a duplicate, a reject and a sidecar."""
+    from pipelines.cli import main
+
+    root = tmp_path_factory.mktemp("indexed")
+    folder = root / "pictures"
+    for group, offset in (("first", 0), ("second", 1000)):
+        (folder / group).mkdir(parents=True)
+        for number in range(10):
+            picture(offset + number).save(folder / group / f"{number}.png")
+    (folder / "copy of zero.png").write_bytes((folder / "first" / "0.png").read_bytes())
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
+    (folder / "notes.json").write_text("{}")
+    config = root / "config.yaml"
+    config.write_text(
+        "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
+    )
+    store = root / "store"
+    arguments = ["index", "--config", str(config), "--images", str(folder), "--store", str(store)]
+    assert main(arguments) == 0
+    return store, folder

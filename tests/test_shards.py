@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike import shards
+from lookalike.storage import file_record
+
+GOLDEN = Path(__file__).parent / "golden" / "embedding_shard_v1.parquet"
+METADATA = pa.schema([("label", pa.string()), ("tags", pa.list_(pa.int64()))])
+PROPERTIES = {"lookalike.model_fingerprint": "m" * 64}
+DIM = 5
+
+
+def vectors_of(file_no: int, rows: int, dim: int = DIM) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(file_no).standard_normal((rows, dim)).astype(np.float32)
+
+
+def row_of(file_no: int, row: int) -> dict[str, Any]:
+    return {
+        "uri": f"/{file_no}/{row}.jpg",
+        "content_sha256": bytes([file_no % 256, row % 256]) * 16,
+        "width": 10 + row,
+        "height": 20 + file_no % 1000,
+        "format": "JPEG",
+        "bytes": 1 << 33,
+        "label": None if row % 3 == 0 else f"label {row}",
+        "tags": [file_no, row],
+    }
+
+
+def write(store: Path, file_no: int, rows: int, dim: int = DIM) -> str:
+    name = f"embeddings/{file_no:08d}.parquet"
+    schema = shards.schema(dim, METADATA, PROPERTIES)
+    with shards.open_shard(store, name, schema, file_no) as (writer, pending):
+        for row, vector in enumerate(vectors_of(file_no, rows, dim)):
+            assert writer.append(row_of(file_no, row), vector) == file_no << 32 | row
+    assert pending.finished == file_record(store, name)
+    assert writer.rows == rows
+    return name
+
+
+# two groups and a half, exactly one group, one row, none, and a file number beyond 31 bits
+SIZES = {0: 300, 1: shards.ROW_GROUP, 2: 1, 5: 0, 2**31 - 1: 129}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
+    root = tmp_path_factory.mktemp("store")
+    return root, {file_no: write(root, file_no, rows) for file_no, rows in SIZES.items()}
+
+
+@pytest.fixture
+def reader(store: tuple[Path, dict[int, str]]) -> shards.VectorReader:
+    return shards.VectorReader(*store)
+
+
+ALL_IDS = [file_no << 32 | row for file_no, rows in SIZES.items() for row in range(rows)]
+
+
+def expected_vectors(ids: list[int]) -> npt.NDArray[np.float32]:
+    written = {file_no: vectors_of(file_no, rows) for file_no, rows in SIZES.items()}
+    return np.array([written[i >> 32][i & 0xFFFFFFFF] for i in ids]).reshape(-1, DIM)
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def test_schema_is_the_documented_one(store: tuple[Path, dict[int, str]]) -> None:
+    for name in store[1].values():
+        found = pq.read_schema(store[0] / name)
+        assert [(column.name, str(column.type)) for column in found] == [
+            ("id", "int64"),
+            ("uri", "string"),
+            ("content_sha256", "fixed_size_binary[32]"),
+            ("width", "int32"),
+            ("height", "int32"),
+            ("format", "string"),
+            ("bytes", "int64"),
+            ("label", "string"),
+            ("tags", "list<element: int64>"),
+            ("embedding", f"fixed_size_list<element: float>[{DIM}]"),
+        ]
+        assert found.metadata[b"lookalike.schema_version"] == b"1"
+        assert found.metadata[b"lookalike.model_fingerprint"] == b"m" * 64
+
+
+def test_any_parquet_reader_gives_the_rows_back(store: tuple[Path, dict[int, str]]) -> None:
+    for file_no, name in store[1].items():
+        rows = pq.read_table(store[0] / name).to_pylist()
+        vectors = [row.pop("embedding") for row in rows]
+        assert rows == [
+            {"id": file_no << 32 | i, **row_of(file_no, i)} for i in range(SIZES[file_no])
+        ]
+        assert np.array_equal(
+            np.array(vectors, dtype=np.float32).reshape(-1, DIM), vectors_of(file_no, len(rows))
+        )
+
+
+def test_vectors_are_stored_for_reading_single_rows(store: tuple[Path, dict[int, str]]) -> None:
+    footer = pq.read_metadata(store[0] / store[1][0])
+    assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [128, 128, 44]
+    for group in range(footer.num_row_groups):
+        columns = [footer.row_group(group).column(i) for i in range(footer.num_columns)]
+        [vectors] = [column for column in columns if column.path_in_schema.startswith("embedding")]
+        assert not vectors.has_dictionary_page
+        assert not vectors.is_stats_set
+        assert vectors.compression == "UNCOMPRESSED"
+        assert "PLAIN" in vectors.encodings
+        assert not {"PLAIN_DICTIONARY", "RLE_DICTIONARY"} & set(vectors.encodings)
+
+
+def test_an_exception_leaves_no_shard(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        schema = shards.schema(DIM, METADATA, {})
+        with shards.open_shard(tmp_path, "x.parquet", schema, 0) as (writer, _):
+            for row in range(200):
+                writer.append(row_of(0, row), np.zeros(DIM, np.float32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_streams_over_a_shard(store: tuple[Path, dict[int, str]]) -> None:
+    for file_no, name in store[1].items():
+        path, rows = store[0] / name, SIZES[file_no]
+        ids = [file_no << 32 | row for row in range(rows)]
+        blocks = list(shards.iter_blocks(path))
+        assert [i for block, _ in blocks for i in block.tolist()] == ids
+        assert all(vectors.dtype == np.float32 for _, vectors in blocks)
+        found = [vectors for _, vectors in blocks] or [np.empty((0, DIM), np.float32)]
+        assert np.array_equal(np.concatenate(found), vectors_of(file_no, rows))
+        assert [i for block in shards.iter_ids(path) for i in block.tolist()] == ids
+        assert [row["uri"] for row in shards.iter_rows(path, ["uri"])] == [
+            f"/{file_no}/{row}.jpg" for row in range(rows)
+        ]
+        assert shards.count_rows(path) == rows
+
+
+# --- rows by id -------------------------------------------------------------------------------
+
+
+@given(ids=st.lists(st.sampled_from(ALL_IDS), max_size=60))
+def test_vectors_come_in_the_order_asked_for(
+    store: tuple[Path, dict[int, str]], ids: list[int]
+) -> None:
+    found = shards.VectorReader(*store).vectors(np.array(ids, dtype=np.int64))
+    assert found.dtype == np.float32
+    assert np.array_equal(found.reshape(-1, DIM), expected_vectors(ids))
+
+
+@given(ids=st.lists(st.sampled_from(ALL_IDS), max_size=30))
+def test_rows_come_in_the_order_asked_for(
+    store: tuple[Path, dict[int, str]], ids: list[int]
+) -> None:
+    found = shards.VectorReader(*store).rows(ids)
+    assert found == [{"id": i, **row_of(i >> 32, i & 0xFFFFFFFF)} for i in ids]
+
+
+def test_every_vector_at_once_and_again(reader: shards.VectorReader) -> None:
+    ids = np.random.default_rng(0).permutation(np.array(ALL_IDS * 2, dtype=np.int64))
+    for _ in range(2):
+        assert np.array_equal(reader.vectors(ids), expected_vectors(ids.tolist()))
+
+
+def test_metadata_columns(reader: shards.VectorReader) -> None:
+    # Parquet names the items of a list "element"
+    names_and_types = [(column.name, str(column.type)) for column in reader.metadata_schema()]
+    assert names_and_types == [("label", "string"), ("tags", "list<element: int64>")]
+    assert shards.VectorReader(Path("nowhere"), {}).metadata_schema() == pa.schema([])
+
+
+def test_threads_share_a_reader(reader: shards.VectorReader) -> None:
+    def check(seed: int) -> bool:
+        random = np.random.default_rng(seed)
+        ids = random.choice(np.array(ALL_IDS, dtype=np.int64), 50)
+        rows = [row["id"] for row in reader.rows(ids.tolist())]
+        same = np.array_equal(reader.vectors(ids), expected_vectors(ids.tolist()))
+        return bool(same and rows == ids.tolist())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(check, range(60)))
+
+
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_open_files")
+def test_a_store_of_more_files_than_may_be_open(tmp_path: Path) -> None:
+    files = {file_no: write(tmp_path, file_no, 1, dim=2) for file_no in range(400)}
+    reader = shards.VectorReader(tmp_path, files)
+    ids = np.array([file_no << 32 for file_no in (*range(400), *range(0, 400, 7))], dtype=np.int64)
+    expected = np.concatenate([vectors_of(i >> 32, 1, 2) for i in ids.tolist()])
+    assert np.array_equal(reader.vectors(ids), expected)
+    assert [row["id"] for row in reader.rows(ids.tolist())] == ids.tolist()
+    assert len(list(Path("/proc/self/fd").iterdir())) < 200
+
+
+# --- the format does not change ---------------------------------------------------------------
+
+
+def test_shards_of_version_1_stay_readable() -> None:
+    """The golden file is `write(…, file_no=3, rows=130, dim=2)` by the first release."""
+    assert np.array_equal(
+        np.concatenate([vectors for _, vectors in shards.iter_blocks(GOLDEN)]),
+        vectors_of(3, 130, 2),
+    )
+    reader = shards.VectorReader(GOLDEN.parent, {3: GOLDEN.name})
+    ids = [3 << 32 | row for row in (129, 0, 128, 127)]
+    assert reader.rows(ids) == [{"id": i, **row_of(3, i & 0xFFFFFFFF)} for i in ids]
+    assert np.array_equal(
+        reader.vectors(np.array(ids, dtype=np.int64)), vectors_of(3, 130, 2)[[129, 0, 128, 127]]
+    )
+
+
+def test_shards_are_still_written_as_version_1(tmp_path: Path) -> None:
+    written = tmp_path / write(tmp_path, 3, 130, dim=2)
+    assert pq.read_schema(written).equals(pq.read_schema(GOLDEN), check_metadata=True)
+    assert pq.read_table(written).equals(pq.read_table(GOLDEN))

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lookalike import units
+from lookalike.records import SourceFile
+
+SCHEMA = units.listing_schema(pa.schema([("label", pa.string())]))
+# (number of the name, content): few sizes and contents, so that classes are large
+LISTED = st.lists(
+    st.tuples(st.integers(0, 400), st.binary(max_size=3).map(lambda data: data[:1] * len(data))),
+    max_size=150,
+    unique_by=lambda file: file[0],
+)
+
+
+class Pile:
+    """Files that exist in memory; `read` is what the cutting may ask for."""
+
+    def __init__(self, contents: dict[str, bytes | None]) -> None:
+        self.contents = contents
+
+    def files(self) -> list[SourceFile]:
+        return [
+            SourceFile(uri, -1, "", "gone", {"label": uri})
+            if data is None
+            else SourceFile(uri, len(data), "1", "", {"label": uri})
+            for uri, data in self.contents.items()
+        ]
+
+    def read(self, uri: str) -> bytes:
+        data = self.contents[uri]
+        if data is None:
+            raise FileNotFoundError(uri)
+        return data
+
+
+def cut(
+    store: Path, files: list[SourceFile], unit_rows: int, read: Callable[[str], bytes]
+) -> list[list[SourceFile]]:
+    listing = units.write_listing(store, "listing", files, SCHEMA)
+    assert listing.rows == len(files)
+    found = []
+    for i, (name, rows) in enumerate(units.cut_units(store, listing, "units", unit_rows, read)):
+        assert name == f"units/{i:06d}.parquet"
+        unit = list(units.read_files(store / name))
+        assert len(unit) == rows > 0
+        found.append(unit)
+    assert (
+        sorted((store / "units").glob("*"))
+        == [store / f"units/{i:06d}.parquet" for i in range(len(found))]
+        or not found
+    )
+    return found
+
+
+@pytest.fixture(params=["one partition", "many partitions"])
+def partitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "many partitions":
+        monkeypatch.setattr(units, "_PART_ROWS", 7)
+        monkeypatch.setattr(units, "_PARTITION_ROWS", 20)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("partitions")
+@settings(max_examples=40, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(listed=LISTED, lost=st.sets(st.integers(0, 400), max_size=5), unit_rows=st.integers(1, 20))
+def test_units_are_a_partition_in_which_equal_files_meet(
+    tmp_path_factory: pytest.TempPathFactory,
+    listed: list[tuple[int, bytes]],
+    lost: set[int],
+    unit_rows: int,
+) -> None:
+    pile = Pile({f"/{i}.jpg": None if i in lost else data for i, data in listed})
+    files = pile.files()
+    found = cut(tmp_path_factory.mktemp("store"), files, unit_rows, pile.read)
+
+    # every file is in one unit, once, with all that was listed of it
+    assert sorted((file for unit in found for file in unit), key=str) == sorted(files, key=str)
+
+    # equal bytes meet in one unit; and so do equal sizes, unless there are very many
+    sizes, contents = defaultdict(set), defaultdict(set)
+    count: dict[int, int] = defaultdict(int)
+    for number, unit in enumerate(found):
+        for file in unit:
+            if file.bytes > 0:
+                sizes[file.bytes].add(number)
+                count[file.bytes] += 1
+                contents[pile.contents[file.uri]].add(number)
+    assert all(len(numbers) == 1 for numbers in contents.values())
+    heavy = {size for size in count if count[size] > 4 * unit_rows}
+    assert all(len(sizes[size]) == 1 for size in set(sizes) - heavy)
+
+    # no unit is larger than it must be
+    copies = max((len([1 for other in pile.contents.values() if other == data])
+                  for data in pile.contents.values() if data), default=0)  # fmt: skip
+    assert all(len(unit) < unit_rows + max(4 * unit_rows, copies) for unit in found)
+
+
+@pytest.mark.usefixtures("partitions")
+@settings(max_examples=25, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(listed=LISTED, unit_rows=st.integers(1, 20), seed=st.integers(0, 9))
+def test_units_do_not_depend_on_the_order_of_the_listing(
+    tmp_path_factory: pytest.TempPathFactory,
+    listed: list[tuple[int, bytes]],
+    unit_rows: int,
+    seed: int,
+) -> None:
+    pile = Pile({f"/{i}.jpg": data for i, data in listed})
+    files = pile.files()
+    one = cut(tmp_path_factory.mktemp("one"), files, unit_rows, pile.read)
+    random.Random(seed).shuffle(files)
+    assert cut(tmp_path_factory.mktemp("other"), files, unit_rows, pile.read) == one
+
+
+def test_many_units_are_made_and_filled(tmp_path: Path) -> None:
+    files = [SourceFile(f"/{i}", 1 + i, "") for i in range(5000)]
+    found = cut(tmp_path, files, 64, lambda uri: pytest.fail(f"{uri} was read"))
+    assert len(found) == -(-5000 // 64)
+    assert {len(unit) for unit in found[:-1]} == {64}
+    # folders and sizes are mixed: no unit holds all the large ones
+    means = [np.mean([file.bytes for file in unit]) for unit in found[:-1]]
+    assert 1500 < min(means) < max(means) < 3500
+
+
+def test_one_common_size_is_cut_by_content(tmp_path: Path) -> None:
+    pile = Pile({f"/{i}.bmp": b"%04d" % (i // 2) for i in range(1000)})
+    found = cut(tmp_path, pile.files(), 32, pile.read)
+    assert len(found) > 20
+    assert max(map(len, found)) <= 33
+    where = {file.uri: number for number, unit in enumerate(found) for file in unit}
+    assert all(where[f"/{i}.bmp"] == where[f"/{i + 1}.bmp"] for i in range(0, 1000, 2))
+
+
+def test_a_heavy_file_that_cannot_be_read_is_in_a_unit_all_the_same(tmp_path: Path) -> None:
+    pile = Pile({f"/{i}.bmp": b"%04d" % i for i in range(200)})
+    files = pile.files()
+    pile.contents["/7.bmp"] = None
+    found = cut(tmp_path, files, 32, pile.read)
+    assert sorted(file.uri for unit in found for file in unit) == sorted(pile.contents)
+
+
+def test_empty_and_unreachable_files_do_not_gather_in_one_unit(tmp_path: Path) -> None:
+    files = [
+        SourceFile(f"/{i}", i % 2 - 1, "", "problem" if i % 2 == 0 else "") for i in range(999)
+    ]
+    found = cut(tmp_path, files, 32, lambda uri: pytest.fail(f"{uri} was read"))
+    assert max(map(len, found)) == 32
+
+
+@pytest.mark.usefixtures("partitions")
+def test_a_file_listed_twice_keeps_its_first_metadata(tmp_path: Path) -> None:
+    files = [SourceFile(f"/{i % 30}", 1 + i % 30, "", "", {"label": str(i)}) for i in range(60)]
+    found = [file for unit in cut(tmp_path, files, 4, lambda uri: b"") for file in unit]
+    assert {file.uri: file.metadata["label"] for file in found} == {
+        f"/{i}": str(i) for i in range(30)
+    }
+    assert len(found) == 30
+
+
+def test_nothing_listed_makes_no_unit(tmp_path: Path) -> None:
+    assert cut(tmp_path, [], 32, lambda uri: b"") == []
+
+
+def test_metadata_that_a_source_lacks_is_null(tmp_path: Path) -> None:
+    [[file]] = cut(tmp_path, [SourceFile("/a", 1, "v")], 32, lambda uri: b"")
+    assert file == SourceFile("/a", 1, "v", "", {"label": None})
+
+
+def test_a_store_below_a_name_with_an_equals_sign(tmp_path: Path) -> None:
+    [[file]] = cut(tmp_path / "run=5", [SourceFile("/a", 1, "v")], 32, lambda uri: b"")
+    assert set(file.metadata) == {"label"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "workers", "rows"),
+    [(0, 1, 32), (100, 2, 32), (1000, 2, 63), (1_000_000, 16, 1024), (10_000, 4, 313)],
+)
+def test_unit_rows(listed: int, workers: int, rows: int) -> None:
+    assert units.unit_rows_for(listed, workers) == rows
+
+
+def test_mix_is_splitmix64() -> None:
+    # the first outputs of Vigna's splitmix64.c for the state 1234567
+    gamma, state = 0x9E3779B97F4A7C15, 1234567
+    states = np.array([(state + i * gamma) % 2**64 for i in range(3)], dtype=np.uint64)
+    assert units.mix(states).tolist() == [
+        6457827717110365317, 3203168211198807973, 9817491932198370423,
+    ]  # fmt: skip
