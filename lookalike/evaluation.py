@@ -1,0 +1,146 @@
+"""How good the vectors are: precision@k and mAP of labelled images, each queried, itself left out.
+
+Exact scores, so that the answer is about the features and not about the index (whose recall has a
+certificate of its own).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.errors import RequestError
+from lookalike.manifests import Manifest
+from lookalike.metrics import better_is_higher, score
+from lookalike.shards import iter_blocks, iter_rows
+from lookalike.snapshot import files_of
+
+_BLOCK_BYTES = 256 << 20  # of scores held at once
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over all queries.
+
+    Attributes:
+        images: Labelled images in the snapshot (one per content: duplicates are one image).
+        labels: Distinct labels.
+        queries: Images queried: those whose label has another image.
+        k: Of precision_at_k.
+        precision_at_k: Share of the k nearest that have the query's label.
+        mean_average_precision: Over the full ranking of all other images.
+    """
+
+    images: int
+    labels: int
+    queries: int
+    k: int
+    precision_at_k: float
+    mean_average_precision: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lookalike evaluate --json` prints it."""
+        return asdict(self)
+
+
+def folder_label(uri: str) -> str:
+    """The name of the folder an image lies in."""
+    return PurePosixPath(uri).parent.name
+
+
+def file_labels(path: str) -> Callable[[str], str | None]:
+    """Labels from a CSV or Parquet file with `uri` and `label`.
+
+    Raises:
+        RequestError: It cannot be read, or a column is missing.
+    """
+    manifest = Manifest(path)
+    if "label" not in manifest.metadata_schema().names:
+        raise RequestError(f"{path}: a file of labels needs the columns uri and label")
+    labels = {
+        uri: None if metadata["label"] is None else str(metadata["label"])
+        for uri, problem, metadata in manifest.rows()
+        if not problem
+    }
+    return labels.get
+
+
+def evaluate(
+    store: Path, manifest: Mapping[str, Any], label_of: Callable[[str], str | None], k: int = 10
+) -> Evaluation:
+    """Rank all labelled images for each of them.
+
+    Raises:
+        RequestError: k is below 1, or fewer than two images share a label.
+    """
+    if k < 1:
+        raise RequestError(f"k must be at least 1, got {k}")
+    shards = [store / line["path"] for line in files_of(manifest, "embedding")]
+    names = [label_of(row["uri"]) for shard in shards for row in iter_rows(shard, ["uri"])]
+    labelled = np.array([name is not None for name in names], dtype=bool)
+    known = sorted({name for name in names if name is not None})
+    number = {name: i for i, name in enumerate(known)}
+    labels = np.array([number[name] for name in names if name is not None], dtype=np.int64)
+    sizes = Counter(labels.tolist())
+    queried = np.array([sizes[label] > 1 for label in labels.tolist()], dtype=bool)
+    if not queried.any():
+        raise RequestError(
+            f"{len(labels)} of {len(names)} images have a label and no two share one; "
+            "check that the labels name the files as they were indexed"
+        )
+    vectors = _Vectors(shards, labelled)
+    chunk = max(1, _BLOCK_BYTES // (4 * len(labels)))
+    sign = 1.0 if better_is_higher(manifest["metric"]) else -1.0
+    precision = average = 0.0
+    positions = np.flatnonzero(queried)
+    for start in range(0, len(positions), chunk):
+        rows = positions[start : start + chunk]
+        queries = vectors.take(rows)
+        scores = np.concatenate(
+            [sign * score(queries, block, manifest["metric"]) for block in vectors.blocks()], axis=1
+        )
+        scores[np.arange(len(rows)), rows] = -np.inf  # itself, last
+        ranking = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
+        relevant = labels[ranking] == labels[rows, None]
+        precision += float(relevant[:, :k].sum() / k)
+        average += float(_average_precision(relevant).sum())
+    count = len(positions)
+    return Evaluation(len(labels), len(known), count, k, precision / count, average / count)
+
+
+def _average_precision(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Mean of the precision at each relevant rank: (q, n) -> (q,)."""
+    hits = relevant.cumsum(axis=1)
+    ranks = np.arange(1, relevant.shape[1] + 1)
+    total: npt.NDArray[np.float64] = (hits / ranks * relevant).sum(axis=1) / hits[:, -1]
+    return total
+
+
+class _Vectors:
+    """The labelled rows of the shards, a block at a time."""
+
+    def __init__(self, shards: list[Path], labelled: npt.NDArray[np.bool_]) -> None:
+        self._shards, self._labelled = shards, labelled
+
+    def blocks(self) -> Any:
+        start = 0
+        for shard in self._shards:
+            for ids, vectors in iter_blocks(shard):
+                kept = vectors[self._labelled[start : start + len(ids)]]
+                start += len(ids)
+                if len(kept):
+                    yield kept
+
+    def take(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        found, start = [], 0
+        for block in self.blocks():
+            inside = rows[(rows >= start) & (rows < start + len(block))] - start
+            found.append(block[inside])
+            start += len(block)
+        return np.concatenate(found)

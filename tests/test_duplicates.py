@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike.duplicates import SCHEMA, DuplicateReader, write_duplicates
+
+NAMES = st.dictionaries(st.integers(0, 2**62), st.lists(st.text(max_size=5), min_size=1))
+
+
+@given(NAMES, st.lists(st.integers(0, 2**62)), st.integers(1, 4))
+def test_what_was_written_is_found_by_id(
+    names: dict[int, list[str]], others: list[int], blocks: int
+) -> None:
+    cut = np.array_split(np.array(sorted(names), np.int64), blocks)
+    with TemporaryDirectory() as folder:
+        store = Path(folder)
+        record, rows = write_duplicates(
+            store, "a/b.parquet", [{i: names[i] for i in block.tolist()} for block in cut]
+        )
+        assert rows == len(names)
+        reader = DuplicateReader([store / record.path])
+        ids = np.unique(np.array([*list(names)[::2], *others], np.int64))
+        expected = {i: tuple(sorted(names[i])) for i in ids.tolist() if i in names}
+        assert reader.of(ids) == expected
+
+
+def test_only_row_groups_that_may_hold_an_id_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    table = pa.table({"id": range(100), "uris": [[f"/{i}"] for i in range(100)]}, SCHEMA)
+    pq.write_table(table, path, row_group_size=10, compression="none")
+    data = path.read_bytes()
+    # Damage to another group than the one asked for goes unnoticed.
+    first = pq.read_metadata(path).row_group(0).column(0)
+    end = first.data_page_offset + 20
+    path.write_bytes(data[:4] + b"\xff" * (end - 4) + data[end:])
+    assert DuplicateReader([path]).of(np.array([55, 200])) == {55: ("/55",)}
+
+
+def test_files_without_statistics_are_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    table = pa.table({"id": [3, 9], "uris": [["/b", "/a"], ["/c"]]}, SCHEMA)
+    pq.write_table(table, path, write_statistics=False)
+    assert DuplicateReader([path]).of(np.array([3])) == {3: ("/a", "/b")}
+    assert DuplicateReader([]).of(np.array([3])) == {}
