@@ -1,0 +1,4 @@
+"""Entry points: flags and YAML become specs, specs become one chain of stages, the chain runs.
+
+scan -> embed -> train -> shard -> certify -> publish (pipelines.index); query (pipelines.query).
+"""

@@ -1,0 +1,111 @@
+"""Is the request to index something sound? Every check here comes before anything is written.
+
+All raise RequestError: what is wrong, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lookalike.errors import RequestError
+from lookalike.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.records import SourceFile
+from lookalike.sniff import SNIFF_BYTES, claims_image, sniff
+from lookalike.sources import Source
+from lookalike.storage import is_remote, path_from_uri, read_bytes
+
+
+def check_store(name: str, images: Sequence[str]) -> Path:
+    """The store's folder: local, writable, a store or not there yet, and outside the sources."""
+    if is_remote(name):
+        raise RequestError(f"{name}: a store must be a local (or mounted) folder")
+    store = Path(os.path.abspath(os.fsdecode(path_from_uri(name))))
+    if store.exists() and not store.is_dir():
+        raise RequestError(f"{store}: the store must be a folder, and this is a file")
+    if store.is_dir():
+        known = {"CURRENT", "snapshots", "embeddings", "models", "templates", "index", "runs"}
+        # a dot: what a killed run left of CURRENT, or what file managers leave
+        names = sorted(path.name for path in store.iterdir() if not path.name.startswith("."))
+        foreign = [name for name in names if name not in known]
+        if foreign:
+            raise RequestError(
+                f"{store}: holds other things than a store ({foreign[0]}); name a new folder"
+            )
+    _check_writable(store)
+    for spec in images:
+        if not is_remote(spec):
+            source = os.path.realpath(os.fsdecode(path_from_uri(spec)))
+            if os.path.isdir(source) and store.resolve().is_relative_to(source):
+                raise RequestError(
+                    f"{store}: the store lies inside the source {spec} and would list itself; "
+                    "name a store elsewhere"
+                )
+    return store
+
+
+def _check_writable(store: Path) -> None:
+    there = store
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise RequestError(
+            f"{store}: the store cannot be made: {there} is not a folder; name another place"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"{store}: the store cannot be written: no permission in {there}; name another place"
+        )
+
+
+def check_images(sources: Sequence[Source]) -> None:
+    """Is there anything to index at all; names suffice, and contents where no name says image."""
+
+    def files() -> Iterator[SourceFile]:
+        return chain.from_iterable(source.files(lambda _: None) for source in sources)
+
+    listed = 0
+    for file in files():
+        listed += 1
+        if file.problem or claims_image(file.uri):
+            return
+    if not any(_shows_image(file) for file in files()):
+        specs = ", ".join(source.spec for source in sources)
+        raise RequestError(
+            f"{specs}: none of the {listed:,} files is an image, by name or by content"
+            if listed
+            else f"{specs}: no files there; nothing to index"
+        )
+
+
+def _shows_image(file: SourceFile) -> bool:
+    try:
+        return sniff(read_bytes(file.uri, SNIFF_BYTES)) is not None
+    except OSError:
+        return True  # the run will say what is wrong with it
+
+
+def check_same_models(
+    store: Path, parent: dict[str, Any] | None, features: Sequence[Feature], metric: str
+) -> None:
+    """Vectors of another model, or compared in another metric, must not come into a store."""
+    if parent is None:
+        return
+    wanted = {
+        "metric": (parent["metric"], metric),
+        "model fingerprint": (parent["model_fingerprint"], model_fingerprint(features, metric)),
+        "preprocessing fingerprint": (
+            parent["preprocessing_fingerprint"],
+            preprocessing_fingerprint(features),
+        ),
+    }
+    for what, (stored, asked) in wanted.items():
+        if stored != asked:
+            handles = ", ".join(feature["handle"] for feature in parent["features"])
+            raise RequestError(
+                f"{store}: its {what} is {stored} ({handles}), this config's is {asked} "
+                f"({', '.join(feature.handle for feature in features)}); name a new store for it"
+            )

@@ -1,0 +1,270 @@
+"""The config: one YAML file, checked on load: a wrong key fails in a second, not in an hour."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lookalike.errors import RequestError
+from lookalike.images import ImageLimits
+from lookalike.metrics import METRICS
+from lookalike.planning import KINDS
+from pipelines.runner import RunnerSpec
+
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """One feature as written: a handle, its weight, and what its model leaves open."""
+
+    name: str
+    handle: str
+    weight: float = 1.0
+    signature: str | None = None
+    output: str | None = None
+    input_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """Limits under which a run does not publish (exit status 3)."""
+
+    min_recall: float = 0.90
+    max_rejected_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked config; `index` holds the planner's options by name."""
+
+    features: tuple[FeatureConfig, ...]
+    metric: str = "cosine"
+    index: Mapping[str, Any] = field(default_factory=dict)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+    runner: RunnerSpec = field(default_factory=RunnerSpec)
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    unit_files: int = 0
+
+
+def load_config(path: str, beam_arguments: list[str] | None = None) -> Config:
+    """Read and check a config file.
+
+    Raises:
+        RequestError: It cannot be read, or a key, a type, a value or a combination is wrong; the
+            message names the key, the rule and the value.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise RequestError(f"config {path}: {reason}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date 2024-99-99 is the second
+        raise RequestError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return parse_config(raw, beam_arguments or [], folder=Path(path).resolve().parent)
+    except RequestError as error:
+        raise RequestError(f"config {path}: {error}") from error
+
+
+def parse_config(raw: Any, beam_arguments: list[str], folder: Path | None = None) -> Config:
+    """Check what YAML gave; `folder` is where relative model paths may also start."""
+    top = _mapping("the config", raw)
+    _known("", top, ("features", "metric", "index", "publish", "runner", "images", "embed"))
+    metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
+    features = _features(top.get("features"), folder)
+    if metric == "jaccard" and len(features) > 1:
+        raise RequestError(
+            f"metric: jaccard compares one histogram feature, and features lists {len(features)}; "
+            "use cosine for a hybrid"
+        )
+    return Config(
+        features,
+        metric,
+        _index(top.get("index", {}), metric),
+        _publish(top.get("publish", {})),
+        _runner(top.get("runner", {}), beam_arguments),
+        _limits(top.get("images", {})),
+        _embed(top.get("embed", {})),
+    )
+
+
+def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
+    if not isinstance(value, list) or not value:
+        raise RequestError(
+            "features: needs a list of at least one feature, for example "
+            f"- {{name: low, handle: builtin:color-texture}}; got {_shown(value)}"
+        )
+    features = tuple(_feature(f"features[{i}]", one, folder) for i, one in enumerate(value))
+    names = [one.name for one in features]
+    for name in names:
+        if names.count(name) > 1:
+            raise RequestError(f"features: the name {name!r} is given twice; names must differ")
+    return features
+
+
+def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
+    raw = _mapping(key, value)
+    _known(key, raw, ("name", "handle", "weight", "signature", "output", "input_size"))
+    for needed in ("name", "handle"):
+        if not isinstance(raw.get(needed), str) or not raw[needed].strip():
+            raise RequestError(f"{key}.{needed}: needs a text, got {_shown(raw.get(needed))}")
+    return FeatureConfig(
+        raw["name"],
+        _beside_config(raw["handle"], folder),
+        _number(f"{key}.weight", raw.get("weight", 1.0), low=0, above=True),
+        _text(f"{key}.signature", raw.get("signature")),
+        _text(f"{key}.output", raw.get("output")),
+        _size(f"{key}.input_size", raw.get("input_size")),
+    )
+
+
+def _beside_config(handle: str, folder: Path | None) -> str:
+    """A relative model path may be meant from here or from the config's folder."""
+    relative = not re.match(r"^[a-z0-9+.-]+:", handle) and not handle.startswith(("/", "~"))
+    if relative and folder and not Path(handle).exists() and (folder / handle).exists():
+        return str(folder / handle)
+    return handle
+
+
+def _index(value: Any, metric: str) -> dict[str, Any]:
+    raw = dict(_mapping("index", value))
+    checks: dict[str, Callable[[str, Any], Any]] = {
+        "kind": lambda key, given: _one_of(key, given, ("auto", *KINDS)),
+        "target_recall": lambda key, given: _number(key, given, low=0, high=1, above=True),
+        "memory": _bytes,
+        "nlist": _positive,
+        "code_bytes": _positive,
+        "shards": _positive,
+        "seed": lambda key, given: _integer(key, given, low=0),
+        "queries": _positive,
+    }
+    _known("index", raw, tuple(checks))
+    checked = {name: checks[name](f"index.{name}", given) for name, given in raw.items()}
+    if checked.get("kind") == "exact":
+        for name in ("nlist", "code_bytes"):
+            if name in checked:
+                raise RequestError(
+                    f"index.{name}: an exact index has no {name}; remove it or set kind: ivf_pq"
+                )
+    return checked
+
+
+def _publish(value: Any) -> PublishConfig:
+    raw = _mapping("publish", value)
+    _known("publish", raw, ("min_recall", "max_rejected_share"))
+    return PublishConfig(
+        **{name: _number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()}
+    )
+
+
+def _runner(value: Any, beam_arguments: list[str]) -> RunnerSpec:
+    raw = dict(_mapping("runner", value))
+    name = _text("runner.name", raw.pop("name", "direct")) or "direct"
+    workers = _integer("runner.workers", raw.pop("workers", 0), low=0)
+    return RunnerSpec(name, workers, raw, tuple(beam_arguments))
+
+
+def _limits(value: Any) -> ImageLimits:
+    raw = _mapping("images", value)
+    _known("images", raw, ("max_pixels", "max_bytes", "max_memory"))
+    checked = {}
+    if "max_pixels" in raw:
+        checked["max_pixels"] = _positive("images.max_pixels", raw["max_pixels"])
+    for name in ("max_bytes", "max_memory"):
+        if name in raw:
+            checked[name] = _bytes(f"images.{name}", raw[name])
+    return ImageLimits(**checked)
+
+
+def _embed(value: Any) -> int:
+    raw = _mapping("embed", value)
+    _known("embed", raw, ("unit_files",))
+    return _integer("embed.unit_files", raw.get("unit_files", 0), low=0)
+
+
+# --- checks of one value ----------------------------------------------------------------------
+
+
+def _known(key: str, raw: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    for name in raw:
+        if name not in names:
+            path = f"{key}.{name}" if key else str(name)
+            close = difflib.get_close_matches(str(name), names, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise RequestError(f"{path}: unknown key; {hint}known here: {', '.join(names)}")
+
+
+def _mapping(key: str, value: Any) -> Mapping[str, Any]:
+    if value is None and key != "the config":
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError(f"{key}: needs a mapping of keys to values, got {_shown(value)}")
+    return value
+
+
+def _number(
+    key: str, value: Any, low: float, high: float = sys.float_info.max, above: bool = False
+) -> float:
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fine or not (low < value if above else low <= value) or not value <= high:
+        bound = f"above {low:g}" if above else f"from {low:g}"
+        until = f" to {high:g}" if high != sys.float_info.max else ", and finite"
+        raise RequestError(f"{key}: needs a number {bound}{until}, got {_shown(value)}")
+    return float(value)
+
+
+def _integer(key: str, value: Any, low: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise RequestError(f"{key}: needs a whole number from {low}, got {_shown(value)}")
+    return value
+
+
+def _positive(key: str, value: Any) -> int:
+    return _integer(key, value, low=1)
+
+
+def _one_of(key: str, value: Any, names: tuple[str, ...]) -> str:
+    if value not in names:
+        raise RequestError(f"{key}: needs one of {', '.join(names)}, got {_shown(value)}")
+    return str(value)
+
+
+def _text(key: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise RequestError(f"{key}: needs a text, got {_shown(value)}")
+    return value
+
+
+def _size(key: str, value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    pair = [value, value] if isinstance(value, int) else value
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise RequestError(f"{key}: needs [height, width] or one number, got {_shown(value)}")
+    height, width = (_integer(key, side, low=8) for side in pair)
+    return height, width
+
+
+def _bytes(key: str, value: Any) -> int:
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
+    if isinstance(value, bool) or not match or match[2].upper() not in _SIZES:
+        raise RequestError(f"{key}: needs a size such as 4GiB or 500MB, got {_shown(value)}")
+    size = int(float(match[1]) * _SIZES[match[2].upper()])
+    if size < 1:
+        raise RequestError(f"{key}: needs at least one byte, got {_shown(value)}")
+    return size
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:79] + "…"

@@ -1,0 +1,93 @@
+"""The commands that only read a store: status, verify, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lookalike import evaluation, snapshot
+from lookalike.report import certificate_line, size_text
+
+
+def status(given: argparse.Namespace) -> int:
+    """Snapshots, counts, index parameters and certificate."""
+    store = Path(given.store)
+    manifest = snapshot.read_manifest(store)
+    finished = snapshot.names(store)
+    if given.json:
+        keys = (
+            "name", "created", "parent", "lookalike", "sources", "features", "metric", "dim",
+            "model_fingerprint", "preprocessing_fingerprint", "counts", "index", "search",
+            "certificate",
+        )  # fmt: skip
+        published = {key: manifest[key] for key in keys}
+        published["bytes"] = _bytes_by_kind(manifest)
+        print(json.dumps({"store": str(store), "snapshots": finished, "published": published},
+                         indent=1))  # fmt: skip
+        return 0
+    counts, index = manifest["counts"], manifest["index"]
+    print(f"store      {store}")
+    print(f"published  {manifest['name']} (created {manifest['created']})")
+    print(f"snapshots  {', '.join(finished)}")
+    for feature in manifest["features"]:
+        share = f", weight {feature['weight']:g}" if len(manifest["features"]) > 1 else ""
+        print(f"feature    {feature['name']}: {feature['handle']}{share}")
+    parts = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
+    print(f"files      {counts['listed']:,} listed = "
+          + " + ".join(f"{counts[name]:,} {name}" for name in parts))  # fmt: skip
+    for reason, count in counts["rejected_by_reason"].items():
+        print(f"           rejected: {count:,} {reason}")
+    print(f"vectors    {counts['vectors']:,} of {manifest['dim']} dimensions, {manifest['metric']}")
+    print(f"index      {index['reason']}")
+    print(
+        f"search     nprobe {manifest['search']['nprobe']}, rerank {manifest['search']['rerank']}"
+    )
+    print(f"quality    {certificate_line(manifest['certificate'])}")
+    sizes = _bytes_by_kind(manifest)
+    print(f"disk       {', '.join(f'{kind} {size_text(size)}' for kind, size in sizes.items())}")
+    return 0
+
+
+def verify(given: argparse.Namespace) -> int:
+    """Every file against the manifest; status 1 if any is not as it should be."""
+    store = Path(given.store)
+    manifest = snapshot.read_manifest(store, given.snapshot)
+    problems = list(snapshot.verify(store, given.snapshot))
+    files = len(manifest["files"])
+    if given.json:
+        found = [problem.__dict__ for problem in problems]
+        print(json.dumps({"snapshot": manifest["name"], "files": files, "ok": not problems,
+                          "problems": found}, indent=1))  # fmt: skip
+    else:
+        for problem in problems:
+            print(problem)
+        verdict = f"{len(problems)} problems" if problems else "all as the manifest says"
+        print(f"{manifest['name']}: {files:,} files checked: {verdict}")
+    return 1 if problems else 0
+
+
+def evaluate(given: argparse.Namespace) -> int:
+    """Precision@k and mAP of the published vectors against labels."""
+    store = Path(given.store)
+    manifest = snapshot.read_manifest(store, given.snapshot)
+    folders = given.labels == "folders"
+    label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)
+    result = evaluation.evaluate(store, manifest, label_of, given.k)
+    if given.json:
+        print(json.dumps({"snapshot": manifest["name"], **result.to_json()}, indent=1))
+    else:
+        print(
+            f"P@{result.k} {result.precision_at_k:.3f}, mAP {result.mean_average_precision:.3f} "
+            f"({result.queries:,} queries among {result.images:,} images of {result.labels:,} "
+            "labels, each left out of its own answer; exact scores)"
+        )
+    return 0
+
+
+def _bytes_by_kind(manifest: dict[str, Any]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for line in manifest["files"]:
+        sizes[line["kind"]] = sizes.get(line["kind"], 0) + line["bytes"]
+    return dict(sorted(sizes.items()))

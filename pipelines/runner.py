@@ -1,0 +1,132 @@
+"""Running a Beam pipeline where the config says; on this machine as several processes.
+
+Beam's DirectRunner would choose among three engines by what the pipeline contains. Here the local
+engine is named: FnApiRunner with one worker process per core, constructed with the pipeline options
+(its workers get none otherwise).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+from lookalike.errors import one_line
+from pipelines.engine import EngineError, WorkerEnvironment, finish
+
+_RUNNERS = {"flink": "FlinkRunner", "spark": "SparkRunner", "dataflow": "DataflowRunner",
+            "prism": "PrismRunner"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunnerSpec:
+    """Where and how parallel the pipelines run.
+
+    Attributes:
+        name: "direct", or another engine of Beam ("flink", "spark", "dataflow", "prism").
+        workers: Worker processes on the direct runner; 0 = one per core.
+        options: Further Beam pipeline options by name.
+        arguments: Beam options as given on the command line after `--`.
+    """
+
+    name: str = "direct"
+    workers: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
+
+    @property
+    def processes(self) -> int:
+        """Worker processes on this machine."""
+        return self.workers or cores()
+
+    def at_most(self, tasks: int) -> RunnerSpec:
+        """The same with no more processes than there are tasks."""
+        return replace(self, workers=min(self.processes, max(1, tasks)))
+
+    @property
+    def threads(self) -> int:
+        """Threads per process, so that all together are as many as there are cores."""
+        return max(1, cores() // self.processes)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
+    """Build and run one pipeline, and wait for its end.
+
+    Raises:
+        EngineError: It did not succeed; the message is one line, the cause has the rest.
+    """
+    flags = [*_as_flags(spec.options), *spec.arguments]
+    if spec.name != "direct":
+        flags = [f"--runner={_RUNNERS.get(spec.name, spec.name)}", *flags]
+    else:
+        flags = ["--default_sdk_harness_log_level=ERROR", *flags]
+    options = PipelineOptions(flags)
+    pipeline = beam.Pipeline(
+        runner=_local_engine(options, spec) if spec.name == "direct" else None, options=options
+    )
+    build(pipeline)
+
+    def execute() -> Any:
+        return pipeline.run().wait_until_finish()
+
+    try:
+        state = finish(execute) if spec.name == "direct" else execute()
+    except EngineError:
+        raise
+    except Exception as error:  # in a worker it is no longer the request that is wrong
+        raise EngineError(_cause(error)) from error
+    if str(state) not in ("DONE", "None"):
+        raise EngineError(f"the {spec.name} runner ended in state {state}")
+
+
+def _cause(error: Exception) -> str:
+    """One line: Beam passes a worker's error on as the text of its traceback."""
+    lines = [line for line in str(error).splitlines() if line[:1].strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
+    last = (named or lines or [type(error).__name__])[-1]
+    last = re.sub(r" \[while running '.*", "", last)
+    return one_line(Exception(re.sub(r"^RuntimeError: (?=[\w.]+(Error|Exception)\b)", "", last)))
+
+
+def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:
+    # A worker's error ends the run and is told then.
+    logging.getLogger("apache_beam").setLevel(max(logging.ERROR, logging.getLogger().level))
+    options.view_as(DirectOptions).direct_num_workers = spec.processes
+    provision = fn_runner.ExtendedProvisionInfo(
+        beam_provision_api_pb2.ProvisionInfo(
+            pipeline_options=JobServiceHandle.encode_pipeline_options(options.get_all_options())
+        )
+    )
+    if spec.processes == 1:
+        return fn_runner.FnApiRunner(provision_info=provision)
+    # Worker processes inherit these: thread pools that do not multiply.
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = str(spec.threads)
+    environment = WorkerEnvironment.from_command_string(command_string="pipelines.worker")
+    return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
+
+
+def _as_flags(options: Mapping[str, Any]) -> list[str]:
+    flags = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            flags += [f"--{name}"] if value else []
+        elif isinstance(value, list):
+            flags += [f"--{name}={item}" for item in value]
+        else:
+            flags.append(f"--{name}={value}")
+    return flags

@@ -1,0 +1,133 @@
+"""Imports point one way, and each heavy library has its modules."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("lookalike", "transforms", "pipelines")
+# Where a library may be imported, and nowhere else; names of files without .py.
+OWNERS = {
+    "tensorflow": {"lookalike.models", "lookalike.color_texture", "lookalike.inspection",
+                   "lookalike.quiet_tf"},
+    "faiss": {"lookalike.index", "lookalike.invlists"},
+    "PIL": {"lookalike.images", "lookalike.pixels",
+            "pipelines.measure"},  # there as the plain loop that the pipeline is compared with
+    "pyarrow.fs": {"lookalike.storage"},
+    "yaml": {"pipelines.config"},
+}  # fmt: skip
+# What no module of a package may import.
+FORBIDDEN = {
+    "lookalike": {"apache_beam", "argparse", "yaml", "transforms", "pipelines", "tests"},
+    "transforms": {"argparse", "yaml", "pipelines", "tests"},
+    "pipelines": {"tests"},
+}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+def imports(source: str) -> Iterator[str]:
+    """Dotted names that a module imports, wherever in it: `from a import b` gives a and a.b."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def imports_of(name: str) -> set[str]:
+    return set(imports(modules()[name].read_text(encoding="utf-8")))
+
+
+def uses(imported: set[str], library: str) -> bool:
+    return any(one == library or one.startswith(f"{library}.") for one in imported)
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = "import a.b\ndef f():\n    from c import d as e\n    import g as h\n"
+    assert set(imports(source)) == {"a.b", "c", "c.d", "g"}
+    assert uses({"faiss.contrib"}, "faiss")
+    assert not uses({"tensorflow_hub"}, "tensorflow")
+
+
+def test_the_packages_are_found() -> None:
+    assert {"lookalike", "lookalike.search", "transforms.embed", "pipelines.cli"} <= set(modules())
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_point_one_way(name: str) -> None:
+    imported = imports_of(name)
+    wrong = {one for one in FORBIDDEN[name.split(".")[0]] if uses(imported, one)}
+    assert not wrong, f"{name} must not import {wrong}"
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_heavy_libraries_stay_in_their_modules(library: str) -> None:
+    users = {name for name in modules() if uses(imports_of(name), library)}
+    demo = {name for name in users if name.startswith("pipelines.demo")}  # draws its pictures
+    allowed = OWNERS[library] | (demo if library == "PIL" else set())
+    assert users, f"nobody imports {library}: this test looks in the wrong place"
+    assert users <= allowed, f"{library} must not be imported by {users - allowed}"
+
+
+def test_no_module_imports_two_heavy_libraries() -> None:
+    heavy = ("tensorflow", "faiss", "PIL", "apache_beam")
+    for name in modules():
+        used = [library for library in heavy if uses(imports_of(name), library)]
+        assert len(used) <= 1, f"{name} imports {used}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import lookalike", ("tensorflow", "faiss", "apache_beam", "PIL", "pyarrow", "yaml")),
+        ("import lookalike.search", ("tensorflow", "apache_beam", "PIL", "yaml")),
+        ("import lookalike.embedding", ("tensorflow", "faiss", "apache_beam", "yaml")),
+        ("import pipelines.cli", ("tensorflow", "faiss", "apache_beam")),
+    ],
+)
+def test_imports_stay_cheap(statement: str, absent: tuple[str, ...]) -> None:
+    """In a fresh interpreter, outside the checkout."""
+    script = f"import sys\n{statement}\nprint(*sorted(set({absent!r}) & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == []
+
+
+def test_top_level_names_belong_to_this_distribution_alone() -> None:
+    owners = importlib.metadata.packages_distributions()
+    try:
+        importlib.metadata.distribution("lookalike")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("lookalike is not installed here; `make test` installs it")
+    for name in PACKAGES:
+        # an editable install lists no files below its folder, and so may not be named at all
+        assert set(owners.get(name, ["lookalike"])) == {"lookalike"}, name
+    assert "lookalike" not in owners.get("tests", [])

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lookalike.errors import RequestError
+from lookalike.sources import open_source
+from pipelines.checks import check_images, check_store
+
+
+def test_what_a_killed_run_left_of_the_pointer_does_not_lock_the_store_out(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / ".CURRENT.0123abcd.tmp").write_text("half a na")
+    assert check_store(str(tmp_path), []) == tmp_path
+
+
+def test_a_folder_of_other_things_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("mine")
+    with pytest.raises(RequestError, match=r"other things than a store \(thesis\.doc\)"):
+        check_store(str(tmp_path), [])
+
+
+def test_a_store_is_made_where_there_is_nothing_yet(tmp_path: Path) -> None:
+    store = tmp_path / "a" / "b"
+    assert check_store(str(store), [str(tmp_path / "elsewhere")]) == store
+    assert not store.exists()
+
+
+def test_a_store_inside_a_source_is_refused_also_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    os.symlink(tmp_path / "pictures", tmp_path / "link")
+    for source in ("pictures", "link"):
+        with pytest.raises(RequestError, match="inside the source"):
+            check_store(str(tmp_path / "pictures" / "store"), [str(tmp_path / source)])
+
+
+def test_a_picture_is_found_by_its_content_where_no_name_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(RequestError, match="none of the 1 files is an image"):
+        check_images([open_source(str(tmp_path))])
+    (tmp_path / "scan0001").write_bytes(b"\x89PNG\r\n\x1a\n")
+    check_images([open_source(str(tmp_path))])

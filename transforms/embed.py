@@ -1,0 +1,175 @@
+"""Embed images in parallel: whole work units into shards, or single files in your own pipeline.
+
+What crosses between workers is names, never pixels. Models are loaded from a folder, once per
+worker process, and shared by its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
+
+from lookalike.embedding import BATCH, Failed, Unit, embed_each, embed_unit
+from lookalike.features import Embedder, Feature
+from lookalike.images import ImageLimits
+from lookalike.sources import look_up
+from lookalike.units import read_files
+from transforms.counters import count, timed
+
+
+@dataclass(frozen=True)
+class EmbedSpec:
+    """Everything a worker needs to embed.
+
+    Attributes:
+        features: One, or several for a hybrid; each names its model folder below `store`.
+        store: The store's root, reachable from every worker.
+        metric: Decides whether vectors are normalised (see features.fuse).
+        limits: What a file may ask for before it is decoded.
+        threads: TensorFlow threads per worker process.
+    """
+
+    features: tuple[Feature, ...]
+    store: str
+    metric: str = "cosine"
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    threads: int = 1
+
+
+class _EmbedderFn(beam.DoFn):
+    """A DoFn that holds the process's one copy of the models."""
+
+    def __init__(self, spec: EmbedSpec) -> None:
+        self._spec = spec
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        spec = self._spec
+
+        def load() -> Embedder:
+            return Embedder(spec.features, Path(spec.store), spec.metric, threads=spec.threads)
+
+        self._embedder: Embedder = self._shared.acquire(load)
+
+
+@dataclass
+class EmbedUnits(beam.PTransform):
+    """Embed work units, each into one Parquet shard, a ledger part and a done file.
+
+    A unit's files have settled names and are written whole, so a retry overwrites itself and a
+    finished unit is known by its done file. Yields the number of each finished unit.
+
+    Attributes:
+        spec: What to embed with.
+        metadata: Serialized Arrow schema of the metadata columns.
+        properties: Key-value metadata of every shard.
+    """
+
+    spec: EmbedSpec
+    metadata: bytes
+    properties: dict[str, str]
+
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[int]:
+        """PCollection[Unit] -> PCollection[int]."""
+        return (
+            units
+            | "SpreadUnits" >> beam.Reshuffle()
+            | "EmbedUnit" >> beam.ParDo(_EmbedUnitFn(self.spec, self.metadata, self.properties))
+        )
+
+
+class _EmbedUnitFn(_EmbedderFn):
+    def __init__(self, spec: EmbedSpec, metadata: bytes, properties: dict[str, str]) -> None:
+        super().__init__(spec)
+        self._metadata, self._properties = metadata, properties
+
+    def process(self, unit: Unit) -> Iterator[int]:
+        store = Path(self._spec.store)
+        with timed("embed"):
+            done = embed_unit(
+                unit,
+                read_files(store / unit.source),
+                store,
+                self._embedder,
+                self._spec.limits,
+                pa.ipc.read_schema(pa.py_buffer(self._metadata)),
+                self._properties,
+            )
+        for status in ("embedded", "duplicate", "rejected", "ignored"):
+            count("embed", f"{status}-files", done["counts"][status])
+        yield unit.number
+
+
+@dataclass
+class EmbedImages(beam.PTransform):
+    """Embed single files, for a pipeline of your own.
+
+    PCollection[str] of paths or URIs -> {"embedded": PCollection[Embedded], "failed":
+    PCollection[Failed]}. Every uri comes out exactly once: repeated bytes are embedded again, since
+    there is no unit within which to know them.
+
+        paths | EmbedImages(EmbedSpec(features, store="/models"))
+
+    Attributes:
+        spec: What to embed with.
+        batch: Pictures per call of the model.
+    """
+
+    spec: EmbedSpec
+    batch: int = BATCH
+
+    def expand(self, uris: beam.PCollection[str]) -> dict[str, Any]:
+        """PCollection[str] -> two PCollections by name."""
+        outputs = (
+            uris
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "EmbedFiles"
+            >> beam.ParDo(_EmbedFilesFn(self.spec, self.batch)).with_outputs(
+                "failed", main="embedded"
+            )
+        )
+        return {"embedded": outputs.embedded, "failed": outputs.failed}
+
+
+class _EmbedFilesFn(_EmbedderFn):
+    def __init__(self, spec: EmbedSpec, batch: int) -> None:
+        super().__init__(spec)
+        self._batch = batch
+
+    def start_bundle(self) -> None:
+        self._uris: list[str] = []
+
+    def process(self, uri: str) -> Iterator[Any]:
+        self._uris.append(uri)
+        if len(self._uris) >= self._batch:
+            yield from self._flush()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for value in self._flush():
+            window = GlobalWindow()
+            if isinstance(value, beam.pvalue.TaggedOutput):
+                windowed = WindowedValue(value.value, window.max_timestamp(), [window])
+                yield beam.pvalue.TaggedOutput(value.tag, windowed)
+            else:
+                yield WindowedValue(value, window.max_timestamp(), [window])
+
+    def _flush(self) -> Iterator[Any]:
+        uris, self._uris = self._uris, []
+        with timed("embed"):
+            files = map(look_up, uris)
+            outcomes = [*embed_each(files, self._embedder, self._spec.limits, self._batch)]
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                count("embed", f"{outcome.status}-files")
+                yield beam.pvalue.TaggedOutput("failed", outcome)
+            else:
+                count("embed", "embedded-files")
+                yield outcome
