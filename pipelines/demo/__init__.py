@@ -1,0 +1,1 @@
+"""The one-minute demo: draw sample pictures, index them, search, name the page to look at."""
