@@ -7,17 +7,12 @@ and whatever a decoder raises becomes a `Rejected` with a reason from a fixed li
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import io
-import logging
 import re
-import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import (
@@ -28,10 +23,10 @@ from PIL import (
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
-    _imaging,
 )
 
 from lookalike.pixels import Pixels, to_rgb, upright, whole_factor
+from lookalike.quiet_pillow import quiet_pillow
 from lookalike.sniff import IMAGE_SUFFIXES, READ_FORMATS, claims_image, is_tga, sniff
 
 __all__ = [
@@ -71,12 +66,6 @@ PREPROCESSING: dict[str, object] = {
 _MAX_DETAIL = 500
 
 _ORIENTATION = 0x0112
-
-# Some damage to TIFF is reported by logging and, in C, on standard error; the reason is in the
-# ledger already. The symbol is found through the libraries that Pillow's own is linked with.
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
-with contextlib.suppress(AttributeError, OSError):
-    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 class Rejected(Exception):
@@ -168,7 +157,7 @@ def decode(
         )
     stream = io.BytesIO(data)
     image: Image.Image | None = None
-    with _quiet_pillow():
+    with quiet_pillow():
         try:
             with _OPENERS[kind](stream) as image:
                 size = image.size
@@ -263,33 +252,6 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_filters: Any = None
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings about damaged metadata and large images while decoding.
-
-    Filters belong to the whole process, and bundles run as threads: the first to enter sets the
-    filter, the last to leave restores what was there. Warnings of other modules pass.
-    """
-    global _quiet_users, _quiet_filters
-    with _quiet_lock:
-        if _quiet_users == 0:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _quiet_users += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                _quiet_filters.__exit__(None, None, None)
 
 
 def _check_header(

@@ -20,7 +20,7 @@ OWNERS = {
     "tensorflow": {"lookalike.models", "lookalike.color_texture", "lookalike.inspection",
                    "lookalike.quiet_tf"},
     "faiss": {"lookalike.index", "lookalike.invlists"},
-    "PIL": {"lookalike.images", "lookalike.pixels",
+    "PIL": {"lookalike.images", "lookalike.pixels", "lookalike.quiet_pillow",
             "pipelines.measure"},  # there as the plain loop that the pipeline is compared with
     "pyarrow.fs": {"lookalike.storage"},
     "yaml": {"pipelines.config"},

@@ -17,10 +17,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from lookalike.embedding import BATCH, Failed, Unit, embed_each, embed_unit
+from lookalike.embedding import BATCH, Failed, embed_each
 from lookalike.features import Embedder, Feature
 from lookalike.images import ImageLimits
 from lookalike.sources import look_up
+from lookalike.unit_embedding import Unit, embed_unit
 from lookalike.units import read_files
 from transforms.counters import count, timed
 

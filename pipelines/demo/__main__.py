@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = cli.main(arguments)
         if status:
             return status
-    print(f"done: open {page} in a browser, and {folder}/store/snapshots/*/report.html")
+    published = (folder / "store" / "CURRENT").read_text().strip()
+    report = folder / "store" / "snapshots" / published / "report.html"
+    print(f"done: open {page} in a browser; what became of each file: {report}")
     return 0
 
 
