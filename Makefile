@@ -12,11 +12,11 @@ STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test lint types bench clean
+.PHONY: help install demo index query test lint types bench bench-embed fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
-	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  make index IMAGES=DIR [STORE=store] [CONFIG=configs/quickstart.yaml]"
 	@echo "  make query IMAGES=PICTURE [STORE=store] [HTML=store-results.html]"
 
@@ -53,6 +53,13 @@ types: $(READY)  ## mypy
 
 bench: $(READY)  ## speed of the stages on this machine, side by side with a plain loop
 	@$(BIN)/python -m pipelines.bench
+
+bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES=SRC] [MODEL=HANDLE] [JSON=FILE]
+	@$(BIN)/python -m pipelines.bench.embed $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
+fuzz: $(READY)  ## damaged files through the decode path: make fuzz IMAGES=SRC [SECONDS=60]
+	@test -n "$(IMAGES)" || { echo "name pictures to damage: make fuzz IMAGES=SRC [SECONDS=60]" >&2; exit 2; }
+	@$(BIN)/python -m tests.fuzz --images "$(IMAGES)" --seconds $(or $(SECONDS),60)
 
 clean:  ## remove what was made here (.venv, demo)
 	rm -rf $(VENV) demo build *.egg-info

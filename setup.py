@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
+_OPENVINO = ["openvino>=2026,<2027"]
+_RAW = ["rawpy>=0.24,<1"]
 
 setup(
     name="lookalike",
@@ -17,22 +19,25 @@ setup(
     # Named one by one: a bare find_packages() would install tests/ as a top-level package.
     packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
-    package_data={"lookalike": ["py.typed"]},
+    package_data={"lookalike": ["py.typed", "golden/*"]},
     install_requires=[
         "apache-beam>=2.72,<3",
         "faiss-cpu>=1.15,<2",
         "numpy>=1.26,<3",
+        "pi-heif>=1.1,<2",  # HEIC; unlike pillow-heif it has no encoder, which would be GPL
         "pillow>=12.1.1,<13",
         "pyarrow>=18,<26",
         "pyyaml>=6,<7",
         "tensorflow>=2.20,<2.22",
     ],
     extras_require={
+        "openvino": _OPENVINO,  # faster inference on Intel and AMD processors
+        "raw": _RAW,  # camera raw files
         # Only the tests and the benchmark call tensorflow-hub, as the reference to compare with; it
         # needs tf-keras of tensorflow's version, and pkg_resources, which newer setuptools lack.
-        "dev": ["hypothesis>=6.100", "mypy>=2,<3", "pytest>=9,<10", "ruff>=0.17,<0.18",
-                "setuptools<82", "tensorflow-hub>=0.16.1,<0.17", "tf-keras>=2.20,<2.22",
-                "types-PyYAML"],
+        "dev": [*_OPENVINO, *_RAW, "hypothesis>=6.100", "mypy>=2,<3", "pytest>=9,<10",
+                "ruff>=0.17,<0.18", "setuptools<82", "tensorflow-hub>=0.16.1,<0.17",
+                "tf-keras>=2.20,<2.22", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
     classifiers=[

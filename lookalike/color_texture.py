@@ -21,6 +21,8 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from lookalike.quiet_tf import tf
 
 NAME = "color-texture"
@@ -94,18 +96,30 @@ def soft_bins(values: tf.Tensor, low: float, high: float, bins: int) -> tf.Tenso
     (..., N) -> (..., bins, N); values outside go to the first or last bin whole; shares sum to 1.
     """
     position = (tf.clip_by_value(values, low, high) - low) * ((bins - 1) / (high - low))
-    centers = tf.range(bins, dtype=tf.float32)[:, None]
-    return tf.nn.relu(1.0 - tf.abs(position[..., None, :] - centers))
+    return tents(position, bins)
 
 
 def circular_bins(turns: tf.Tensor, bins: int) -> tf.Tensor:
     """Share each angle, in turns within [-1, 1], between the two nearest of `bins` directions.
 
-    (..., N) -> (..., bins, N); shares sum to 1.
+    (..., N) -> (..., bins + 1, N); shares sum to 1. The last bin is the first once more: `close`
+    adds them up in the finished histogram, which has fewer numbers to go through than there are
+    here.
     """
+    position = turns * bins
+    position = tf.where(position < 0.0, position + bins, position)
+    return tents(position, bins + 1)
+
+
+def close(histogram: tf.Tensor) -> tf.Tensor:
+    """Add the last bin of `circular_bins` to the first: (B, bins + 1, M) -> (B, bins, M)."""
+    return tf.concat([histogram[:, :1] + histogram[:, -1:], histogram[:, 1:-1]], 1)
+
+
+def tents(position: tf.Tensor, bins: int) -> tf.Tensor:
+    """Share each position between the whole numbers beside it: (..., N) -> (..., bins, N)."""
     centers = tf.range(bins, dtype=tf.float32)[:, None]
-    distance = tf.abs((turns * bins)[..., None, :] - centers)
-    return tf.nn.relu(1.0 - tf.minimum(distance, tf.abs(distance - bins)))
+    return tf.nn.relu(1.0 - tf.abs(position[..., None, :] - centers))
 
 
 def knot_bins(values: tf.Tensor, knots: tuple[float, ...]) -> tf.Tensor:
@@ -128,8 +142,13 @@ def gradients(planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def halve(planes: tf.Tensor) -> tf.Tensor:
     """Average 2 × 2 pixels of (B, C, H, W) planes."""
-    pairs = planes[:, :, ::2] + planes[:, :, 1::2]
-    return (pairs[:, :, :, ::2] + pairs[:, :, :, 1::2]) / 4.0
+    channels, height, width = planes.shape[1:]
+    # Rows by slices that lie in one piece, columns by a product: slices of every second element
+    # took a sixth of the whole descriptor's time.
+    rows_in_pairs = tf.reshape(planes, [-1, channels, height // 2, 2 * width])
+    sums = rows_in_pairs[..., :width] + rows_in_pairs[..., width:]
+    columns_in_pairs = np.repeat(np.eye(width // 2, dtype=np.float32), 2, axis=0) / 4
+    return tf.matmul(sums, tf.constant(columns_in_pairs))
 
 
 def center_window(side: int) -> tf.Tensor:
@@ -173,7 +192,7 @@ def color(lab: tf.Tensor) -> tf.Tensor:
     # A joint histogram is a matrix product of two assignments: no scatter, one outer product.
     light = soft_bins(lightness, *COLOR_LIGHTNESS)
     shade = tf.concat([chroma[:, i : i + 1] * light for i in range(1, len(CHROMA_KNOTS))], 1)
-    joint = tf.matmul(hue, shade, transpose_b=True)
+    joint = close(tf.matmul(hue, shade, transpose_b=True))
     return tf.concat([rows(gray), rows(joint)], 1)
 
 
@@ -237,7 +256,7 @@ def shape(luma: tf.Tensor) -> tf.Tensor:
     along = (tf.range(side, dtype=tf.float32) + 0.5) * (SHAPE_GRID / side) - 0.5
     cell = soft_bins(along, 0.0, SHAPE_GRID - 1.0, SHAPE_GRID)
     grid = tf.reshape(cell[:, None, :, None] * cell[None, :, None, :], [SHAPE_GRID**2, side * side])
-    return rows(tf.matmul(oriented, grid, transpose_b=True))
+    return rows(close(tf.matmul(oriented, grid, transpose_b=True)))
 
 
 def pixels(plane: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.locating import split_uri
 from lookalike.manifests import Manifest
 from lookalike.metrics import better_is_higher, score
 from lookalike.shards import iter_blocks, iter_rows
@@ -50,8 +51,8 @@ class Evaluation:
 
 
 def folder_label(uri: str) -> str:
-    """The name of the folder an image lies in."""
-    return PurePosixPath(uri).parent.name
+    """The name of the folder an image lies in; within a tar shard, of the folder there."""
+    return PurePosixPath(split_uri(uri)[1]).parent.name
 
 
 def file_labels(path: str) -> Callable[[str], str | None]:

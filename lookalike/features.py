@@ -12,16 +12,17 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.engines import REFERENCE, Engine, open_model
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
-from lookalike.models import FrozenModel, ModelInfo, configure_threads
+from lookalike.models import Model, ModelInfo
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -39,6 +40,7 @@ class Feature:
         fingerprint: What the model computes (`handles.ResolvedModel.fingerprint`).
         info: How it is called.
         folder: Where the store keeps it, relative to the store: `models/<fingerprint>`.
+        engine: What runs it.
 
     Raises:
         RequestError: The name is empty, or the weight is not a positive finite number.
@@ -50,6 +52,7 @@ class Feature:
     fingerprint: str
     info: ModelInfo
     folder: str
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         """Check what the user wrote."""
@@ -69,12 +72,14 @@ class Feature:
             "fingerprint": self.fingerprint,
             "info": self.info.to_json(),
             "folder": self.folder,
+            "engine": self.engine.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Feature:
         """Undo `to_json`."""
-        return cls(**{**data, "info": ModelInfo.from_json(data["info"])})
+        engine = Engine.from_json(data.get("engine", {"name": REFERENCE}))
+        return cls(**{**data, "info": ModelInfo.from_json(data["info"]), "engine": engine})
 
 
 def check(features: Sequence[Feature], metric: str) -> None:
@@ -166,8 +171,9 @@ def preprocessing_fingerprint(features: Sequence[Feature]) -> str:
 def model_fingerprint(features: Sequence[Feature], metric: str) -> str:
     """Identify everything between the models' inputs and an image's vector: 64 hex digits.
 
-    Covers each model's own fingerprint, what is called and taken from it, and how blocks are joined
-    (weights by their shares). Names and handles do not enter, nor does the speed-only freezing.
+    Covers each model's own fingerprint, what is called and taken from it, an engine whose vectors
+    are not the reference's, and how blocks are joined (weights by their shares). Names and handles
+    do not enter, nor what is a matter of speed alone: freezing, and other engines.
     """
     normalised = is_normalised(len(features), metric)
     total = sum(feature.weight for feature in features)
@@ -180,6 +186,7 @@ def model_fingerprint(features: Sequence[Feature], metric: str) -> str:
             "dim": feature.info.dim,
             # Equal shares must give equal text, whatever the division left in the last digit.
             "share": f"{feature.weight / total:.12g}",
+            **({"engine": feature.engine.name} if feature.engine.deviates else {}),
         }
         for feature in features
     ]
@@ -211,15 +218,14 @@ class Embedder:
             features: In the order of their blocks.
             store_root: Folder that the features' folders are relative to.
             metric: One of `METRICS`.
-            threads: TensorFlow threads, where this process has not started it yet; None leaves
-                that to TensorFlow.
+            threads: Of this process; None leaves that to the engines. (TensorFlow keeps what it
+                has where it has been started.)
 
         Raises:
-            RequestError: A model cannot be loaded, or the features do not go together.
+            RequestError: A model cannot be loaded, the features do not go together, or an engine
+                that their vectors need is not here.
         """
         check(features, metric)
-        if threads is not None:
-            configure_threads(threads)
         self.metric = metric
         self.weights = tuple(feature.weight for feature in features)
         self.dim = sum(feature.info.dim for feature in features)
@@ -227,12 +233,16 @@ class Embedder:
         """Distinct (height, width) of the models' inputs, in the order `prepare` returns them."""
         self.min_side = max(max(size) for size in self.sizes)
         """Larger side of the largest input: how small a picture may be decoded."""
-        loaded: dict[tuple[str, ModelInfo], FrozenModel] = {}
+        loaded: dict[tuple[str, ModelInfo, Engine], Model] = {}
+        self._models = []
         for feature in features:
-            key = (feature.folder, feature.info)
+            key = (feature.folder, feature.info, feature.engine)
             if key not in loaded:
-                loaded[key] = FrozenModel(store_root / feature.folder, feature.info)
-        self._models = [loaded[feature.folder, feature.info] for feature in features]
+                folder = store_root / feature.folder
+                loaded[key] = open_model(folder, feature.info, feature.engine, store_root, threads)
+            self._models.append(loaded[key])
+        self.batch = min(model.batch for model in self._models)
+        """Images per call that the engines are fastest with; any number will do."""
 
     def prepare(self, pixels: Pixels) -> tuple[Pixels, ...]:
         """Resize one image, (h, w, 3) uint8, to each of `sizes`."""

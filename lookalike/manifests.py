@@ -19,15 +19,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from lookalike import storage
+from lookalike.columns import carried, plain_type
 from lookalike.errors import RequestError, one_line
 
-# Names that the shards and the query results use themselves.
-RESERVED = frozenset(
-    [
-        *("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding"),
-        *("query_uri", "rank", "score", "duplicates", "version", "problem"),
-    ]
-)
 # In this order, each with the texts that it would not give back: 007, or 12345678901234567890.
 _CSV_TYPES = {
     pa.int64(): r"^[+-]?0[0-9]",
@@ -60,7 +54,7 @@ class Manifest:
         if not any(is_kind(kind) for is_kind in _TEXT):
             raise RequestError(f"{self.spec}: the column `uri` must hold text, it holds {kind}")
         return pa.schema(
-            [(_carried(column.name), column.type) for column in schema if column.name != "uri"]
+            [(carried(column.name), column.type) for column in schema if column.name != "uri"]
         )
 
     def rows(self) -> Iterator[tuple[str, str, Mapping[str, object]]]:
@@ -71,7 +65,7 @@ class Manifest:
             for row in table.to_pylist():
                 number += 1
                 uri = row.pop("uri")
-                metadata = {_carried(name): value for name, value in row.items()}
+                metadata = {carried(name): value for name, value in row.items()}
                 if uri is None or not str(uri).strip():
                     yield f"{self._absolute()}#row={number}", "the row has no uri", metadata
                 else:
@@ -97,9 +91,9 @@ class Manifest:
 
     def _settled_schema(self) -> pa.Schema:
         schema = self._schema_as_written()
-        carried = [_carried(name) for name in schema.names]
-        for name, carried_name in zip(schema.names, carried, strict=True):
-            if carried.count(carried_name) > 1:
+        kept = [carried(name) for name in schema.names]
+        for name, kept_name in zip(schema.names, kept, strict=True):
+            if kept.count(kept_name) > 1:
                 raise RequestError(
                     f"{self.spec}: the column {name!r} is there twice (a column of lookalike's own "
                     "is carried as manifest_<name>); names must differ"
@@ -115,7 +109,7 @@ class Manifest:
                 raise RequestError(
                     f"{self.spec}: not readable as Parquet: {one_line(error)}"
                 ) from error
-            return pa.schema([(column.name, _plain_type(column.type)) for column in schema])
+            return pa.schema([(column.name, plain_type(column.type)) for column in schema])
         names = self._csv_names()
         candidates = [[] if name == "uri" else list(_CSV_TYPES) for name in names]
         for batch in self._batches():
@@ -162,14 +156,6 @@ class Manifest:
 
 _PARSE = pacsv.ParseOptions(newlines_in_values=True)
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-
-
-def _carried(name: str) -> str:
-    return f"manifest_{name}" if name in RESERVED else name
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _converts(column: pa.Array, kind: pa.DataType) -> bool:

@@ -9,6 +9,8 @@ TensorFlow is imported by the first function that needs it, so this module is ch
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
+
+Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""(n, height, width, 3) uint8 -> (n, dim) float32."""
 
 
 @dataclass(frozen=True)
@@ -82,33 +87,41 @@ def configure_threads(intra: int) -> bool:
     return True
 
 
-class FrozenModel:
-    """A model ready to be called, its variables frozen to constants where that is possible.
+def threads_in_use() -> int:
+    """Threads of each TensorFlow operation in this process."""
+    from lookalike.quiet_tf import tf
 
-    Freezing lets TensorFlow fold and fuse operations, and needs no copy of the variables beside the
-    graph. What it gains in speed depends on the model and the machine (MobileNetV2 on one core with
-    TensorFlow 2.21: 2 to 5 percent); the vectors are the same to rounding.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return tf.config.threading.get_intra_op_parallelism_threads() or cores or 1
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU, on which it then runs models by itself."""
+    from lookalike.quiet_tf import tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class Model(ABC):
+    """A model ready to be called, whatever runs it.
+
+    Attributes:
+        info: How it is called.
+        batch: Images per call that it is fastest with.
     """
 
-    def __init__(self, folder: Path, info: ModelInfo) -> None:
-        """Load the model in `folder` to be called as `info` says.
+    batch = 16  # more no longer fit into a core's cache, where large feature maps should stay
 
-        Raises:
-            RequestError: It cannot be loaded, or is not the model that `info` describes.
-        """
+    def __init__(self, info: ModelInfo) -> None:
+        """Keep what a call is checked against."""
         self.info = info
-        loaded = load(folder)
-        try:
-            self._run = compile_vectors(loaded, info)
-        except (TypeError, ValueError, KeyError) as error:
-            raise RequestError(
-                f"the model in {folder} is not the one described: {one_line(error)}"
-            ) from error
-        # Constants need nothing of the loaded object; variables live only as long as it does.
-        self._keep = None if info.frozen else loaded
+
+    @abstractmethod
+    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Compute the vectors of at least one image; arrays are checked by the caller."""
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Compute vectors.
+        """Compute vectors; several threads may call at the same time.
 
         Args:
             images: (n, height, width, 3) uint8 RGB of the model's input size; n may be 0.
@@ -133,6 +146,49 @@ class FrozenModel:
         return vectors
 
 
+class FrozenModel(Model):
+    """A model run by TensorFlow, its variables frozen to constants where that is possible.
+
+    Freezing lets TensorFlow fold and fuse operations, and needs no copy of the variables beside the
+    graph. What it gains in speed depends on the model and the machine (MobileNetV2 on one core with
+    TensorFlow 2.21: 2 to 5 percent); the vectors are the same to rounding.
+    """
+
+    def __init__(self, folder: Path, info: ModelInfo) -> None:
+        """Load the model in `folder` to be called as `info` says.
+
+        Raises:
+            RequestError: It cannot be loaded, or is not the model that `info` describes.
+        """
+        super().__init__(info)
+        loaded = load(folder)
+        try:
+            self._function = freeze(loaded, info) if info.frozen else trace(loaded, info)
+        except (TypeError, ValueError, KeyError) as error:
+            raise RequestError(
+                f"the model in {folder} is not the one described: {one_line(error)}"
+            ) from error
+        self._vectors = runner(self._function, info)
+        if has_gpu():
+            self.batch = 64
+        # Constants need nothing of the loaded object; variables live only as long as it does.
+        self._keep = None if info.frozen else loaded
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return self._vectors(images)
+
+    def graph(self) -> bytes:
+        """The whole way from uint8 images to vectors, as a serialized GraphDef: for a converter.
+
+        Raises:
+            ValueError: The graph needs variables or tables, which are not in it, or is too large.
+        """
+        if not self.info.frozen:
+            raise ValueError("its graph holds resources other than variables, such as tables")
+        graph: bytes = self._function.graph.as_graph_def().SerializeToString()
+        return graph
+
+
 def load(folder: Path) -> Any:
     """Load a SavedModel as TensorFlow's object.
 
@@ -154,27 +210,17 @@ def load(folder: Path) -> Any:
         ) from error
 
 
-def compile_vectors(
-    loaded: Any, info: ModelInfo
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+def compile_vectors(loaded: Any, info: ModelInfo) -> Run:
     """Make the function from uint8 images to float32 vectors, scaling and pooling included."""
+    return runner(freeze(loaded, info) if info.frozen else trace(loaded, info), info)
+
+
+def runner(function: Any, info: ModelInfo) -> Run:
+    """Make a traced or frozen function one from arrays to arrays."""
     from lookalike.quiet_tf import tf
 
-    def vectors(images: Any) -> Any:
-        raw = outputs_of(call(loaded, info, scaled(images, info)))[info.output]
-        raw = tf.cast(raw, tf.float32)
-        return tf.reduce_mean(raw, axis=[1, 2]) if info.pooled else raw
-
-    spec = tf.TensorSpec([None, *info.input_size, 3], tf.uint8, name="images")
-    function = tf.function(vectors, input_signature=[spec], autograph=False).get_concrete_function()
-    if info.frozen:
-        from tensorflow.python.framework import convert_to_constants
-
-        function = convert_to_constants.convert_variables_to_constants_v2(function)
-        if len(function.inputs) != 1:
-            raise ValueError("the graph holds resources other than variables, such as tables")
-        if not info.rewritten:
-            return _as_it_is(function)
+    if info.frozen and not info.rewritten:
+        return _as_it_is(function)
 
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         result = function(tf.constant(images))
@@ -185,7 +231,34 @@ def compile_vectors(
     return run
 
 
-def _as_it_is(frozen: Any) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+def trace(loaded: Any, info: ModelInfo) -> Any:
+    """Trace uint8 images to float32 vectors as one function of TensorFlow."""
+    from lookalike.quiet_tf import tf
+
+    def vectors(images: Any) -> Any:
+        raw = outputs_of(call(loaded, info, scaled(images, info)))[info.output]
+        raw = tf.cast(raw, tf.float32)
+        return tf.reduce_mean(raw, axis=[1, 2]) if info.pooled else raw
+
+    spec = tf.TensorSpec([None, *info.input_size, 3], tf.uint8, name="images")
+    return tf.function(vectors, input_signature=[spec], autograph=False).get_concrete_function()
+
+
+def freeze(loaded: Any, info: ModelInfo) -> Any:
+    """Like `trace`, with the variables as constants.
+
+    Raises:
+        ValueError: The graph holds what cannot be a constant.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    function = convert_to_constants.convert_variables_to_constants_v2(trace(loaded, info))
+    if len(function.inputs) != 1:
+        raise ValueError("the graph holds resources other than variables, such as tables")
+    return function
+
+
+def _as_it_is(frozen: Any) -> Run:
     """Run a frozen function without rewriting its graph: a session has settings of its own."""
     from lookalike.quiet_tf import tf
 
@@ -198,9 +271,7 @@ def _as_it_is(frozen: Any) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.f
     )
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     session = tf.compat.v1.Session(graph=graph, config=config)
-    run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]] = session.make_callable(
-        frozen.outputs[0].name, feed_list=[frozen.inputs[0].name]
-    )
+    run: Run = session.make_callable(frozen.outputs[0].name, feed_list=[frozen.inputs[0].name])
     return run
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
 from lookalike.metrics import Vectors
+from lookalike.outcomes import Pixels
 from lookalike.storage import read_bytes
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def embed_images(images: Sequence[Image], embedder: Embedder) -> Vectors:
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
         prepared = [
-            embedder.prepare(_pixels(image, image_name(image, row), embedder.min_side))
+            _prepared(image, image_name(image, row), embedder)
             for row, image in enumerate(batch, start)
         ]
         block, usable = embedder.embed(prepared)
@@ -78,19 +79,20 @@ def embed_images(images: Sequence[Image], embedder: Embedder) -> Vectors:
     return vectors
 
 
-def _pixels(image: Image, name: str, min_side: int) -> npt.NDArray[np.uint8]:
+def _prepared(image: Image, name: str, embedder: Embedder) -> tuple[Pixels, ...]:
+    """The models' inputs, made as those of the stored pictures were."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise RequestError(
                 f"{name}: an array must be uint8 of shape (h, w, 3), got {image.dtype} of shape "
                 f"{image.shape}"
             )
-        return image
-    from lookalike.images import NotAnImage, Rejected, decode
+        return embedder.prepare(image)
+    from lookalike.images import NotAnImage, Rejected, prepare
 
     try:
         data = image if isinstance(image, bytes) else read_bytes(name)
-        return decode(data, name, min_side=min_side).pixels
+        return prepare(data, name, sizes=embedder.sizes).arrays
     except NotAnImage as error:
         raise RequestError(f"{name}: not an image") from error
     except Rejected as error:

@@ -28,14 +28,15 @@ _CHATTER = re.compile(
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keep TensorFlow quiet while it is imported in this block, and afterwards."""
+    # Several workers on one machine with a GPU would else each reserve all of its memory. It is
+    # read when the GPU is first used.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     # "3" is what a launching process that came through here has left to its workers.
     asked = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3"
     if "tensorflow" in sys.modules or asked:
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    # Several workers on one machine with a GPU would else each reserve all of its memory.
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with _without_chatter():
         yield
     tf.get_logger().setLevel("ERROR")

@@ -13,11 +13,17 @@ class SourceFile:
     """One file found by a scan, before anything of it was read.
 
     Attributes:
-        uri: Absolute path or URI; bytes that are not UTF-8 are percent-encoded.
+        uri: Absolute path or URI; bytes that are not UTF-8 are percent-encoded. What lies in a
+            container is `<container>#<member name>` or `<container>#<row number>`.
         bytes: Size as listed, or -1 where the store does not tell.
         version: What the store says changes with the content (for files the mtime in ns).
         problem: Why the scan could not reach it ("" if it could); such a row is rejected.
-        metadata: Further columns of the manifest that named it.
+        metadata: Further columns of the manifest, shard or table that named it.
+        container: Path or URI of the tar or Parquet file it lies in; "" for a file of its own.
+        offset: Where in the container: first byte of its data in the (unpacked) tar, or row of the
+            table; -1 for a file of its own.
+        group: Number of the part of the container that makes one piece of work: the row group of a
+            table, a run of members of a tar. Not needed for reading.
     """
 
     uri: str
@@ -25,6 +31,9 @@ class SourceFile:
     version: str
     problem: str = ""
     metadata: Metadata = field(default_factory=dict)
+    container: str = ""
+    offset: int = -1
+    group: int = 0
 
 
 @dataclass(frozen=True)

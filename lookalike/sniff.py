@@ -5,37 +5,48 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-READ_FORMATS: frozenset[str] = frozenset({"JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"})
+from lookalike.containers import tiff_tags
+
+READ_FORMATS: frozenset[str] = frozenset(
+    {"JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PNM"}
+)
 """The formats whose pixels `lookalike.images` reads."""
+
+CAMERA_FORMATS: frozenset[str] = frozenset(
+    {"ARW", "CR2", "CR3", "CRW", "DNG", "MRW", "NEF", "ORF", "PEF", "RAF", "RAW", "RW2", "SRW"}
+)
+"""Camera raw formats, which it reads where rawpy is installed; "RAW" is any TIFF of that kind."""
 
 SNIFF_BYTES = 1024
 """How many leading bytes `sniff` looks at; fewer are fine when the file is shorter."""
 
-_READ_SUFFIXES = "jpg jpeg jpe jfif jif mpo png apng gif bmp dib webp tif tiff"
-
-# A file with the name of a format that is not read still claims to be an image.
-_OTHER_SUFFIXES = (
-    "avif avifs heic heif heics hif jxl jp2 j2k jpf jpx jpm jpc j2c psd psb ico cur icns tga icb "
-    "vda vst ppm pgm pbm pnm pam pfm qoi svg svgz eps dds exr hdr pcx dcx sgi rgb rgba bw ras xbm "
-    "xpm xcf wmf emf fits djvu bpg flif jng mng dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf "
-    "pef srw x3f 3fr erf kdc mrw iiq raw"
+_SUFFIXES = (
+    "jpg jpeg jpe jfif jif mpo png apng gif bmp dib webp tif tiff heic heif heics heifs hif avif "
+    "avifs jp2 j2k jpf jpx jpm jpc j2c jxl psd psb ico cur icns tga icb vda vst ppm pgm pbm pnm "
+    "pam pfm qoi svg svgz eps dds exr hdr pcx dcx sgi rgb rgba bw ras xbm xpm xcf wmf emf fits "
+    "djvu bpg flif jng mng dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw x3f 3fr erf "
+    "kdc mrw iiq raw"
 )
 
-IMAGE_SUFFIXES: frozenset[str] = frozenset(_READ_SUFFIXES.split()) | set(_OTHER_SUFFIXES.split())
-"""Lower-case file name suffixes, without the dot, that claim to be an image."""
+IMAGE_SUFFIXES: frozenset[str] = frozenset(_SUFFIXES.split())
+"""Lower-case file name suffixes, without the dot, that claim to be an image, read or not."""
 
 _TGA_SUFFIXES = frozenset({"tga", "icb", "vda", "vst"})
 
 # Formats told by their first bytes alone. Order matters where one prefix starts another.
 _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\x89PNG", "PNG"),  # what follows shows damage, such as changed line ends
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"FUJIFILMCCD-RAW", "RAF"),
     (b"IIRO", "ORF"),
     (b"IIRS", "ORF"),
+    (b"MMOR", "ORF"),
     (b"IIU\x00", "RW2"),
+    (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
+    (b"\0MRM", "MRW"),
+    (b"FOVb", "X3F"),
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
     (b"II+\x00", "TIFF"),
@@ -67,9 +78,14 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"\x8bJNG\r\n\x1a\n", "JNG"),
 )
 
+_SUBFILE_TYPE, _PHOTOMETRIC, _MAKE, _SUB_IFDS, _DNG_VERSION = 254, 262, 271, 330, 50706
+
+_MAKERS = ((b"NIKON", "NEF"), (b"SONY", "ARW"), (b"PENTAX", "PEF"), (b"SAMSUNG", "SRW"))
+
 _HEIF_BRANDS = frozenset(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-)
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2",
+     b"msf1", b"miaf", b"MiHE", b"MiHB")
+)  # fmt: skip
 
 
 def _isobmff(head: bytes) -> str | None:
@@ -150,6 +166,36 @@ def sniff(head: bytes) -> str | None:
         if head.startswith(prefix):
             return name
     return next(filter(None, (test(head) for test in _TESTS)), None)
+
+
+def identify(data: bytes, name: str) -> str | None:
+    """Name the image format of a whole file: by `sniff`, and by what lies farther in.
+
+    Args:
+        data: the file.
+        name: its path or URI, which only counts for TGA files of the old kind.
+
+    Returns:
+        As `sniff`, with camera raw told from ordinary TIFF, and with "TGA".
+    """
+    kind = sniff(data)
+    if kind == "TIFF":
+        return _camera(data) or kind
+    if kind is None and (data[-18:] == b"TRUEVISION-XFILE.\0" or is_tga(data, name)):
+        return "TGA"
+    return kind
+
+
+def _camera(data: bytes) -> str | None:
+    """The camera format that a TIFF file is: its first page is a preview or a sensor's values."""
+    tags = tiff_tags(data)
+    if _DNG_VERSION in tags:
+        return "DNG"
+    preview = _SUB_IFDS in tags and any(tags.get(_SUBFILE_TYPE, b""))
+    if not preview and tags.get(_PHOTOMETRIC) not in (b"\x23\x80", b"\x80\x23"):  # a colour filter
+        return None
+    maker = tags.get(_MAKE, b"").upper()
+    return next((kind for name, kind in _MAKERS if maker.startswith(name)), "RAW")
 
 
 def suffix(name: str) -> str:

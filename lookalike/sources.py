@@ -1,34 +1,29 @@
-"""What `--images` names: folders, globs, manifests and single files, listed as a stream.
+"""What `--images` names, listed as a stream: folders, globs, single files, manifests, containers.
 
 Every file found becomes one row, also those that cannot be reached: nothing is left out silently.
-A folder is walked in sorted order. Links to files are followed (the link's own name is listed);
-links to folders are not entered, since they can lead in circles or out of the source: they are
-named in a notice, and can be given as sources of their own.
+Containers are tar shards and tables of images. One that is named, or matched by a glob, is opened
+and its images are listed; one that lies in a folder is a file like others there, and no image.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
-from urllib.parse import unquote
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
-from lookalike import storage
+from lookalike import image_tables, storage, tar_shards
+from lookalike.columns import merge_columns
 from lookalike.errors import RequestError, one_line
 from lookalike.manifests import Manifest
 from lookalike.records import SourceFile
+from lookalike.walking import GLOB, Notice, walk
+from lookalike.walking import look_up as look_up
 
-Notice = Callable[[str], None]
-_GLOB = set("*?[")
 _MANIFESTS = (".csv", ".parquet")
-_TARS = (".tar", ".tar.gz", ".tgz")
-_LOST = "folder not readable"
 
 
 @dataclass(frozen=True)
@@ -37,13 +32,18 @@ class Source:
 
     Attributes:
         spec: As the user wrote it.
-        kind: "folder", "glob", "manifest" or "file".
-        metadata: The metadata columns that its rows carry.
+        kind: "folder", "glob", "file", "manifest", "tar" or "table".
     """
 
     spec: str
     kind: str
-    metadata: pa.Schema = field(default_factory=lambda: pa.schema([]))
+
+    @cached_property
+    def metadata(self) -> pa.Schema:
+        """The metadata columns that its rows carry; of shards, told from samples."""
+        if self.kind == "manifest":
+            return Manifest(self.spec).metadata_schema()
+        return merge_columns(self._schemas())
 
     def files(self, notice: Notice = print) -> Iterator[SourceFile]:
         """List it, sorted; `notice` is told what was left out and why."""
@@ -51,14 +51,55 @@ class Source:
             for uri, problem, metadata in Manifest(self.spec).rows():
                 found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
                 yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
-        elif storage.is_remote(self.spec):
-            yield from _remote_files(self.spec, self.kind)
-        else:
-            yield from _local_files(self.spec, self.kind, notice)
+            return
+        for file, kind in self._found(notice):
+            if kind == "tar":
+                yield from tar_shards.members(file)
+            elif kind == "table":
+                yield from image_tables.rows(file)
+            else:
+                yield file
+
+    def _found(self, notice: Notice) -> Iterator[tuple[SourceFile, str]]:
+        """What lies there: containers that were named, as "tar" or "table", and files."""
+        if self.kind in ("tar", "table"):
+            [(file, _)] = walk(self.spec, "file", notice)
+            yield file, self.kind
+            return
+        for file, is_named in walk(self.spec, self.kind, notice):
+            named = is_named and self.kind == "glob" and not file.problem
+            if named and tar_shards.is_tar(file.uri):
+                yield file, "tar"
+            elif named and image_tables.is_table(file.uri):
+                yield file, "table" if image_tables.is_to_be_listed(file.uri) else "file"
+            else:
+                yield file, "file"
+
+    def _schemas(self) -> Iterator[pa.Schema]:
+        if not self._may_hold_containers():
+            return
+        tars: list[SourceFile] = []
+        for file, kind in self._found(lambda _: None):
+            if kind == "tar":
+                tars.append(file)
+            elif kind == "table" and (columns := image_tables.find_columns(file.uri)):
+                yield columns.schema
+        yield tar_shards.metadata_schema(tars)
+
+    def _may_hold_containers(self) -> bool:
+        """Spares the walk where a glob ends in another suffix."""
+        if self.kind != "glob":
+            return self.kind in ("tar", "table")
+        pattern = self.spec.partition("?")[0] if storage.is_remote(self.spec) else self.spec
+        end = pattern.lower()[max(pattern.rfind(mark) for mark in "*?]") + 1 :]
+        return any(
+            suffix.endswith(end) or end.endswith(suffix)
+            for suffix in (*tar_shards.SUFFIXES, image_tables.SUFFIX)
+        )
 
 
 def open_source(spec: str) -> Source:
-    """Check one SRC: does it exist, what is it, and which metadata does it carry.
+    """Check one SRC: does it exist, what is it, and can its metadata be told.
 
     Raises:
         RequestError: There is no such thing, or it is of a kind that is not read.
@@ -67,47 +108,26 @@ def open_source(spec: str) -> Source:
         raise RequestError("an empty source was given; name a folder, a glob, a manifest or a file")
     kind = _kind(spec)
     if kind == "absent":
-        if _GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
+        if GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
             return Source(spec, "glob")
         raise RequestError(f"{spec}: no such file or folder")
-    if kind == "file" and spec.lower().endswith(_TARS):
-        raise RequestError(f"{spec}: tar shards are not read yet; unpack it and name the folder")
-    if kind == "file" and spec.lower().endswith(_MANIFESTS):
-        return Source(spec, "manifest", Manifest(spec).metadata_schema())
     if kind == "other":
         raise RequestError(f"{spec}: neither a file nor a folder")
+    if kind == "file" and tar_shards.is_tar(spec):
+        tar_shards.check_tar(look_up(spec))
+        return Source(spec, "tar")
+    if kind == "file" and image_tables.is_table(spec) and image_tables.find_columns(spec):
+        return Source(spec, "table")
+    if kind == "file" and spec.lower().endswith(_MANIFESTS):
+        source = Source(spec, "manifest")
+        _ = source.metadata  # it is checked as it is told
+        return source
     return Source(spec, kind)
 
 
 def metadata_schema(sources: list[Source]) -> pa.Schema:
     """Metadata columns of all sources together; types that do not agree become strings."""
-    fields: dict[str, pa.DataType] = {}
-    for source in sources:
-        for column in source.metadata:
-            known = fields.setdefault(column.name, column.type)
-            fields[column.name] = _common_type(known, column.type)
-    return pa.schema(list(fields.items()))
-
-
-def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both, such as int64 for int32 and int64; else string."""
-    schemas = [pa.schema([("value", kind)]) for kind in (one, other)]
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive").field("value").type
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return pa.string()
-
-
-def look_up(uri: str) -> SourceFile:
-    """Size and version of one named file, or why it cannot be had."""
-    try:
-        if storage.is_remote(uri):
-            kind, size, version = storage.remote_info(uri)
-            problem = "" if kind == "file" else f"no such file ({kind})"
-            return SourceFile(uri, size, version, problem)
-        return _local_file(storage.path_from_uri(uri))
-    except (OSError, ValueError) as error:
-        return SourceFile(uri, -1, "", one_line(error))
+    return merge_columns(source.metadata for source in sources)
 
 
 def _kind(spec: str) -> str:
@@ -122,121 +142,3 @@ def _kind(spec: str) -> str:
     if stat.S_ISDIR(mode):
         return "folder"
     return "file" if stat.S_ISREG(mode) else "other"
-
-
-def _local_files(spec: str, kind: str, notice: Notice) -> Iterator[SourceFile]:
-    path = os.path.abspath(storage.path_from_uri(spec))
-    if kind == "folder":
-        yield from _walk(path, notice)
-    elif kind == "file":
-        yield _local_file(path)
-    else:
-        yield from _local_glob(path, notice)
-
-
-def _local_glob(pattern: bytes, notice: Notice) -> Iterator[SourceFile]:
-    """Files that match, and all files below folders that match.
-
-    From the first `**` on, the tree is walked here: Python's own follows links to folders, in
-    circles too.
-    """
-    parts = pattern.split(b"/")
-    deep = parts.index(b"**") if b"**" in parts else len(parts)
-    rest = os.fsdecode(b"/".join(parts[deep:]))
-    for match in sorted(glob.iglob(b"/".join(parts[:deep]) or b"/")):
-        if not os.path.isdir(match):
-            if not rest:
-                yield _local_file(match)
-        elif os.path.islink(match) and not rest:
-            notice(_not_entered(match))
-        else:
-            for file in _walk(match, notice):
-                below = os.path.relpath(storage.path_from_uri(file.uri), match)
-                lost = file.problem.startswith(_LOST)  # nobody knows what would have matched
-                if not rest or lost or _matches(os.fsdecode(below), rest):
-                    yield file
-
-
-def _local_file(path: bytes) -> SourceFile:
-    uri = storage.uri_from_path(os.path.abspath(path))
-    try:
-        info = os.stat(path)
-    except OSError as error:
-        return SourceFile(uri, -1, "", error.strerror or one_line(error))
-    if not stat.S_ISREG(info.st_mode):  # a pipe would block its reader for ever
-        return SourceFile(uri, -1, "", "not a regular file")
-    return SourceFile(uri, info.st_size, str(info.st_mtime_ns))
-
-
-def _walk(folder: bytes, notice: Notice) -> Iterator[SourceFile]:
-    """Files below a folder in sorted order, holding one folder's names per level."""
-    try:
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        uri = storage.uri_from_path(folder)
-        yield SourceFile(uri, -1, "", f"{_LOST}: {error.strerror}")
-        return
-    for entry in listed:
-        try:
-            is_folder = entry.is_dir()
-        except OSError:  # a link in a circle: it is listed as a file with its problem
-            is_folder = False
-        if not is_folder:
-            yield _local_file(entry.path)
-        elif entry.is_symlink():
-            notice(_not_entered(entry.path))
-        else:
-            yield from _walk(entry.path, notice)
-
-
-def _not_entered(folder: bytes) -> str:
-    uri = storage.uri_from_path(folder)
-    return f"not entered: {uri} is a link to a folder; name it with --images to include it"
-
-
-def _remote_files(spec: str, kind: str) -> Iterator[SourceFile]:
-    if kind == "file":
-        yield look_up(spec)
-        return
-    pattern, mark, options = spec.partition("?")  # s3://bucket/*.jpg?region=…
-    base = pattern if kind == "folder" else _fixed_part(pattern)
-    pending = [base.rstrip("/") + mark + options]
-    while pending:
-        folder = pending.pop()
-        folders = []
-        try:
-            for uri, entry_kind, size, version in storage.list_remote(folder):
-                if entry_kind == "folder":
-                    folders.append(uri)
-                elif kind == "folder" or _matches(unquote(uri.partition("?")[0]), unquote(pattern)):
-                    yield SourceFile(uri, size, version)
-        except OSError as error:
-            yield SourceFile(folder, -1, "", f"{_LOST}: {one_line(error)}")
-        pending.extend(reversed(folders))
-
-
-def _fixed_part(pattern: str) -> str:
-    parts = pattern.split("/")
-    wild = next(i for i, part in enumerate(parts) if _GLOB & set(part))
-    return "/".join(parts[:wild])
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Glob over the segments of a path, for it or a folder above it.
-
-    `**` stands for any number of segments; as in a shell, a wildcard does not match a first dot.
-    """
-
-    def match(names: list[str], globs: list[str]) -> bool:
-        if not globs:
-            return True  # what is left lies below a folder that matches
-        if globs[0] == "**":
-            shown = next((i for i, name in enumerate(names) if name[0] == "."), len(names))
-            return any(match(names[i:], globs[1:]) for i in range(shown + 1))
-        return bool(names) and one(names[0], globs[0]) and match(names[1:], globs[1:])
-
-    def one(name: str, glob: str) -> bool:
-        return fnmatchcase(name, glob) and (name[0] != "." or glob[0] == ".")
-
-    return match(list(PurePosixPath(path).parts), list(PurePosixPath(pattern).parts))

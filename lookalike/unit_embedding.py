@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike import shards
-from lookalike.embedding import Duplicate, Embedded, Failed, embed_files
+from lookalike.decoding import Decoder
+from lookalike.embedding import embed_files
 from lookalike.features import Embedder
-from lookalike.images import ImageLimits
 from lookalike.ledger import Counts, LedgerRow, write_ledger
+from lookalike.outcomes import Duplicate, Embedded, Failed
 from lookalike.records import SourceFile
 from lookalike.storage import write_json
 
@@ -44,7 +45,7 @@ def embed_unit(
     files: Iterable[SourceFile],
     store: Path,
     embedder: Embedder,
-    limits: ImageLimits,
+    decoder: Decoder,
     metadata: pa.Schema,
     properties: dict[str, str],
 ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def embed_unit(
     fates: dict[bytes, LedgerRow] = {}
     schema = shards.schema(embedder.dim, metadata, properties)
     with shards.open_shard(store, unit.shard, schema, unit.file_no) as (writer, pending):
-        for outcome in embed_files(files, embedder, limits):
+        for outcome in embed_files(files, embedder, decoder):
             if isinstance(outcome, Duplicate):
                 repeats.append(outcome)
                 continue

@@ -8,75 +8,38 @@ bitmaps of one shape) would make too large a unit: those are read beforehand and
 content's hash instead, which keeps the property.
 
     listing stream -> parts (<= 100,000 rows) -> partitions by hash -> sorted -> units
+
+What lies in containers (tar shards, tables of images) is cut along the containers instead, in their
+order, so that a worker reads them from front to back; equal files do not always meet there, which
+`unit_duplicates` makes good.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.records import SourceFile
-from lookalike.storage import write_file
+from lookalike.listing import Listing, listing_schema, read_files, write_listing, write_table
 
-_PART_ROWS = 100_000
+__all__ = [
+    "Listing", "cut_units", "listing_schema", "mix", "read_files", "unit_rows_for", "write_listing",
+]  # fmt: skip
+
 _PARTITION_ROWS = 500_000
+_PARTITION_BYTES = 1 << 30  # as the listing estimates them
 _HEAVY = 4  # a size class of more than this many units' rows is cut by content
-_BASE = ("uri", "bytes", "version", "problem")
 
 Keys = npt.NDArray[np.uint64]
 Read = Callable[[str], bytes]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A finished listing: its part files, in order, and the number of rows."""
-
-    parts: tuple[str, ...]
-    rows: int
-
-
-def listing_schema(metadata: pa.Schema) -> pa.Schema:
-    """Columns of listing and unit files."""
-    base: list[pa.Field] = [
-        pa.field("uri", pa.string()),
-        pa.field("bytes", pa.int64()),
-        pa.field("version", pa.string()),
-        pa.field("problem", pa.string()),
-    ]
-    return pa.schema([*base, *metadata])
-
-
-def write_listing(
-    store: Path, folder: str, files: Iterable[SourceFile], schema: pa.Schema
-) -> Listing:
-    """Write the stream of files to part files under `store/folder`."""
-    stream, rows = iter(files), 0
-    parts: list[str] = []
-    while chunk := list(islice(stream, _PART_ROWS)):
-        name = f"{folder}/{len(parts):05d}.parquet"
-        _write_table(store, name, _to_table(chunk, schema))
-        parts.append(name)
-        rows += len(chunk)
-    return Listing(tuple(parts), rows)
-
-
-def read_files(path: Path) -> Iterator[SourceFile]:
-    """Rows of a listing or unit file."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=4096):
-            for row in batch.to_pylist():
-                base = {name: row.pop(name) for name in _BASE}
-                yield SourceFile(**base, metadata=row)
 
 
 def cut_units(
@@ -91,7 +54,7 @@ def cut_units(
     for table in _partitions(store, listing, folder):
         for unit in _cut(table, unit_rows, read):
             name = f"{folder}/{number:06d}.parquet"
-            _write_table(store, name, unit)
+            write_table(store, name, unit)
             yield name, unit.num_rows
             number += 1
 
@@ -112,7 +75,7 @@ def mix(values: Keys) -> Keys:
 
 def _partitions(store: Path, listing: Listing, folder: str) -> Iterator[pa.Table]:
     """The listing's rows by ranges of their key, each small enough for memory."""
-    count = -(-listing.rows // _PARTITION_ROWS)
+    count = max(-(-listing.rows // _PARTITION_ROWS), -(-listing.bytes // _PARTITION_BYTES))
     if count <= 1:
         if listing.parts:
             yield pa.concat_tables([pq.read_table(store / part) for part in listing.parts])
@@ -135,17 +98,46 @@ def _partitions(store: Path, listing: Listing, folder: str) -> Iterator[pa.Table
 
 
 def _keys(table: pa.Table) -> Keys:
-    """Hash of the size; of the name where there is no content to be equal."""
+    """Hash of the size; of the name where there is no content to be equal; of the container."""
     sizes = table["bytes"].to_numpy()
     keys = mix(sizes.astype(np.uint64))
-    for row in np.flatnonzero(sizes <= 0):
-        digest = hashlib.sha256(table["uri"][int(row)].as_py().encode()).digest()
-        keys[row] = int.from_bytes(digest[:8], "little")
+    contained = _contained(table)
+    for row in np.flatnonzero((sizes <= 0) & ~contained):
+        keys[row] = _hash(table["uri"][int(row)].as_py().encode())
+    rows = np.flatnonzero(contained)
+    if len(rows):
+        groups = _pieces(table.take(pa.array(rows)))
+        hashes: dict[tuple[str, int], int] = {}
+        for row, group in zip(rows, groups, strict=True):
+            if group not in hashes:
+                hashes[group] = _hash(f"{group[0]}\0{group[1]}".encode())
+            keys[row] = hashes[group]
     return keys
 
 
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def _contained(table: pa.Table) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = pc.not_equal(table["_container"], "").to_numpy()
+    return found
+
+
+def _pieces(table: pa.Table) -> list[tuple[str, int]]:
+    """Container and group of each row: what is read as one piece."""
+    return list(zip(table["_container"].to_pylist(), table["_group"].to_pylist(), strict=True))
+
+
 def _cut(table: pa.Table, unit_rows: int, read: Read) -> Iterator[pa.Table]:
+    """The units of one partition: of the files of their own, then of what lies in containers."""
     table = _without_repeats(table)
+    contained = _contained(table)
+    yield from _cut_files(table.filter(pa.array(~contained)), unit_rows, read)
+    yield from _cut_containers(table.filter(pa.array(contained)))
+
+
+def _cut_files(table: pa.Table, unit_rows: int, read: Read) -> Iterator[pa.Table]:
     keys = _split_heavy(table, _keys(table), unit_rows * _HEAVY, read)
     order = pa.table({"key": keys, "uri": table["uri"]}).sort_by(
         [("key", "ascending"), ("uri", "ascending")]
@@ -155,9 +147,20 @@ def _cut(table: pa.Table, unit_rows: int, read: Read) -> Iterator[pa.Table]:
     keys, start = keys[rows], 0
     # a unit ends at the first change of key once it is full
     for end in [*np.flatnonzero(np.diff(keys)) + 1, len(keys)]:
-        if end - start >= unit_rows or end == len(keys):
+        if end > start and (end - start >= unit_rows or end == len(keys)):
             yield table.take(pa.array(rows[start:end]))
             start = end
+
+
+def _cut_containers(table: pa.Table) -> Iterator[pa.Table]:
+    """A unit for each piece of a container, its rows in the order in which they lie there."""
+    order = [("_container", "ascending"), ("_group", "ascending"), ("_offset", "ascending")]
+    table = table.sort_by([*order, ("uri", "ascending")])
+    start = 0
+    for _, piece in groupby(_pieces(table)):
+        rows = len(list(piece))
+        yield table.slice(start, rows)
+        start += rows
 
 
 def _without_repeats(table: pa.Table) -> pa.Table:
@@ -176,36 +179,11 @@ def _split_heavy(table: pa.Table, keys: Keys, limit: int, read: Read) -> Keys:
 
     def content_key(uri: str) -> int:
         try:
-            return int.from_bytes(hashlib.sha256(read(uri)).digest()[:8], "little")
+            return _hash(read(uri))
         except OSError:  # reported when its unit is embedded; any unit will do
-            return int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "little")
+            return _hash(uri.encode())
 
     keys, uris = keys.copy(), table["uri"].take(pa.array(heavy)).to_pylist()
     with ThreadPoolExecutor(16) as pool:
         keys[heavy] = np.fromiter(pool.map(content_key, uris), dtype=np.uint64, count=len(heavy))
     return keys
-
-
-def _to_table(files: list[SourceFile], schema: pa.Schema) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for file in files:
-        for name in _BASE:
-            columns[name].append(getattr(file, name))
-        for column in schema:
-            if column.name not in _BASE:
-                columns[column.name].append(_fit(file.metadata.get(column.name), column.type))
-    return pa.table(columns, schema=schema)
-
-
-def _fit(value: object, kind: pa.DataType) -> object:
-    """Sources may disagree on a column's type (see sources.metadata_schema)."""
-    if pa.types.is_floating(kind) and isinstance(value, int):
-        return float(value)
-    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
-        return value
-    return str(value)
-
-
-def _write_table(store: Path, relative: str, table: pa.Table) -> None:
-    with write_file(store, relative) as pending:
-        pq.write_table(table, pending.file, compression="zstd")

@@ -11,12 +11,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lookalike.contents import Contents, claimed_name
 from lookalike.errors import RequestError
 from lookalike.features import Feature, model_fingerprint, preprocessing_fingerprint
 from lookalike.records import SourceFile
 from lookalike.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.sources import Source
-from lookalike.storage import is_remote, path_from_uri, read_bytes
+from lookalike.storage import is_remote, path_from_uri
 
 
 def check_store(name: str, images: Sequence[str]) -> Path:
@@ -70,9 +71,11 @@ def check_images(sources: Sequence[Source]) -> None:
     listed = 0
     for file in files():
         listed += 1
-        if file.problem or claims_image(file.uri):
+        if file.problem or claims_image(claimed_name(file)):
             return
-    if not any(_shows_image(file) for file in files()):
+    with Contents() as contents:
+        shown = any(_shows_image(file, contents) for file in files())
+    if not shown:
         specs = ", ".join(source.spec for source in sources)
         raise RequestError(
             f"{specs}: none of the {listed:,} files is an image, by name or by content"
@@ -81,9 +84,9 @@ def check_images(sources: Sequence[Source]) -> None:
         )
 
 
-def _shows_image(file: SourceFile) -> bool:
+def _shows_image(file: SourceFile, contents: Contents) -> bool:
     try:
-        return sniff(read_bytes(file.uri, SNIFF_BYTES)) is not None
+        return sniff(contents.read(file, SNIFF_BYTES)) is not None
     except OSError:
         return True  # the run will say what is wrong with it
 

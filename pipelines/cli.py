@@ -172,7 +172,8 @@ def _sources(parser: Any, what: str, required: bool = False) -> None:
         action="extend",
         nargs="+",
         metavar="SRC",
-        help=f"{what}: folders, globs, CSV or Parquet manifests with a uri column, or files, "
+        help=f"{what}: folders, globs, tar shards (WebDataset: .tar, .tar.gz, .tgz), Parquet "
+        "tables of images, CSV or Parquet manifests with a uri column, or files; "
         "local or remote (s3://, gs://, hdfs://); may be given several times",
         **extra,
     )

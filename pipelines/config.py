@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lookalike.engine_choice import CHOICES
 from lookalike.errors import RequestError
 from lookalike.images import ImageLimits
 from lookalike.metrics import METRICS
@@ -53,6 +54,7 @@ class Config:
     runner: RunnerSpec = field(default_factory=RunnerSpec)
     limits: ImageLimits = field(default_factory=ImageLimits)
     unit_files: int = 0
+    engine: str = "auto"
 
 
 def load_config(path: str, beam_arguments: list[str] | None = None) -> Config:
@@ -79,7 +81,8 @@ def load_config(path: str, beam_arguments: list[str] | None = None) -> Config:
 def parse_config(raw: Any, beam_arguments: list[str], folder: Path | None = None) -> Config:
     """Check what YAML gave; `folder` is where relative model paths may also start."""
     top = _mapping("the config", raw)
-    _known("", top, ("features", "metric", "index", "publish", "runner", "images", "embed"))
+    known = ("features", "metric", "engine", "index", "publish", "runner", "images", "embed")
+    _known("", top, known)
     metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
     features = _features(top.get("features"), folder)
     if metric == "jaccard" and len(features) > 1:
@@ -95,6 +98,7 @@ def parse_config(raw: Any, beam_arguments: list[str], folder: Path | None = None
         _runner(top.get("runner", {}), beam_arguments),
         _limits(top.get("images", {})),
         _embed(top.get("embed", {})),
+        _one_of("engine", top.get("engine", "auto"), CHOICES),
     )
 
 
@@ -176,14 +180,16 @@ def _runner(value: Any, beam_arguments: list[str]) -> RunnerSpec:
 
 def _limits(value: Any) -> ImageLimits:
     raw = _mapping("images", value)
-    _known("images", raw, ("max_pixels", "max_bytes", "max_memory"))
-    checked = {}
-    if "max_pixels" in raw:
-        checked["max_pixels"] = _positive("images.max_pixels", raw["max_pixels"])
-    for name in ("max_bytes", "max_memory"):
-        if name in raw:
-            checked[name] = _bytes(f"images.{name}", raw[name])
-    return ImageLimits(**checked)
+    checks: dict[str, Callable[[str, Any], Any]] = {
+        "max_pixels": _positive,
+        "max_bytes": _bytes,
+        "max_memory": _bytes,
+        "max_frames": _positive,
+        "max_seconds": lambda key, given: _number(key, given, low=0, above=True),
+        "truncated": lambda key, given: _one_of(key, given, ("reject", "accept")),
+    }
+    _known("images", raw, tuple(checks))
+    return ImageLimits(**{name: checks[name](f"images.{name}", one) for name, one in raw.items()})
 
 
 def _embed(value: Any) -> int:

@@ -34,6 +34,10 @@ class EngineError(RuntimeError):
     """The engine did not finish; what is done stays done."""
 
 
+class WorkerDiedError(EngineError):
+    """A worker process was ended from outside, or by a fault in native code."""
+
+
 class WorkerEnvironment(SubprocessSDKEnvironment):
     """A worker process per core, started by `_Worker`."""
 
@@ -86,7 +90,7 @@ def finish(execute: Callable[[], Any]) -> Any:
         What `execute` returns.
 
     Raises:
-        EngineError: A worker process ended that should not have.
+        WorkerDiedError: A worker process ended that should not have.
     """
     results: list[Any] = []
     errors: list[BaseException] = []
@@ -109,7 +113,7 @@ def finish(execute: Callable[[], Any]) -> Any:
             for worker in _workers:
                 status = worker.process.poll() if worker.process else None
                 if status and not ended.wait(1):  # else the engine knows the reason
-                    raise EngineError(_how_it_ended(status))
+                    raise WorkerDiedError(_how_it_ended(status))
     finally:
         if not ended.is_set():  # lost, or interrupted
             _stop_all()
@@ -128,7 +132,7 @@ def _lost_connection(told: threading.ExceptHookArgs) -> bool:
 def _how_it_ended(status: int) -> str:
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     memory = " (out of memory? fewer runner.workers need less)" if status == -9 else ""
-    return f"a worker process {how}{memory}; run the same command again, it continues where it was"
+    return f"a worker process {how}{memory}"
 
 
 def _stop_all() -> None:

@@ -18,6 +18,7 @@ from lookalike.duplicates import write_duplicates
 from lookalike.encoding import EncodeTask
 from lookalike.errors import NotPublishedError
 from lookalike.ledger import Counts, LedgerRow, read_ledger, write_ledger
+from lookalike.other_names import other_names
 from lookalike.planning import HELD_OUT, IndexSpec, plan
 from lookalike.recall import ExactNeighbours
 from lookalike.report import render_report
@@ -25,6 +26,7 @@ from lookalike.runs import Plan, Run
 from lookalike.sampling import all_ids, read_sample, sample_ids
 from lookalike.search import Searcher
 from lookalike.storage import file_record, read_json, write_bytes, write_json
+from lookalike.unit_embedding import Unit
 from pipelines.config import Config, PublishConfig
 from pipelines.progress import Progress
 from pipelines.runner import run
@@ -240,19 +242,14 @@ class IndexStages:
         return lines
 
     def _write_duplicates(self, folder: str) -> list[dict[str, Any]]:
-        record, rows = write_duplicates(
-            self.store, f"{folder}/duplicates.parquet", self._other_names()
+        names = other_names(
+            self.store, self._units(), f"{self.scratch.folder}/names", crossing=True
         )
+        record, rows = write_duplicates(self.store, f"{folder}/duplicates.parquet", names)
         return [{**record.to_json(), "kind": "duplicates", "rows": rows}]
 
-    def _other_names(self) -> Iterator[dict[int, list[str]]]:
-        """Uris by id, a unit at a time: units follow each other in file number."""
-        for number in range(self.plan.units):
-            found: dict[int, list[str]] = {}
-            for row in read_ledger(self.store / self.scratch.unit(number, self.plan).ledger):
-                if row.status == "duplicate" and row.id is not None:
-                    found.setdefault(row.id, []).append(row.uri)
-            yield found
+    def _units(self) -> list[Unit]:
+        return [self.scratch.unit(number, self.plan) for number in range(self.plan.units)]
 
 
 def _queries(spec: IndexSpec, vectors: int, config: Config) -> int:

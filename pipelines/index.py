@@ -25,11 +25,16 @@ from lookalike.records import SourceFile
 from lookalike.runs import Plan, Run, hold, listing_digest
 from lookalike.sources import Source, metadata_schema, open_source
 from lookalike.storage import is_remote, path_from_uri, read_bytes, remove_tree
+from lookalike.unit_duplicates import have_containers, merge_duplicates
+from lookalike.unit_embedding import Unit
 from pipelines import checks, finish, models
 from pipelines.config import Config
+from pipelines.engine import EngineError, WorkerDiedError
 from pipelines.progress import Progress
 from pipelines.runner import run
 from transforms.embed import EmbedSpec, EmbedUnits
+
+_TRIES = 3  # of the embed stage, when workers are lost
 
 
 class NothingToIndexError(RequestError):
@@ -56,7 +61,11 @@ def run_index(
     with TemporaryDirectory(prefix="lookalike-") as work:
         notes: list[str] = []  # a person sees them at once; in a log, a wrong request is one line
         say = progress.say if progress.live else notes.append
-        features = models.resolve_features(config.features, Path(work), say)
+        features = models.resolve_features(config.features, Path(work), say, config.runner.threads)
+        if config.engine != "auto":  # one that is named may change what vectors mean
+            features = models.choose_engines(
+                features, config.engine, config.metric, Path(work), Path(work), say
+            )
         checks.check_same_models(store, parent, features, config.metric)
         for note in notes:
             progress.say(note)
@@ -65,7 +74,7 @@ def run_index(
             for leftover in store.rglob(".*.tmp"):  # a killed run's; nobody else writes now
                 leftover.unlink(missing_ok=True)
             models.install(store, features, Path(work))
-            job = Job(config, sources, store, features, parent, progress)
+            job = Job(config, sources, store, features, parent, progress, Path(work))
             try:
                 return job.run()
             except NothingToIndexError:
@@ -85,6 +94,7 @@ class Job:
     features: Sequence[Feature]
     parent: dict[str, Any] | None
     progress: Progress
+    work: Path
 
     def __post_init__(self) -> None:
         """Find the run that this request starts or continues."""
@@ -116,6 +126,7 @@ class Job:
             )
             return finish.summary(self.parent, new=False)
         self.embed(plan)
+        self.merge(plan)
         counts, files = self.collect(plan)
         if not files and not counts.by_status["rejected"]:
             raise NothingToIndexError(
@@ -149,6 +160,7 @@ class Job:
             f"{self.scratch.folder}/listing",
             self._files(),
             units.listing_schema(metadata),
+            self.progress.say,
         )
         unit_rows = self.config.unit_files or units.unit_rows_for(
             listing.rows, self.config.runner.processes
@@ -191,11 +203,37 @@ class Job:
             yield from source.files(self.progress.say)
 
     def embed(self, plan: Plan) -> None:
-        """Embed the units that are not done, in parallel."""
-        done = self.scratch.done("embedded")
-        pending = [self.scratch.unit(i, plan) for i in range(plan.units) if i not in done]
-        if not pending:
-            return
+        """Embed the units that are not done, in parallel; again where a worker was lost."""
+        self.features = self._with_engines(plan)
+        for tries_left in reversed(range(_TRIES)):
+            done = self.scratch.done("embedded")
+            pending = [self.scratch.unit(i, plan) for i in range(plan.units) if i not in done]
+            if not pending:
+                return
+            try:
+                self._embed_units(pending, plan)
+            except WorkerDiedError as error:
+                if not tries_left:
+                    raise EngineError(
+                        f"{error}, for the {_TRIES}. time; run the same command again, it "
+                        "continues where it was"
+                    ) from error
+                self.progress.say(f"embed: {error}; going on with the units that are not done")
+
+    def _with_engines(self, plan: Plan) -> Sequence[Feature]:
+        """The features with what runs them: chosen once in a run, when there is work for it."""
+        folder = f"{self.scratch.folder}/engines"
+        chosen = models.installed_engines(self.store, folder, self.features)
+        if chosen is None and len(self.scratch.done("embedded")) < plan.units:
+            features = self.features
+            if self.config.engine == "auto":
+                features = models.choose_engines(
+                    features, "auto", self.config.metric, self.store, self.work, self.progress.say
+                )
+            chosen = models.install_engines(self.store, folder, features)
+        return chosen or self.features
+
+    def _embed_units(self, pending: Sequence[Unit], plan: Plan) -> None:
         start = self.scratch.files_done()
         if start:
             self.progress.say(f"embed: {start:,} files are done already")
@@ -217,6 +255,16 @@ class Job:
 
         with self.progress.stage("embed", "files", plan.listed, self.scratch.files_done, start):
             run(build, self.config.runner)
+
+    def merge(self, plan: Plan) -> None:
+        """Make duplicates of equal files in different units, where there are shards or tables."""
+        numbered = [self.scratch.unit(number, plan) for number in range(plan.units)]
+        if len(self.scratch.done("embedded")) == plan.units and have_containers(
+            self.store, numbered
+        ):
+            found = merge_duplicates(self.store, numbered, f"{self.scratch.folder}/merge")
+            if found:
+                self.progress.say(f"merge: {found:,} more duplicates, across work units")
 
     def collect(self, plan: Plan) -> tuple[Counts, list[dict[str, Any]]]:
         """Totals and files of all units; every listed file must be in the ledger."""

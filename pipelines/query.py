@@ -18,16 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import lookalike
-from lookalike.embedding import Embedded, embed_each
+from lookalike.contents import Contents, claimed_name
+from lookalike.decoding import Decoder
+from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
 from lookalike.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
+from lookalike.locating import Locator
 from lookalike.metrics import check_vectors
+from lookalike.outcomes import Embedded, Failed
 from lookalike.page import QueryResult, render_results
 from lookalike.records import Neighbour, SourceFile
 from lookalike.report import certificate_line
 from lookalike.search import Searcher
 from lookalike.sources import open_source
-from lookalike.storage import read_bytes, write_file
+from lookalike.storage import write_file
 
 _BATCH = 64
 _PAGE_QUERIES = 500
@@ -114,25 +118,27 @@ def _image_results(searcher: Searcher, specs: list[str], k: int) -> Iterator[Que
         source.files(lambda line: print(line, file=sys.stderr)) for source in sources
     )
     alone = len(sources) == 1 and sources[0].kind == "file"
-    limits, answered, left_out = ImageLimits(), 0, 0
+    answered, left_out = 0, 0
     held: list[str] = []  # until there is an answer; without one, one line says it all
-    while batch := list(islice(files, _BATCH)):
-        found: dict[str, Embedded] = {}
-        for outcome in embed_each(batch, searcher.embedder, limits):
-            if isinstance(outcome, Embedded):
-                found[outcome.file.uri] = outcome
-                continue
-            words = ": ".join(filter(None, (outcome.reason, outcome.detail))) or "not an image"
-            if alone:
-                raise RequestError(f"{outcome.file.uri}: not usable as a query: {words}")
-            left_out += 1
-            held.append(f"{outcome.file.uri}: {words}")
-        answered += len(found)
-        if answered:
-            for line in held:
-                print(f"not a query: {line}", file=sys.stderr)
-            held.clear()
-        yield from _answer(searcher, _in_order(batch, found), k)
+    with Decoder(searcher.embedder.sizes, ImageLimits()) as decoder:
+        while batch := list(islice(files, _BATCH)):
+            found: dict[str, Embedded] = {}
+            for outcome in embed_files(batch, searcher.embedder, decoder, once=False):
+                if isinstance(outcome, Embedded):
+                    found[outcome.file.uri] = outcome
+                    continue
+                assert isinstance(outcome, Failed)
+                words = ": ".join(filter(None, (outcome.reason, outcome.detail))) or "not an image"
+                if alone:
+                    raise RequestError(f"{outcome.file.uri}: not usable as a query: {words}")
+                left_out += 1
+                held.append(f"{outcome.file.uri}: {words}")
+            answered += len(found)
+            if answered:
+                for line in held:
+                    print(f"not a query: {line}", file=sys.stderr)
+                held.clear()
+            yield from _answer(searcher, _in_order(batch, found), k)
     if not answered:
         raise RequestError(
             f"{', '.join(specs)}: no image to search with"
@@ -305,16 +311,25 @@ def _write_page(path: Path, searcher: Searcher, shown: list[QueryResult], answer
             shown,
             title="Lookalikes",
             facts=facts,
-            thumbnail=_thumbnail,
+            thumbnail=_Thumbnails(),
             metric=manifest["metric"],
         ):
             pending.write(piece.encode("utf-8", "replace"))
 
 
-def _thumbnail(uri: str) -> bytes | None:
-    """A small JPEG of a source file, or None if it cannot be had now."""
-    try:
-        pixels = decode(read_bytes(uri), uri, min_side=_THUMBNAIL).pixels
+class _Thumbnails:
+    """Small JPEGs of source files, or None for what cannot be had now."""
+
+    def __init__(self) -> None:
+        self._locator, self._contents = Locator(), Contents()
+
+    def __call__(self, uri: str) -> bytes | None:
+        file = self._locator.find(uri)
+        if file.problem:
+            return None
+        try:
+            data = self._contents.read(file)
+            pixels = decode(data, claimed_name(file), min_side=_THUMBNAIL).pixels
+        except (OSError, Rejected, NotAnImage):
+            return None
         return thumbnail_jpeg(pixels, _THUMBNAIL)
-    except (OSError, Rejected, NotAnImage):
-        return None

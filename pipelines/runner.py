@@ -67,6 +67,7 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
     """Build and run one pipeline, and wait for its end.
 
     Raises:
+        WorkerDiedError: A worker process was lost.
         EngineError: It did not succeed; the message is one line, the cause has the rest.
     """
     flags = [*_as_flags(spec.options), *spec.arguments]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lookalike.quiet_tf import tf
-from pipelines.bench import main
+from pipelines.bench.__main__ import main
 
 
 def test_every_comparison_is_measured(

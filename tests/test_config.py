@@ -47,6 +47,7 @@ def test_every_key_is_read() -> None:
           - {name: deep, handle: /m, weight: 3, signature: s, output: o, input_size: [224, 192]}
           - {name: square, handle: /n, input_size: 96}
         metric: l2
+        engine: openvino-bf16
         index: {kind: ivf_pq, target_recall: 1, memory: 1.5GiB, nlist: 64, code_bytes: 32,
                 shards: 3, seed: 0, queries: 50}
         publish: {min_recall: 0, max_rejected_share: 1}
@@ -69,6 +70,7 @@ def test_every_key_is_read() -> None:
         ),
         ImageLimits(max_pixels=1_000_000, max_bytes=20_000_000, max_memory=1 << 30),
         64,
+        "openvino-bf16",
     )  # fmt: skip
 
 
@@ -113,6 +115,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"embed": {"batch": 1}}, r"^embed.batch: unknown key; known here: unit_files"),
     (feature(wieght=1), r"^features\[0\].wieght: unknown key; did you mean weight\?"),
     ({1: 2}, r"^1: unknown key"),
+    # engines
+    ({"engine": "onnx"}, r"^engine: needs one of auto, tensorflow, openvino, openvino-bf16, got"),
+    ({"engine": None}, r"^engine: needs one of auto, .*got None"),
+    ({"engine": ["auto"]}, r"^engine: needs one of auto, .*got \['auto'\]"),
+    ({"engnie": "auto"}, r"^engnie: unknown key; did you mean engine\?"),
     # types
     ({"features": None}, r"^features: needs a list of at least one .*got None"),
     ({"features": []}, r"^features: needs a list of at least one .*got \[\]"),

@@ -236,6 +236,7 @@ def test_embedder_prepares_and_embeds(store: tuple[Path, list[Feature]]) -> None
     embedder = Embedder(found, root, "cosine", threads=1)
     assert embedder.sizes == ((8, 8), (4, 6))
     assert embedder.dim == 5
+    assert 1 <= embedder.batch <= 64
     red = np.zeros((32, 48, 3), np.uint8)
     red[..., 0] = 255
     black = np.zeros((10, 10, 3), np.uint8)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike import storage
+from lookalike.columns import RESERVED
 from lookalike.errors import RequestError
-from lookalike.manifests import RESERVED, Manifest
+from lookalike.manifests import Manifest
 from lookalike.sources import open_source
 
 Write = Callable[[bytes | str | pa.Table], Manifest]

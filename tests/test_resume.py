@@ -26,7 +26,17 @@ features: [{name: low, handle: 'builtin:color-texture'}]
 runner: {workers: %d}
 embed: {unit_files: 10}
 """
-OURS = ("scan:", "continuing ", "embed:", "index:", "encode:", "certify:", "lookalike:")
+OURS = (
+    "scan:",
+    "model ",
+    "engine:",
+    "continuing ",
+    "embed:",
+    "index:",
+    "encode:",
+    "certify:",
+    "lookalike:",
+)
 
 
 class Job:
@@ -50,12 +60,17 @@ class Job:
             time.sleep(0.01)
         raise AssertionError(f"nothing happened: {self.said()}")
 
-    def group(self) -> list[int]:
-        """Living processes of the group."""
-        lines = subprocess.check_output(["ps", "-eo", "pid=,pgid=,stat="], text=True).splitlines()
-        rows = [line.split() for line in lines]
+    def group(self, what: str = "") -> list[int]:
+        """Living processes of the group, those whose command holds `what`."""
+        command = ["ps", "-ww", "-eo", "pid=,pgid=,stat=,args="]
+        lines = subprocess.check_output(command, text=True, errors="replace").splitlines()
+        rows = [line.split(maxsplit=3) for line in lines]
         own = str(self.process.pid)
-        return [int(pid) for pid, group, stat in rows if group == own and stat[0] != "Z"]
+        return [
+            int(pid)
+            for pid, group, stat, *words in rows
+            if group == own and stat[0] != "Z" and what in "".join(words)
+        ]
 
     def ended(self) -> int:
         """Its status, once nothing of the group is left."""
@@ -109,14 +124,17 @@ def test_a_run_stopped_in_every_way_is_continued_to_the_same_result(
         job.until(lambda: len(units(store)) >= len(before) + 2)
         return job, before
 
-    # a worker process is killed, as for want of memory
+    # worker processes are killed, as for want of memory: the run goes on, until it is too often
     job = Job(arguments(2, store), store, tmp_path / "log")
-    job.until(lambda: len(job.group()) == 3)
-    worker = next(pid for pid in job.group() if pid != job.process.pid)
-    os.kill(worker, signal.SIGKILL)
+    for times in (1, 2, 3):
+        job.until(lambda: len(job.group("pipelines.worker")) == 2)
+        os.kill(job.group("pipelines.worker")[0], signal.SIGKILL)
+        if times < 3:
+            line = "a worker process was killed by signal 9"
+            job.until(lambda line=line, times=times: str(job.said()).count(line) == times)
     assert job.ended() == 1
     assert "a worker process was killed by signal 9" in job.said()[-1]
-    assert "run the same command again" in job.said()[-1]
+    assert "for the 3. time; run the same command again" in job.said()[-1]
 
     # Ctrl-C on a terminal goes to all processes
     job, done = started()

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike import storage, units
+from lookalike.columns import merge_columns
 from lookalike.errors import RequestError
 from lookalike.records import SourceFile
-from lookalike.sources import Source, look_up, metadata_schema, open_source
+from lookalike.sources import look_up, metadata_schema, open_source
 
 Tree = Callable[..., Path]
 
@@ -213,12 +214,6 @@ def test_an_existing_name_is_no_pattern(tree: Tree) -> None:
 # --- requests that are wrong ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.TGZ"])
-def test_tar_shards_are_refused(tree: Tree, name: str) -> None:
-    with pytest.raises(RequestError, match=rf"{name}: tar shards are not read yet; unpack"):
-        open_source(str(tree(name) / name))
-
-
 def test_what_does_not_exist_is_refused_by_name(tree: Tree) -> None:
     root = tree("a.jpg")
     with pytest.raises(RequestError, match=r"root/absent: no such file or folder"):
@@ -266,8 +261,8 @@ def test_types_that_differ_are_unified(
     one: pa.DataType, other: pa.DataType, both: pa.DataType
 ) -> None:
     for kinds in ((one, other), (other, one)):
-        sources = [Source("x", "manifest", pa.schema([("label", kind)])) for kind in kinds]
-        assert metadata_schema(sources).field("label").type == both
+        schemas = [pa.schema([("label", kind)]) for kind in kinds]
+        assert merge_columns(schemas) == pa.schema([("label", both)])
 
 
 def test_two_manifests_that_disagree_are_listed_together(tree: Tree, tmp_path: Path) -> None:

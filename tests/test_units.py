@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike import units
+from lookalike import listing, units
 from lookalike.records import SourceFile
 
 SCHEMA = units.listing_schema(pa.schema([("label", pa.string())]))
@@ -47,10 +47,10 @@ class Pile:
 def cut(
     store: Path, files: list[SourceFile], unit_rows: int, read: Callable[[str], bytes]
 ) -> list[list[SourceFile]]:
-    listing = units.write_listing(store, "listing", files, SCHEMA)
-    assert listing.rows == len(files)
+    written = units.write_listing(store, "listing", files, SCHEMA)
+    assert written.rows == len(files)
     found = []
-    for i, (name, rows) in enumerate(units.cut_units(store, listing, "units", unit_rows, read)):
+    for i, (name, rows) in enumerate(units.cut_units(store, written, "units", unit_rows, read)):
         assert name == f"units/{i:06d}.parquet"
         unit = list(units.read_files(store / name))
         assert len(unit) == rows > 0
@@ -66,7 +66,7 @@ def cut(
 @pytest.fixture(params=["one partition", "many partitions"])
 def partitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "many partitions":
-        monkeypatch.setattr(units, "_PART_ROWS", 7)
+        monkeypatch.setattr(listing, "_PART_ROWS", 7)
         monkeypatch.setattr(units, "_PARTITION_ROWS", 20)
     return str(request.param)
 
@@ -198,3 +198,89 @@ def test_mix_is_splitmix64() -> None:
     assert units.mix(states).tolist() == [
         6457827717110365317, 3203168211198807973, 9817491932198370423,
     ]  # fmt: skip
+
+
+# --- what lies in containers ------------------------------------------------------------------
+
+
+def contained(sizes: list[list[int]]) -> list[SourceFile]:
+    """Members of containers: `sizes` has the members per group of each."""
+    return [
+        SourceFile(f"/{c}.tar#{g}-{i}", 100, "v", "", {"label": "x"}, f"/{c}.tar", g * 1000 + i, g)
+        for c, groups in enumerate(sizes)
+        for g, count in enumerate(groups)
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("partitions")
+@settings(max_examples=40, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(sizes=st.lists(st.lists(st.integers(0, 12), max_size=4), max_size=6), plain=LISTED,
+       unit_rows=st.integers(1, 20), seed=st.integers(0, 9))  # fmt: skip
+def test_containers_are_cut_into_whole_pieces_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[list[int]],
+    plain: list[tuple[int, bytes]],
+    unit_rows: int,
+    seed: int,
+) -> None:
+    pile = Pile({f"/{i}.jpg": data for i, data in plain})
+    files = [*pile.files(), *contained(sizes)]
+    found = cut(tmp_path_factory.mktemp("one"), files, unit_rows, pile.read)
+    assert sorted((file for unit in found for file in unit), key=str) == sorted(files, key=str)
+    where: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for number, unit in enumerate(found):
+        assert len({bool(file.container) for file in unit}) == 1  # never mixed
+        pieces = [(file.container, file.group) for file in unit if file.container]
+        for piece in pieces:
+            where[piece].add(number)
+        assert [(f.container, f.group, f.offset) for f in unit if f.container] == sorted(
+            (f.container, f.group, f.offset) for f in unit if f.container
+        )
+        if pieces:  # full, but for one piece that is larger
+            assert len(unit) <= unit_rows or len(set(pieces)) == 1
+    assert all(len(numbers) == 1 for numbers in where.values())
+
+    random.Random(seed).shuffle(files)
+    assert cut(tmp_path_factory.mktemp("other"), files, unit_rows, pile.read) == found
+
+
+def test_each_container_is_a_unit(tmp_path: Path) -> None:
+    found = cut(tmp_path, contained([[10]] * 20), 32, lambda uri: pytest.fail(f"{uri} was read"))
+    assert [len(unit) for unit in found] == [10] * 20
+
+
+def test_members_of_one_size_are_not_read(tmp_path: Path) -> None:
+    found = cut(tmp_path, contained([[500]]), 8, lambda uri: pytest.fail(f"{uri} was read"))
+    assert [len(unit) for unit in found] == [500]
+
+
+def test_much_metadata_makes_more_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_PART_BYTES", 10_000)
+    monkeypatch.setattr(units, "_PARTITION_BYTES", 50_000)
+    files = [SourceFile(f"/{i}", 1 + i, "", "", {"label": "x" * 1000}) for i in range(200)]
+    written = units.write_listing(tmp_path, "listing", files, SCHEMA, pytest.fail)
+    assert 20 <= len(written.parts) <= 30
+    assert 200_000 < written.bytes < 250_000
+    found = list(units.cut_units(tmp_path, written, "units", 1000, lambda uri: b""))
+    assert sum(rows for _, rows in found) == 200
+    assert len(found) > 1
+
+
+def test_metadata_without_a_fitting_column_are_told_once(tmp_path: Path) -> None:
+    schema = units.listing_schema(pa.schema([("n", pa.int64()), ("s", pa.string())]))
+    values: list[dict[str, object]] = [
+        {"n": 1, "s": "a"}, {"n": "x", "s": 2.5}, {"n": True, "new": 1}, {"n": 2**70, "new": 2},
+    ]  # fmt: skip
+    files = [SourceFile(f"/{i}", 1, "", "", value) for i, value in enumerate(values)]
+    notices: list[str] = []
+    [part] = units.write_listing(tmp_path, "listing", files, schema, notices.append).parts
+    assert [dict(file.metadata) for file in units.read_files(tmp_path / part)] == [
+        {"n": 1, "s": "a"}, {"n": None, "s": "2.5"}, {"n": None, "s": None}, {"n": None, "s": None},
+    ]  # fmt: skip
+    assert notices == [
+        "metadata left out: 'n' of /1, and others like it: 'x' is no int64",
+        "metadata left out: 'new' of /2 and files after it; it was not seen where the columns were "
+        "told from, or there are too many",
+    ]

@@ -17,9 +17,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from lookalike.embedding import BATCH, Failed, embed_each
+from lookalike.decoding import Decoder
+from lookalike.embedding import embed_files
 from lookalike.features import Embedder, Feature
 from lookalike.images import ImageLimits
+from lookalike.outcomes import Failed
 from lookalike.sources import look_up
 from lookalike.unit_embedding import Unit, embed_unit
 from lookalike.units import read_files
@@ -46,7 +48,7 @@ class EmbedSpec:
 
 
 class _EmbedderFn(beam.DoFn):
-    """A DoFn that holds the process's one copy of the models."""
+    """A DoFn with the process's one copy of the models, and a decoder process of its own."""
 
     def __init__(self, spec: EmbedSpec) -> None:
         self._spec = spec
@@ -58,7 +60,13 @@ class _EmbedderFn(beam.DoFn):
         def load() -> Embedder:
             return Embedder(spec.features, Path(spec.store), spec.metric, threads=spec.threads)
 
+        sizes = dict.fromkeys(feature.info.input_size for feature in spec.features)
+        self._decoder = Decoder([*sizes], spec.limits)
+        self._decoder.start()  # beside the loading of the models
         self._embedder: Embedder = self._shared.acquire(load)
+
+    def teardown(self) -> None:
+        self._decoder.close()
 
 
 @dataclass
@@ -100,7 +108,7 @@ class _EmbedUnitFn(_EmbedderFn):
                 read_files(store / unit.source),
                 store,
                 self._embedder,
-                self._spec.limits,
+                self._decoder,
                 pa.ipc.read_schema(pa.py_buffer(self._metadata)),
                 self._properties,
             )
@@ -121,11 +129,11 @@ class EmbedImages(beam.PTransform):
 
     Attributes:
         spec: What to embed with.
-        batch: Pictures per call of the model.
+        batch: Files taken at a time.
     """
 
     spec: EmbedSpec
-    batch: int = BATCH
+    batch: int = 64
 
     def expand(self, uris: beam.PCollection[str]) -> dict[str, Any]:
         """PCollection[str] -> two PCollections by name."""
@@ -166,7 +174,7 @@ class _EmbedFilesFn(_EmbedderFn):
         uris, self._uris = self._uris, []
         with timed("embed"):
             files = map(look_up, uris)
-            outcomes = [*embed_each(files, self._embedder, self._spec.limits, self._batch)]
+            outcomes = [*embed_files(files, self._embedder, self._decoder, once=False)]
         for outcome in outcomes:
             if isinstance(outcome, Failed):
                 count("embed", f"{outcome.status}-files")

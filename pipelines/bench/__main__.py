@@ -1,7 +1,7 @@
 """`python -m pipelines.bench`: the speed of the stages here, each beside a plain way to do it.
 
 decode   lookalike.images on one core         beside Pillow's open, convert, resize
-embed    the whole stage, all processes       beside a plain loop, and hub.load's model
+embed    the whole stage, all processes       beside bare processes, and hub.load with tf.data
 search   Searcher.search_vectors              beside numpy's brute force
 """
 
@@ -29,26 +29,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--images", metavar="SRC", help="pictures to use (default: drawn ones)")
     parser.add_argument("--config", metavar="F", help="YAML file (default: shipped descriptor)")
-    parser.add_argument("--files", type=int, default=1000, help="pictures to embed (1000)")
+    parser.add_argument("--files", type=int, default=0, help="pictures to embed (1000)")
     parser.add_argument("--rounds", type=int, default=3, help="at least 2 (3)")
     parser.add_argument("--json", metavar="FILE", help="write all numbers here")
     given = parser.parse_args(argv)
-    if given.rounds < 2 or given.files < 100:
+    if given.rounds < 2 or (given.files and given.files < 100):
         parser.error("--rounds must be at least 2 and --files at least 100")
     logging.getLogger().setLevel(logging.ERROR)  # Beam talks while it is imported
+    from pipelines.bench.launch import WayError, least_files
+    from pipelines.bench.measure import measure
+    from pipelines.bench.pictures import gather
     from pipelines.config import Config, FeatureConfig, load_config
-    from pipelines.measure import gather, measure
     from pipelines.runner import cores
 
     with TemporaryDirectory(prefix="lookalike-bench-") as folder:
         try:
             config = (load_config(given.config) if given.config
                       else Config((FeatureConfig("low", "builtin:color-texture"),)))  # fmt: skip
-            files = gather(given.images, given.files, Path(folder) / "pictures")
+            count = given.files or max(1000, 2 * least_files(config.runner.processes))
+            files = gather(given.images, count, Path(folder) / "pictures").paths
             rows = measure(config, files, given.rounds, Path(folder))
         except RequestError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 2
+        except WayError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
     handles = " + ".join(feature.handle for feature in config.features)
     print(f"{handles}: {len(files):,} pictures, {given.rounds} rounds, {cores()} cores, medians")
     for row in rows:

@@ -1,0 +1,84 @@
+"""Metadata columns: their names beside lookalike's own, and types that hold what sources give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+# Names that the shards, the query results and the unit files use themselves.
+RESERVED = frozenset(
+    [
+        *("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding"),
+        *("query_uri", "rank", "score", "duplicates", "version", "problem"),
+        *("_container", "_offset", "_group"),
+    ]
+)
+
+
+def carried(name: str) -> str:
+    """The name under which a source's column is kept: `manifest_<name>` where it is reserved."""
+    return f"manifest_{name}" if name in RESERVED else name
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a dictionary column, of any other its own."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def merge_columns(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of all schemas in order of appearance; types that do not agree become strings."""
+    fields: dict[str, pa.DataType] = {}
+    for schema in schemas:
+        for column in schema:
+            known = fields.setdefault(column.name, column.type)
+            fields[column.name] = common_type(known, column.type)
+    return pa.schema(list(fields.items()))
+
+
+def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds the values of both, such as int64 for int32 and int64; else string."""
+    if one == other:
+        return one
+    schemas = [pa.schema([("value", kind)]) for kind in (one, other)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field("value").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.string()
+
+
+def type_of(value: object) -> pa.DataType:
+    """The type of a plain value; what is none becomes a string."""
+    if value is None:
+        return pa.null()
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return pa.int64()
+    return pa.float64() if isinstance(value, float) else pa.string()
+
+
+def fit(value: Any, kind: pa.DataType) -> Any:
+    """The value as a column of that type takes it.
+
+    Sources may disagree on a type (see `merge_columns`), and a shard's types are told from samples.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    if value is None:
+        return None
+    if pa.types.is_string(kind):
+        return value if isinstance(value, str) else str(value)
+    sound = True
+    if pa.types.is_boolean(kind):
+        sound = isinstance(value, bool)
+    elif pa.types.is_integer(kind):
+        sound = type_of(value) == pa.int64() or pa.types.is_uint64(kind)
+    elif pa.types.is_floating(kind):
+        sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+        value = float(value) if sound and type_of(value) == pa.int64() else value
+    if not sound:
+        raise ValueError(f"{value!r} is no {kind}")
+    return value

@@ -1,0 +1,28 @@
+"""What all ways embed with: the models, resolved once, and their engines."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.bench.task import Task
+from pipelines.config import Config
+from pipelines.models import choose_engines, install, install_engines, resolve_features
+
+
+def resolve(task: Task, out: Path) -> None:
+    """Leave the task with its features in out/resolved.pickle; `out` is their store."""
+    config: Config = pickle.loads(task.config)
+    work = out / "work"
+    work.mkdir()
+    features = resolve_features(config.features, work, _say, threads=task.threads)
+    features = choose_engines(features, config.engine, config.metric, work, work, _say)
+    install(out, features, work)
+    resolved = replace(task, features=tuple(install_engines(out, "engines", features)))
+    resolved = replace(resolved, batch=resolved.embedder().batch)
+    (out / "resolved.pickle").write_bytes(pickle.dumps(resolved))
+
+
+def _say(line: str) -> None:
+    """The pipeline says the same of its own."""

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike import engine_choice, openvino_engine
+from lookalike.engine_choice import agreement, choose, golden_pictures
+from lookalike.engines import BOUND, Engine, check_available, open_model
+from lookalike.errors import RequestError
+from lookalike.features import Embedder, Feature, model_fingerprint
+from lookalike.inspection import inspect
+from lookalike.models import FrozenModel, ModelInfo
+from lookalike.quiet_tf import tf
+from pipelines.models import choose_engines, install_engines, installed_engines
+
+needs_openvino = pytest.mark.skipif(
+    bool(openvino_engine.missing()), reason="OpenVINO is not installed: an extra"
+)
+needs_bf16 = pytest.mark.skipif(
+    bool(openvino_engine.missing()) or not openvino_engine.has_bf16(),
+    reason="this processor does not calculate in bfloat16",
+)
+SIZE = (24, 32)
+Saved = Callable[..., tuple[Path, ModelInfo]]
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a machine where it is not installed: importing it fails."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    cached = (openvino_engine.missing, openvino_engine._openvino)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Saves `call`, from images to vectors, as a model; gives its folder and how it is called."""
+    made: dict[Any, tuple[Path, ModelInfo]] = {}
+
+    def save(call: Callable[[Any], Any], dtype: Any = tf.float32) -> tuple[Path, ModelInfo]:
+        if call not in made:
+            folder = tmp_path_factory.mktemp("model") / "m"
+            spec = tf.TensorSpec([None, *SIZE, 3], dtype)
+            function = tf.function(call, [spec], autograph=False)
+            kind = type("M", (tf.Module,), {"__call__": staticmethod(function)})
+            tf.saved_model.save(kind(), str(folder))
+            # `inspect` would not freeze `chaotic`.
+            made[call] = folder, replace(inspect(folder), frozen=True)
+        return made[call]
+
+    return save
+
+
+KERNEL = tf.random.stateless_normal([3, 3, 3, 16], [1, 2])
+WEIGHTS = tf.random.stateless_normal([16, 40], [3, 4])
+
+
+def network(images: Any) -> Any:
+    """Small, and of the kind that engines are good at."""
+    maps = tf.nn.relu(tf.nn.conv2d(images, KERNEL, 2, "SAME"))
+    return tf.matmul(tf.reduce_mean(maps, [1, 2]), WEIGHTS)
+
+
+def feature_maps(images: Any) -> Any:
+    return tf.nn.relu(tf.nn.conv2d(images, KERNEL, 2, "SAME"))
+
+
+def of_bytes(images: Any) -> Any:
+    return network(tf.cast(images, tf.float32) / 127.5 - 1)
+
+
+def chaotic(images: Any) -> Any:
+    """Blows up the last bits, which no two engines have in common."""
+    return tf.sin(1e6 * network(images))
+
+
+def uncommon(images: Any) -> Any:
+    """Uses an operation that OpenVINO does not know."""
+    return tf.math.igamma(1 + tf.abs(network(images)), 2.0)
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, *SIZE, 3), np.uint8)
+
+
+def converted(folder: Path, info: ModelInfo, target: Path) -> Engine:
+    return choose("openvino", folder, info, target, say=lambda line: None)
+
+
+# --- agreement --------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 10))
+def test_agreement_is_the_lowest_cosine(seed: int, length: float) -> None:
+    a, b = np.random.default_rng(seed).normal(size=(2, 4, 6)).astype(np.float32)
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert agreement(a, b) == pytest.approx(cosines.min(), abs=1e-5)
+    assert agreement(a * np.float32(length), a) == pytest.approx(1)
+    ratio = min(length, 1 / length)
+    assert agreement(a * np.float32(length), a, lengths=True) == pytest.approx(ratio, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "reference", "expected"),
+    [([0, 0], [0, 0], 1), ([0, 0], [1, 0], 0), ([1, 0], [0, 0], 0), ([np.nan, 1], [1, 1], 0),
+     ([np.inf, 1], [1, 1], 0), ([1, 1], [np.nan, 1], 0), ([2, 0], [-1, 0], -1)],
+)  # fmt: skip
+def test_agreement_of_odd_rows(row: list[float], reference: list[float], expected: float) -> None:
+    sound = [1.0, 1.0]
+    a, b = np.array([sound, row], np.float32), np.array([sound, reference], np.float32)
+    for lengths in (False, True):
+        assert agreement(a, b, lengths) == pytest.approx(expected)
+
+
+def test_golden_pictures_differ_in_kind() -> None:
+    shown = golden_pictures((64, 48))
+    assert shown.shape == (16, 64, 48, 3)
+    assert shown.dtype == np.uint8
+    levels, contrasts = shown.mean((1, 2, 3)), shown.std((1, 2)).max(1)
+    assert levels.min() < 10
+    assert levels.max() > 200
+    assert contrasts.min() == 0
+    assert contrasts.max() > 120
+    assert len({hashlib.sha256(one.tobytes()).digest() for one in shown}) == 16
+    folder = Path(engine_choice.__file__).with_name("golden")
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 300_000
+
+
+# --- the value --------------------------------------------------------------------------------
+
+
+def test_an_engine_survives_json_and_pickle() -> None:
+    engine = Engine("openvino", 0.9995, {"tensorflow": 90.0, "openvino": 120.0}, "runs/x/m.xml")
+    there = Engine.from_json(json.loads(json.dumps(engine.to_json())))
+    assert there == replace(engine, path="")  # a converted model belongs to its run
+    assert pickle.loads(pickle.dumps(engine)) == engine
+    assert Engine().to_json() == {"name": "tensorflow"}
+    assert Engine.from_json({"name": "tensorflow"}) == Engine()
+    assert (
+        str(engine)
+        == "openvino (cosine 0.99950 to tensorflow; images/s: tensorflow 90, openvino 120)"
+    )
+    assert str(Engine()) == "tensorflow"
+
+
+@pytest.mark.parametrize(("cosine", "deviates"), [(1.0, False), (BOUND, False), (0.9989, True)])
+def test_only_a_deviating_engine_is_in_the_fingerprint(cosine: float, deviates: bool) -> None:
+    feature = Feature("f", "h", 1, "ab" * 32, ModelInfo(SIZE, 4), "models/m")
+    other = replace(feature, engine=Engine("openvino-bf16", cosine, {"openvino-bf16": 9.0}, "x"))
+    assert other.engine.deviates == deviates
+    prints = {model_fingerprint([each], "cosine") for each in (feature, other)}
+    assert len(prints) == 1 + deviates
+    there = Feature.from_json(json.loads(json.dumps(other.to_json())))
+    assert model_fingerprint([there], "cosine") == model_fingerprint([other], "cosine")
+
+
+def test_manifests_from_before_engines_mean_tensorflow() -> None:
+    feature = Feature("f", "h", 1, "ab" * 32, ModelInfo(SIZE, 4), "models/m")
+    line = feature.to_json()
+    del line["engine"]
+    assert Feature.from_json(line) == feature
+
+
+# --- without OpenVINO -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_without_openvino_tensorflow_is_chosen(tmp_path: Path, saved: Saved) -> None:
+    folder, info = saved(network)
+    lines: list[str] = []
+    assert choose("auto", folder, info, tmp_path / "m.xml", say=lines.append) == Engine()
+    assert not lines
+    feature = Feature("f", "h", 1, "m", info, "models/m")
+    features = choose_engines([feature], "auto", "cosine", tmp_path, tmp_path, lines.append)
+    assert features == [feature]
+    assert lines == [
+        "engine: tensorflow (another may be faster on this machine: pip install "
+        "'lookalike[openvino]')"
+    ]
+    assert choose("tensorflow", folder, info, tmp_path / "m.xml") == Engine()
+    for name in ("openvino", "openvino-bf16"):
+        with pytest.raises(RequestError, match=rf"engine {name} needs OpenVINO .*pip install 'l"):
+            choose(name, folder, info, tmp_path / "m.xml")
+    check_available("tensorflow")
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_without_openvino_only_its_own_vectors_are_out_of_reach(
+    tmp_path: Path, saved: Saved
+) -> None:
+    folder, info = saved(network)
+    near = open_model(folder, info, Engine("openvino", 0.9999, path="gone.xml"), tmp_path)
+    assert isinstance(near, FrozenModel)
+    for path in ("", "gone.xml"):
+        with pytest.raises(RequestError, match=r"engine openvino needs OpenVINO .*pip install"):
+            open_model(folder, info, Engine("openvino", 0.9, path=path), tmp_path)
+
+
+# --- with OpenVINO ----------------------------------------------------------------------------
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("call", "dtype"),
+    [(network, tf.float32), (feature_maps, tf.float32), (of_bytes, tf.uint8)],
+    ids=["network", "feature maps", "bytes"],
+)
+def test_openvino_gives_the_vectors_of_tensorflow(
+    tmp_path: Path, saved: Saved, call: Any, dtype: Any
+) -> None:
+    folder, info = saved(call, dtype)
+    engine = converted(folder, info, tmp_path / "m.xml")
+    assert engine.name == "openvino"
+    assert engine.cosine == pytest.approx(1, abs=1e-6)
+    assert not engine.deviates
+    model, reference = open_model(folder, info, engine, tmp_path, 1), FrozenModel(folder, info)
+    assert isinstance(model, openvino_engine.OpenVINOModel)
+    for n in (0, 1, 5, 17, 5):
+        vectors = model(pictures(n))
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, reference(pictures(n)), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"images must be uint8 \(n, 24, 32, 3\)"):
+        model(pictures(2)[:, :5])
+
+
+@needs_openvino
+def test_a_vector_is_the_same_in_any_batch_and_thread(tmp_path: Path, saved: Saved) -> None:
+    folder, info = saved(network)
+    model = open_model(folder, info, converted(folder, info, tmp_path / "m.xml"), tmp_path, 1)
+    shown = pictures(64)
+    together = model(shown)
+    kept = together.copy()
+    starts = [0, 1, 4, 9, 16, 25, 36, 49, 64]
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda i: model(shown[starts[i] : starts[i + 1]]), range(8)))
+    assert np.array_equal(np.concatenate(parts), together)
+    assert np.array_equal(together, kept)  # not a buffer that a later call writes to
+
+
+@needs_openvino
+def test_the_choice_says_what_was_measured(tmp_path: Path, saved: Saved) -> None:
+    folder, info = saved(network)
+    lines: list[str] = []
+    engine = choose("auto", folder, info, tmp_path / "m.xml", say=lines.append)
+    assert not lines
+    assert set(engine.rates) >= {"tensorflow", "openvino"}
+    assert min(engine.rates.values()) > 0
+    best = max(engine.rates.values())
+    assert engine.rates[engine.name] >= 0.9 * best
+    preferred = ["openvino", "tensorflow", "openvino-bf16"]  # of those nearly as fast as the best
+    before = set(preferred[: preferred.index(engine.name)]) & set(engine.rates)
+    assert all(engine.rates[name] < 0.9 * best for name in before)
+    assert engine.path == ("" if engine.name == "tensorflow" else str(tmp_path / "m.xml"))
+    assert not engine.deviates
+
+
+@needs_openvino
+def test_vectors_too_far_off_are_not_used_by_auto(tmp_path: Path, saved: Saved) -> None:
+    folder, info = saved(chaotic)
+    lines: list[str] = []
+    assert choose("auto", folder, info, tmp_path / "m.xml", say=lines.append) == Engine()
+    (line,) = lines
+    assert line.startswith("warning: engine openvino")
+    assert "(bound 0.999); engine tensorflow is used" in line
+
+
+@needs_openvino
+def test_an_engine_by_name_may_deviate_and_is_then_needed(
+    tmp_path: Path, saved: Saved, request: pytest.FixtureRequest
+) -> None:
+    folder, info = saved(chaotic)
+    lines: list[str] = []
+    engine = choose("openvino", folder, info, tmp_path / "m.xml", say=lines.append)
+    assert engine.deviates
+    (line,) = lines
+    assert f"a cosine of {engine.cosine:.5f} to those of tensorflow (bound 0.999)" in line
+
+    feature = Feature("f", "h", 1, "m", info, str(folder), engine)
+    shown = [(one,) for one in pictures(5)]
+    indexed, _ = Embedder([feature], tmp_path, "cosine", threads=1).embed(shown)
+    # A query knows the manifest alone: the model is converted again.
+    there = Feature.from_json(feature.to_json())
+    queried, _ = Embedder([there], tmp_path, "cosine").embed(shown)
+    assert np.array_equal(queried, indexed)
+    reference, _ = Embedder([replace(feature, engine=Engine())], tmp_path, "cosine").embed(shown)
+    assert agreement(indexed, reference) < BOUND
+    request.getfixturevalue("without_openvino")
+    with pytest.raises(RequestError, match="needs OpenVINO"):
+        Embedder([there], tmp_path, "cosine")
+
+
+@needs_bf16
+def test_bfloat16_is_an_engine_of_its_own(tmp_path: Path, saved: Saved) -> None:
+    folder, info = saved(network)
+    engine = choose("openvino-bf16", folder, info, tmp_path / "m.xml", say=lambda line: None)
+    assert 0.9 < engine.cosine < 1
+    model = open_model(folder, info, engine, tmp_path, 1)
+    distance = np.abs(model(pictures(4)) - FrozenModel(folder, info)(pictures(4))).max()
+    assert 1e-4 < distance < 1
+
+
+@needs_openvino
+def test_a_model_that_openvino_cannot_run(tmp_path: Path, saved: Saved) -> None:
+    folder, info = saved(uncommon)
+    for unfit, words in ((info, "OpenVINO cannot run"), (replace(info, frozen=False), "tables")):
+        lines: list[str] = []
+        assert choose("auto", folder, unfit, tmp_path / "m.xml", say=lines.append) == Engine()
+        (line,) = lines
+        assert line.startswith("warning: ")
+        assert words in line
+        assert line.endswith("; engine tensorflow is used")
+        assert "\n" not in line
+        with pytest.raises(RequestError, match=r"^engine openvino: .*; use engine: tensorflow$"):
+            choose("openvino", folder, unfit, tmp_path / "m.xml")
+
+
+@needs_openvino
+def test_engines_come_into_a_store_and_workers_need_no_tensorflow(
+    tmp_path: Path, saved: Saved
+) -> None:
+    """In a fresh process, with the same vectors to the last bit, and with nothing reported."""
+    store, work, home = (tmp_path / name for name in ("store", "work", "home"))
+    for each in (store, work, home):
+        each.mkdir()
+    folder, info = saved(network)
+    one = Feature("one", "h", 1, "ab" * 32, info, str(folder))
+    lines: list[str] = []
+    features = [one, replace(one, name="two")]
+    features = choose_engines(features, "openvino", "cosine", store, work, lines.append)
+    assert [line.split(" (")[0] for line in lines] == ["model one: engine openvino"]
+    assert installed_engines(store, "engines", features) is None
+    features = install_engines(store, "engines", features)
+    assert installed_engines(store, "engines", features) == features
+    names = [f"engines/{'ab' * 32}-0.{end}" for end in ("bin", "xml")]
+    found = sorted(str(path.relative_to(store)) for path in store.rglob("*.*"))
+    assert found == [*names, "engines/engines.json"]
+    assert [feature.engine.path for feature in features] == [names[1]] * 2
+
+    (tmp_path / "features").write_bytes(pickle.dumps(features))
+    np.save(tmp_path / "pictures.npy", pictures(7))
+    code = (
+        "import pickle, sys, numpy as np; from pathlib import Path;"
+        "from lookalike.features import Embedder;"
+        "root = Path(sys.argv[1]);"
+        "features = pickle.loads((root / 'features').read_bytes());"
+        "embedder = Embedder(features, root / 'store', 'cosine', threads=1);"
+        "pictures = np.load(root / 'pictures.npy');"
+        "vectors = [embedder.embed([(one,)])[0] for one in pictures];"
+        "np.save(root / 'vectors.npy', np.concatenate(vectors));"
+        "print(embedder.batch, *sorted({'tensorflow', 'openvino_telemetry'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    assert done.stdout.split() == ["16"]
+    assert list(home.iterdir()) == []
+    here, _ = Embedder(features, store, "cosine").embed([(one,) for one in pictures(7)])
+    assert np.array_equal(np.load(tmp_path / "vectors.npy"), here)

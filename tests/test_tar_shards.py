@@ -1,0 +1,514 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import re
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lookalike import storage, tar_shards, units
+from lookalike.contents import Contents, CutShortError, claimed_name
+from lookalike.errors import RequestError
+from lookalike.records import SourceFile
+from lookalike.sources import metadata_schema, open_source
+from lookalike.tar_shards import GROUP
+from lookalike.tar_shards import metadata_schema as shard_schema
+
+Files = list[tuple[str, bytes]]
+Write = Callable[..., Path]
+
+
+def pack(files: Files, fmt: int = tarfile.GNU_FORMAT) -> bytes:
+    """A tar of those members, in that order."""
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=fmt) as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return output.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def make(content: bytes | Files, name: str = "s.tar") -> Path:
+        data = content if isinstance(content, bytes) else pack(content)
+        if name.endswith("gz"):
+            data = gzip.compress(data, 1)
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return make
+
+
+def listed(spec: Path | str) -> list[SourceFile]:
+    return list(open_source(str(spec)).files(pytest.fail))
+
+
+def names(files: list[SourceFile]) -> list[str]:
+    return [file.uri.partition("#")[2] for file in files]
+
+
+PICTURES: Files = [("b/1.jpg", b"one"), ("b/2.jpg", b"2" * 5000), ("a/3.png", b""), ("4", b"four")]
+
+# --- members ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s.tar", "s.tar.gz", "S.TGZ", "gzipped.tar"])
+@pytest.mark.parametrize("fmt", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_listed_in_order_and_read(write: Write, name: str, fmt: int) -> None:
+    data = pack(PICTURES, fmt)
+    path = write(gzip.compress(data) if name == "gzipped.tar" else data, name)
+    files = listed(path)
+    assert names(files) == [one for one, _ in PICTURES]
+    assert [file.bytes for file in files] == [len(content) for _, content in PICTURES]
+    assert {file.container for file in files} == {str(path)}
+    version = str(path.stat().st_mtime_ns)
+    assert [file.version for file in files] == [f"{version}+{file.offset}" for file in files]
+    with Contents() as contents:
+        for file, (_, content) in zip(files, PICTURES, strict=True):
+            assert contents.read(file, 2) == content[:2]
+            assert contents.read(file) == content
+            assert contents.read(file, 2) == content[:2]
+        for file, (_, content) in reversed(list(zip(files, PICTURES, strict=True))):
+            assert contents.read(file) == content
+
+
+def test_long_and_odd_names_are_just_names(write: Write) -> None:
+    odd = ["../up.jpg", "/abs.jpg", "./dot.jpg", "a//b.jpg", "é.jpg", "x" * 300 + ".jpg",
+           "d/" * 200 + "x.jpg", "new\nline.jpg", "<b>&amp;.jpg", "#1.jpg", "a b.jpg"]  # fmt: skip
+    for fmt in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = write(pack([(name, name.encode()) for name in odd], fmt))
+        files = listed(path)
+        assert [file.uri for file in files] == [f"{path}#{name}" for name in odd]
+        with Contents() as contents:
+            assert [contents.read(file).decode() for file in files] == odd
+    assert sorted(os.listdir(path.parent)) == ["s.tar"]
+
+
+def test_names_that_are_not_utf8_are_percent_encoded(write: Write) -> None:
+    files = listed(write([("caf\udce9/\udcff 1.jpg", b"x")]))
+    assert names(files) == ["caf%E9/%FF 1.jpg"]
+    assert pa.array([files[0].uri]).to_pylist() == [files[0].uri]
+
+
+def test_equal_names_are_told_apart_by_their_offset(write: Write) -> None:
+    files = listed(write([("a.jpg", b"1"), ("b.jpg", b"2"), ("a.jpg", b"3"), ("a.jpg@2560", b"4")]))
+    assert names(files) == ["a.jpg", "b.jpg", "a.jpg@2560", "a.jpg@2560@3584"]
+    assert [claimed_name(file).partition("#")[2] for file in files[:3]] == [
+        "a.jpg",
+        "b.jpg",
+        "a.jpg",
+    ]
+    with Contents() as contents:
+        assert [contents.read(file) for file in files] == [b"1", b"2", b"3", b"4"]
+
+
+def test_links_folders_and_devices_are_no_files(write: Write) -> None:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as tar:
+        for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
+                     tarfile.BLKTYPE, tarfile.FIFOTYPE):  # fmt: skip
+            info = tarfile.TarInfo(f"{kind.decode()}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    assert names(listed(write(output.getvalue()))) == ["a.jpg"]
+
+
+def test_a_sparse_member_and_an_unknown_one_are_problems(write: Write) -> None:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind, pax in (("s.jpg", tarfile.GNUTYPE_SPARSE, {}), ("u.jpg", b"Q", {}),
+                                ("p.jpg", tarfile.REGTYPE, {"GNU.sparse.major": "1"}),
+                                ("a.jpg", tarfile.REGTYPE, {})):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.pax_headers = kind, 3, pax
+            tar.addfile(info, io.BytesIO(b"abc"))
+    found = {file.uri.partition("#")[2]: file.problem for file in listed(write(output.getvalue()))}
+    assert found == {
+        "s.jpg": "a sparse tar member; pack the file without --sparse",
+        "u.jpg": "a tar member of unknown type b'Q'",
+        "p.jpg": "a sparse tar member; pack the file without --sparse",
+        "a.jpg": "",
+    }
+
+
+def test_global_headers_change_nothing(write: Write) -> None:
+    output = io.BytesIO()
+    options = {"comment": "x", "path": "other", "size": "7"}
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT, pax_headers=options):
+        pass
+    packed = output.getvalue().rstrip(b"\0")
+    packed += bytes(-len(packed) % 512)
+    files = listed(write(packed + pack(PICTURES)))
+    assert names(files) == [name for name, _ in PICTURES]
+
+
+def test_concatenated_tars_are_listed_whole(write: Write) -> None:
+    files = listed(write(pack([("a.jpg", b"1")]) + pack([("b.jpg", b"2")])))
+    assert names(files) == ["a.jpg", "b.jpg"]
+
+
+def test_a_plain_tar_is_cut_into_pieces_and_a_gzipped_one_is_not(write: Write) -> None:
+    content = pack([(f"{i}.jpg", b"") for i in range(GROUP + 2)])
+    plain, packed = listed(write(content)), listed(write(content, "s.tgz"))
+    assert [file.group for file in plain] == [0] * GROUP + [1, 1]
+    assert {file.group for file in packed} == {0}
+
+
+def test_a_shard_that_changed_is_not_read(write: Write) -> None:
+    path = write(PICTURES)
+    [file, *_] = listed(path)
+    write([("other", b"x" * 9000), *PICTURES])
+    os.utime(path, ns=(1, 1))
+    with Contents() as contents, pytest.raises(OSError, match="changed since it was listed"):
+        contents.read(file)
+    path.unlink()
+    with Contents() as contents, pytest.raises(OSError, match="No such file"):
+        contents.read(file)
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+MEMBERS = st.lists(
+    st.tuples(st.sampled_from(["a.jpg", "b/c.png", "long/" * 30 + "é.gif", "x" * 120]),
+              st.integers(0, 3000)),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+def _tar_with_ends(shape: list[tuple[str, int]], fmt: int) -> tuple[bytes, Files, list[int]]:
+    """A tar, its members, and where the data of each end."""
+    mixed = random.Random(len(shape))
+    files = [(f"{i}-{name}", mixed.randbytes(size)) for i, (name, size) in enumerate(shape)]
+    data = pack(files, fmt)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        ends = [info.offset_data + info.size for info in tar]
+    return data, files, ends
+
+
+def _read_all(path: Path) -> tuple[dict[str, bytes], dict[str, str], list[str]]:
+    """What can be read of each member, how the others fail, and what is said of the shard."""
+    read: dict[str, bytes] = {}
+    failed: dict[str, str] = {}
+    problems = []
+    with Contents() as contents:
+        for file in tar_shards.members(SourceFile(str(path), path.stat().st_size,
+                                                  str(path.stat().st_mtime_ns))):  # fmt: skip
+            if not file.container:
+                problems.append(file.problem)
+                continue
+            name = file.uri.partition("#")[2]
+            try:
+                read[name] = contents.read(file)
+            except CutShortError as error:
+                failed[name] = str(error)
+    return read, failed, problems
+
+
+@settings(max_examples=120, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(shape=MEMBERS, cut=st.floats(0, 1, exclude_max=True), packed=st.booleans(),
+       fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))  # fmt: skip
+def test_a_cut_loses_only_what_lies_behind_it(
+    tmp_path: Path, shape: list[tuple[str, int]], cut: float, packed: bool, fmt: int
+) -> None:
+    data, files, ends = _tar_with_ends(shape, fmt)
+    whole = gzip.compress(data, 1) if packed else data
+    path = tmp_path / "s.tar"
+    path.write_bytes(whole[: int(cut * len(whole))])
+    there = int(cut * len(whole))
+    if packed:
+        there = len(zlib.decompressobj(31).decompress(path.read_bytes()))
+    read, failed, problems = _read_all(path)
+    assert read == {name: content for (name, content), end in zip(files, ends, strict=True)
+                    if end <= there and name in read}  # fmt: skip
+    # a member of no bytes has its end in its header
+    assert {name for (name, _), end in zip(files, ends, strict=True) if end <= there} == set(read)
+    assert len(failed) <= 1
+    assert set(failed) <= {name for name, _ in files} - set(read)
+    zeros = 0 if not there else len(data[:there]) - len(data[:there].rstrip(b"\0"))
+    if packed or zeros < 512:
+        [problem] = problems
+        assert "at byte" in problem or "not a tar" in problem or "gzip" in problem
+
+
+@settings(max_examples=80, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(shape=MEMBERS, where=st.floats(0, 1, exclude_max=True), bit=st.integers(1, 255))
+def test_damage_in_a_gzipped_tar_is_always_reported(
+    tmp_path: Path, shape: list[tuple[str, int]], where: float, bit: int
+) -> None:
+    data, files, _ = _tar_with_ends(shape, tarfile.GNU_FORMAT)
+    damaged = bytearray(gzip.compress(data, 1, mtime=0))
+    position = 10 + int(where * (len(damaged) - 10))  # the header of gzip says nothing of the data
+    damaged[position] ^= bit
+    path = tmp_path / "s.tgz"
+    path.write_bytes(damaged)
+    read, _, problems = _read_all(path)
+    assert problems or read == dict(files)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(shape=MEMBERS, fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+       changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)),
+                        min_size=1, max_size=6))  # fmt: skip
+def test_hostile_headers_do_no_harm(
+    tmp_path: Path, shape: list[tuple[str, int]], fmt: int, changes: list[tuple[float, int]]
+) -> None:
+    """Headers changed at random with their checksums made good: anything is listed or reported."""
+    data = bytearray(_tar_with_ends(shape, fmt)[0])
+    with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
+        headers = [info.offset for info in tar]
+    for place, value in changes:
+        at = int(place * 512 * len(headers))
+        header = headers[at // 512]
+        data[header + at % 512] = value
+        data[header + 148 : header + 156] = b" " * 8
+        total = sum(data[header : header + 512])
+        data[header + 148 : header + 156] = b"%06o\0 " % total
+    path = tmp_path / "s.tar"
+    path.write_bytes(data)
+    read, failed, problems = _read_all(path)
+    assert read or failed or problems
+
+
+def test_a_tar_cut_within_its_first_headers(write: Write) -> None:
+    data = pack([("é" * 200 + ".jpg", b"x")], tarfile.PAX_FORMAT)
+    for cut in range(513, 1536, 200):
+        read, failed, [problem] = _read_all(write(data[:cut]))
+        assert not read
+        assert not failed
+        assert "cut short at byte 0: ends within" in problem
+
+
+@pytest.mark.parametrize(
+    ("size", "problem"),
+    [
+        (-5, "a header announces -5 bytes"),
+        (2**80, "a header announces 1208925819614629174706176 bytes"),
+        (2**61, "ends within 'a.jpg' (1,536 of 2,305,843,009,213,693,952 bytes)"),
+    ],
+)
+def test_impossible_sizes(write: Write, size: int, problem: str) -> None:
+    data = bytearray(pack([("0.jpg", b"0"), ("a.jpg", b"abc"), ("b.jpg", b"d")]))
+    header = 1024
+    length = 12
+    data[header + 124 : header + 136] = bytes([0x80 if size >= 0 else 0xFF]) + (
+        size.to_bytes(length - 1, "big", signed=True)
+    )
+    data[header + 148 : header + 156] = b" " * 8
+    total = sum(data[header : header + 512])
+    data[header + 148 : header + 156] = b"%06o\0 " % total
+    data = data[:3072]
+    read, failed, [found] = _read_all(write(bytes(data)))
+    assert read == {"0.jpg": b"0"}
+    assert problem in found or "no tar header" in found
+    assert set(failed) <= {"a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"", "s.tar", r"not a tar \(it is empty\)"),
+        (b"hello\n", "s.tar", r"not a tar \(it starts with b'hello\\n'\)"),
+        (b"<html>" * 500, "s.tar", r"not a tar \(it starts with b'<html>"),
+        (b"\x1f\x8b123", "s.tar", "gzip: "),
+        (b"hello\n" * 200, "s.tgz", "not a tar"),
+    ],
+)
+def test_what_is_no_tar_is_refused_by_name(
+    write: Write, content: bytes, name: str, message: str
+) -> None:
+    path = write(content, name)
+    with pytest.raises(RequestError, match=rf"{name}: not readable as a tar shard: {message}"):
+        open_source(str(path))
+    # matched by a glob it is a reject among others
+    [file] = listed(path.parent / "s.*")
+    assert file.uri == str(path)
+    assert file.problem
+
+
+def test_an_empty_tar_has_no_files(write: Write) -> None:
+    assert listed(write([])) == []
+
+
+def test_a_hole_of_zeros_is_reported(write: Write) -> None:
+    data = bytearray(pack([(f"{i}.jpg", random.Random(i).randbytes(700)) for i in range(4)]))
+    data[1536:3300] = bytes(3300 - 1536)  # from the second header into the data of the second
+    read, _, [problem] = _read_all(write(bytes(data)))
+    assert set(read) == {"0.jpg"}
+    assert "no tar header" in problem
+    assert "after '0.jpg'" in problem
+
+
+def test_a_long_name_beyond_all_measure(write: Write) -> None:
+    [file, *rest] = listed(write([("n" * 5000 + ".jpg", b"1"), ("a.jpg", b"2")]))
+    assert file.problem == "a name of 5,004 bytes, the limit is 4,096"
+    assert names(rest) == ["a.jpg"]
+    read, _, [problem] = _read_all(write([("0.jpg", b"0"), ("n" * (2 << 20), b"1")]))
+    assert read == {"0.jpg": b"0"}
+    assert "an extended header has 2,097,153 bytes" in problem
+
+
+# --- metadata ---------------------------------------------------------------------------------
+
+
+def columns(path: Path | str) -> dict[str, str]:
+    return {column.name: str(column.type) for column in open_source(str(path)).metadata}
+
+
+def test_siblings_are_metadata_of_the_other_members(write: Write) -> None:
+    fields = {"n": 1, "x": 0.5, "ok": True, "none": None, "text": "t", "list": [1, "é"], "uri": "u"}
+    shard: Files = [
+        ("d/1.jpg", b"p"), ("d/1.seg.png", b"q"), ("d/1.json", json.dumps(fields).encode()),
+        ("d/1.txt", "a caption\né".encode()), ("d/1.cls", b"7\n"),
+        ("d/2.cls", b"8"), ("d/2.JPG", b"r"),
+        ("3.jpg", b"s"), ("readme", b"-"), (".hidden.jpg", b"h"), ("4.txt", b"alone"),
+    ]  # fmt: skip
+    path = write(shard)
+    files = listed(path)
+    assert names(files) == ["d/1.jpg", "d/1.seg.png", "d/2.JPG", "3.jpg", "readme", ".hidden.jpg"]
+    expected = {"n": 1, "x": 0.5, "ok": True, "none": None, "text": "t", "list": '[1, "é"]',
+                "manifest_uri": "u", "txt": "a caption\né", "cls": 7, "__key__": "d/1"}  # fmt: skip
+    assert [dict(file.metadata) for file in files] == [
+        expected, expected, {"cls": 8, "__key__": "d/2"}, {"__key__": "3"}, {}, {},
+    ]  # fmt: skip
+    assert columns(path) == {
+        "__key__": "string", "n": "int64", "x": "double", "ok": "bool", "none": "string",
+        "text": "string", "list": "string", "manifest_uri": "string", "txt": "string",
+        "cls": "int64",
+    }  # fmt: skip
+
+
+@given(st.text("ab./", min_size=1, max_size=12))
+def test_names_are_split_as_webdataset_does(name: str) -> None:
+    if name.rpartition("/")[2].startswith("."):
+        assert tar_shards._split(name.encode()) == (None, "")
+        return
+    # the pattern of webdataset.tariterators.base_plus_ext
+    match = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name)
+    key, extension = tar_shards._split(name.encode())
+    assert (key, extension) == ((match[1].encode(), match[2]) if match else (None, ""))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000,
+     b"{" + b" " * (1 << 20) + b"}", b'{"a": ' + b"9" * 5000 + b"}"],
+)  # fmt: skip
+def test_json_that_is_no_metadata_is_a_member_like_others(write: Write, content: bytes) -> None:
+    files = listed(write([("1.jpg", b"p"), ("1.json", content)]))
+    assert names(files) == ["1.jpg", "1.json"]
+    assert dict(files[0].metadata) == {"__key__": "1"}
+
+
+def test_odd_keys_and_values(write: Write, tmp_path: Path) -> None:
+    text = r'{"": 1, "\ud800": "\udfff", "new\nline": NaN, "big": 123456789012345678901}'
+    text = text[:-1] + r', "\u0000": 1e999}'
+    path = write([("1.jpg", b"p"), ("1.json", text.encode())])
+    source = open_source(str(path))
+    schema = units.listing_schema(metadata_schema([source]))
+    [part] = units.write_listing(tmp_path, "l", source.files(), schema, pytest.fail).parts
+    [file] = units.read_files(tmp_path / part)
+    assert {k: v for k, v in file.metadata.items() if v == v} == {
+        "__key__": "1", "": 1, "?": "?", "big": "123456789012345678901", "\0": float("inf"),
+    }  # fmt: skip
+
+
+def test_types_that_disagree_become_strings_and_late_ones_are_left_out(
+    write: Write, tmp_path: Path
+) -> None:
+    def sample(i: int, **values: Any) -> Files:
+        return [(f"{i}.jpg", b"p"), (f"{i}.json", json.dumps(values).encode())]
+
+    write([*sample(1, a=1, b=2, c=1), *sample(2, a="x", b=0.5, c=2)], "1.tar")
+    late = [part for i in range(101) for part in sample(i, d=True)]
+    write([*late, *sample(200, a=5, b=7, c="late", e=1, d=3)], "2.tar")
+    source = open_source(str(tmp_path / "*.tar"))
+    assert {column.name: str(column.type) for column in source.metadata} == {
+        "__key__": "string", "a": "string", "b": "double", "c": "int64", "d": "bool",
+    }  # fmt: skip
+    notices: list[str] = []
+    schema = units.listing_schema(metadata_schema([source]))
+    listing = units.write_listing(tmp_path, "l", source.files(), schema, notices.append)
+    *_, last = units.read_files(tmp_path / listing.parts[-1])
+    assert last.metadata == {"__key__": "200", "a": "5", "b": 7.0, "c": None, "d": None}
+    assert sorted(notice.split("'")[1] for notice in notices) == ["c", "d", "e"]
+
+
+def test_very_many_columns(write: Write, tmp_path: Path) -> None:
+    fields = {f"k{i}": i for i in range(5000)}
+    source = open_source(str(write([("1.jpg", b"p"), ("1.json", json.dumps(fields).encode())])))
+    schema = metadata_schema([source])
+    assert len(schema) == 256
+    notices: list[str] = []
+    units.write_listing(tmp_path, "l", source.files(), units.listing_schema(schema), notices.append)
+    assert 1 < len(notices) < 50
+
+
+def test_a_sample_without_end(write: Write) -> None:
+    files = listed(write([("x.json", b'{"a": 1}'), *[(f"x.{i}.jpg", b"") for i in range(2500)]]))
+    assert len(files) == 2500
+    assert files[0].metadata == {"a": 1, "__key__": "x"}
+
+
+def test_unreadable_shards_have_no_columns(tmp_path: Path) -> None:
+    gone = SourceFile(str(tmp_path / "gone.tar"), -1, "")
+    assert shard_schema([gone]) == pa.schema([])
+
+
+# --- as sources -------------------------------------------------------------------------------
+
+
+def test_a_tar_in_a_folder_is_a_file_like_others(write: Write, tmp_path: Path) -> None:
+    path = write(PICTURES)
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    for spec in (tmp_path, tmp_path.parent / f"{tmp_path.name}*", tmp_path / "**"):
+        assert [file.uri for file in listed(spec)] == [f"{tmp_path}/a.jpg", str(path)]
+        assert columns(spec) == {}
+
+
+@pytest.mark.parametrize("pattern", ["s*.tar", "*", "**/s.tar", "**/*", "[s]*"])
+def test_a_glob_opens_the_tars_that_it_names(write: Write, tmp_path: Path, pattern: str) -> None:
+    path = write(PICTURES)
+    (tmp_path / "s.csv").write_bytes(b"x")
+    files = [file for file in listed(tmp_path / pattern) if file.container]
+    assert [file.uri for file in files] == [f"{path}#{name}" for name, _ in PICTURES]
+    assert columns(tmp_path / pattern) == {"__key__": "string"}
+
+
+def test_a_folder_named_like_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "d.tar").mkdir()
+    (tmp_path / "d.tar" / "a.jpg").write_bytes(b"a")
+    for spec in (tmp_path / "d.tar", tmp_path / "*.tar"):
+        assert [file.uri for file in listed(spec)] == [f"{tmp_path}/d.tar/a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["s.tar", "s.tgz"])
+def test_remote_shards(write: Write, tmp_path: Path, name: str) -> None:
+    root = f"mock://{tmp_path.name.replace('_', '-')}"
+    fs, _ = storage.filesystem(root)
+    fs.create_dir("data", recursive=True)
+    many = [(f"{i}.jpg", random.Random(i).randbytes(3000)) for i in range(900)]
+    with fs.open_output_stream(f"data/{name}", compression=None) as stream:
+        stream.write(write(many, name).read_bytes())
+    for spec in (f"{root}/data/{name}", f"{root}/data/*"):
+        files = listed(spec)
+        assert [file.uri for file in files] == [f"{root}/data/{name}#{one}" for one, _ in many]
+        with Contents() as contents:
+            assert [contents.read(file) for file in files] == [content for _, content in many]
+            assert contents.read(files[5]) == many[5][1]
