@@ -29,13 +29,10 @@ Message = tuple[dict[str, Any], bytes]
 _SIZES = struct.Struct("<II")  # of head and body
 
 
-def write_message(stream: IO[bytes], head: Mapping[str, Any], body: bytes = b"") -> None:
-    """Send one message."""
+def encode_message(head: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """One message as it is sent."""
     text = json.dumps(head).encode()
-    stream.write(_SIZES.pack(len(text), len(body)) + text)
-    if body:
-        stream.write(body)
-    stream.flush()
+    return b"".join((_SIZES.pack(len(text), len(body)), text, body))
 
 
 def read_message(stream: IO[bytes]) -> Message | None:
@@ -73,8 +70,9 @@ def main() -> None:
                 continue
             file = SourceFile(**head["file"])
             known = seen if head["remember"] else None
-            for answer in answer_file(file, contents, sizes, limits, known):
-                write_message(answers, *answer)
+            head, body = answer_file(file, contents, sizes, limits, known)
+            answers.write(encode_message(head, body))
+            answers.flush()
 
 
 def answer_file(
@@ -83,8 +81,8 @@ def answer_file(
     sizes: list[tuple[int, int]],
     limits: ImageLimits,
     seen: set[str] | None,
-) -> Iterator[Message]:
-    """Answer one request: first, where it could be read, its hash; last its outcome.
+) -> Message:
+    """The answer to one request: the file's outcome, with its hash where it could be read.
 
     Args:
         file: What to read.
@@ -93,7 +91,7 @@ def answer_file(
         limits: What it may cost.
         seen: Hashes met before, in hex, which are not decoded again; this one's is added.
     """
-    name = claimed_name(file)
+    name, known = claimed_name(file), {}
     try:
         if file.problem:
             raise Rejected("unreadable", file.problem)
@@ -107,32 +105,31 @@ def answer_file(
             )
         data = contents.read(file)
         digest = hashlib.sha256(data).hexdigest()
-        yield {"sha256": digest}, b""
+        known = {"sha256": digest}
         if seen is not None and digest in seen:
-            yield {"duplicate": True}, b""
-            return
+            return {**known, "duplicate": True}, b""
         with bounded(limits):
             picture = prepare(data, name, sizes=sizes, limits=limits)
-        if seen is not None:  # not what failed: that may hang on the name
-            seen.add(digest)
     except NotAnImage:
-        yield {"ignored": True}, b""
+        return {**known, "ignored": True}, b""
     except Rejected as rejected:
-        yield {"rejected": rejected.reason, "detail": rejected.detail}, b""
+        return {**known, "rejected": rejected.reason, "detail": rejected.detail}, b""
     except CutShortError as error:
-        yield {"rejected": "truncated", "detail": one_line(error)}, b""
+        return {**known, "rejected": "truncated", "detail": one_line(error)}, b""
     except OSError as error:
         detail = error.strerror or one_line(error)
-        yield {"rejected": "unreadable", "detail": detail}, b""
+        return {**known, "rejected": "unreadable", "detail": detail}, b""
     except MemoryError:
         detail = f"decoding needs more than {limits.max_memory >> 20} MiB (images.max_memory)"
-        yield {"rejected": "out_of_memory", "detail": detail}, b""
+        return {**known, "rejected": "out_of_memory", "detail": detail}, b""
     except Exception as error:  # a fault of ours: one file must not cost the others all the same
-        yield {"rejected": "crashed", "detail": f"{type(error).__name__}: {one_line(error)}"}, b""
-    else:
-        size = {"bytes": len(data), "width": picture.width, "height": picture.height}
-        body = b"".join(array.tobytes() for array in picture.arrays)
-        yield {**size, "format": picture.format}, body
+        detail = f"{type(error).__name__}: {one_line(error)}"
+        return {**known, "rejected": "crashed", "detail": detail}, b""
+    if seen is not None:  # not what failed: that may hang on the name
+        seen.add(digest)
+    size = {"bytes": len(data), "width": picture.width, "height": picture.height}
+    body = b"".join(array.tobytes() for array in picture.arrays)
+    return {**known, **size, "format": picture.format}, body
 
 
 @contextlib.contextmanager

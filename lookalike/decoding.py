@@ -9,39 +9,34 @@ is the culprit and is rejected. All others go on.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from lookalike.decoder_process import Message, read_message, write_message
+from lookalike.contents import Contents
+from lookalike.decoder_process import Message, encode_message, read_message
 from lookalike.images import ImageLimits
 from lookalike.outcomes import Decoded, Duplicate, Failed, Pixels
 from lookalike.records import SourceFile
 
-_AHEAD = 64
-_AHEAD_BYTES = 64 << 20
+_AHEAD = 64  # files under way, at most
+_PIPE = 1 << 20  # as much as systems allow without privileges
+_LEAST_PIPE = 1 << 16
+_LONGEST_NAME = 8192
 _PATIENCE_S = 10.0
+_ASKED = ("uri", "bytes", "version", "problem", "container", "offset")
 # Address space is what a decoder's memory is limited by, and threads reserve much of it.
 _FRUGAL = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-_ASKED = ("uri", "bytes", "version", "problem", "container", "offset")
-
-
-@dataclass
-class _Request:
-    """A file under way; its hash is known once it was read."""
-
-    file: SourceFile
-    sha256: bytes | None = None
 
 
 class Decoder:
@@ -50,8 +45,6 @@ class Decoder:
     def __init__(self, sizes: Sequence[tuple[int, int]], limits: ImageLimits) -> None:
         """Decode to model inputs of these (height, width), each file within the limits."""
         self._sizes, self._limits = tuple(sizes), limits
-        bytes_each = sum(height * width * 3 for height, width in sizes)
-        self._ahead = max(2, min(_AHEAD, _AHEAD_BYTES // bytes_each))
         self._running: _Process | None = None
 
     def __enter__(self) -> Decoder:
@@ -85,31 +78,29 @@ class Decoder:
             files: What to decode.
             once: Whether bytes met before, among these files, are `Duplicate` and not decoded.
         """
-        coming = iter(files)
-        waiting: deque[_Request] = deque()
+        coming = map(_with_a_usable_name, files)
+        waiting: deque[SourceFile] = deque()
         seen: list[bytes] = []  # in this call; a fresh process is told
         finished = False
         try:
             process = self._process(seen)
             while True:
-                for file in coming:
-                    waiting.append(_Request(file))
+                while not process.busy and (file := next(coming, None)):
+                    waiting.append(file)
                     process.ask(file, once)
-                    if len(waiting) >= self._ahead:
-                        break
                 if not waiting:
                     break
-                request = waiting.popleft()
-                outcome = self._outcome(process, request)
+                file = waiting.popleft()
+                outcome = self._outcome(process, file)
+                died = outcome is None
                 if outcome is None:
-                    outcome = self._try_alone(process, request, seen, once)
-                    if once and request.sha256:
-                        seen.append(request.sha256)
+                    outcome = self._try_alone(process, file, seen, once)
+                if once and outcome.sha256 and _settles_equals(outcome):
+                    seen.append(outcome.sha256)
+                if died:
                     process = self._process(seen)
                     for other in waiting:
-                        process.ask(other.file, once)
-                elif once and isinstance(outcome, Decoded):
-                    seen.append(outcome.sha256)
+                        process.ask(other, once)
                 yield outcome
             finished = True
         finally:
@@ -126,38 +117,35 @@ class Decoder:
         return self._running
 
     def _try_alone(
-        self, died: _Process, request: _Request, seen: Sequence[bytes], once: bool
+        self, died: _Process, file: SourceFile, seen: Sequence[bytes], once: bool
     ) -> Decoded | Duplicate | Failed:
         """What becomes of the file at which the process died."""
         if died.end() != -signal.SIGALRM:  # time runs out again the second time
             died = self._process(seen)
-            died.ask(request.file, once)
-            outcome = self._outcome(died, request)
+            died.ask(file, once)
+            outcome = self._outcome(died, file)
             if outcome is not None:
                 return outcome
-        return _culprit(request, died.end(), self._limits)
+        return _culprit(file, died.end(), self._limits)
 
-    def _outcome(self, process: _Process, request: _Request) -> Decoded | Duplicate | Failed | None:
+    def _outcome(self, process: _Process, file: SourceFile) -> Decoded | Duplicate | Failed | None:
         """Wait for a file's outcome; None where the process dies before."""
-        while (answer := process.answer()) is not None:
-            head, body = answer
-            if "format" in head:
-                assert request.sha256 is not None
-                return Decoded(
-                    request.file, request.sha256, head["bytes"], head["width"], head["height"],
-                    head["format"], self._arrays(body),
-                )  # fmt: skip
-            if "duplicate" in head:
-                assert request.sha256 is not None
-                return Duplicate(request.file, request.sha256)
-            if "ignored" in head:
-                return Failed(request.file, "ignored", sha256=request.sha256)
-            if "rejected" in head:
-                return Failed(
-                    request.file, "rejected", head["rejected"], head["detail"], request.sha256
-                )
-            request.sha256 = bytes.fromhex(head["sha256"])
-        return None
+        answer = process.answer()
+        if answer is None:
+            return None
+        head, body = answer
+        sha256 = bytes.fromhex(head["sha256"]) if "sha256" in head else None
+        if "ignored" in head:
+            return Failed(file, "ignored", sha256=sha256)
+        if "rejected" in head:
+            return Failed(file, "rejected", head["rejected"], head["detail"], sha256)
+        assert sha256 is not None
+        if "duplicate" in head:
+            return Duplicate(file, sha256)
+        return Decoded(
+            file, sha256, head["bytes"], head["width"], head["height"], head["format"],
+            self._arrays(body),
+        )  # fmt: skip
 
     def _arrays(self, body: bytes) -> tuple[Pixels, ...]:
         arrays, start = [], 0
@@ -169,7 +157,21 @@ class Decoder:
         return tuple(arrays)
 
 
-def _culprit(request: _Request, status: int, limits: ImageLimits) -> Failed:
+def _with_a_usable_name(file: SourceFile) -> SourceFile:
+    """The file, or a row with a problem where its name is too long for any request."""
+    if len(file.uri) + len(file.container) + len(file.problem) <= _LONGEST_NAME:
+        return file
+    return SourceFile(file.uri[:_LONGEST_NAME], file.bytes, file.version, "the name is too long")
+
+
+def _settles_equals(outcome: Decoded | Duplicate | Failed) -> bool:
+    """Whether files of equal bytes have that outcome too; others may hang on the name."""
+    if isinstance(outcome, Failed):
+        return outcome.reason in ("crashed", "timed_out")
+    return isinstance(outcome, Decoded)
+
+
+def _culprit(file: SourceFile, status: int, limits: ImageLimits) -> Failed:
     """The reject of a file that ended its decoder."""
     if status == -signal.SIGALRM:
         reason = "timed_out"
@@ -182,11 +184,19 @@ def _culprit(request: _Request, status: int, limits: ImageLimits) -> Failed:
             how = f"ended with status {status}"
         memory = ", as the system does when memory runs out" if status == -signal.SIGKILL else ""
         detail = f"the decoder {how}{memory}, twice at this file"
-    return Failed(request.file, "rejected", reason, detail, request.sha256)
+    with Contents() as contents, contextlib.suppress(OSError):
+        digest = hashlib.sha256(contents.read(file)).digest()
+        return Failed(file, "rejected", reason, detail, digest)
+    return Failed(file, "rejected", reason, detail)
 
 
 class _Process:
-    """One decoder process, and the thread that takes in its answers."""
+    """One decoder process, and the pipes to and from it.
+
+    Neither side may wait for the other to read while that one waits as well: as long as nothing is
+    asked of a `busy` process, what is asked fits into the pipe, and only that process ever waits to
+    write.
+    """
 
     def __init__(self) -> None:
         root = str(Path(__file__).resolve().parent.parent)
@@ -198,10 +208,13 @@ class _Process:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **_FRUGAL},
         )
-        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._over = threading.Event()
-        self._reader = threading.Thread(target=self._take_in, name="decoder", daemon=True)
-        self._reader.start()
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._requests, self._answers = self._popen.stdin, self._popen.stdout
+        self._room = _widen(self._requests)
+        _widen(self._answers)
+        self._over = False
+        self._under_way: deque[int] = deque()  # sizes of requests that were not answered
 
     @property
     def pid(self) -> int:
@@ -211,44 +224,52 @@ class _Process:
     @property
     def ended(self) -> bool:
         """Whether it has ended, by itself or not."""
-        return self._over.is_set() or self._popen.poll() is not None
+        return self._over or self._popen.poll() is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has enough to do."""
+        return len(self._under_way) >= _AHEAD or sum(self._under_way) > self._room // 2
 
     def ask(self, file: SourceFile, once: bool) -> None:
         """Send a file to be decoded."""
         fields = {name: getattr(file, name) for name in _ASKED}
-        self.send({"file": fields, "remember": once})
+        self._under_way.append(self.send({"file": fields, "remember": once}))
 
-    def send(self, head: dict[str, Any]) -> None:
-        """Send a request; one that has died shows when its answer is missing."""
-        assert self._popen.stdin is not None
+    def send(self, head: dict[str, Any]) -> int:
+        """Send a request, and tell its size; one that has died shows when its answer is missing."""
+        message = encode_message(head)
         with contextlib.suppress(BrokenPipeError):
-            write_message(self._popen.stdin, head)
+            self._requests.write(message)
+            self._requests.flush()
+        return len(message)
 
     def answer(self) -> Message | None:
         """Wait for the next answer; None once it has died."""
-        return self._answers.get()
+        message = read_message(self._answers)
+        self._over = message is None
+        if message:
+            self._under_way.popleft()
+        return message
 
     def end(self) -> int:
         """End it, if it lives, and tell its exit status: minus the number of the signal, if any."""
-        if not self._over.is_set():
+        if not self._over:
             self._popen.kill()
         try:
             status = self._popen.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:  # its output is closed, but it lives
             self._popen.kill()
             status = self._popen.wait()
-        self._reader.join()
-        for pipe in (self._popen.stdin, self._popen.stdout):
-            assert pipe is not None
+        for pipe in (self._requests, self._answers):
             with contextlib.suppress(BrokenPipeError):  # a request that was not sent
                 pipe.close()
         return status
 
-    def _take_in(self) -> None:
-        # never waits for its reader, so that neither side ever waits for the other to read:
-        # what may be under way is bounded by who asks
-        assert self._popen.stdout is not None
-        while (message := read_message(self._popen.stdout)) is not None:
-            self._answers.put(message)
-        self._over.set()
-        self._answers.put(None)
+
+def _widen(pipe: IO[bytes]) -> int:
+    """Let a pipe hold more, where the system can do that; returns the bytes that it holds."""
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+    except (AttributeError, OSError):
+        return _LEAST_PIPE

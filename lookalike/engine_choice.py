@@ -27,7 +27,7 @@ CHOICES = ("auto", "tensorflow", "openvino", "openvino-bf16")
 # Of engines that are nearly as fast as the fastest, the first. In float32 OpenVINO is as exact, and
 # spares a worker seconds of start-up and the better part of its memory; bfloat16 must pay its way.
 _PREFERENCE = ("openvino", REFERENCE, "openvino-bf16")
-_TIE = 0.9
+_TIE = 0.95
 _TRIAL_SECONDS = 1.0
 _TRIAL_ROUNDS = 3  # at least
 

@@ -264,10 +264,10 @@ def test_the_choice_says_what_was_measured(tmp_path: Path, saved: Saved) -> None
     assert set(engine.rates) >= {"tensorflow", "openvino"}
     assert min(engine.rates.values()) > 0
     best = max(engine.rates.values())
-    assert engine.rates[engine.name] >= 0.9 * best
+    assert engine.rates[engine.name] >= 0.95 * best
     preferred = ["openvino", "tensorflow", "openvino-bf16"]  # of those nearly as fast as the best
     before = set(preferred[: preferred.index(engine.name)]) & set(engine.rates)
-    assert all(engine.rates[name] < 0.9 * best for name in before)
+    assert all(engine.rates[name] < 0.95 * best for name in before)
     assert engine.path == ("" if engine.name == "tensorflow" else str(tmp_path / "m.xml"))
     assert not engine.deviates
 
