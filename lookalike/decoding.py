@@ -54,6 +54,9 @@ class Decoder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self.close()  # engines do not always take leave
+
     def close(self) -> None:
         """End the process; it is started again when needed."""
         if self._running:

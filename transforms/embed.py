@@ -63,7 +63,11 @@ class _EmbedderFn(beam.DoFn):
         sizes = dict.fromkeys(feature.info.input_size for feature in spec.features)
         self._decoder = Decoder([*sizes], spec.limits)
         self._decoder.start()  # beside the loading of the models
-        self._embedder: Embedder = self._shared.acquire(load)
+        try:
+            self._embedder: Embedder = self._shared.acquire(load)
+        except BaseException:
+            self._decoder.close()  # teardown does not follow
+            raise
 
     def teardown(self) -> None:
         self._decoder.close()
