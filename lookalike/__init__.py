@@ -17,7 +17,7 @@ from lookalike.records import Neighbour
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lookalike.features import Feature
+    from lookalike.models.features import Feature
     from lookalike.search import Searcher
 
 __version__ = "0.1.0"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lookalike.decoding import Decoder
-from lookalike.features import Embedder
+from lookalike.models.features import Embedder
 from lookalike.outcomes import Decoded, Duplicate, Embedded, Failed
+from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile
 
 

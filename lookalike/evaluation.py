@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.locating import split_uri
-from lookalike.manifests import Manifest
-from lookalike.metrics import better_is_higher, score
-from lookalike.shards import iter_blocks, iter_rows
-from lookalike.snapshot import files_of
+from lookalike.index.metrics import better_is_higher, score
+from lookalike.sources.locating import split_uri
+from lookalike.sources.manifests import Manifest
+from lookalike.store.shards import iter_blocks, iter_rows
+from lookalike.store.snapshot import files_of
 
 _BLOCK_BYTES = 256 << 20  # of scores held at once
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
-from lookalike.metrics import Vectors
+from lookalike.index.metrics import Vectors
 from lookalike.outcomes import Pixels
-from lookalike.storage import read_bytes
+from lookalike.store.storage import read_bytes
 
 if TYPE_CHECKING:
-    from lookalike.features import Embedder
+    from lookalike.models.features import Embedder
 
 Image = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ def load_embedder(store: Path, manifest: Mapping[str, Any]) -> Embedder:
             f"{store}: it was made from vectors, without models, so pictures cannot be embedded; "
             "search it with vectors"
         )
-    from lookalike.features import Embedder, Feature, preprocessing_fingerprint
+    from lookalike.models.features import Embedder, Feature, preprocessing_fingerprint
 
     features = [Feature.from_json(line) for line in lines]
     here, there = preprocessing_fingerprint(features), manifest["preprocessing_fingerprint"]
@@ -88,7 +88,7 @@ def _prepared(image: Image, name: str, embedder: Embedder) -> tuple[Pixels, ...]
                 f"{image.shape}"
             )
         return embedder.prepare(image)
-    from lookalike.images import NotAnImage, Rejected, prepare
+    from lookalike.pictures.images import NotAnImage, Rejected, prepare
 
     try:
         data = image if isinstance(image, bytes) else read_bytes(name)

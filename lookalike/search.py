@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike import shards
-from lookalike import snapshot as snapshots
-from lookalike.duplicates import DuplicateReader
 from lookalike.errors import RequestError
-from lookalike.index import TEMPLATE_FILE, Template, load_template
-from lookalike.metrics import Ids, Scores, Vectors, check_vectors, top_k
+from lookalike.index.metrics import Ids, Scores, Vectors, check_vectors, top_k
+from lookalike.index.template import TEMPLATE_FILE, Template, load_template
+from lookalike.index.vector_index import VectorIndex
 from lookalike.query_images import Image, embed_images, image_name, load_embedder
 from lookalike.records import Neighbour
-from lookalike.vector_index import VectorIndex
+from lookalike.store import shards
+from lookalike.store import snapshot as snapshots
+from lookalike.store.duplicates import DuplicateReader
 
 if TYPE_CHECKING:
-    from lookalike.features import Embedder, Feature
+    from lookalike.models.features import Embedder, Feature
 
 Exclude = Sequence[int] | Sequence[Sequence[int]] | Ids | None
 
@@ -88,7 +88,7 @@ class Searcher:
         """Open a published snapshot; see `lookalike.open`."""
         manifest = snapshots.read_manifest(Path(store), snapshot)
         if features is not None:
-            from lookalike.features import model_fingerprint
+            from lookalike.models.features import model_fingerprint
 
             given = model_fingerprint(features, manifest["metric"])
             if given != manifest["model_fingerprint"]:

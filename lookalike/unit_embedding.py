@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from lookalike import shards
-from lookalike.decoding import Decoder
 from lookalike.embedding import embed_files
-from lookalike.features import Embedder
-from lookalike.ledger import Counts, LedgerRow, write_ledger
+from lookalike.models.features import Embedder
 from lookalike.outcomes import Duplicate, Embedded, Failed
+from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile
-from lookalike.storage import write_json
+from lookalike.store import shards
+from lookalike.store.ledger import Counts, LedgerRow, write_ledger
+from lookalike.store.storage import write_json
 
 
 @dataclass(frozen=True)

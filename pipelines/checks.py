@@ -11,13 +11,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lookalike.contents import Contents, claimed_name
 from lookalike.errors import RequestError
-from lookalike.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
-from lookalike.sniff import SNIFF_BYTES, claims_image, sniff
-from lookalike.sources import Source
-from lookalike.storage import is_remote, path_from_uri
+from lookalike.sources.contents import Contents, claimed_name
+from lookalike.sources.kinds import Source
+from lookalike.store.storage import is_remote, path_from_uri
 
 
 def check_store(name: str, images: Sequence[str]) -> Path:

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from lookalike.engine_choice import CHOICES
 from lookalike.errors import RequestError
-from lookalike.images import ImageLimits
-from lookalike.metrics import METRICS
-from lookalike.planning import KINDS
+from lookalike.index.metrics import METRICS
+from lookalike.index.planning import KINDS
+from lookalike.models.engine_choice import CHOICES
+from lookalike.pictures.images import ImageLimits
 from pipelines.runner import RunnerSpec
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,

@@ -12,20 +12,21 @@ from typing import Any
 
 import apache_beam as beam
 
-from lookalike import index, snapshot
-from lookalike.certificate import certify
-from lookalike.duplicates import write_duplicates
-from lookalike.encoding import EncodeTask
 from lookalike.errors import NotPublishedError
-from lookalike.ledger import Counts, LedgerRow, read_ledger, write_ledger
-from lookalike.other_names import other_names
-from lookalike.planning import HELD_OUT, IndexSpec, plan
-from lookalike.recall import ExactNeighbours
-from lookalike.report import render_report
-from lookalike.runs import Plan, Run
-from lookalike.sampling import all_ids, read_sample, sample_ids
+from lookalike.index import template as index
+from lookalike.index.certificate import certify
+from lookalike.index.encoding import EncodeTask
+from lookalike.index.planning import HELD_OUT, IndexSpec, plan
+from lookalike.index.recall import ExactNeighbours
+from lookalike.index.sampling import all_ids, read_sample, sample_ids
+from lookalike.pages.report import render_report
 from lookalike.search import Searcher
-from lookalike.storage import file_record, read_json, write_bytes, write_json
+from lookalike.store import snapshot
+from lookalike.store.duplicates import write_duplicates
+from lookalike.store.ledger import Counts, LedgerRow, read_ledger, write_ledger
+from lookalike.store.other_names import other_names
+from lookalike.store.runs import Plan, Run
+from lookalike.store.storage import file_record, read_json, write_bytes, write_json
 from lookalike.unit_embedding import Unit
 from pipelines.config import Config, PublishConfig
 from pipelines.progress import Progress

@@ -17,15 +17,17 @@ from typing import Any
 import apache_beam as beam
 import pyarrow.parquet as pq
 
-from lookalike import __version__, snapshot, units
+from lookalike import __version__
 from lookalike.errors import RequestError
-from lookalike.features import Feature, model_fingerprint, preprocessing_fingerprint
-from lookalike.ledger import Counts, check_balance
+from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
 from lookalike.records import SourceFile
-from lookalike.runs import Plan, Run, hold, listing_digest
-from lookalike.sources import Source, metadata_schema, open_source
-from lookalike.storage import is_remote, path_from_uri, read_bytes, remove_tree
-from lookalike.unit_duplicates import have_containers, merge_duplicates
+from lookalike.sources import units
+from lookalike.sources.kinds import Source, metadata_schema, open_source
+from lookalike.store import snapshot
+from lookalike.store.ledger import Counts, check_balance
+from lookalike.store.runs import Plan, Run, hold, listing_digest
+from lookalike.store.storage import is_remote, path_from_uri, read_bytes, remove_tree
+from lookalike.store.unit_duplicates import have_containers, merge_duplicates
 from lookalike.unit_embedding import Unit
 from pipelines import checks, finish, models
 from pipelines.config import Config

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lookalike import evaluation, snapshot
-from lookalike.report import certificate_line, size_text
+from lookalike import evaluation
+from lookalike.pages.report import certificate_line, size_text
+from lookalike.store import snapshot
 
 
 def status(given: argparse.Namespace) -> int:

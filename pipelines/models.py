@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lookalike import openvino_engine
-from lookalike.engine_choice import choose
-from lookalike.engines import INSTALL, Engine
-from lookalike.features import Feature, is_normalised
-from lookalike.handles import model_files, resolve
-from lookalike.inspection import inspect
-from lookalike.models import ModelInfo, configure_threads
-from lookalike.storage import file_record, read_json, write_file, write_json
+from lookalike.models import openvino_engine
+from lookalike.models.engine_choice import choose
+from lookalike.models.engines import INSTALL, Engine
+from lookalike.models.features import Feature, is_normalised
+from lookalike.models.handles import model_files, resolve
+from lookalike.models.inspection import inspect
+from lookalike.models.saved_model import ModelInfo, configure_threads
+from lookalike.store.storage import file_record, read_json, write_file, write_json
 from pipelines.config import FeatureConfig
 
 

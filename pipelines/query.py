@@ -18,20 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import lookalike
-from lookalike.contents import Contents, claimed_name
-from lookalike.decoding import Decoder
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
-from lookalike.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
-from lookalike.locating import Locator
-from lookalike.metrics import check_vectors
+from lookalike.index.metrics import check_vectors
 from lookalike.outcomes import Embedded, Failed
-from lookalike.page import QueryResult, render_results
+from lookalike.pages.page import QueryResult, render_results
+from lookalike.pages.report import certificate_line
+from lookalike.pictures.decoding import Decoder
+from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
 from lookalike.records import Neighbour, SourceFile
-from lookalike.report import certificate_line
 from lookalike.search import Searcher
-from lookalike.sources import open_source
-from lookalike.storage import write_file
+from lookalike.sources.contents import Contents, claimed_name
+from lookalike.sources.kinds import open_source
+from lookalike.sources.locating import Locator
+from lookalike.store.storage import write_file
 
 _BATCH = 64
 _PAGE_QUERIES = 500

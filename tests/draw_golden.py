@@ -1,4 +1,4 @@
-"""Draws lookalike/golden, the pictures that engines are compared on: `python -m tests.draw_golden`.
+"""Draws the golden pictures that engines are compared on: `python -m tests.draw_golden`.
 
 The files are what counts: another version of Pillow may draw them a little differently, which does
 no harm, but they need not be drawn again.
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from pipelines.demo.pictures import draw
 
-FOLDER = Path(__file__).parent.parent / "lookalike" / "golden"
+FOLDER = Path(__file__).parent.parent / "lookalike" / "models" / "golden"
 SIDE = 256
 SCENES = ("balloons", "city", "flowers", "forest", "galaxy", "mountains", "seascape", "tiles",
           "underwater", "wood")  # fmt: skip

@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from lookalike.decoding import Decoder
-from lookalike.images import ImageLimits
 from lookalike.outcomes import Decoded, Failed
-from lookalike.sources import look_up, open_source
-from lookalike.storage import read_bytes
+from lookalike.pictures.decoding import Decoder
+from lookalike.pictures.images import ImageLimits
+from lookalike.sources.kinds import look_up, open_source
+from lookalike.store.storage import read_bytes
 
 BATCH = 100
 MAX_SEED = 1 << 20  # bytes

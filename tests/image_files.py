@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike import images
-from lookalike.images import Rejected, decode
+from lookalike.pictures import images
+from lookalike.pictures.images import Rejected, decode
 
 GOLDEN = Path(__file__).parent / "golden" / "heic"
 

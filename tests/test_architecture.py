@@ -17,16 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("lookalike", "transforms", "pipelines")
 # Where a library may be imported, and nowhere else; names of files without .py.
 OWNERS = {
-    "tensorflow": {"lookalike.models", "lookalike.quiet_tf"},
-    "faiss": {"lookalike.index", "lookalike.invlists"},
-    "PIL": {"lookalike.colour", "lookalike.damage", "lookalike.images", "lookalike.loading",
-            "lookalike.openers", "lookalike.pixels", "lookalike.quiet_pillow",
+    "tensorflow": {"lookalike.models.saved_model", "lookalike.models.quiet_tf"},
+    "faiss": {"lookalike.index.template", "lookalike.index.invlists"},
+    "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "images", "loading",
+                                                        "openers", "pixels", "quiet_pillow")),
             "pipelines.bench.pillow"},  # there as the plain way that ours is compared with
-    "pi_heif": {"lookalike.heic"},
-    "rawpy": {"lookalike.camera_raw"},
-    "openvino": {"lookalike.openvino_engine"},
+    "pi_heif": {"lookalike.pictures.heic"},
+    "rawpy": {"lookalike.pictures.camera_raw"},
+    "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"pipelines.bench.way_hub"},
-    "pyarrow.fs": {"lookalike.storage"},
+    "pyarrow.fs": {"lookalike.store.storage"},
     "yaml": {"pipelines.config"},
 }  # fmt: skip
 # What no module of a package may import.

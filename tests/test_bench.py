@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lookalike.quiet_tf import tf
+from lookalike.models.quiet_tf import tf
 from pipelines.bench.__main__ import main
 
 

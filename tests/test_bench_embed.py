@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lookalike.errors import RequestError
-from lookalike.quiet_tf import tf
+from lookalike.models.quiet_tf import tf
 from pipelines.bench.embed import main, table
 from pipelines.bench.launch import WAYS, least_files
 from pipelines.bench.pictures import gather

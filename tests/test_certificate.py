@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookalike import index, shards, snapshot
-from lookalike.certificate import certify, choose
-from lookalike.metrics import METRICS
-from lookalike.recall import ExactNeighbours, recall_at_k
-from lookalike.sampling import sample_key
+from lookalike.index import template as index
+from lookalike.index.certificate import certify, choose
+from lookalike.index.metrics import METRICS
+from lookalike.index.recall import ExactNeighbours, recall_at_k
+from lookalike.index.sampling import sample_key
 from lookalike.search import Searcher
+from lookalike.store import shards, snapshot
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 

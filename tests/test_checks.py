@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.sources import open_source
+from lookalike.sources.kinds import open_source
 from pipelines.checks import check_images, check_store
 
 

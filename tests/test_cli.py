@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import snapshot
-from lookalike.runs import hold
+from lookalike.store import snapshot
+from lookalike.store.runs import hold
 from pipelines.cli import main
 from tests.conftest import picture
 

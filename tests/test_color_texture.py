@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike import color_texture
+from lookalike.models import color_texture
 
 GOLDEN = Path(__file__).parent / "golden" / "color_texture_v1.json"
 SIDE = color_texture.INPUT_SIZE[0]
@@ -195,7 +195,7 @@ def test_any_noise_has_a_unit_vector(describe, seed, low, high):
 
 
 def test_export_gives_the_same_vectors(describe, tmp_path):
-    from lookalike.quiet_tf import tf
+    from lookalike.models.quiet_tf import tf
 
     color_texture.export(tmp_path / "model")
     loaded = tf.saved_model.load(str(tmp_path / "model"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lookalike import colour
-from lookalike.images import decode, prepare, resize
+from lookalike.pictures import colour
+from lookalike.pictures.images import decode, prepare, resize
 from tests.image_files import (
     difference,
     encode,

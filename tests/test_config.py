@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lookalike.errors import RequestError
-from lookalike.images import ImageLimits
+from lookalike.pictures.images import ImageLimits
 from pipelines.config import Config, FeatureConfig, PublishConfig, load_config, parse_config
 from pipelines.runner import RunnerSpec
 

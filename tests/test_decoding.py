@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.decoding import Decoder
-from lookalike.images import ImageLimits, prepare
 from lookalike.outcomes import Decoded, Duplicate, Failed
+from lookalike.pictures.decoding import Decoder
+from lookalike.pictures.images import ImageLimits, prepare
 from lookalike.records import SourceFile
-from lookalike.sources import look_up
+from lookalike.sources.kinds import look_up
 from pipelines.cli import main
 from tests.conftest import picture
 
@@ -28,7 +28,7 @@ LIMITS = ImageLimits(max_seconds=2, max_memory=256 << 20)
 STUB = """
 import os, sys
 if sys.argv[:1] == ["-m"]:
-    import lookalike.images as images
+    import lookalike.pictures.images as images
     real = images.prepare
 
     def prepare(data, name="", **options):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.duplicates import SCHEMA, DuplicateReader, write_duplicates
+from lookalike.store.duplicates import SCHEMA, DuplicateReader, write_duplicates
 
 NAMES = st.dictionaries(st.integers(0, 2**62), st.lists(st.text(max_size=5), min_size=1))
 

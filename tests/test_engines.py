@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import engine_choice, openvino_engine
-from lookalike.engine_choice import agreement, choose, golden_pictures
-from lookalike.engines import BOUND, Engine, check_available, open_model
 from lookalike.errors import RequestError
-from lookalike.features import Embedder, Feature, model_fingerprint
-from lookalike.inspection import inspect
-from lookalike.models import FrozenModel, ModelInfo
-from lookalike.quiet_tf import tf
+from lookalike.models import engine_choice, openvino_engine
+from lookalike.models.engine_choice import agreement, choose, golden_pictures
+from lookalike.models.engines import BOUND, Engine, check_available, open_model
+from lookalike.models.features import Embedder, Feature, model_fingerprint
+from lookalike.models.inspection import inspect
+from lookalike.models.quiet_tf import tf
+from lookalike.models.saved_model import FrozenModel, ModelInfo
 from pipelines.models import choose_engines, install_engines, installed_engines
 
 needs_openvino = pytest.mark.skipif(
@@ -358,7 +358,7 @@ def test_engines_come_into_a_store_and_workers_need_no_tensorflow(
     np.save(tmp_path / "pictures.npy", pictures(7))
     code = (
         "import pickle, sys, numpy as np; from pathlib import Path;"
-        "from lookalike.features import Embedder;"
+        "from lookalike.models.features import Embedder;"
         "root = Path(sys.argv[1]);"
         "features = pickle.loads((root / 'features').read_bytes());"
         "embedder = Embedder(features, root / 'store', 'cosine', threads=1);"

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from lookalike import evaluation, shards
+from lookalike import evaluation
 from lookalike.errors import RequestError
 from lookalike.evaluation import evaluate, file_labels, folder_label
+from lookalike.store import shards
 
 METRICS = ("cosine", "inner_product", "l2", "jaccard")
 Vectors = npt.NDArray[np.float32]

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lookalike import features
 from lookalike.errors import RequestError
-from lookalike.features import Embedder, Feature, fuse
-from lookalike.inspection import inspect
-from lookalike.models import ModelInfo
+from lookalike.models import features
+from lookalike.models.features import Embedder, Feature, fuse
+from lookalike.models.inspection import inspect
+from lookalike.models.saved_model import ModelInfo
 
 finite = st.floats(-1e3, 1e3, width=32, allow_nan=False).map(lambda x: x if abs(x) > 1e-3 else 0.0)
 weight = st.floats(1e-3, 1e3)
@@ -182,7 +182,7 @@ def test_a_raw_and_a_unit_vector_have_different_fingerprints() -> None:
 def test_preprocessing_fingerprint_covers_what_pixels_depend_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lookalike import images
+    from lookalike.pictures import images
 
     known = features.preprocessing_fingerprint([feature()])
     assert len(known) == 64
@@ -196,7 +196,7 @@ def test_preprocessing_fingerprint_covers_what_pixels_depend_on(
 
 def test_reading_a_manifest_needs_neither_tensorflow_nor_pillow() -> None:
     code = (
-        "import sys; from lookalike import features, handles;"
+        "import sys; from lookalike.models import features, handles;"
         "print(sorted({'tensorflow', 'PIL', 'pyarrow', 'tensorflow_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -210,7 +210,7 @@ def test_reading_a_manifest_needs_neither_tensorflow_nor_pillow() -> None:
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Feature]]:
     """Two models in a store: mean colours at 8 by 8, and two patches of gray at 4 by 6."""
     root = tmp_path_factory.mktemp("store")
-    from lookalike.quiet_tf import tf
+    from lookalike.models.quiet_tf import tf
 
     class Mean(tf.Module):  # type: ignore[misc, name-defined]
         @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import downloads, storage
-from lookalike.archives import ArchiveLimits, extract
 from lookalike.errors import RequestError
-from lookalike.handles import folder_fingerprint, model_files, resolve
+from lookalike.models import downloads
+from lookalike.models.archives import ArchiveLimits, extract
+from lookalike.models.handles import folder_fingerprint, model_files, resolve
+from lookalike.store import storage
 
 
 @pytest.fixture
@@ -491,9 +492,9 @@ def test_unknown_builtins_are_listed(tmp_path: Path) -> None:
 
 
 def test_the_builtin_is_exported_once(tmp_path: Path) -> None:
-    from lookalike import color_texture
-    from lookalike.inspection import inspect
-    from lookalike.models import ModelInfo
+    from lookalike.models import color_texture
+    from lookalike.models.inspection import inspect
+    from lookalike.models.saved_model import ModelInfo
 
     found = resolve("builtin:color-texture", tmp_path / "work")
     assert found.builtin

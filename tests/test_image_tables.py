@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import storage
-from lookalike.contents import Contents, claimed_name
 from lookalike.errors import RequestError
+from lookalike.pictures.sniff import claims_image
 from lookalike.records import SourceFile
-from lookalike.sniff import claims_image
-from lookalike.sources import open_source
+from lookalike.sources.contents import Contents, claimed_name
+from lookalike.sources.kinds import open_source
+from lookalike.store import storage
 
 Write = Callable[..., Path]
 

@@ -6,10 +6,10 @@ import faiss
 import numpy as np
 import pytest
 
-from lookalike import index
 from lookalike.errors import RequestError
-from lookalike.index import Template, template_hash, train
-from lookalike.planning import plan
+from lookalike.index import template as index
+from lookalike.index.planning import plan
+from lookalike.index.template import Template, template_hash, train
 from tests.vector_stores import clustered, trained
 
 

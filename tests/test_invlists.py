@@ -8,12 +8,12 @@ import faiss
 import numpy as np
 import pytest
 
-from lookalike import index
 from lookalike.errors import RequestError
-from lookalike.index import Template, template_hash, train
-from lookalike.invlists import encode_shard, read_header, read_shard
-from lookalike.metrics import METRICS, candidate_vectors
-from lookalike.planning import plan
+from lookalike.index import template as index
+from lookalike.index.invlists import encode_shard, read_header, read_shard
+from lookalike.index.metrics import METRICS, candidate_vectors
+from lookalike.index.planning import plan
+from lookalike.index.template import Template, template_hash, train
 from tests.vector_stores import clustered, trained
 
 GOLDEN = Path(__file__).parent / "golden"

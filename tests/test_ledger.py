@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import ledger
-from lookalike.ledger import Counts, LedgerRow
-from lookalike.storage import file_record
+from lookalike.store import ledger
+from lookalike.store.ledger import Counts, LedgerRow
+from lookalike.store.storage import file_record
 
 GOLDEN = Path(__file__).parent / "golden" / "ledger_v1.parquet"
 # One row of each status. `ledger_v1.parquet` holds them as the first release wrote them.

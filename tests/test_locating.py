@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.contents import Contents
-from lookalike.locating import Locator, split_uri
-from lookalike.sources import open_source
+from lookalike.sources.contents import Contents
+from lookalike.sources.kinds import open_source
+from lookalike.sources.locating import Locator, split_uri
 
 
 @pytest.mark.parametrize(

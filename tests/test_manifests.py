@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import storage
-from lookalike.columns import RESERVED
 from lookalike.errors import RequestError
-from lookalike.manifests import Manifest
-from lookalike.sources import open_source
+from lookalike.sources.columns import RESERVED
+from lookalike.sources.kinds import open_source
+from lookalike.sources.manifests import Manifest
+from lookalike.store import storage
 
 Write = Callable[[bytes | str | pa.Table], Manifest]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lookalike import downloads
 from lookalike.errors import RequestError
-from lookalike.handles import resolve
-from lookalike.inspection import inspect
-from lookalike.models import FrozenModel, ModelInfo
-from lookalike.quiet_tf import tf
+from lookalike.models import downloads
+from lookalike.models.handles import resolve
+from lookalike.models.inspection import inspect
+from lookalike.models.quiet_tf import tf
+from lookalike.models.saved_model import FrozenModel, ModelInfo
 
 F32 = tf.float32
 

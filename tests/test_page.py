@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lookalike import markup, page, report
-from lookalike.page import QueryResult, render_results
+from lookalike.pages import markup, page, report
+from lookalike.pages.page import QueryResult, render_results
+from lookalike.pages.report import render_report
 from lookalike.records import Neighbour
-from lookalike.report import render_report
 
 HOSTILE = [
     '/d/"><script>alert(1)</script>.jpg',

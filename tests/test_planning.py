@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.metrics import METRICS
-from lookalike.planning import IndexSpec, plan
+from lookalike.index.metrics import METRICS
+from lookalike.index.planning import IndexSpec, plan
 
 
 def test_small_stores_are_exact_and_say_why():

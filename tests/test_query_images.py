@@ -8,10 +8,16 @@ import pytest
 from PIL import Image
 
 import lookalike
-from lookalike import handles, index
 from lookalike.errors import RequestError
-from lookalike.features import Embedder, Feature, model_fingerprint, preprocessing_fingerprint
-from lookalike.inspection import inspect
+from lookalike.index import template as index
+from lookalike.models import handles
+from lookalike.models.features import (
+    Embedder,
+    Feature,
+    model_fingerprint,
+    preprocessing_fingerprint,
+)
+from lookalike.models.inspection import inspect
 from lookalike.search import Searcher
 from tests.vector_stores import make_store
 

@@ -19,8 +19,9 @@ def test_nothing_is_printed_on_stderr(tmp_path: Path) -> None:
     done = run(f"""
 import numpy as np
 from pathlib import Path
-from lookalike import handles, models
-from lookalike.inspection import inspect
+from lookalike.models import handles
+from lookalike.models import saved_model as models
+from lookalike.models.inspection import inspect
 print(models.configure_threads(1), models.configure_threads(1))
 folder = handles.resolve("builtin:color-texture", Path({str(tmp_path)!r})).folder
 info = inspect(folder)
@@ -34,7 +35,7 @@ print(models.configure_threads(1), models.configure_threads(2))
 def test_only_chatter_is_held_back() -> None:
     done = run("""
 import os, sys
-from lookalike.quiet_tf import _without_chatter
+from lookalike.models.quiet_tf import _without_chatter
 with _without_chatter():
     os.write(2, b"I0000 00:00:1.2 7 port.cc:153] a note\\n")
     os.write(2, b"2025-09-17 14:44:05.157831: I x.cc] the older format\\n")
@@ -51,5 +52,8 @@ print("after", file=sys.stderr)
 
 
 def test_a_user_who_asks_for_the_log_gets_it() -> None:
-    code = "import os; from lookalike.quiet_tf import tf;print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    code = (
+        "import os; from lookalike.models.quiet_tf import tf;"
+        "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    )
     assert run(code, TF_CPP_MIN_LOG_LEVEL="0").stdout == "0\n"

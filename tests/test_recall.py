@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.metrics import METRICS, better_is_higher
-from lookalike.recall import ExactNeighbours, interval, recall_at_k
+from lookalike.index.metrics import METRICS, better_is_higher
+from lookalike.index.recall import ExactNeighbours, interval, recall_at_k
 from tests.test_metrics import one_score
 
 

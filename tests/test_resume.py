@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike import snapshot
-from lookalike.runs import StoreBusyError, hold
-from lookalike.shards import iter_blocks
+from lookalike.store import snapshot
+from lookalike.store.runs import StoreBusyError, hold
+from lookalike.store.shards import iter_blocks
 from pipelines.cli import main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs process groups")

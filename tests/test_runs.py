@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lookalike.runs import Plan, Run, StoreBusyError, hold, listing_digest
-from lookalike.storage import write_json
+from lookalike.store.runs import Plan, Run, StoreBusyError, hold, listing_digest
+from lookalike.store.storage import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST: dict[str, Any] = {
@@ -109,7 +109,7 @@ def test_the_digest_of_a_listing_changes_with_names_sizes_and_versions() -> None
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lookalike.runs import hold
+from lookalike.store.runs import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import shards
-from lookalike.sampling import all_ids, read_sample, sample_ids, sample_key
+from lookalike.index.sampling import all_ids, read_sample, sample_ids, sample_key
+from lookalike.store import shards
 
 Ids = npt.NDArray[np.int64]
 IDS = st.lists(st.integers(0, 2**40), unique=True, max_size=80)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import lookalike
-from lookalike import index, snapshot
 from lookalike.errors import RequestError
-from lookalike.metrics import METRICS
-from lookalike.planning import plan
-from lookalike.shards import VectorReader
-from lookalike.storage import write_bytes, write_json
+from lookalike.index import template as index
+from lookalike.index.metrics import METRICS
+from lookalike.index.planning import plan
+from lookalike.store import snapshot
+from lookalike.store.shards import VectorReader
+from lookalike.store.storage import write_bytes, write_json
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 

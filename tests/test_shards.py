@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import shards
-from lookalike.storage import file_record
+from lookalike.store import shards
+from lookalike.store.storage import file_record
 
 GOLDEN = Path(__file__).parent / "golden" / "embedding_shard_v1.parquet"
 METADATA = pa.schema([("label", pa.string()), ("tags", pa.list_(pa.int64()))])

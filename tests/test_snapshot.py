@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike import ledger, shards, snapshot, storage
 from lookalike.errors import RequestError
-from lookalike.ledger import Counts, LedgerRow
+from lookalike.store import ledger, shards, snapshot, storage
+from lookalike.store.ledger import Counts, LedgerRow
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest_v1.json"
 Manifest = dict[str, Any]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.images import NotAnImage, decode
-from lookalike.sniff import (
+from lookalike.pictures.images import NotAnImage, decode
+from lookalike.pictures.sniff import (
     CAMERA_FORMATS,
     IMAGE_SUFFIXES,
     READ_FORMATS,

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import storage, units
-from lookalike.columns import merge_columns
 from lookalike.errors import RequestError
 from lookalike.records import SourceFile
-from lookalike.sources import look_up, metadata_schema, open_source
+from lookalike.sources import units
+from lookalike.sources.columns import merge_columns
+from lookalike.sources.kinds import look_up, metadata_schema, open_source
+from lookalike.store import storage
 
 Tree = Callable[..., Path]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike import storage
 from lookalike.errors import RequestError
+from lookalike.store import storage
 
 SEGMENT = st.binary(min_size=1, max_size=40).filter(
     lambda name: not {0, ord("/")} & set(name) and name not in (b".", b"..")

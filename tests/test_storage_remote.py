@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import pyarrow.fs as pafs
 import pytest
 
-from lookalike import sources, storage
+from lookalike.sources import kinds as sources
+from lookalike.store import storage
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike import storage, tar_shards, units
-from lookalike.contents import Contents, CutShortError, claimed_name
 from lookalike.errors import RequestError
 from lookalike.records import SourceFile
-from lookalike.sources import metadata_schema, open_source
-from lookalike.tar_shards import GROUP
-from lookalike.tar_shards import metadata_schema as shard_schema
+from lookalike.sources import tar_shards, units
+from lookalike.sources.contents import Contents, CutShortError, claimed_name
+from lookalike.sources.kinds import metadata_schema, open_source
+from lookalike.sources.tar_shards import GROUP
+from lookalike.sources.tar_shards import metadata_schema as shard_schema
+from lookalike.store import storage
 
 Files = list[tuple[str, bytes]]
 Write = Callable[..., Path]

@@ -12,10 +12,10 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline as _TestPipeline
 from apache_beam.testing.util import assert_that
 
-from lookalike import snapshot
 from lookalike.embedding import Embedded, Failed
-from lookalike.features import Feature
-from lookalike.shards import iter_blocks, iter_rows
+from lookalike.models.features import Feature
+from lookalike.store import snapshot
+from lookalike.store.shards import iter_blocks, iter_rows
 from transforms.embed import EmbedImages, EmbedSpec
 
 

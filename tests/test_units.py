@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike import listing, units
 from lookalike.records import SourceFile
+from lookalike.sources import listing, units
 
 SCHEMA = units.listing_schema(pa.schema([("label", pa.string())]))
 # (number of the name, content): few sizes and contents, so that classes are large

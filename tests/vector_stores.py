@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from lookalike import index, shards, snapshot
-from lookalike.duplicates import write_duplicates
-from lookalike.invlists import encode_shard
-from lookalike.planning import plan
-from lookalike.storage import write_bytes, write_file, write_json
+from lookalike.index import template as index
+from lookalike.index.invlists import encode_shard
+from lookalike.index.planning import plan
+from lookalike.store import shards, snapshot
+from lookalike.store.duplicates import write_duplicates
+from lookalike.store.storage import write_bytes, write_file, write_json
 
 
 def clustered(n, d, seed=0, rank=16, groups=30):

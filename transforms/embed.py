@@ -17,14 +17,14 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
-from lookalike.decoding import Decoder
 from lookalike.embedding import embed_files
-from lookalike.features import Embedder, Feature
-from lookalike.images import ImageLimits
+from lookalike.models.features import Embedder, Feature
 from lookalike.outcomes import Failed
-from lookalike.sources import look_up
+from lookalike.pictures.decoding import Decoder
+from lookalike.pictures.images import ImageLimits
+from lookalike.sources.kinds import look_up
+from lookalike.sources.units import read_files
 from lookalike.unit_embedding import Unit, embed_unit
-from lookalike.units import read_files
 from transforms.counters import count, timed
 
 

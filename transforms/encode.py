@@ -9,9 +9,9 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from lookalike.encoding import EncodeTask, encode
-from lookalike.index import Template, load_template, set_threads
-from lookalike.recall import ExactNeighbours
+from lookalike.index.encoding import EncodeTask, encode
+from lookalike.index.recall import ExactNeighbours
+from lookalike.index.template import Template, load_template, set_threads
 from transforms.counters import count, timed
 
 

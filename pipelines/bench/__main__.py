@@ -1,6 +1,6 @@
 """`python -m pipelines.bench`: the speed of the stages here, each beside a plain way to do it.
 
-decode   lookalike.images on one core         beside Pillow's open, convert, resize
+decode   lookalike.pictures.images on one core         beside Pillow's open, convert, resize
 embed    the whole stage, all processes       beside bare processes, and hub.load with tf.data
 search   Searcher.search_vectors              beside numpy's brute force
 """

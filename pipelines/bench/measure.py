@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 import lookalike
-from lookalike import snapshot
-from lookalike.metrics import better_is_higher, score
-from lookalike.recall import recall_at_k
-from lookalike.sampling import all_ids, read_sample
+from lookalike.index.metrics import better_is_higher, score
+from lookalike.index.recall import recall_at_k
+from lookalike.index.sampling import all_ids, read_sample
+from lookalike.store import snapshot
 from pipelines.bench.launch import WAYS, make_task, measure_way
 from pipelines.bench.pillow import pillow
 from pipelines.config import Config
@@ -56,7 +56,9 @@ class Row:
 def measure(config: Config, files: list[Path], rounds: int, work: Path) -> list[Row]:
     """Measure everything; `files` are pictures that can be decoded, all in one folder."""
     task = make_task(config, files, work)
-    decode = Row("decode", "lookalike.images", "Pillow open, convert, resize", "images/s/core")
+    decode = Row(
+        "decode", "lookalike.pictures.images", "Pillow open, convert, resize", "images/s/core"
+    )
     ours = f"{WAYS['pipeline']}, {task.processes} processes"
     embed = {way: Row("embed", ours, WAYS[way], "images/s") for way in ("bare", "hub")}
     searches: dict[str, Row] = {}

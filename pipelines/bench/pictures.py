@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from lookalike import images
-from lookalike.contents import Contents
 from lookalike.errors import RequestError
-from lookalike.images import NotAnImage, Rejected
-from lookalike.sources import open_source
+from lookalike.pictures import images
+from lookalike.pictures.images import NotAnImage, Rejected
+from lookalike.sources.contents import Contents
+from lookalike.sources.kinds import open_source
 from pipelines.demo.pictures import recipes
 
 COMMON = ("JPEG", "PNG")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lookalike import images
-from lookalike.features import Embedder, Feature, fuse
-from lookalike.images import ImageLimits, Pixels
+from lookalike.models.features import Embedder, Feature, fuse
+from lookalike.pictures import images
+from lookalike.pictures.images import ImageLimits, Pixels
 
 Vectors = npt.NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike import models
-from lookalike.quiet_tf import tf
+from lookalike.models import saved_model as models
+from lookalike.models.quiet_tf import tf
 from pipelines.bench.task import HAND_BATCH, Task, save, timing_of
 
 with warnings.catch_warnings():

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from lookalike import snapshot
 from lookalike.errors import RequestError
-from lookalike.features import Feature
+from lookalike.models.features import Feature
+from lookalike.store import snapshot
 from pipelines.bench.task import Task, Timing, Vectors, save, timing_of
 from pipelines.config import Config, PublishConfig
 from pipelines.index import run_index

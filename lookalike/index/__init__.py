@@ -1,0 +1,1 @@
+"""From vectors to a certified index: plan, sample, train, encode, search, measure."""

@@ -1,0 +1,1 @@
+"""What turns pixels into vectors: handles, SavedModels, engines, the shipped descriptor."""

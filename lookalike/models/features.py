@@ -1,0 +1,268 @@
+"""From models to one vector per image: features, their fusion, and the fingerprints of both.
+
+A feature is a model with a weight. Several make a hybrid: each block is brought to unit length and
+scaled by the square root of its weight's share, then the blocks are put side by side. The inner
+product of two such vectors is the weighted mean of the blocks' cosines, so that fusing vectors and
+fusing scores are the same thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.errors import RequestError
+from lookalike.index.metrics import METRICS
+from lookalike.models.engines import REFERENCE, Engine, open_model
+from lookalike.models.saved_model import Model, ModelInfo
+
+Pixels = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One model of a configuration, resolved.
+
+    Attributes:
+        name: The user's word for it, unique among the features.
+        handle: What it was asked for as.
+        weight: Its part in a hybrid, relative to the other features' weights.
+        fingerprint: What the model computes (`handles.ResolvedModel.fingerprint`).
+        info: How it is called.
+        folder: Where the store keeps it, relative to the store: `models/<fingerprint>`.
+        engine: What runs it.
+
+    Raises:
+        RequestError: The name is empty, or the weight is not a positive finite number.
+    """
+
+    name: str
+    handle: str
+    weight: float
+    fingerprint: str
+    info: ModelInfo
+    folder: str
+    engine: Engine = field(default_factory=Engine)
+
+    def __post_init__(self) -> None:
+        """Check what the user wrote."""
+        if not self.name:
+            raise RequestError(f"the feature {self.handle} needs a name")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise RequestError(
+                f"the weight of feature {self.name!r} must be a positive number, not {self.weight}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest lists it."""
+        return {
+            "name": self.name,
+            "handle": self.handle,
+            "weight": self.weight,
+            "fingerprint": self.fingerprint,
+            "info": self.info.to_json(),
+            "folder": self.folder,
+            "engine": self.engine.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Feature:
+        """Undo `to_json`."""
+        engine = Engine.from_json(data.get("engine", {"name": REFERENCE}))
+        return cls(**{**data, "info": ModelInfo.from_json(data["info"]), "engine": engine})
+
+
+def check(features: Sequence[Feature], metric: str) -> None:
+    """Check that features can be used together.
+
+    Raises:
+        RequestError: There are none, two share a name, or the metric is unknown.
+    """
+    names = [feature.name for feature in features]
+    if not names:
+        raise RequestError("there is no feature; name at least one model")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RequestError(f"feature names must differ; used more than once: {', '.join(twice)}")
+    if metric not in METRICS:
+        raise RequestError(f"the metric must be one of {', '.join(METRICS)}, not {metric!r}")
+
+
+def is_normalised(blocks: int, metric: str) -> bool:
+    """Tell whether vectors have unit length: hybrids always, one feature under cosine."""
+    return blocks > 1 or metric == "cosine"
+
+
+def fuse(blocks: Sequence[Vectors], weights: Sequence[float], metric: str) -> tuple[Vectors, Mask]:
+    """Join the vectors of several features into one vector per image.
+
+    A hybrid, or any feature under cosine, gives unit rows. Where a block of a hybrid is zero (a
+    descriptor that found nothing) it stays zero and the other blocks share its weight, so that the
+    row has unit length all the same. A single feature under another metric passes as it is.
+
+    Args:
+        blocks: One (n, d_i) float array per feature.
+        weights: One positive number per feature; only their shares of the sum matter.
+        metric: One of `METRICS`.
+
+    Returns:
+        (n, sum of d_i) float32, and (n,) bool: whether the row can be used. It cannot when any
+        value is not finite, when all are zero, or, for jaccard, when one is negative; such rows
+        are zeros.
+    """
+    rows = len(blocks[0])
+    fused = np.empty((rows, sum(block.shape[1] for block in blocks)), np.float32)
+    ok = np.ones(rows, np.bool_)
+    for block in blocks:
+        ok &= np.isfinite(block).all(axis=1)
+        if metric == "jaccard":
+            ok &= (block >= 0).all(axis=1)
+    norms = [_norms(block, ok) for block in blocks]
+    # Shares of the weight of those blocks of a row that are not zero.
+    total = sum((w * (norm > 0) for w, norm in zip(weights, norms, strict=True)), np.zeros(rows))
+    ok &= total > 0
+
+    start = 0
+    for block, weight, norm in zip(blocks, weights, norms, strict=True):
+        end = start + block.shape[1]
+        use = ok & (norm > 0)
+        factor = np.zeros(rows)
+        if is_normalised(len(blocks), metric):
+            np.divide(np.sqrt(weight / np.where(use, total, 1)), norm, out=factor, where=use)
+        else:
+            factor[use] = 1
+        usable = np.where(use[:, None], block, 0)
+        np.multiply(usable, factor[:, None], out=fused[:, start:end], casting="same_kind")
+        start = end
+    return fused, ok
+
+
+def _norms(block: Vectors, ok: Mask) -> npt.NDArray[np.float64]:
+    """Lengths of the rows; 0 for rows not ok, and for those too short to have a direction."""
+    # In double precision, where no square of a float32 overflows or vanishes.
+    squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
+    norms = np.sqrt(np.where(ok, squares, 0))
+    return np.where(norms >= np.finfo(np.float32).tiny, norms, 0)
+
+
+def preprocessing_fingerprint(features: Sequence[Feature]) -> str:
+    """Identify everything between an image file and the models' inputs: 64 hex digits.
+
+    Covers decoding and resizing (`images.PREPROCESSING`), and each feature's input size and value
+    range, in order.
+    """
+    from lookalike.pictures import images  # Pillow is not needed for anything else here
+
+    inputs = [[*feature.info.input_size, feature.info.input_dtype] for feature in features]
+    ranges = {"float32": [0, 1], "uint8": [0, 255]}
+    return _digest({"pixels": images.PREPROCESSING, "inputs": inputs, "ranges": ranges})
+
+
+def model_fingerprint(features: Sequence[Feature], metric: str) -> str:
+    """Identify everything between the models' inputs and an image's vector: 64 hex digits.
+
+    Covers each model's own fingerprint, what is called and taken from it, an engine whose vectors
+    are not the reference's, and how blocks are joined (weights by their shares). Names and handles
+    do not enter, nor what is a matter of speed alone: freezing, and other engines.
+    """
+    normalised = is_normalised(len(features), metric)
+    total = sum(feature.weight for feature in features)
+    blocks = [
+        {
+            "model": feature.fingerprint,
+            "signature": feature.info.signature,
+            "output": feature.info.output,
+            "pooled": feature.info.pooled,
+            "dim": feature.info.dim,
+            # Equal shares must give equal text, whatever the division left in the last digit.
+            "share": f"{feature.weight / total:.12g}",
+            **({"engine": feature.engine.name} if feature.engine.deviates else {}),
+        }
+        for feature in features
+    ]
+    return _digest({"blocks": blocks, "fusion": "unit-blocks-1" if normalised else "raw-1"})
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Embedder:
+    """Turns pixels into vectors with the models of a store.
+
+    Preparing is apart from embedding, so that images can be reduced to the models' input sizes as
+    they are decoded, and embedded in batches.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[Feature],
+        store_root: Path,
+        metric: str,
+        threads: int | None = None,
+    ) -> None:
+        """Load the models.
+
+        Args:
+            features: In the order of their blocks.
+            store_root: Folder that the features' folders are relative to.
+            metric: One of `METRICS`.
+            threads: Of this process; None leaves that to the engines. (TensorFlow keeps what it
+                has where it has been started.)
+
+        Raises:
+            RequestError: A model cannot be loaded, the features do not go together, or an engine
+                that their vectors need is not here.
+        """
+        check(features, metric)
+        self.metric = metric
+        self.weights = tuple(feature.weight for feature in features)
+        self.dim = sum(feature.info.dim for feature in features)
+        self.sizes = tuple(dict.fromkeys(feature.info.input_size for feature in features))
+        """Distinct (height, width) of the models' inputs, in the order `prepare` returns them."""
+        self.min_side = max(max(size) for size in self.sizes)
+        """Larger side of the largest input: how small a picture may be decoded."""
+        loaded: dict[tuple[str, ModelInfo, Engine], Model] = {}
+        self._models = []
+        for feature in features:
+            key = (feature.folder, feature.info, feature.engine)
+            if key not in loaded:
+                folder = store_root / feature.folder
+                loaded[key] = open_model(folder, feature.info, feature.engine, store_root, threads)
+            self._models.append(loaded[key])
+        self.batch = min(model.batch for model in self._models)
+        """Images per call that the engines are fastest with; any number will do."""
+
+    def prepare(self, pixels: Pixels) -> tuple[Pixels, ...]:
+        """Resize one image, (h, w, 3) uint8, to each of `sizes`."""
+        from lookalike.pictures import images
+
+        return tuple(images.resize(pixels, size) for size in self.sizes)
+
+    def embed(self, prepared: Sequence[tuple[Pixels, ...]]) -> tuple[Vectors, Mask]:
+        """Compute the vectors of a batch.
+
+        Args:
+            prepared: What `prepare` returned, for n images.
+
+        Returns:
+            (n, dim) float32, and (n,) bool: whether the row can be used (see `fuse`).
+        """
+        if not prepared:
+            return np.empty((0, self.dim), np.float32), np.empty(0, np.bool_)
+        stacks = {
+            size: np.stack([sizes[i] for sizes in prepared]) for i, size in enumerate(self.sizes)
+        }
+        blocks = [model(stacks[model.info.input_size]) for model in self._models]
+        return fuse(blocks, self.weights, self.metric)

@@ -1,0 +1,69 @@
+"""TensorFlow, imported quietly: `from lookalike.models.quiet_tf import tf`.
+
+Every module takes TensorFlow from here. Unless `TF_CPP_MIN_LOG_LEVEL` asks for more, or it has been
+imported already, its log is limited to fatal errors (lesser ones come as exceptions anyway), and
+what it prints before it has read that variable is dropped. Set the variable to 0 to see everything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["tf"]
+
+# What TensorFlow 2.16 to 2.21 prints while it is imported on a healthy machine: notes and warnings
+# in the old or the new log format, and errors about CUDA plugins that are registered twice.
+_CHATTER = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog"
+    rb"|[IW]\d{4} \d\d:|\d{4}-\d\d-\d\d [\d:.]+: [IW] |To enable the following instructions"
+    rb"|(E\d{4} |\d{4}-\d\d-\d\d [\d:.]+: E ).*Unable to register cu\w+ factory"
+)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep TensorFlow quiet while it is imported in this block, and afterwards."""
+    # Several workers on one machine with a GPU would else each reserve all of its memory. It is
+    # read when the GPU is first used.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    # "3" is what a launching process that came through here has left to its workers.
+    asked = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3"
+    if "tensorflow" in sys.modules or asked:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with _without_chatter():
+        yield
+    tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back the process's stderr, then pass on all lines but TensorFlow's import chatter."""
+    try:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+    except (OSError, AttributeError, ValueError):  # no stderr at all: nothing to hold back
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            rest = [line for line in held if not _CHATTER.match(line)]
+            if rest:
+                os.write(2, b"".join(rest))
+
+
+with _quietly():
+    import tensorflow as tf

@@ -1,0 +1,1 @@
+"""Bytes become pixels: formats, limits, colour, and the process that keeps crashes away."""

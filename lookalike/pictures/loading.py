@@ -1,0 +1,144 @@
+"""A file's bytes become a picture as the file stores it: recognised, checked and decoded."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lookalike.pictures.colour import Transform
+from lookalike.pictures.damage import explain
+from lookalike.pictures.limits import ImageLimits
+from lookalike.pictures.openers import check_header, open_image, orientation
+from lookalike.pictures.pixels import simplify, whole_factor
+from lookalike.pictures.quiet_pillow import quiet_pillow
+from lookalike.pictures.rejections import NotAnImage, Rejected
+from lookalike.pictures.sniff import CAMERA_FORMATS, READ_FORMATS, claims_image, identify
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture as the file stores it, before it is turned upright.
+
+    Attributes:
+        image: of mode RGB or L, over white, reduced by a whole factor.
+        extent: (width, height) of the picture in `image`'s pixels: with what it was reduced by, the
+            last column and row may reach beyond the picture's edge.
+        to_srgb: what still takes it, or what is made of it, to sRGB.
+        orientation: how it must be turned, as in EXIF, 1 to 8.
+        width: pixels across, in the file, seen upright.
+        height: pixels down, in the file, seen upright.
+        format: what the content is.
+    """
+
+    image: Image.Image
+    extent: tuple[float, float]
+    to_srgb: Transform | None
+    orientation: int
+    width: int
+    height: int
+    format: str
+
+
+def load(data: bytes, name: str, limits: ImageLimits, min_side: int | None) -> Stored:
+    """Recognise a file by its content, check its header against the limits, and decode it.
+
+    Args:
+        data: the whole file.
+        name: its path or URI.
+        limits: what it may cost.
+        min_side: both sides of the result stay at least twice this; None leaves the size alone.
+
+    Returns:
+        The picture of the first frame or page.
+
+    Raises:
+        Rejected: an image, by content or name, of which no picture can be made.
+        NotAnImage: neither content nor name says image.
+    """
+    kind = _recognise(data, name)
+    limits.check_bytes(len(data))
+    if kind in CAMERA_FORMATS:
+        return _develop(kind, data, limits, min_side)
+    try:
+        return _decode(kind, data, limits, min_side)
+    except Rejected as rejected:
+        if rejected.reason != "truncated" or limits.truncated != "accept":
+            raise
+        try:
+            return _decode(kind, data, limits, min_side, partial=True)
+        except Rejected:
+            raise rejected from rejected.__cause__
+
+
+def _recognise(data: bytes, name: str) -> str:
+    """The format to decode, or the exception that says why there is none."""
+    claims = claims_image(name)
+    if not data:
+        raise Rejected("empty", "the file has no bytes") if claims else NotAnImage("empty file")
+    kind = identify(data, name)
+    if kind is not None and kind in READ_FORMATS | CAMERA_FORMATS:
+        return kind
+    if kind:
+        raise Rejected("unsupported_format", f"{kind} images are not read")
+    if claims:
+        raise Rejected("not_an_image", f"the content is no known image: it begins {data[:12]!r}")
+    raise NotAnImage("neither content nor name says image")
+
+
+def _develop(kind: str, data: bytes, limits: ImageLimits, min_side: int | None) -> Stored:
+    try:
+        from lookalike.pictures.camera_raw import develop  # needs an optional package
+    except ModuleNotFoundError as error:
+        remedy = (
+            f"{kind} is camera raw, read where rawpy is installed: pip install 'lookalike[raw]'"
+        )
+        raise Rejected("unsupported_format", remedy) from error
+    pixels, width, height = develop(data, limits, min_side)
+    image, to_srgb = simplify(Image.fromarray(pixels), kind, data, min_side)
+    factor = whole_factor(pixels.shape[1], pixels.shape[0], min_side)
+    extent = (pixels.shape[1] / factor, pixels.shape[0] / factor)
+    return Stored(image, extent, to_srgb, 1, width, height, kind)
+
+
+def _decode(
+    kind: str, data: bytes, limits: ImageLimits, min_side: int | None, partial: bool = False
+) -> Stored:
+    stream = io.BytesIO(data)
+    image: Image.Image | None = None
+    with quiet_pillow(partial):
+        try:
+            with open_image(kind, data, stream, limits) as image:
+                size = image.size
+                check_header(image, kind, data, limits, min_side)
+                # None keeps the colour model; the sides asked for are the least that come out
+                least = (2 * min_side, 2 * min_side) if min_side and kind == "JPEG" else None
+                drafted = image.draft(None, least) if least else None
+                image.load()
+                if partial and _is_blank(image):
+                    raise Rejected("truncated", "nothing of the picture is there")
+                turn = orientation(image, kind)
+                # a TIFF turns itself upright as it loads, and its size with it
+                width, height = image.size if kind == "TIFF" else size
+                simple, to_srgb = simplify(image, kind, data, min_side)
+                factor = whole_factor(*image.size, min_side)
+                across, down = drafted[1][2:] if drafted else image.size
+        except Rejected:
+            raise
+        except Exception as error:
+            raise explain(error, kind, data, stream, image) from error
+    if turn > 4:
+        width, height = height, width
+    extent = (across / factor, down / factor)
+    return Stored(simple, extent, to_srgb, turn, width, height, kind)
+
+
+def _is_blank(image: Image.Image) -> bool:
+    """Whether nearly all pixels are alike, as decoders leave or fill those they did not reach."""
+    if image.mode[0] in "IF":
+        extrema = image.getextrema()
+        return extrema[0] == extrema[1]
+    counts = np.array(image.histogram()).reshape(-1, 256)
+    return bool((counts.max(axis=1) > 0.999 * counts.sum(axis=1)).all())

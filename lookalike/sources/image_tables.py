@@ -1,0 +1,220 @@
+"""Parquet tables that hold images as bytes: one row is one file, `<table>#<row number>`.
+
+Listing reads the other columns only, so the sizes of the images are not known before they are read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lookalike.errors import RequestError, one_line
+from lookalike.records import SourceFile
+from lookalike.sources.image_columns import TableColumns, image_columns
+from lookalike.store import storage
+
+SUFFIX = ".parquet"
+_LIST_ROWS = 1024
+_READ_ROWS = 16
+_ROWS_PER_BYTE = 64  # of the file: more is no table but a hostile footer
+_BUFFER = 1 << 20  # read page by page: a row group may be larger than memory
+
+
+class _NotParquetError(ValueError):
+    """It cannot be read as Parquet; the message is Arrow's."""
+
+
+def is_table(uri: str) -> bool:
+    """Whether a file's name says Parquet."""
+    path = uri.partition("?")[0] if storage.is_remote(uri) else uri
+    return path.lower().endswith(SUFFIX)
+
+
+def find_columns(uri: str) -> TableColumns | None:
+    """See `image_columns`; None too where it cannot be read as Parquet."""
+    try:
+        with _opened(uri) as file:
+            return image_columns(uri, file.schema_arrow)
+    except _NotParquetError:
+        return None
+
+
+def is_to_be_listed(uri: str) -> bool:
+    """Whether `rows` has something to say: images, or that it cannot be read."""
+    try:
+        with _opened(uri) as file:
+            return image_columns(uri, file.schema_arrow) is not None
+    except _NotParquetError:
+        return True
+
+
+def rows(table: SourceFile) -> Iterator[SourceFile]:
+    """The rows of a table of images; a row group that cannot be read is one row with a problem.
+
+    The metadata columns are read here, the images are not.
+    """
+    problem = table.problem
+    if not problem:
+        try:
+            with _opened(table.uri) as file:
+                columns = image_columns(table.uri, file.schema_arrow)
+                if columns is not None:
+                    yield from _rows(table, file, columns)
+                    return
+                problem = "no column of image bytes"
+        except _NotParquetError as error:
+            problem = f"not readable as Parquet: {error}"
+    yield SourceFile(table.uri, table.bytes, table.version, problem)
+
+
+class TableReader:
+    """Images of a table by row group and row; reading on in order costs no second reading."""
+
+    def __init__(self, uri: str) -> None:
+        """Open it.
+
+        Raises:
+            OSError: It cannot be opened, or has no images.
+        """
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(_opened(uri))
+                columns = image_columns(uri, self._file.schema_arrow)
+            except (_NotParquetError, RequestError) as error:
+                raise OSError(one_line(error)) from error
+            if columns is None:
+                raise OSError("no column of image bytes")
+            self._columns, self._stack = columns, stack.pop_all()
+        footer = self._file.metadata
+        counts = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        self._starts = [0, *accumulate(counts)]  # first row of each group
+        self._group = self._start = -1
+        self._broken: dict[int, tuple[int, str]] = {}  # from which row of a group on, and why
+        self._values: list[Any] = []
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._batches = iter(())
+        self._stack.close()
+
+    def read(self, file: SourceFile, limit: int | None = None) -> bytes:
+        """The bytes of one row, or the first `limit` of them.
+
+        Raises:
+            OSError: They cannot be read, or there are none.
+        """
+        if not 0 <= file.offset < self._starts[-1]:
+            raise OSError(f"no row {file.offset}: the table has {self._starts[-1]:,}")
+        group = bisect_right(self._starts, file.offset) - 1
+        row = file.offset - self._starts[group]
+        broken, why = self._broken.get(group, (row + 1, ""))
+        if row >= broken:
+            raise OSError(why)
+        if group != self._group or row < self._start:
+            self._begin(group)
+        while row >= self._start + len(self._values):
+            self._next()
+        value = self._values[row - self._start]
+        if value is None:
+            raise OSError("the row has no bytes")
+        data: bytes = value
+        return data if limit is None else data[:limit]
+
+    def _begin(self, group: int) -> None:
+        self._batches = self._file.iter_batches(
+            _READ_ROWS, row_groups=[group], columns=[self._columns.path], use_threads=False
+        )
+        self._group, self._start, self._values = group, 0, []
+
+    def _next(self) -> None:
+        self._start += len(self._values)
+        self._values = []
+        try:
+            column = next(self._batches).column(self._columns.image)
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            why = one_line(error) if str(error) else "fewer rows than the row group announces"
+            self._broken[self._group], self._group = (self._start, why), -1
+            raise OSError(why) from error
+        if pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "bytes")
+        self._values = column.to_pylist()
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[pq.ParquetFile]:
+    with ExitStack() as stack:
+        try:
+            if storage.is_remote(uri):
+                fs, path = storage.filesystem(uri)
+                source = stack.enter_context(fs.open_input_file(path))
+            else:
+                source = stack.enter_context(open(storage.path_from_uri(uri), "rb"))
+            file = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _NotParquetError(getattr(error, "strerror", None) or one_line(error)) from error
+        yield stack.enter_context(file)
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+def _rows(table: SourceFile, file: pq.ParquetFile, columns: TableColumns) -> Iterator[SourceFile]:
+    start = 0
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        row = 0
+        most = _ROWS_PER_BYTE * max(table.bytes, 1 << 20)
+        problem = f"it announces {count:,} rows" if count > most else ""
+        try:
+            for metadata in _metadata(file, group, count, columns) if not problem else ():
+                number = start + row
+                yield SourceFile(
+                    f"{table.uri}#{number}",
+                    -1,
+                    f"{table.version}+{number}",
+                    "",
+                    metadata,
+                    table.uri,
+                    number,
+                    group,
+                )
+                row += 1
+        except (pa.ArrowException, OSError, ValueError) as error:
+            problem = one_line(error)
+        if not problem and row != count:
+            problem = f"{row:,} rows of {count:,}"
+        if problem:
+            left = f"{table.uri}#{start + row}-{start + count - 1}"
+            yield SourceFile(left, -1, table.version, f"row group {group}: {problem}")
+        start += count
+
+
+def _metadata(
+    file: pq.ParquetFile, group: int, count: int, columns: TableColumns
+) -> Iterator[dict[str, object]]:
+    """The metadata of each row of a row group."""
+    if not columns.metadata:
+        yield from ({} for _ in range(count))
+        return
+    batches = file.iter_batches(
+        _LIST_ROWS, row_groups=[group], columns=list(columns.metadata), use_threads=False
+    )
+    for batch in batches:
+        arrays = []
+        for name, kept in columns.metadata.items():
+            if name in batch.schema.names:
+                array = batch.column(name)
+            else:
+                array = pc.struct_field(batch.column(columns.image), "path")
+            arrays.append(array.cast(columns.schema.field(kept).type, safe=False))
+        yield from pa.RecordBatch.from_arrays(arrays, schema=columns.schema).to_pylist()

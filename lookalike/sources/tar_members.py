@@ -1,0 +1,201 @@
+"""Walking the headers of a tar: what lies where, and where it stops making sense.
+
+`tarfile` ends in silence at a damaged header and keeps every member in memory; here a walk holds
+one member and says what is wrong. Headers are parsed by `tarfile`.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lookalike.sources.tar_streams import TarStream
+
+_BLOCK = 512
+_MAX_EXTENSION = 1 << 20  # bytes of a long name or of pax records
+_MAX_NAME = 4096  # bytes, as of a path
+_MAX_SIZE = 2**62
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
+_NO_FILES = (
+    *(tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE),
+    *(tarfile.FIFOTYPE, b"V", b"D"),  # a volume's label, and a folder as GNU tar dumps it
+)
+_WITH_DATA = (*_FILES, b"D")
+_SPARSE = b"GNU.sparse."
+_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
+
+
+class BrokenTarError(ValueError):
+    """The tar cannot be followed any further; the message says from which byte on and why."""
+
+
+class NotATarError(BrokenTarError):
+    """Not even its beginning is that of a tar."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar.
+
+    Attributes:
+        name: As its header gives it.
+        offset: Of its first byte in the unpacked tar.
+        bytes: Its announced size.
+        problem: Why it cannot be read, "" if it can.
+    """
+
+    name: bytes
+    offset: int
+    bytes: int
+    problem: str = ""
+
+
+@dataclass
+class _Header:
+    """One header with what the extensions before it say."""
+
+    name: bytes
+    size: int
+    kind: bytes
+    problem: str = ""
+
+
+def walk(stream: TarStream) -> Iterator[Member]:
+    """Members that are files, in order; the data of the one just given may be read.
+
+    A member whose data are cut off is given too, before the error. Members after an end mark are
+    given (tars that were concatenated).
+
+    Raises:
+        BrokenTarError: At the end, where the tar does not end as it should.
+        OSError: It cannot be read.
+    """
+    last, ended = "", False
+    while True:
+        start = stream.position
+        block = stream.read(_BLOCK)
+        if not block.strip(b"\0"):
+            ended = ended or len(block) == _BLOCK
+            if len(block) == _BLOCK:
+                continue
+            if stream.fault or not ended:
+                what = "cannot be read to its end" if ended else "ends without an end mark"
+                raise _broken(stream, start, last, what)
+            return
+        header = _read_header(stream, block, start, last)
+        ended, last = False, _shown(header.name)
+        if header.kind in _NO_FILES and header.kind not in _WITH_DATA:
+            continue
+        offset = stream.position
+        if header.kind not in _NO_FILES:
+            yield Member(header.name[:_MAX_NAME], offset, header.size, header.problem)
+        assert stream.position <= offset + header.size, "more was read than the member's data"
+        left = offset + header.size - stream.position
+        if (skipped := stream.skip(left)) < left:
+            have = header.size - left + skipped
+            what = f"ends within {last} ({have:,} of {header.size:,} bytes)"
+            raise _broken(stream, offset + have, "", what)
+        stream.skip(-header.size % _BLOCK)
+
+
+def _read_header(stream: TarStream, block: bytes, start: int, last: str) -> _Header:
+    """The header that begins with `block`; extensions before it are read and applied."""
+    long_name: bytes | None = None
+    pax: dict[bytes, bytes] = {}
+    while True:
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            if stream.position <= _BLOCK:
+                raise NotATarError(f"not a tar (it starts with {block[:16]!r})") from error
+            is_cut = len(block) < _BLOCK or not block.strip(b"\0")
+            what = "ends within a header" if is_cut else "no tar header"
+            raise _broken(stream, start, last, what) from error
+        kind, size = info.type, info.size
+        if not 0 <= size < _MAX_SIZE:
+            raise _broken(stream, start, last, f"a header announces {size} bytes")
+        if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            data = _extension(stream, size, start, last)
+            if kind == tarfile.GNUTYPE_LONGNAME:
+                long_name = data.split(b"\0", 1)[0]
+        elif kind in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            pax.update(_pax(_extension(stream, size, start, last)))
+        elif kind == tarfile.XGLTYPE:  # for all that follow, where no names or sizes belong
+            _extension(stream, size, start, last)
+        else:
+            name = info.name.encode("utf-8", "surrogateescape")
+            header = _Header(name if long_name is None else long_name, size, kind)
+            _apply(stream, block, header, pax, start, last)
+            return header
+        block = stream.read(_BLOCK)
+
+
+def _apply(
+    stream: TarStream,
+    block: bytes,
+    header: _Header,
+    pax: Mapping[bytes, bytes],
+    start: int,
+    last: str,
+) -> None:
+    """Let extensions have their way with a header, and see what is odd about it."""
+    header.name = pax.get(b"GNU.sparse.name", pax.get(b"path", header.name))
+    if (text := pax.get(b"size")) is not None:
+        if not re.fullmatch(rb"\d{1,18}", text):
+            raise _broken(stream, start, last, f"a header announces {text[:40]!r} bytes")
+        header.size = int(text)
+    if header.kind == tarfile.AREGTYPE and header.name.endswith(b"/"):
+        header.kind = tarfile.DIRTYPE  # as of old
+    if header.kind not in (*_FILES, *_NO_FILES):
+        header.problem = f"a tar member of unknown type {header.kind!r}"
+    elif len(header.name) > _MAX_NAME:
+        header.problem = f"a name of {len(header.name):,} bytes, the limit is {_MAX_NAME:,}"
+    if header.kind == tarfile.GNUTYPE_SPARSE or _SPARSE in pax:
+        header.problem = "a sparse tar member; pack the file without --sparse"
+    if header.kind == tarfile.GNUTYPE_SPARSE and block[482]:
+        while len(more := stream.read(_BLOCK)) == _BLOCK and more[504]:
+            pass
+
+
+def _extension(stream: TarStream, size: int, start: int, last: str) -> bytes:
+    if size > _MAX_EXTENSION:
+        what = f"an extended header has {size:,} bytes, the limit is {_MAX_EXTENSION:,}"
+        raise _broken(stream, start, last, what)
+    data = stream.read(size)
+    if len(data) < size or stream.skip(-size % _BLOCK) < -size % _BLOCK:
+        raise _broken(stream, start, last, "ends within an extended header")
+    return data
+
+
+def _pax(data: bytes) -> dict[bytes, bytes]:
+    """What matters of the records `<length> <key>=<value>` and a line feed, up to a wrong one."""
+    found: dict[bytes, bytes] = {}
+    position = 0
+    while match := _RECORD.match(data, position):
+        end = position + int(match[1])
+        if end <= match.end() or data[end - 1 : end] != b"\n":
+            break
+        if match[2] in (b"path", b"size", b"GNU.sparse.name"):
+            found[match[2]] = data[match.end() : end - 1]
+        if match[2].startswith(_SPARSE):
+            found[_SPARSE] = b""
+        position = end
+    return found
+
+
+def _broken(stream: TarStream, start: int, last: str, what: str) -> BrokenTarError:
+    if stream.position == 0:
+        return NotATarError(stream.fault or "not a tar (it is empty)")
+    after = f", after {last}" if last else ""
+    fault = f" ({stream.fault})" if stream.fault else ""
+    return BrokenTarError(
+        f"the tar is damaged or cut short at byte {start:,}{after}: {what}{fault}; what follows "
+        "is not listed"
+    )
+
+
+def _shown(name: bytes) -> str:
+    text = name.decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= 100 else f"{text[:99]}…")

@@ -1,0 +1,125 @@
+"""The ledger: one row per source file, and the sums that must balance in every snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.store.storage import FileRecord, write_file
+
+STATUSES = ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
+SCHEMA = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),  # of a fixed list, "" unless rejected (see images.REASONS)
+        ("detail", pa.string()),  # in the decoder's own words
+        ("bytes", pa.int64()),  # as listed, -1 where unknown
+        ("version", pa.string()),
+        ("content_sha256", pa.binary(32)),
+        ("id", pa.int64()),  # of the row that holds the vector; null without one
+    ],
+    {"lookalike.schema_version": "1"},
+)
+_BATCH = 8192
+
+Digest = bytes  # the name `bytes` is a field below
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """What became of one listed file."""
+
+    uri: str
+    status: str
+    reason: str = ""
+    detail: str = ""
+    bytes: int = -1
+    version: str = ""
+    content_sha256: Digest | None = None
+    id: int | None = None
+
+
+@dataclass
+class Counts:
+    """Totals by status, and of the rejected by reason; they add up over units."""
+
+    by_status: Counter[str] = field(default_factory=Counter)
+    by_reason: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: LedgerRow) -> None:
+        """Count one row."""
+        assert row.status in STATUSES, row.status
+        self.by_status[row.status] += 1
+        if row.status == "rejected":
+            self.by_reason[row.reason] += 1
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add the counts of another part, as `to_json` gave them."""
+        self.by_status.update({name: other[name] for name in STATUSES})
+        self.by_reason.update(other["rejected_by_reason"])
+
+    @property
+    def listed(self) -> int:
+        """Files that the scan listed; a removed file is known from before and is not listed."""
+        return sum(self.by_status.values()) - self.by_status["removed"]
+
+    @property
+    def rejected_share(self) -> float:
+        """Rejected among the files that are images or claim to be."""
+        images = self.listed - self.by_status["ignored"]
+        return self.by_status["rejected"] / images if images else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """All statuses, zero or not, with the sum and the reasons."""
+        return {
+            "listed": self.listed,
+            **{name: self.by_status[name] for name in STATUSES},
+            "rejected_by_reason": dict(sorted(self.by_reason.items())),
+        }
+
+
+def check_balance(listed: int, counts: Counts) -> None:
+    """Every listed file has exactly one row.
+
+    Raises:
+        RuntimeError: It has not; the run must not publish.
+    """
+    if counts.listed != listed:
+        parts = ", ".join(f"{name} {counts.by_status[name]}" for name in STATUSES)
+        raise RuntimeError(
+            f"the ledger does not balance: {listed} files listed, {counts.listed} in the ledger "
+            f"({parts}); nothing was published"
+        )
+
+
+def write_ledger(store: Path, relative: str, rows: Iterable[LedgerRow]) -> tuple[FileRecord, int]:
+    """Write ledger rows as they come; returns the file's record and the number of rows."""
+    written = 0
+    with (
+        write_file(store, relative) as pending,
+        pq.ParquetWriter(pending.file, SCHEMA, compression="zstd") as writer,
+    ):
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row.__dict__)
+            written += 1
+            if len(batch) == _BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
+                batch = []
+        writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
+    return pending.finished, written
+
+
+def read_ledger(path: Path) -> Iterator[LedgerRow]:
+    """Rows of one ledger file, as a stream."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for row in batch.to_pylist():
+                yield LedgerRow(**row)

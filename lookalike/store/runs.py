@@ -1,0 +1,165 @@
+"""An unfinished run's scratch: what was planned, which units are done, and who holds the store.
+
+A run is found again by what was asked for (sources, config, models, parent snapshot), so the same
+command continues it. Its scan is kept: the run finishes the files it listed, and what changed since
+is the next run's work.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lookalike.store.storage import read_json, remove_tree, write_json
+from lookalike.unit_embedding import Unit
+
+if os.name == "posix":
+    import fcntl
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a finished scan fixed, for the run and all that resume it.
+
+    Attributes:
+        snapshot: Name of the snapshot it will publish.
+        started: When the scan began (UTC, ISO 8601).
+        listed: Files listed.
+        listing_digest: sha256 over the names, sizes and versions of all files listed.
+        units: Number of work units.
+        first_file_no: File number of unit 0; unit i has first_file_no + i.
+        metadata: The metadata columns.
+    """
+
+    snapshot: str
+    started: str
+    listed: int
+    listing_digest: str
+    units: int
+    first_file_no: int
+    metadata: pa.Schema
+
+    def to_json(self) -> dict[str, Any]:
+        """As plan.json holds it."""
+        schema = base64.b64encode(self.metadata.serialize().to_pybytes()).decode()
+        return {**self.__dict__, "metadata": schema}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Undo `to_json`."""
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["metadata"])))
+        return cls(**{**data, "metadata": schema})
+
+
+@dataclass
+class Run:
+    """One run's folder, STORE/runs/<name>; every path it gives is relative to the store."""
+
+    store: Path
+    name: str
+    _done: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def for_request(cls, store: Path, request: Mapping[str, Any]) -> Run:
+        """The run that a request starts or continues."""
+        text = json.dumps(request, sort_keys=True, default=str)
+        return cls(store, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    @property
+    def folder(self) -> str:
+        """Of everything that is gone after publication."""
+        return f"runs/{self.name}"
+
+    def plan(self) -> Plan | None:
+        """The plan, once the scan has finished."""
+        path = self.store / self.folder / "plan.json"
+        return Plan.from_json(read_json(path)) if path.exists() else None
+
+    def start(self) -> None:
+        """Drop what an unfinished scan left."""
+        remove_tree(self.store / self.folder)
+
+    def commit_plan(self, plan: Plan) -> None:
+        """Write the plan, last of the scan."""
+        write_json(self.store, f"{self.folder}/plan.json", plan.to_json())
+        remove_tree(self.store / self.folder / "listing")
+
+    def unit(self, number: int, plan: Plan) -> Unit:
+        """Where everything of one unit lies."""
+        file_no = plan.first_file_no + number
+        return Unit(
+            number,
+            file_no,
+            source=f"{self.folder}/units/{number:06d}.parquet",
+            shard=f"embeddings/{file_no:08d}-{self.name}.parquet",
+            ledger=f"{self.folder}/ledger/{number:06d}.parquet",
+            done=f"{self.folder}/embedded/{number:06d}.json",
+        )
+
+    def done(self, stage: str) -> dict[int, dict[str, Any]]:
+        """Done files of a stage ("embedded", "encoded") by number."""
+        found = {}
+        for path in sorted((self.store / self.folder / stage).glob("*.json")):
+            found[int(path.stem)] = read_json(path)
+        return found
+
+    def files_done(self) -> int:
+        """Files of the units embedded so far; cheap enough to ask often."""
+        for path in (self.store / self.folder / "embedded").glob("*.json"):
+            if int(path.stem) not in self._done:
+                self._done[int(path.stem)] = read_json(path)["counts"]
+        return sum(counts["listed"] for counts in self._done.values())
+
+    def finish(self) -> None:
+        """Remove the scratch after publication."""
+        remove_tree(self.store / self.folder)
+
+
+def listing_digest(units: Iterator[pa.Table]) -> str:
+    """sha256 over the rows of the unit files, in order."""
+    digest = hashlib.sha256()
+    for table in units:
+        for row in table.select(["uri", "bytes", "version"]).to_pylist():
+            digest.update(json.dumps(list(row.values())).encode())
+    return digest.hexdigest()
+
+
+class StoreBusyError(RuntimeError):
+    """Another run holds the store."""
+
+
+@contextmanager
+def hold(store: Path) -> Iterator[None]:
+    """Hold a store against a second run; the system lets go when the process ends, however it ends.
+
+    Raises:
+        StoreBusyError: Another process holds it; the message says which, and since when.
+    """
+    path = store / "runs" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        if os.name == "posix":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise StoreBusyError(
+                    f"{store}: {holder} is running on this store; wait for it to end"
+                ) from error
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} (since {now})")
+        file.flush()
+        yield

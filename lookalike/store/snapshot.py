@@ -1,0 +1,208 @@
+"""Snapshots: a manifest written last, a pointer replaced atomically, and the check of every file.
+
+`CURRENT` is the only file of a store that is ever replaced. Everything a manifest lists was whole
+under its final name before the manifest was written, so a reader that can read the manifest can
+read all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.errors import RequestError
+from lookalike.store.storage import read_json, sha256_file, write_bytes, write_json
+
+FORMAT = "lookalike-snapshot"
+VERSION = 1
+CURRENT = "CURRENT"
+_NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+_COUNTED = ("embedding", "index", "ledger")  # kinds of files with a number of rows
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file that is not as the manifest says."""
+
+    path: str
+    problem: str  # "missing", "size", "sha256", "rows", "manifest"
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}: expected {self.expected}, found {self.actual}"
+
+
+def current(store: Path) -> str | None:
+    """Name of the published snapshot, or None before the first."""
+    try:
+        return (store / CURRENT).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"{store / CURRENT}: not readable as a snapshot's name: {error}"
+        ) from error
+
+
+def names(store: Path) -> list[str]:
+    """All finished snapshots, oldest first."""
+    return sorted(path.parent.name for path in (store / "snapshots").glob("*/manifest.json"))
+
+
+def manifest_path(name: str) -> str:
+    """Where a snapshot's manifest lies, relative to the store."""
+    return f"snapshots/{name}/manifest.json"
+
+
+def read_manifest(store: Path, name: str | None = None) -> dict[str, Any]:
+    """The manifest of a snapshot, by default the published one.
+
+    Raises:
+        RequestError: There is no store, no published snapshot, no such snapshot, or a manifest
+            that this version cannot read.
+    """
+    if not store.is_dir():
+        raise RequestError(
+            f"{store}: no such store; make one with: lookalike index --store {store}"
+        )
+    wanted = name or current(store)
+    if wanted is None:
+        raise RequestError(
+            f"{store}: nothing is published here; finish a run: lookalike index --store {store}"
+        )
+    path = store / manifest_path(wanted)
+    if not _NAME.fullmatch(wanted) or not path.is_file():
+        known = ", ".join(names(store)) or "none"
+        raise RequestError(f"{store}: no snapshot {wanted!r}; finished snapshots: {known}")
+    try:
+        manifest = read_json(path)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: not readable: {error}; run: lookalike verify") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RequestError(f"{path}: not a lookalike manifest")
+    if manifest.get("version") != VERSION:
+        raise RequestError(
+            f"{path}: format version {manifest.get('version')}, this lookalike reads {VERSION}; "
+            "use the version that wrote it, or index again"
+        )
+    wrong = _wrong_part(manifest, wanted)
+    if wrong:
+        raise RequestError(f"{path}: damaged: {wrong}; go back with: lookalike rollback")
+    return manifest
+
+
+def _wrong_part(manifest: Mapping[str, Any], name: str) -> str:
+    """What keeps a manifest from being used at all, or ""; no file outside the store is touched."""
+    if manifest.get("name") != name:
+        return f"it names itself {manifest.get('name')!r}"
+    lines = manifest.get("files")
+    if not isinstance(lines, list) or not isinstance(manifest.get("counts", {}), dict):
+        return "it has no list of files, or no counts by name"
+    return next((wrong for line in lines if (wrong := _wrong_line(line))), "")
+
+
+def _wrong_line(line: Any) -> str:
+    types: dict[str, type] = {"path": str, "kind": str, "sha256": str, "bytes": int}
+    if isinstance(line, dict) and line.get("kind") in _COUNTED:
+        types["rows"] = int
+    if not isinstance(line, dict) or not all(
+        isinstance(line.get(key), kind) for key, kind in types.items()
+    ):
+        return f"a file needs {', '.join(types)}, got {line!r:.200}"
+    path = PurePosixPath(line["path"])
+    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in line["path"]:
+        return f"the file {line['path']!r} lies outside the store"
+    return ""
+
+
+def publish(store: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest, then point CURRENT at it: a crash between leaves the old one there."""
+    complete = {"format": FORMAT, "version": VERSION, **manifest}
+    complete["digest"] = _digest(complete)
+    name = str(manifest["name"])
+    write_json(store, manifest_path(name), complete)
+    write_bytes(store, CURRENT, f"{name}\n".encode())
+
+
+def files_of(manifest: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The manifest's lines for one kind of file, in order."""
+    return [line for line in manifest["files"] if line["kind"] == kind]
+
+
+def verify(store: Path, name: str | None = None) -> Iterator[Problem]:
+    """Compare every file of a snapshot with its manifest; yields what is not as it should be."""
+    manifest = read_manifest(store, name)
+    path = manifest_path(manifest["name"])
+    if manifest.get("digest") != _digest(manifest):
+        yield Problem(path, "manifest", str(manifest.get("digest")), _digest(manifest))
+    for line in manifest["files"]:
+        yield from check_file(store, line)
+    yield from _check_counts(store, manifest)
+
+
+def check_file(store: Path, line: Mapping[str, Any], contents: bool = True) -> Iterator[Problem]:
+    """Presence and size of one listed file; and with `contents`, sha256 and rows."""
+    path = store / line["path"]
+    if not path.is_file():
+        found = "no regular file" if path.exists() else "no file"
+        yield Problem(line["path"], "missing", f"{line['bytes']} bytes", found)
+        return
+    size = path.stat().st_size
+    if size != line["bytes"]:
+        yield Problem(line["path"], "size", f"{line['bytes']} bytes", f"{size} bytes")
+        return
+    if not contents:
+        return
+    try:
+        digest, _ = sha256_file(path)
+    except OSError as error:
+        digest = f"not readable ({error.strerror})"
+    if digest != line["sha256"]:
+        yield Problem(line["path"], "sha256", line["sha256"], digest)
+    elif "rows" in line and path.suffix == ".parquet":
+        rows = _rows(path)
+        if rows != line["rows"]:
+            yield Problem(line["path"], "rows", str(line["rows"]), str(rows))
+
+
+def _check_counts(store: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+    path = manifest_path(manifest["name"])
+    vectors = sum(line["rows"] for line in files_of(manifest, "embedding"))
+    encoded = sum(line["rows"] for line in files_of(manifest, "index"))
+    ledger = sum(line["rows"] for line in files_of(manifest, "ledger"))
+    ended = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
+
+    def count(name: str) -> int:
+        value = manifest.get("counts", {}).get(name)
+        return value if isinstance(value, int) else -1
+
+    for what, expected, actual in (
+        ("rows of the embedding shards", count("vectors"), vectors),
+        ("entries of the index shards", count("vectors"), encoded),
+        ("rows of the ledger", count("listed") + count("removed"), ledger),
+        ("files by status", count("listed"), sum(count(name) for name in ended)),
+    ):
+        if expected != actual:
+            yield Problem(path, what, str(expected), str(actual))
+
+
+def _rows(path: Path) -> int | str:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        return f"not readable as Parquet ({error})"
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    body = {key: value for key, value in manifest.items() if key != "digest"}
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
