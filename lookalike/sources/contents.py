@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lookalike.errors import RequestError, one_line
@@ -17,7 +17,7 @@ class CutShortError(OSError):
     """A member ends before the size that its container announced."""
 
 
-class Contents:
+class Contents(AbstractContextManager["Contents"]):
     """Reads listed files one after another, keeping the container of the last one open.
 
     Reading a container in the order in which it was listed costs one pass over it.
@@ -27,15 +27,7 @@ class Contents:
         self._uri = ""
         self._container: _Container | None = None
 
-    def __enter__(self) -> Contents:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

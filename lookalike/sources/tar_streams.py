@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import zlib
-from types import TracebackType
+from abc import abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lookalike.store import storage
@@ -19,7 +20,7 @@ _OUTPUT = 64 << 10
 _REMOTE_BUFFER = 1 << 20  # one request reads the headers of several members
 
 
-class TarStream:
+class TarStream(AbstractContextManager["TarStream"]):
     """A tar's bytes, as both kinds of stream give them.
 
     Attributes:
@@ -35,35 +36,27 @@ class TarStream:
         self.position = 0
         self.fault = ""
 
+    @abstractmethod
     def read(self, size: int) -> bytes:
         """The next `size` bytes; fewer only where the tar ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def at_most(self, size: int) -> int:
         """How many of the next `size` bytes there can be, told without reading."""
-        raise NotImplementedError
 
+    @abstractmethod
     def skip(self, size: int) -> int:
         """Pass over bytes; returns how many there were."""
-        raise NotImplementedError
 
+    @abstractmethod
     def seek(self, position: int) -> None:
         """Go to a position."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the file below."""
         self._file.close()
 
-    def __enter__(self) -> TarStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
