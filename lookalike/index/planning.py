@@ -1,185 +1,198 @@
-"""Which index, and why: from the number of vectors, their dimension and a memory budget."""
+"""Which index, and why: from the number of vectors, their dimension and a memory budget.
+
+Below EXACT_BELOW vectors everything is scanned. Above, IVF: vectors lie in lists by their nearest
+centroid, a query looks into a few, and the best by code are scored again with the stored vectors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from math import ceil, floor, log2, sqrt
 from typing import Any
 
-import numpy as np
-
 from lookalike.errors import RequestError
+from lookalike.index.coarse import FLAT_BELOW
+from lookalike.index.codes import automatic, positive, product_code, scalar_code
+from lookalike.index.effort import DEEPEST, depth, probes
 from lookalike.index.metrics import METRICS
+from lookalike.index.spec import KINDS
+from lookalike.index.spec import IndexSpec as IndexSpec
+from lookalike.sizes import size_setting, size_text
 
-KINDS = ("exact", "ivf_pq")
 EXACT_BELOW = 10_000  # rows; below, scanning everything costs less than approximating
-MIN_IVF_PQ_ROWS = 64
-MIN_PER_CENTROID = 39  # Faiss's own lower limit for k-means that means something
+MIN_IVF_ROWS = 64
+MIN_PER_LIST = 39  # training rows; Faiss's own lower limit for k-means that means something
+PER_LIST = 64  # training rows, as a rule
+MIN_TRAIN_ROWS = 65_536  # for rotation and codes, where there are as many
 HELD_OUT = 5  # at most one row in so many is a query, which training must not see
-ROWS_PER_SHARD = 1_000_000
-CODE_BYTES = (64, 48, 32, 24, 16, 8, 4, 2, 1)
+ROWS_PER_LIST = 3000  # shorter lists take longer to set up for than to scan
+ROWS_PER_SHARD = 16_000_000
+MIN_PART_ROWS = 131_072
+MOST_PARTS = 4096
 DEFAULT_MEMORY = 4 << 30
+DEFAULT_TARGET = 0.95
 
 
-@dataclass(frozen=True)
-class IndexSpec:
-    """Everything that decides what an index is, before any vector is seen.
-
-    Attributes:
-        kind: One of KINDS.
-        dim: Components of a stored vector.
-        metric: One of METRICS.
-        nlist: Inverted lists.
-        code_bytes: Sub-quantizers M; a code has M * nbits / 8 bytes (0 for exact).
-        nbits: Bits of each sub-quantizer (0 for exact).
-        rotation_dim: Components after the rotation, a multiple of code_bytes (dim for exact).
-        seed: Of the sample and of every k-means.
-        train_rows: Size of the uniform sample to train on (0 for exact).
-        shards: Files of inverted lists to write.
-        reason: Why this index, in one line.
-    """
-
-    kind: str
-    dim: int
-    metric: str
-    nlist: int = 1
-    code_bytes: int = 0
-    nbits: int = 0
-    rotation_dim: int = 0
-    seed: int = 0
-    train_rows: int = 0
-    shards: int = 1
-    reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As manifests and spec.json hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> IndexSpec:
-        """The inverse of `to_json`; further keys (statistics) are left alone."""
-        return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
-
-
-def plan(
-    n: int, dim: int, metric: str, options: Mapping[str, Any] | None = None, *, files: int = 1
-) -> IndexSpec:
+def plan(n: int, dim: int, metric: str, options: Mapping[str, Any] | None = None) -> IndexSpec:
     """Choose an index for n vectors.
 
-    Exact below EXACT_BELOW rows, else IVF-PQ: nlist is the power of two nearest n / 3000 within
-    [4 sqrt(n), 16 sqrt(n)], less where a centroid would have under 39 training rows; codes are the
-    largest of CODE_BYTES that the memory (codes and ids) and the dimension allow; the rotation
-    keeps at most 4 components per sub-quantizer; nbits is 8, less for tiny samples.
+    The number of lists is the power of two nearest n / 3000 within [4 sqrt(n), 16 sqrt(n)], less
+    where a list would have under 39 training rows. Codes are as long as memory and dimension
+    allow, up to 32 bytes, or 64 where re-ranking would have to go deeper than 1,000 candidates to
+    meet the target. Of the vectors, the plan depends on their number and dimension alone.
 
     Args:
         n: Vectors to index.
         dim: Their components.
         metric: One of METRICS.
-        options: `kind`, `nlist`, `code_bytes`, `shards`, `memory` (bytes), `seed`;
-            what is given wins, None and "auto" leave the choice here, further keys are ignored.
-        files: Embedding files, the most shards that an automatic choice makes.
+        options: `kind`, `nlist`, `code_bytes`, `nbits`, `shards`, `memory` (bytes that a searching
+            process may hold: codes, ids and centroids), `target_recall`, `seed`; what is given
+            wins, None and "auto" leave the choice here, further keys are ignored.
 
     Raises:
-        RequestError: An option is impossible for these vectors.
+        RequestError: An option is impossible for these vectors, or they do not fit into memory.
     """
     given = {k: v for k, v in (options or {}).items() if v is not None and v != "auto"}
-    kind = given.get("kind", "exact" if n < EXACT_BELOW else "ivf_pq")
     if metric not in METRICS:
         raise RequestError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    if kind not in KINDS:
-        raise RequestError(f"index.kind must be auto, exact or ivf_pq, got {kind!r}")
-    shards = _positive(given, "shards", max(1, min(files, -(-n // ROWS_PER_SHARD))))
-    seed = int(given.get("seed", 0))
-    if kind == "ivf_pq":
-        return _ivf_pq(n, dim, metric, given, shards, seed)
-    for name in ("nlist", "code_bytes"):
+    if given.get("kind", "exact") not in KINDS:
+        raise RequestError(f"index.kind must be auto, {', '.join(KINDS)}, got {given['kind']!r}")
+    memory = positive(given, "memory", DEFAULT_MEMORY)
+    exact = IndexSpec("exact", dim, metric, rotation_dim=dim, seed=int(given.get("seed", 0)))
+    kind = given.get("kind") or _kind(n, exact.searcher_bytes(n), memory, given)
+    if kind == "exact":
+        spec = _exact(n, exact, memory, given)
+    else:
+        spec = _ivf(n, replace(exact, kind=kind), memory, given)
+    return _with_files(n, spec, given)
+
+
+def _kind(n: int, exact_bytes: int, memory: int, given: Mapping[str, Any]) -> str:
+    if n < EXACT_BELOW and (exact_bytes <= memory or n < MIN_IVF_ROWS):
+        return "exact"
+    return "auto"  # the dimension decides
+
+
+def _exact(n: int, spec: IndexSpec, memory: int, given: Mapping[str, Any]) -> IndexSpec:
+    for name in ("nlist", "code_bytes", "nbits"):
         if name in given:
             raise RequestError(
                 f"index.{name} is {given[name]!r}, but the index for {n:,} vectors is exact, "
-                f"which has none; leave it out or set index.kind: ivf_pq"
+                "which has none; leave it out or set index.kind: ivf_pq"
             )
-    reason = "asked for" if "kind" in given else f"{n:,} vectors are under {EXACT_BELOW:,}"
-    return IndexSpec(
-        kind, dim, metric, rotation_dim=dim, seed=seed, shards=shards, reason=f"exact: {reason}"
-    )
-
-
-def _ivf_pq(
-    n: int, dim: int, metric: str, given: Mapping[str, Any], shards: int, seed: int
-) -> IndexSpec:
-    if n < MIN_IVF_PQ_ROWS:
+    held = spec.searcher_bytes(n)
+    if held > memory:
         raise RequestError(
-            f"index.kind: ivf_pq needs at least {MIN_IVF_PQ_ROWS} vectors to train on, there are "
+            f"index.memory is {size_text(memory)}, but an exact index of {n:,} vectors of "
+            f"{spec.dim:,} dimensions holds {size_text(held)}; raise index.memory to "
+            f"{size_setting(held)}, or set index.kind: auto"
+        )
+    why = (
+        "asked for"
+        if "kind" in given
+        else f"{n:,} vectors are under {EXACT_BELOW:,}, where a scan of all is fast, and exact"
+    )
+    return replace(spec, reasons=(f"exact: {why}; {size_text(held)} of {size_text(memory)}",))
+
+
+def _ivf(n: int, spec: IndexSpec, memory: int, given: Mapping[str, Any]) -> IndexSpec:
+    if n < MIN_IVF_ROWS:
+        raise RequestError(
+            f"index.kind: {spec.kind} needs at least {MIN_IVF_ROWS} vectors to train on, there are "
             f"{n}; use index.kind: auto"
         )
+    target = _target(given)
     available = n - n // HELD_OUT  # to train on
-    nlist = _positive(given, "nlist", _auto_nlist(n, available))
-    if nlist > available:
-        raise RequestError(
-            f"index.nlist is {nlist:,}, more than the {available:,} vectors to train on; lower it"
-        )
-    memory = _positive(given, "memory", DEFAULT_MEMORY)
-    # 64 rows per centroid, and enough for rotation and codes; never under 39 where they exist.
-    sample_bound = max(memory // (8 * dim), MIN_PER_CENTROID * nlist, 1024)
-    train_rows = min(available, max(64 * nlist, 65_536), sample_bound)
-    code_bytes, why = _choose_code_bytes(n, dim, train_rows, memory, given)
-    asked = " (asked for)" if "kind" in given else ""
-    return IndexSpec(
-        "ivf_pq",
-        dim,
-        metric,
-        nlist,
-        code_bytes,
-        nbits=int(np.clip(np.floor(np.log2(train_rows / MIN_PER_CENTROID)), 4, 8)),
-        rotation_dim=_rotation_dim(dim, code_bytes, train_rows),
-        seed=seed,
-        train_rows=train_rows,
-        shards=shards,
-        reason=f"ivf_pq: {n:,} vectors{asked}, {n / nlist:,.0f} per list; {why}",
+    spec, why_lists = _with_lists(n, spec, available, given)
+    if spec.kind == "auto":
+        spec = automatic(n, spec, memory, given)
+    if spec.kind == "ivf_sq":
+        spec, why_code = scalar_code(n, spec, memory, given)
+        rerank = 20  # a byte for each component errs little
+    else:
+        spec, why_code = product_code(n, spec, available, memory, target, given)
+        rerank = min(DEEPEST, depth(n, spec.code_bytes, target))
+    spec, why_training = _with_training(spec, available, memory)
+    asked = ", as asked for" if "kind" in given else ""
+    size = f"{size_text(spec.searcher_bytes(n))} of {size_text(memory)} of memory"
+    looked_into = probes(spec.nlist, target)
+    return replace(
+        spec,
+        rerank=min(n, rerank),
+        reasons=(
+            f"{spec.kind}{asked}: {n:,} vectors of {spec.dim:,} dimensions; {size}",
+            why_lists,
+            why_code,
+            why_training,
+            f"search: about {looked_into:,} of {spec.nlist:,} lists and {rerank:,} re-ranked "
+            f"vectors a query for recall {target:g}; the certificate measures and chooses",
+        ),
     )
 
 
-def _positive(options: Mapping[str, Any], name: str, default: int) -> int:
-    value = options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestError(f"index.{name} must be a whole number from 1, got {value!r}")
-    return value
-
-
-def _auto_nlist(n: int, available: int) -> int:
-    wanted = float(np.clip(n / 3000, 4 * n**0.5, 16 * n**0.5))
-    most = max(1, available // MIN_PER_CENTROID)
-    return int(2 ** min(round(np.log2(wanted)), int(np.log2(most))))
-
-
-def _rotation_dim(dim: int, code_bytes: int, train_rows: int) -> int:
-    """Largest multiple of the sub-quantizers up to 4 each, the dimension and the sample."""
-    return min(4 * code_bytes, dim, train_rows) // code_bytes * code_bytes
-
-
-def _choose_code_bytes(
-    n: int, dim: int, train_rows: int, memory: int, options: Mapping[str, Any]
-) -> tuple[int, str]:
-    most = min(dim, train_rows)
-    if "code_bytes" in options:
-        code_bytes = _positive(options, "code_bytes", 0)
-        if code_bytes > most:
+def _with_lists(
+    n: int, spec: IndexSpec, available: int, given: Mapping[str, Any]
+) -> tuple[IndexSpec, str]:
+    if "nlist" in given:
+        nlist = positive(given, "nlist", 0)
+        if nlist > available:
             raise RequestError(
-                f"index.code_bytes is {code_bytes}, at most {most} fit {dim}-dimensional vectors "
-                f"and a sample of {train_rows:,}; lower it"
+                f"index.nlist is {nlist:,}, more than the {available:,} vectors to train on; "
+                "lower it"
             )
-        return code_bytes, f"{code_bytes} code bytes were asked for"
-    budget = memory / n - 8  # an id has 8 bytes
-    if budget < CODE_BYTES[-1]:
-        raise RequestError(
-            f"index.memory is {memory:,} bytes, but the ids of {n:,} vectors alone have "
-            f"{8 * n:,}; raise index.memory to {n * 24:,} or more, or set index.code_bytes"
-        )
-    # Dropping many components to make them divisible costs more than a shorter code.
-    code_bytes = next(
-        one
-        for one in CODE_BYTES
-        if one <= min(budget, most)
-        and _rotation_dim(dim, one, train_rows) >= min(4 * one, 0.75 * most)
+        why = "asked for"
+        if available < MIN_PER_LIST * nlist:
+            why += f", though fewer than {MIN_PER_LIST} vectors each to train on"
+    else:
+        low, high = ceil(log2(4 * sqrt(n))), floor(log2(16 * sqrt(n)))
+        wanted = round(log2(n / ROWS_PER_LIST))
+        most = floor(log2(max(1, available // MIN_PER_LIST)))
+        nlist = 1 << min(max(wanted, low), high, most)
+        if nlist == 1 << most and most < low:
+            why = f"at least {MIN_PER_LIST} vectors each to train on"
+        elif wanted < low:
+            why = f"at least 4 sqrt(n) = {4 * sqrt(n):,.0f}"
+        elif wanted > high:
+            why = f"at most 16 sqrt(n) = {16 * sqrt(n):,.0f}"
+        else:
+            why = f"about {ROWS_PER_LIST:,} vectors each"
+    assigned = "directly" if nlist < FLAT_BELOW else "through groups of centroids"
+    return (
+        replace(spec, nlist=nlist),
+        f"lists: {nlist:,} ({why}), {n / nlist:,.0f} vectors each on average; assigned {assigned}",
     )
-    return code_bytes, f"{code_bytes} code bytes fit {memory:,} bytes of memory"
+
+
+def _with_training(spec: IndexSpec, available: int, memory: int) -> tuple[IndexSpec, str]:
+    wanted = max(PER_LIST * spec.nlist, MIN_TRAIN_ROWS)
+    held = max(memory // (4 * spec.rotation_dim), MIN_PER_LIST * spec.nlist)
+    rows = min(wanted, available, held)
+    why = f"{rows / spec.nlist:,.0f} for each list"
+    if rows == available:
+        why += ", all but the queries"
+    elif rows == held:
+        why += f": what {size_text(memory)} of memory can hold"
+    return replace(spec, train_rows=rows), f"training: a sample of {rows:,} vectors, {why}"
+
+
+def _with_files(n: int, spec: IndexSpec, given: Mapping[str, Any]) -> IndexSpec:
+    part_rows = max(MIN_PART_ROWS, ceil(n / MOST_PARTS))
+    shards = positive(given, "shards", min(spec.nlist, max(1, ceil(n / ROWS_PER_SHARD))))
+    if shards > spec.nlist:
+        raise RequestError(
+            f"index.shards is {shards:,}, more than the {spec.nlist:,} lists that they share; "
+            "lower it"
+        )
+    why = "asked for" if "shards" in given else f"one for every {ROWS_PER_SHARD:,} vectors"
+    parts = max(1, ceil(n / part_rows))
+    tasks = "1 task" if parts == 1 else f"{parts:,} tasks of about {part_rows:,} vectors"
+    why = f"files of the index: {shards:,} ({why}); encoded in {tasks}"
+    return replace(spec, part_rows=part_rows, shards=shards, reasons=(*spec.reasons, why))
+
+
+def _target(given: Mapping[str, Any]) -> float:
+    target = given.get("target_recall", DEFAULT_TARGET)
+    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1:
+        raise RequestError(f"index.target_recall must be above 0 and at most 1, got {target!r}")
+    return float(target)

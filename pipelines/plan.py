@@ -1,0 +1,212 @@
+"""`lookalike plan`: what a run would take, and which index it would build; writes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lookalike.errors import RequestError
+from lookalike.index.planning import DEFAULT_TARGET, IndexSpec, plan
+from lookalike.index.predicting import Prediction, calibrate, predict
+from lookalike.records import SourceFile
+from lookalike.sizes import size_text
+from lookalike.sources.kinds import open_source
+from lookalike.sources.vector_tables import find_dim, list_tables
+from pipelines import checks, models, trial
+from pipelines.config import Config, FeatureConfig, load_config
+from pipelines.progress import Progress, duration
+
+SAMPLE = 64  # pictures
+QUERIES = 1000  # that are held out, unless index.queries says otherwise
+_MOST_DIM = 1 << 20
+
+
+@dataclass(frozen=True)
+class Given:
+    """What there is to index.
+
+    Attributes:
+        rows: Vectors that will be made, or that are asked about.
+        dim: Their components.
+        facts: Lines to print, as (name, text).
+        found: The same for --json.
+        embed_s: Seconds to embed or to copy them; None where there is no source.
+    """
+
+    rows: int
+    dim: int
+    facts: tuple[tuple[str, str], ...] = ()
+    found: dict[str, Any] | None = None
+    embed_s: float | None = None
+
+
+def run_plan(given: argparse.Namespace, progress: Progress) -> int:
+    """Measure, predict, print.
+
+    Raises:
+        RequestError: The request is wrong, or no index of these vectors can be had.
+    """
+    _check(given)
+    config = _config(given)
+    with TemporaryDirectory(prefix="lookalike-plan-") as folder:
+        work = Path(folder)
+        if given.images:
+            there = _pictures(given, config, work, progress)
+        elif given.embeddings:
+            there = _vectors(given, progress)
+        else:
+            dim = given.dim or _models_dim(config, work, progress)
+            there = Given(given.rows, dim)
+        spec = plan(there.rows, there.dim, config.metric, config.index)
+        progress.say("measuring this machine")
+        rates = calibrate(spec, work)
+    prediction = predict(
+        there.rows,
+        spec,
+        rates,
+        queries=int(config.index.get("queries", QUERIES)),
+        target=float(config.index.get("target_recall", DEFAULT_TARGET)),
+        component_bytes=2 if config.dtype == "float16" else 4,
+    )
+    if given.json:
+        print(json.dumps({"sources": there.found, "vectors": there.rows, "dim": there.dim,
+                          "metric": config.metric, "embed_s": there.embed_s,
+                          "index": spec.to_json(), "predicted": prediction.to_json()},
+                         indent=1))  # fmt: skip
+    else:
+        for name, text in _lines(there, config, spec, prediction):
+            print(f"{name:<10} {text}")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    source = given.images or given.embeddings
+    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6)):
+        value = getattr(given, name)
+        if value is not None and not 1 <= value <= most:
+            raise RequestError(f"--{name} must be from 1 to {most:,}, got {value:,}")
+    if not source and given.rows is None:
+        raise RequestError("nothing to plan for: give --images, --embeddings or --rows")
+    if source and given.dim is not None:
+        raise RequestError(
+            "--dim goes with --rows alone: what --images and --embeddings name has a dimension"
+        )
+
+
+def _config(given: argparse.Namespace) -> Config:
+    if not given.config:
+        return Config(() if given.embeddings else (FeatureConfig("low", "builtin:color-texture"),))
+    if given.images or given.dim is None:
+        return load_config(given.config, vectors=bool(given.embeddings))
+    try:  # its index alone matters: either kind of config will do
+        return load_config(given.config)
+    except RequestError as error:
+        try:
+            return load_config(given.config, vectors=True)
+        except RequestError:
+            raise error from None
+
+
+def _models_dim(config: Config, work: Path, progress: Progress) -> int:
+    features = models.resolve_features(config.features, work, progress.say)
+    return sum(feature.info.dim for feature in features)
+
+
+def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: Progress) -> Given:
+    sources = [open_source(spec) for spec in given.images]
+    checks.check_images(sources)
+    features = trial.resolve(config, work, progress.say)
+
+    def files() -> Iterator[SourceFile]:
+        for source in sources:
+            yield from source.files(progress.say)
+
+    there = trial.survey(files(), given.sample or SAMPLE)
+    progress.say(f"embedding a sample of {len(there.sample):,} files")
+    tried = trial.embed_sample(there.sample, features, config, work)
+    if not tried.embedded:
+        reasons = ", ".join(f"{count:,} {name}" for name, count in tried.failed.most_common(5))
+        raise RequestError(
+            f"{', '.join(given.images)}: none of a sample of {tried.tried:,} files became a "
+            f"vector ({reasons}); raise --sample, or name other sources"
+        )
+    workers = config.runner.processes
+    rows = max(1, round(there.files * tried.share))
+    failed = "".join(f", {count:,} {name}" for name, count in tried.failed.most_common(5))
+    each = tried.files_per_s * tried.share
+    facts = (
+        ("files", f"{there.files:,}, {size_text(there.bytes)}"),
+        ("sample", f"{tried.tried:,} files: {tried.embedded:,} embedded{failed}"),
+        ("speed", f"{workers * each:,.1f} images/s: workers {workers}, {each:,.1f} each"),
+    )
+    listed = there.files if given.rows is None else given.rows / tried.share
+    return Given(
+        given.rows or rows,
+        sum(feature.info.dim for feature in features),
+        facts,
+        {
+            "files": there.files,
+            "bytes": there.bytes,
+            "sample": tried.tried,
+            "embedded": tried.embedded,
+            "failed": dict(tried.failed),
+            "workers": workers,
+            "images_per_s": workers * each,
+        },
+        listed / (workers * tried.files_per_s),
+    )
+
+
+def _vectors(given: argparse.Namespace, progress: Progress) -> Given:
+    tables = list_tables(given.embeddings, progress.say)
+    rows = sum(table.rows for table in tables)
+    size = sum(max(0, table.file.bytes) for table in tables)
+    files = "1 table" if len(tables) == 1 else f"{len(tables):,} tables"
+    return Given(
+        given.rows or rows,
+        find_dim(tables),
+        (("files", f"{files} of {rows:,} rows, {size_text(size)}"),),
+        {"files": len(tables), "bytes": size, "rows": rows},
+    )
+
+
+def _lines(
+    there: Given, config: Config, spec: IndexSpec, predicted: Prediction
+) -> Iterator[tuple[str, str]]:
+    """What a person reads."""
+    yield from there.facts
+    about = "" if there.embed_s is None else "about "
+    yield "vectors", f"{about}{there.rows:,} of {there.dim:,} dimensions, {config.metric}"
+    for number, reason in enumerate(spec.reasons):
+        yield "" if number else "index", reason
+    times = [
+        ("embed", there.embed_s),
+        ("train", predicted.train_s),
+        ("encode", predicted.encode_s),
+        ("exact neighbours of the queries", predicted.truth_s),
+        ("certify", predicted.certify_s),
+    ]
+    known = [(name, seconds) for name, seconds in times if seconds]
+    yield "time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in known)
+    yield "", f"together {duration(sum(seconds for _, seconds in known))}, on this machine"
+    training = f"; training {size_text(predicted.training_bytes)}" if spec.train_rows else ""
+    searching = f"searching {size_text(predicted.searcher_bytes)} of codes, ids and centroids"
+    yield "memory", f"{searching}{training}; libraries and models come on top"
+    parts = (
+        ("embeddings", predicted.embeddings_bytes),
+        ("index", predicted.index_bytes),
+        ("template", predicted.template_bytes),
+    )
+    yield "disk", ", ".join(f"{name} {size_text(size)}" for name, size in parts)
+    yield (
+        "query",
+        (
+            f"{predicted.lists:,} of {spec.nlist:,} lists, {predicted.codes:,} vectors compared"
+            + (f" by code, {predicted.reranked:,} read and scored exactly" if spec.rerank else "")
+        ),
+    )
