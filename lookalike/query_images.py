@@ -40,8 +40,8 @@ def load_embedder(store: Path, manifest: Mapping[str, Any]) -> Embedder:
     lines = manifest.get("features") or []
     if not lines:
         raise RequestError(
-            f"{store}: it was made from vectors, without models, so pictures cannot be embedded; "
-            "search it with vectors"
+            f"{store}: its vectors were made elsewhere, without models, so pictures cannot be "
+            "embedded; search it with vectors (query --vectors)"
         )
     from lookalike.models.features import Embedder, Feature, preprocessing_fingerprint
 

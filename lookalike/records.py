@@ -37,6 +37,27 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """One work unit of a run; all paths are relative to the store.
+
+    Attributes:
+        number: Of the unit within its run.
+        file_no: The number its shard will bear.
+        source: The unit file (see `sources.units`).
+        shard: Where the vectors go; the name is settled, so a retry overwrites itself.
+        ledger: Where the rows on its files go.
+        done: Written last: the unit is finished and need not be done again.
+    """
+
+    number: int
+    file_no: int
+    source: str
+    shard: str
+    ledger: str
+    done: str
+
+
+@dataclass(frozen=True)
 class Neighbour:
     """One answer to one query.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,10 @@ from lookalike.embedding import embed_files
 from lookalike.models.features import Embedder
 from lookalike.outcomes import Duplicate, Embedded, Failed
 from lookalike.pictures.decoding import Decoder
-from lookalike.records import SourceFile
+from lookalike.records import SourceFile, Unit
 from lookalike.store import shards
 from lookalike.store.ledger import Counts, LedgerRow, write_ledger
 from lookalike.store.storage import write_json
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One work unit of a run; all paths are relative to the store.
-
-    Attributes:
-        number: Of the unit within its run.
-        file_no: The number its shard will bear.
-        source: The unit file (see units.cut_units).
-        shard: Where the vectors go; the name is settled, so a retry overwrites itself.
-        ledger: Where the rows on its files go.
-        done: Written last: the unit is finished and need not be done again.
-    """
-
-    number: int
-    file_no: int
-    source: str
-    shard: str
-    ledger: str
-    done: str
 
 
 def embed_unit(
@@ -48,8 +26,9 @@ def embed_unit(
     decoder: Decoder,
     metadata: pa.Schema,
     properties: dict[str, str],
+    dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Embed a unit into its shard and ledger; returns what its done file says.
+    """Embed a unit into its shard (vectors as `dtype`) and ledger; returns its done file's content.
 
     The shard is written first and the done file last, each whole or absent, so a unit is either
     finished or will be done again from the start.
@@ -57,7 +36,7 @@ def embed_unit(
     ledger: list[LedgerRow] = []
     repeats: list[Duplicate] = []
     fates: dict[bytes, LedgerRow] = {}
-    schema = shards.schema(embedder.dim, metadata, properties)
+    schema = shards.schema(embedder.dim, metadata, properties, dtype)
     with shards.open_shard(store, unit.shard, schema, unit.file_no) as (writer, pending):
         for outcome in embed_files(files, embedder, decoder):
             if isinstance(outcome, Duplicate):

@@ -91,12 +91,36 @@ def _shows_image(file: SourceFile, contents: Contents) -> bool:
         return True  # the run will say what is wrong with it
 
 
+def check_same_vectors(
+    store: Path, parent: dict[str, Any] | None, specs: str, dim: int, metric: str
+) -> None:
+    """Vectors that do not compare with those of a store must not come into it."""
+    if parent is None:
+        return
+    if parent["features"]:
+        handles = ", ".join(feature["handle"] for feature in parent["features"])
+        raise RequestError(
+            f"{store}: its vectors come from models ({handles}), and those made elsewhere do not "
+            "compare with them; name a new store for --embeddings"
+        )
+    if (parent["dim"], parent["metric"]) != (dim, metric):
+        raise RequestError(
+            f"{store}: its vectors have {parent['dim']} components and metric {parent['metric']}, "
+            f"those of {specs} have {dim} and the config says {metric}; name a new store for them"
+        )
+
+
 def check_same_models(
     store: Path, parent: dict[str, Any] | None, features: Sequence[Feature], metric: str
 ) -> None:
     """Vectors of another model, or compared in another metric, must not come into a store."""
     if parent is None:
         return
+    if not parent["features"]:
+        raise RequestError(
+            f"{store}: its vectors were made elsewhere (--embeddings), and those of models do not "
+            "compare with them; name a new store for pictures"
+        )
     wanted = {
         "metric": (parent["metric"], metric),
         "model fingerprint": (parent["model_fingerprint"], model_fingerprint(features, metric)),

@@ -1,46 +1,28 @@
-"""One scheduled run: scan -> embed -> train -> shard -> certify -> publish.
-
-Each stage leaves finished files and says so last, so a run killed at any instant is continued by
-the same command. The driver holds counts and names; vectors, paths and ledger rows stay in files.
-"""
+"""`lookalike index --images`: a run whose vectors are made here, by models, of files of images."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import apache_beam as beam
 import pyarrow.parquet as pq
 
-from lookalike import __version__
-from lookalike.errors import RequestError
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
 from lookalike.records import SourceFile
 from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
 from lookalike.store import snapshot
-from lookalike.store.ledger import Counts, check_balance
-from lookalike.store.runs import Plan, Run, hold, listing_digest
-from lookalike.store.storage import is_remote, path_from_uri, read_bytes, remove_tree
+from lookalike.store.runs import Plan, listing_digest
+from lookalike.store.storage import read_bytes, remove_tree
 from lookalike.store.unit_duplicates import have_containers, merge_duplicates
-from lookalike.unit_embedding import Unit
-from pipelines import checks, finish, models
+from pipelines import checks, models
 from pipelines.config import Config
-from pipelines.engine import EngineError, WorkerDiedError
+from pipelines.job import Job, NothingToIndexError, Scanned, writing
 from pipelines.progress import Progress
-from pipelines.runner import run
 from transforms.embed import EmbedSpec, EmbedUnits
-
-_TRIES = 3  # of the embed stage, when workers are lost
-
-
-class NothingToIndexError(RequestError):
-    """There are files, but no image among them."""
 
 
 def run_index(
@@ -72,11 +54,9 @@ def run_index(
         for note in notes:
             progress.say(note)
         existed = store.exists()
-        with hold(store):
-            for leftover in store.rglob(".*.tmp"):  # a killed run's; nobody else writes now
-                leftover.unlink(missing_ok=True)
+        with writing(store):
             models.install(store, features, Path(work))
-            job = Job(config, sources, store, features, parent, progress, Path(work))
+            job = ImageJob(config, images, store, parent, progress, sources, features, Path(work))
             try:
                 return job.run()
             except NothingToIndexError:
@@ -87,75 +67,37 @@ def run_index(
 
 
 @dataclass
-class Job:
-    """A run that has been checked and holds its store."""
+class ImageJob(Job):
+    """A run over files of images, embedded by models."""
 
-    config: Config
     sources: Sequence[Source]
-    store: Path
     features: Sequence[Feature]
-    parent: dict[str, Any] | None
-    progress: Progress
     work: Path
 
-    def __post_init__(self) -> None:
-        """Find the run that this request starts or continues."""
-        fingerprints = [
-            model_fingerprint(self.features, self.config.metric),
-            preprocessing_fingerprint(self.features),
-        ]
-        self.properties = {
-            "lookalike.model_fingerprint": fingerprints[0],
-            "lookalike.preprocessing_fingerprint": fingerprints[1],
-        }
-        settings = {
-            "metric": self.config.metric,
-            "images": self.config.limits.__dict__,
-            "sources": [_absolute(source.spec) for source in self.sources],
-            "fingerprints": fingerprints,
-        }
-        self.settings = settings
-        parent = self.parent["name"] if self.parent else None
-        self.scratch = Run.for_request(self.store, {**settings, "parent": parent})
+    def fingerprints(self) -> tuple[str, str]:
+        """Of the models, and of how pictures are prepared for them."""
+        model = model_fingerprint(self.features, self.config.metric)
+        return model, preprocessing_fingerprint(self.features)
 
-    def run(self) -> dict[str, Any]:
-        """All stages; each is skipped as far as its files say that it is done."""
-        plan = self.scan()
-        if self.parent and self.parent.get("request") == self._request(plan):
-            self.scratch.finish()
-            self.progress.say(
-                f"nothing changed since {self.parent['name']}: {plan.listed:,} files, it stands"
-            )
-            return finish.summary(self.parent, new=False)
-        self.embed(plan)
-        self.merge(plan)
-        counts, files = self.collect(plan)
-        if not files and not counts.by_status["rejected"]:
-            raise NothingToIndexError(
-                f"none of the {plan.listed:,} files is an image (by content or by name)"
-            )
-        finish.check_rejects(counts, self.config.publish, self.scratch, plan)
-        manifest = self.manifest(plan, counts, files)
-        stages = finish.IndexStages(self.store, self.scratch, plan, self.config, self.progress)
-        stages.build(manifest)
-        stages.publish(manifest)
-        self.scratch.finish()
-        return finish.summary(manifest, new=True)
+    def request(self) -> dict[str, Any]:
+        """Limits on files, and a type that is not the usual one."""
+        usual = self.config.dtype in ("auto", "float32")
+        given = {} if usual else {"dtype": self.config.dtype}
+        return {"images": self.config.limits.__dict__, **given}
 
-    def scan(self) -> Plan:
+    def made_by(self) -> dict[str, Any]:
+        """The features."""
+        return {
+            "features": [feature.to_json() for feature in self.features],
+            "dim": sum(feature.info.dim for feature in self.features),
+        }
+
+    def more_lines(self) -> list[dict[str, Any]]:
+        """Those of the models."""
+        return list(models.model_lines(self.store, self.features))
+
+    def list_units(self) -> Scanned:
         """List the sources and cut the listing into work units."""
-        found = self.scratch.plan()
-        if found is not None and self._rejected(found):
-            self.progress.say("the last run rejected too many files; scanning and reading anew")
-            found = None
-        if found is not None:
-            self.progress.say(
-                f"continuing the run scanned at {found.started}: {found.listed:,} files in "
-                f"{found.units:,} units"
-            )
-            return found
-        self.scratch.start()
-        started = datetime.now(timezone.utc)
         metadata = metadata_schema(list(self.sources))
         listing = units.write_listing(
             self.store,
@@ -169,61 +111,19 @@ class Job:
         )
         folder = f"{self.scratch.folder}/units"
         cut = list(units.cut_units(self.store, listing, folder, unit_rows, read_bytes))
-        plan = Plan(
-            snapshot=f"{started:%Y%m%dT%H%M%SZ}-{self.scratch.name[:6]}",
-            started=started.isoformat(timespec="seconds"),
-            listed=sum(rows for _, rows in cut),
-            listing_digest=listing_digest(pq.read_table(self.store / name) for name, _ in cut),
-            units=len(cut),
-            first_file_no=self.parent["next_file_no"] if self.parent else 0,
-            metadata=metadata,
-        )
-        self.scratch.commit_plan(plan)
-        self.progress.say(f"scan: {plan.listed:,} files in {plan.units:,} work units")
-        return plan
-
-    def _rejected(self, plan: Plan) -> bool:
-        """Has the run to be continued ended by the reject limit, and would it do so again?
-
-        Then its sources are to be read again, as they may have been mended, and what it made goes.
-        """
-        done = self.scratch.done("embedded")
-        if len(done) < plan.units:
-            return False
-        counts = Counts()
-        for unit in done.values():
-            counts.merge(unit["counts"])
-        if not finish.too_many_rejected(counts, self.config.publish):
-            return False
-        for unit in done.values():
-            if unit["shard"]:
-                (self.store / unit["shard"]["path"]).unlink(missing_ok=True)
-        return True
+        digest = listing_digest(pq.read_table(self.store / name) for name, _ in cut)
+        return Scanned(sum(rows for _, rows in cut), digest, len(cut), metadata)
 
     def _files(self) -> Iterator[SourceFile]:
         for source in self.sources:
             yield from source.files(self.progress.say)
 
-    def embed(self, plan: Plan) -> None:
-        """Embed the units that are not done, in parallel; again where a worker was lost."""
+    def prepare(self, plan: Plan) -> None:
+        """Choose what runs the models: once in a run, when there is work for it."""
         self.features = self._with_engines(plan)
-        for tries_left in reversed(range(_TRIES)):
-            done = self.scratch.done("embedded")
-            pending = [self.scratch.unit(i, plan) for i in range(plan.units) if i not in done]
-            if not pending:
-                return
-            try:
-                self._embed_units(pending, plan)
-            except WorkerDiedError as error:
-                if not tries_left:
-                    raise EngineError(
-                        f"{error}, for the {_TRIES}. time; run the same command again, it "
-                        "continues where it was"
-                    ) from error
-                self.progress.say(f"embed: {error}; going on with the units that are not done")
 
     def _with_engines(self, plan: Plan) -> Sequence[Feature]:
-        """The features with what runs them: chosen once in a run, when there is work for it."""
+        """The features with what runs them."""
         folder = f"{self.scratch.folder}/engines"
         chosen = models.installed_engines(self.store, folder, self.features)
         if chosen is None and len(self.scratch.done("embedded")) < plan.units:
@@ -235,28 +135,17 @@ class Job:
             chosen = models.install_engines(self.store, folder, features)
         return chosen or self.features
 
-    def _embed_units(self, pending: Sequence[Unit], plan: Plan) -> None:
-        start = self.scratch.files_done()
-        if start:
-            self.progress.say(f"embed: {start:,} files are done already")
+    def transform(self, plan: Plan) -> EmbedUnits:
+        """Units of files into shards."""
         spec = EmbedSpec(
             tuple(self.features),
             str(self.store),
             self.config.metric,
             self.config.limits,
             self.config.runner.threads,
+            "float16" if self.config.dtype == "float16" else "float32",
         )
-        metadata = plan.metadata.serialize().to_pybytes()
-
-        def build(pipeline: beam.Pipeline) -> None:
-            _ = (
-                pipeline
-                | "Units" >> beam.Create(pending, reshuffle=False)
-                | "Embed" >> EmbedUnits(spec, metadata, self.properties)
-            )
-
-        with self.progress.stage("embed", "files", plan.listed, self.scratch.files_done, start):
-            run(build, self.config.runner)
+        return EmbedUnits(spec, plan.metadata.serialize().to_pybytes(), self.properties)
 
     def merge(self, plan: Plan) -> None:
         """Make duplicates of equal files in different units, where there are shards or tables."""
@@ -267,48 +156,3 @@ class Job:
             found = merge_duplicates(self.store, numbered, f"{self.scratch.folder}/merge")
             if found:
                 self.progress.say(f"merge: {found:,} more duplicates, across work units")
-
-    def collect(self, plan: Plan) -> tuple[Counts, list[dict[str, Any]]]:
-        """Totals and files of all units; every listed file must be in the ledger."""
-        counts, files = Counts(), []
-        done = self.scratch.done("embedded")
-        missing = [number for number in range(plan.units) if number not in done]
-        if missing:
-            raise RuntimeError(
-                f"{len(missing)} of {plan.units} units did not finish (the first is "
-                f"{missing[0]}); run the same command again"
-            )
-        for unit in done.values():
-            counts.merge(unit["counts"])
-            if unit["shard"]:
-                files.append(unit["shard"])
-        check_balance(plan.listed, counts)
-        return counts, files
-
-    def manifest(self, plan: Plan, counts: Counts, files: list[dict[str, Any]]) -> dict[str, Any]:
-        """What is known before the index is built."""
-        return {
-            "name": plan.snapshot,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "scanned": plan.started,
-            "lookalike": __version__,
-            "parent": self.parent["name"] if self.parent else None,
-            "request": self._request(plan),
-            "sources": [source.spec for source in self.sources],
-            "features": [feature.to_json() for feature in self.features],
-            "metric": self.config.metric,
-            "dim": sum(feature.info.dim for feature in self.features),
-            "model_fingerprint": self.properties["lookalike.model_fingerprint"],
-            "preprocessing_fingerprint": self.properties["lookalike.preprocessing_fingerprint"],
-            "counts": {**counts.to_json(), "vectors": sum(line["rows"] for line in files)},
-            "next_file_no": plan.first_file_no + plan.units,
-            "files": [*models.model_lines(self.store, self.features), *files],
-        }
-
-    def _request(self, plan: Plan) -> dict[str, Any]:
-        index = dict(self.config.index)
-        return {**self.settings, "index": index, "listing": plan.listing_digest}
-
-
-def _absolute(spec: str) -> str:
-    return spec if is_remote(spec) else os.path.abspath(os.fsdecode(path_from_uri(spec)))

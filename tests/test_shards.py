@@ -14,13 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.store import shards
+from lookalike.store import shards, vector_reader
+from lookalike.store.shard_format import ADDRESSES, group_rows, read_addresses
 from lookalike.store.storage import file_record
 
-GOLDEN = Path(__file__).parent / "golden" / "embedding_shard_v1.parquet"
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN_1 = FOLDER / "embedding_shard_v1.parquet"
+GOLDEN_2 = FOLDER / "embedding_shard_v2.parquet"
 METADATA = pa.schema([("label", pa.string()), ("tags", pa.list_(pa.int64()))])
 PROPERTIES = {"lookalike.model_fingerprint": "m" * 64}
 DIM = 5
+GROUP = 128
 
 
 def vectors_of(file_no: int, rows: int, dim: int = DIM) -> npt.NDArray[np.float32]:
@@ -40,9 +44,9 @@ def row_of(file_no: int, row: int) -> dict[str, Any]:
     }
 
 
-def write(store: Path, file_no: int, rows: int, dim: int = DIM) -> str:
+def write(store: Path, file_no: int, rows: int, dim: int = DIM, dtype: str = "float32") -> str:
     name = f"embeddings/{file_no:08d}.parquet"
-    schema = shards.schema(dim, METADATA, PROPERTIES)
+    schema = shards.schema(dim, METADATA, PROPERTIES, dtype)
     with shards.open_shard(store, name, schema, file_no) as (writer, pending):
         for row, vector in enumerate(vectors_of(file_no, rows, dim)):
             assert writer.append(row_of(file_no, row), vector) == file_no << 32 | row
@@ -51,14 +55,17 @@ def write(store: Path, file_no: int, rows: int, dim: int = DIM) -> str:
     return name
 
 
-# two groups and a half, exactly one group, one row, none, and a file number beyond 31 bits
-SIZES = {0: 300, 1: shards.ROW_GROUP, 2: 1, 5: 0, 2**31 - 1: 129}
+# two groups and a part, exactly one group, one row, none, and a file number beyond 31 bits
+SIZES = {0: 300, 1: GROUP, 2: 1, 5: 0, 2**31 - 1: 129}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
     root = tmp_path_factory.mktemp("store")
-    return root, {file_no: write(root, file_no, rows) for file_no, rows in SIZES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "group_rows", lambda dim, itemsize: GROUP)
+        names = {file_no: write(root, file_no, rows) for file_no, rows in SIZES.items()}
+    return root, names
 
 
 @pytest.fixture
@@ -92,7 +99,7 @@ def test_schema_is_the_documented_one(store: tuple[Path, dict[int, str]]) -> Non
             ("tags", "list<element: int64>"),
             ("embedding", f"fixed_size_list<element: float>[{DIM}]"),
         ]
-        assert found.metadata[b"lookalike.schema_version"] == b"1"
+        assert found.metadata[b"lookalike.schema_version"] == b"2"
         assert found.metadata[b"lookalike.model_fingerprint"] == b"m" * 64
 
 
@@ -108,7 +115,7 @@ def test_any_parquet_reader_gives_the_rows_back(store: tuple[Path, dict[int, str
         )
 
 
-def test_vectors_are_stored_for_reading_single_rows(store: tuple[Path, dict[int, str]]) -> None:
+def test_vectors_are_stored_plain(store: tuple[Path, dict[int, str]]) -> None:
     footer = pq.read_metadata(store[0] / store[1][0])
     assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [128, 128, 44]
     for group in range(footer.num_row_groups):
@@ -214,24 +221,169 @@ def test_a_store_of_more_files_than_may_be_open(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) < 200
 
 
+# --- vectors in place -------------------------------------------------------------------------
+
+
+def by_decoding(path: Path) -> npt.NDArray[np.float32]:
+    """The vectors as pyarrow reads them."""
+    column = pq.read_table(path)["embedding"].combine_chunks()
+    return column.flatten().to_numpy().astype(np.float32).reshape(len(column), -1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("rows", "dim"),
+    [(1, 1), (1, 1280), (5000, 1), (2048, 64), (2049, 64), (2000, 1280), (300, 5000)],
+)
+def test_addresses_lead_to_what_a_decoder_reads(
+    tmp_path: Path, rows: int, dim: int, dtype: str
+) -> None:
+    vectors = vectors_of(1, rows, dim)
+    schema = shards.schema(dim, METADATA, {}, dtype)
+    with shards.open_shard(tmp_path, "s.parquet", schema, 1) as (writer, _):
+        uris = pa.array([f"{'x' * (row % 7)}{row}" for row in range(rows)])  # of odd lengths
+        ids = writer.append_block(pa.table({"uri": uris}), vectors)
+    path = tmp_path / "s.parquet"
+    addresses = read_addresses(path)
+    assert addresses is not None
+    footer = pq.read_metadata(path)
+    group = group_rows(dim, np.dtype(dtype).itemsize)
+    assert len(addresses.starts) == footer.num_row_groups == -(-rows // group)
+    expected = by_decoding(path)
+    assert np.array_equal(expected, vectors.astype(dtype).astype(np.float32))
+    order = np.random.default_rng(0).permutation(np.concatenate([ids, ids[:3]]))
+    found = shards.VectorReader(tmp_path, {1: "s.parquet"}).vectors(order)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected[order - (1 << 32)])
+    assert np.array_equal(
+        np.concatenate([block for _, block in shards.iter_blocks(path)]), expected
+    )
+    assert all(len(block) <= 8192 for block, _ in shards.iter_blocks(path))
+
+
+def test_rows_and_blocks_of_rows_may_be_mixed(tmp_path: Path) -> None:
+    vectors = vectors_of(2, 700)
+    schema = shards.schema(DIM, METADATA, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "group_rows", lambda dim, itemsize: GROUP)
+        with shards.open_shard(tmp_path, "s.parquet", schema, 2) as (writer, _):
+            for row in range(150):
+                writer.append(row_of(2, row), vectors[row])
+            rows = [row_of(2, row) for row in range(150, 690)]
+            ids = writer.append_block(pa.Table.from_pylist(rows), vectors[150:690])
+            for row in range(690, 700):
+                writer.append(row_of(2, row), vectors[row])
+    assert ids.tolist() == [2 << 32 | row for row in range(150, 690)]
+    reader = shards.VectorReader(tmp_path, {2: "s.parquet"})
+    every = [2 << 32 | row for row in range(700)]
+    assert np.array_equal(reader.vectors(np.array(every)), vectors)
+    assert reader.rows(every) == [{"id": i, **row_of(2, i & 0xFFFFFFFF)} for i in every]
+
+
+def test_columns_that_are_missing_are_null(tmp_path: Path) -> None:
+    schema = shards.schema(2, METADATA, {})
+    with shards.open_shard(tmp_path, "s.parquet", schema, 0) as (writer, _):
+        writer.append_block(pa.table({"uri": ["a"]}), np.ones((1, 2)))
+        with pytest.raises(ValueError, match=r"shape \(1, 2\), got \(1, 3\)"):
+            writer.append_block(pa.table({"uri": ["a"]}), np.ones((1, 3)))
+    [row] = shards.VectorReader(tmp_path, {0: "s.parquet"}).rows([0])
+    assert row == dict.fromkeys(row, None) | {"id": 0, "uri": "a"}
+    assert shards.VectorReader(tmp_path, {0: "s.parquet"}).rows([0], ["uri"]) == [{"uri": "a"}]
+
+
+def test_a_schema_that_was_read_brings_no_addresses(tmp_path: Path) -> None:
+    first = tmp_path / write(tmp_path, 3, 100)
+    schema = pq.read_schema(first)
+    with shards.open_shard(tmp_path, "s.parquet", schema, 3) as (writer, _):
+        writer.append(row_of(3, 7), vectors_of(3, 100)[7])
+    assert pq.read_schema(tmp_path / "s.parquet").metadata[b"lookalike.model_fingerprint"]
+    found = shards.VectorReader(tmp_path, {3: "s.parquet"}).vectors(np.array([3 << 32]))
+    assert np.array_equal(found, vectors_of(3, 100)[7:8])
+
+
+def test_another_layout_has_no_addresses_but_the_same_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_ONE_PAGE", 64)  # several pages in a row group
+    name = write(tmp_path, 3, 3000)
+    assert read_addresses(tmp_path / name) is None
+    reader = shards.VectorReader(tmp_path, {3: name})
+    ids = np.array([3 << 32 | row for row in (2999, 0, 1500)])
+    assert np.array_equal(reader.vectors(ids), vectors_of(3, 3000)[[2999, 0, 1500]])
+    blocks = [block for _, block in shards.iter_blocks(tmp_path / name)]
+    assert np.array_equal(np.concatenate(blocks), vectors_of(3, 3000))
+
+
+def test_addresses_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / write(tmp_path, 3, 100)
+    data = path.read_bytes()
+    addresses = read_addresses(path)
+    assert addresses is not None
+    start = b'"starts":[%d]' % addresses.starts[0]
+    assert start in data
+    path.write_bytes(data.replace(start, start[:10] + b"9" * (len(start) - 11) + b"]"))
+    assert 10 ** (len(start) - 11) - 1 + 100 * DIM * 4 > len(data)
+    with pytest.raises(ValueError, match=f"{path}: its vector addresses do not fit it"):
+        read_addresses(path)
+
+
+def test_a_row_beyond_the_end_is_refused(reader: shards.VectorReader) -> None:
+    with pytest.raises(IndexError, match="no row 300, it has 300"):
+        reader.vectors(np.array([300]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_what_was_read_does_not_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_reader, "_RESIDENT_BYTES", 8 << 20)
+    vectors = np.ones((60_000, 256), np.float32)  # 60 MB
+    with shards.open_shard(tmp_path, "s.parquet", shards.schema(256, METADATA, {}), 0) as (
+        writer, _,
+    ):  # fmt: skip
+        ids = writer.append_block(pa.table({"uri": ["x"] * 60_000}), vectors)
+    reader = shards.VectorReader(tmp_path, {0: "s.parquet"})
+
+    def shared() -> int:
+        """Resident bytes of mapped files."""
+        return int(Path("/proc/self/statm").read_text().split()[2]) * resource.getpagesize()
+
+    reader.vectors(ids[:1])
+    before = shared()
+    most = 0
+    for start in range(0, len(ids), 2000):
+        reader.vectors(ids[start : start + 2000])
+        most = max(most, shared() - before)
+    assert most < 32 << 20
+
+
 # --- the format does not change ---------------------------------------------------------------
 
 
-def test_shards_of_version_1_stay_readable() -> None:
-    """The golden file is `write(…, file_no=3, rows=130, dim=2)` by the first release."""
+@pytest.mark.parametrize("golden", [GOLDEN_1, GOLDEN_2])
+def test_shards_of_every_version_stay_readable(golden: Path) -> None:
+    """The golden files are `write(…, file_no=3, rows=130, dim=2)` by the versions' writers."""
     assert np.array_equal(
-        np.concatenate([vectors for _, vectors in shards.iter_blocks(GOLDEN)]),
+        np.concatenate([vectors for _, vectors in shards.iter_blocks(golden)]),
         vectors_of(3, 130, 2),
     )
-    reader = shards.VectorReader(GOLDEN.parent, {3: GOLDEN.name})
+    reader = shards.VectorReader(golden.parent, {3: golden.name})
     ids = [3 << 32 | row for row in (129, 0, 128, 127)]
     assert reader.rows(ids) == [{"id": i, **row_of(3, i & 0xFFFFFFFF)} for i in ids]
     assert np.array_equal(
         reader.vectors(np.array(ids, dtype=np.int64)), vectors_of(3, 130, 2)[[129, 0, 128, 127]]
     )
+    assert (read_addresses(golden) is None) == (golden == GOLDEN_1)
 
 
-def test_shards_are_still_written_as_version_1(tmp_path: Path) -> None:
+def test_shards_are_still_written_as_version_2(tmp_path: Path) -> None:
     written = tmp_path / write(tmp_path, 3, 130, dim=2)
-    assert pq.read_schema(written).equals(pq.read_schema(GOLDEN), check_metadata=True)
-    assert pq.read_table(written).equals(pq.read_table(GOLDEN))
+    assert pq.read_schema(written).equals(pq.read_schema(GOLDEN_2))
+    kept = b"lookalike."
+    found, expected = (
+        {key: value for key, value in (pq.read_schema(path).metadata or {}).items()
+         if key.startswith(kept) and key != ADDRESSES.encode()}
+        for path in (written, GOLDEN_2)
+    )  # fmt: skip
+    assert found == expected
+    assert pq.read_table(written).equals(pq.read_table(GOLDEN_2))

@@ -14,13 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.records import SourceFile
+from lookalike.records import SourceFile, Unit
 from lookalike.sources import units
 from lookalike.store import other_names, shards, unit_duplicates
 from lookalike.store.ledger import Counts, LedgerRow, read_ledger, write_ledger
 from lookalike.store.storage import file_record, read_json, write_json
 from lookalike.store.unit_duplicates import have_containers, merge_duplicates
-from lookalike.unit_embedding import Unit
 
 DIM = 3
 FIRST = 7  # file number of the first unit

@@ -22,9 +22,10 @@ from lookalike.models.features import Embedder, Feature
 from lookalike.outcomes import Failed
 from lookalike.pictures.decoding import Decoder
 from lookalike.pictures.images import ImageLimits
+from lookalike.records import Unit
 from lookalike.sources.kinds import look_up
 from lookalike.sources.units import read_files
-from lookalike.unit_embedding import Unit, embed_unit
+from lookalike.unit_embedding import embed_unit
 from transforms.counters import count, timed
 
 
@@ -38,6 +39,7 @@ class EmbedSpec:
         metric: Decides whether vectors are normalised (see features.fuse).
         limits: What a file may ask for before it is decoded.
         threads: TensorFlow threads per worker process.
+        dtype: Vectors are stored as: float32 or float16.
     """
 
     features: tuple[Feature, ...]
@@ -45,6 +47,7 @@ class EmbedSpec:
     metric: str = "cosine"
     limits: ImageLimits = field(default_factory=ImageLimits)
     threads: int = 1
+    dtype: str = "float32"
 
 
 class _EmbedderFn(beam.DoFn):
@@ -115,6 +118,7 @@ class _EmbedUnitFn(_EmbedderFn):
                 self._decoder,
                 pa.ipc.read_schema(pa.py_buffer(self._metadata)),
                 self._properties,
+                self._spec.dtype,
             )
         for status in ("embedded", "duplicate", "rejected", "ignored"):
             count("embed", f"{status}-files", done["counts"][status])

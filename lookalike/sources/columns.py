@@ -27,6 +27,22 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes."""
+    kind = plain_type(kind)
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+def kept_type(kind: pa.DataType) -> pa.DataType:
+    """The type by which a table's column is kept."""
+    kind = plain_type(kind)
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's own has microseconds
+        return pa.timestamp("us", kind.tz)
+    return kind
+
+
 def merge_columns(schemas: Iterable[pa.Schema]) -> pa.Schema:
     """The columns of all schemas in order of appearance; types that do not agree become strings."""
     fields: dict[str, pa.DataType] = {}

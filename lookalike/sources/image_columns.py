@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lookalike.errors import RequestError
-from lookalike.sources.columns import carried, plain_type
+from lookalike.sources.columns import carried, is_bytes, kept_type, plain_type
 
 _NAMES = ("image", "bytes", "image_bytes", "img", "jpg", "jpeg", "png", "content", "data")
 
@@ -46,12 +46,12 @@ def image_columns(uri: str, schema: pa.Schema) -> TableColumns | None:
         return None
     path = f"{found.name}.bytes" if pa.types.is_struct(found.type) else found.name
     metadata = {column.name: carried(column.name) for column in schema if _is_plain(column.type)}
-    types = {column.name: _kept_type(column.type) for column in schema}
+    types = {column.name: kept_type(column.type) for column in schema}
     if pa.types.is_struct(found.type) and (inner := found.type.get_field_index("path")) >= 0:
         kind = found.type.field(inner).type
         if _is_plain(kind):  # the name that the image once had
             metadata[f"{found.name}.path"] = carried(f"{found.name}_path")
-            types[f"{found.name}.path"] = _kept_type(kind)
+            types[f"{found.name}.path"] = kept_type(kind)
     names = [*metadata.values(), *(name for name in schema.names if name not in metadata)]
     if len(set(names)) < len(names) or len(set(schema.names)) < len(schema.names):
         raise RequestError(
@@ -63,7 +63,7 @@ def image_columns(uri: str, schema: pa.Schema) -> TableColumns | None:
 
 
 def _image_column(uri: str, schema: pa.Schema) -> pa.Field | None:
-    candidates = [column for column in schema if _is_bytes(column.type) or _has_bytes(column.type)]
+    candidates = [column for column in schema if is_bytes(column.type) or _has_bytes(column.type)]
     named = [column for name in _NAMES for column in candidates if column.name == name]
     if "uri" in schema.names:
         candidates = [one for one in candidates if one in named or _has_bytes(one.type)]
@@ -75,27 +75,13 @@ def _image_column(uri: str, schema: pa.Schema) -> pa.Field | None:
     return named[0] if named else (candidates[0] if candidates else None)
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    kind = plain_type(kind)
-    return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    )
-
-
 def _has_bytes(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
         return False
     field = kind.get_field_index("bytes")
-    return field >= 0 and _is_bytes(kind.field(field).type)
+    return field >= 0 and is_bytes(kind.field(field).type)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
     kind = plain_type(kind)
-    return not pa.types.is_nested(kind) and not _is_bytes(kind)
-
-
-def _kept_type(kind: pa.DataType) -> pa.DataType:
-    kind = plain_type(kind)
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's own has microseconds
-        return pa.timestamp("us", kind.tz)
-    return kind
+    return not pa.types.is_nested(kind) and not is_bytes(kind)

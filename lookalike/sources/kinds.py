@@ -107,7 +107,7 @@ def open_source(spec: str) -> Source:
     """
     if not spec:
         raise RequestError("an empty source was given; name a folder, a glob, a manifest or a file")
-    kind = _kind(spec)
+    kind = kind_of(spec)
     if kind == "absent":
         if GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
             return Source(spec, "glob")
@@ -131,7 +131,8 @@ def metadata_schema(sources: list[Source]) -> pa.Schema:
     return merge_columns(source.metadata for source in sources)
 
 
-def _kind(spec: str) -> str:
+def kind_of(spec: str) -> str:
+    """What a path or URI is: "file", "folder", "absent" or "other"."""
     if storage.is_remote(spec):
         return storage.remote_info(spec)[0]
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.store.storage import FileRecord, write_file
@@ -101,25 +102,44 @@ def check_balance(listed: int, counts: Counts) -> None:
 
 def write_ledger(store: Path, relative: str, rows: Iterable[LedgerRow]) -> tuple[FileRecord, int]:
     """Write ledger rows as they come; returns the file's record and the number of rows."""
+    return write_ledger_tables(store, relative, _tables(rows))
+
+
+def write_ledger_tables(
+    store: Path, relative: str, tables: Iterable[pa.Table]
+) -> tuple[FileRecord, int]:
+    """The same of rows that are tables of `SCHEMA` already, each written as it comes."""
     written = 0
     with (
         write_file(store, relative) as pending,
         pq.ParquetWriter(pending.file, SCHEMA, compression="zstd") as writer,
     ):
-        batch: list[dict[str, Any]] = []
-        for row in rows:
-            batch.append(row.__dict__)
-            written += 1
-            if len(batch) == _BATCH:
-                writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-                batch = []
-        writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
+        for table in tables:
+            writer.write_table(table)
+            written += table.num_rows
     return pending.finished, written
 
 
-def read_ledger(path: Path) -> Iterator[LedgerRow]:
-    """Rows of one ledger file, as a stream."""
+def _tables(rows: Iterable[LedgerRow]) -> Iterator[pa.Table]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row.__dict__)
+        if len(batch) == _BATCH:
+            yield pa.Table.from_pylist(batch, SCHEMA)
+            batch = []
+    yield pa.Table.from_pylist(batch, SCHEMA)
+
+
+def ledger_tables(path: Path, status: str = "") -> Iterator[pa.Table]:
+    """Rows of one ledger file, or those of one status, as tables of some thousand rows."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
-            for row in batch.to_pylist():
-                yield LedgerRow(**row)
+            table = pa.Table.from_batches([batch])
+            yield table.filter(pc.equal(table["status"], status)) if status else table
+
+
+def read_ledger(path: Path, status: str = "") -> Iterator[LedgerRow]:
+    """Rows of one ledger file, or those of one status, as a stream."""
+    for table in ledger_tables(path, status):
+        for row in table.to_pylist():
+            yield LedgerRow(**row)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.records import Unit
 from lookalike.store.ledger import read_ledger
 from lookalike.store.storage import remove_tree
-from lookalike.unit_embedding import Unit
 
 _SCHEMA = pa.schema([("id", pa.int64()), ("uri", pa.string())])
 _FILES = 64
@@ -53,8 +53,8 @@ def other_names(
 
 
 def _duplicates(store: Path, unit: Unit) -> Iterator[tuple[int, str]]:
-    for row in read_ledger(store / unit.ledger):
-        if row.status == "duplicate" and row.id is not None:
+    for row in read_ledger(store / unit.ledger, "duplicate"):
+        if row.id is not None:
             yield row.id, row.uri
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lookalike.records import Unit
 from lookalike.store.storage import read_json, remove_tree, write_json
-from lookalike.unit_embedding import Unit
 
 if os.name == "posix":
     import fcntl

@@ -1,98 +1,199 @@
 """Embedding shards: one Parquet file per work unit, rows addressed by id.
 
 `id` = file number << 32 | row: unique by construction and the address of the exact vector, so
-re-ranking needs no other map. Vectors are stored plain (no dictionary, no statistics, no
-compression: float bits do not compress) in row groups small enough to read for one row.
+re-ranking needs no other map. See `shard_format` for the layout and `vector_reader` for reading
+rows by id.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.store.shard_format import (
+    ADDRESSES,
+    COLUMNS,
+    SCHEMA_VERSION,
+    Addresses,
+    Ids,
+    Vectors,
+    addresses_json,
+    group_rows,
+    make_id,
+    read_addresses,
+    schema,
+    vector_type,
+)
 from lookalike.store.storage import FileRecord, PendingFile, write_file
+from lookalike.store.vector_reader import VectorReader
 
-SCHEMA_VERSION = 1
-ROW_GROUP = 128  # about 1 MB of 2,000-dimensional vectors: one disk read for one row
-_CACHED_GROUPS = 64
-_OPEN_FILES = 128  # a process may often hold no more than 1,024
-COLUMNS = ("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding")
+__all__ = [
+    "COLUMNS", "SCHEMA_VERSION", "Ids", "ShardWriter", "VectorReader", "Vectors", "count_rows",
+    "group_rows", "iter_blocks", "iter_ids", "iter_rows", "make_id", "open_shard", "schema",
+    "shard_record",
+]  # fmt: skip
 
-Ids = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
-
-
-def schema(dim: int, metadata: pa.Schema, properties: Mapping[str, str]) -> pa.Schema:
-    """Schema of a shard of `dim`-dimensional vectors; `properties` go to the file's metadata."""
-    fields = [
-        ("id", pa.int64()),
-        ("uri", pa.string()),
-        ("content_sha256", pa.binary(32)),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("format", pa.string()),
-        ("bytes", pa.int64()),
-        *[(column.name, column.type) for column in metadata],
-        ("embedding", pa.list_(pa.float32(), dim)),
-    ]
-    return pa.schema(fields, {"lookalike.schema_version": str(SCHEMA_VERSION), **properties})
+_ONE_PAGE = 2**31 - 1  # the most bytes that a page may have
+_BLOCK_ROWS, _BLOCK_BYTES = 8192, 16 << 20  # of vectors, read at a time
 
 
-def make_id(file_no: int, row: int) -> int:
-    """The id of a row: file number << 32 | row."""
-    return file_no << 32 | row
+class _Tail:
+    """A file for pyarrow that remembers the end of what was written since it was asked last."""
+
+    def __init__(self, pending: PendingFile, length: int) -> None:
+        self._file, self._length = pending.file, length
+        self._parts: list[Any] = []
+        self._bytes = 0
+
+    def write(self, data: Any) -> int:
+        self._parts.append(data)
+        self._bytes += len(data)
+        while self._parts and self._bytes - len(self._parts[0]) >= self._length:
+            self._bytes -= len(self._parts.pop(0))
+        return int(self._file.write(data))
+
+    def ends_with(self, vectors: npt.NDArray[Any]) -> bool:
+        """Are the bytes of these the ones written last?"""
+        parts, self._parts, self._bytes = self._parts, [], 0
+        joined = parts[0] if len(parts) == 1 else b"".join(parts)
+        last = np.frombuffer(joined, np.uint8)[-vectors.nbytes :]
+        return np.array_equal(last, vectors.view(np.uint8).reshape(-1))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class ShardWriter:
     """Rows in, row groups out; used through `open_shard`."""
 
     def __init__(self, pending: PendingFile, shard_schema: pa.Schema, file_no: int) -> None:
-        self._pending, self._schema, self._file_no = pending, shard_schema, file_no
-        self._rows: list[dict[str, Any]] = []
-        self._vectors: list[npt.NDArray[np.float32]] = []
+        properties = {
+            **(shard_schema.metadata or {}),
+            b"lookalike.schema_version": b"%d" % SCHEMA_VERSION,
+        }
+        properties.pop(ADDRESSES.encode(), None)  # a schema that was read has those of its file
+        self._schema = shard_schema.with_metadata(properties)
+        self._plain = pa.schema([f for f in self._schema if f.name not in ("id", "embedding")])
+        self._dim, self._dtype = vector_type(shard_schema)
+        self._group = group_rows(self._dim, self._dtype.itemsize)
+        self._file_no = file_no
+        self._sink = _Tail(pending, self._group * self._dim * self._dtype.itemsize)
+        self._rows: list[Mapping[str, Any]] = []  # given one by one
+        self._vectors: list[npt.NDArray[Any]] = []  # of those
+        self._blocks: list[tuple[pa.Table, npt.NDArray[Any]]] = []  # before those
+        self._waiting = 0
+        self._starts: list[int] | None = []
         self._writer: pq.ParquetWriter | None = None
         self.rows = 0
 
-    def append(self, row: Mapping[str, Any], vector: npt.NDArray[np.float32]) -> int:
+    def append(self, row: Mapping[str, Any], vector: npt.NDArray[np.floating[Any]]) -> int:
         """Add one row (all columns but id and embedding); returns its id."""
         row_id = make_id(self._file_no, self.rows)
-        self._rows.append({**row, "id": row_id})
-        self._vectors.append(vector)
-        self.rows += 1
-        if len(self._rows) == ROW_GROUP:
-            self._flush()
+        self._rows.append(row)
+        self._vectors.append(np.asarray(vector, dtype=self._dtype))
+        self._count(1)
         return row_id
 
-    def _flush(self) -> None:
-        if self._writer is None:
-            plain = {name: "PLAIN" for name in ("embedding.list.element",)}
-            self._writer = pq.ParquetWriter(
-                self._pending.file, self._schema, compression="none",
-                use_dictionary=False, write_statistics=["id"], column_encoding=plain,
-            )  # fmt: skip
-        if self._rows:
-            flat = pa.array(np.concatenate(self._vectors).astype(np.float32, copy=False))
-            dim = self._schema.field("embedding").type.list_size
-            plain_schema = self._schema.remove(len(self._schema) - 1)
-            table = pa.Table.from_pylist(self._rows, plain_schema).append_column(
-                self._schema.field("embedding"), pa.FixedSizeListArray.from_arrays(flat, dim)
+    def append_block(self, rows: pa.Table, vectors: npt.NDArray[np.floating[Any]]) -> Ids:
+        """Add many rows at once.
+
+        Args:
+            rows: All columns but id and embedding; one that is missing is null.
+            vectors: (n, d), of any float type; kept, so not to be written to afterwards.
+
+        Returns:
+            Their ids, (n,) int64.
+        """
+        if vectors.shape != (rows.num_rows, self._dim):
+            raise ValueError(
+                f"vectors must have shape ({rows.num_rows}, {self._dim}), got {vectors.shape}"
             )
-            self._writer.write_table(table.cast(self._schema), row_group_size=ROW_GROUP)
-        self._rows, self._vectors = [], []
+        self._gather()
+        first = make_id(self._file_no, self.rows)
+        self._blocks.append(
+            (self._completed(rows), np.ascontiguousarray(vectors, dtype=self._dtype))
+        )
+        self._count(rows.num_rows)
+        return np.arange(first, first + rows.num_rows, dtype=np.int64)
+
+    def _completed(self, rows: pa.Table) -> pa.Table:
+        """All columns of the schema but id and embedding, in its types."""
+        columns = [
+            rows[field.name].cast(field.type)
+            if field.name in rows.column_names
+            else pa.nulls(rows.num_rows, field.type)
+            for field in self._plain
+        ]
+        return pa.table(columns, schema=self._plain)
+
+    def _count(self, rows: int) -> None:
+        self.rows += rows
+        self._waiting += rows
+        while self._waiting >= self._group:
+            self._flush()
+
+    def _gather(self) -> None:
+        """Make a block of the rows that came one by one."""
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, self._plain)
+            self._blocks.append((table, np.stack(self._vectors)))
+            self._rows, self._vectors = [], []
+
+    def _flush(self) -> None:
+        """Write one row group of what waits."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._sink, self._schema, compression="none", use_dictionary=False,
+                write_statistics=["id"], column_encoding={"embedding.list.element": "PLAIN"},
+                data_page_size=_ONE_PAGE,
+            )  # fmt: skip
+        self._gather()
+        rows = min(self._waiting, self._group)
+        if not rows:
+            return
+        tables, vectors = self._take(rows)
+        first = make_id(self._file_no, self.rows - self._waiting)
+        ids = pa.array(np.arange(first, first + rows, dtype=np.int64))
+        flat = pa.array(vectors.reshape(-1))
+        vector_column = pa.FixedSizeListArray.from_arrays(flat, self._dim)
+        columns = {**dict(zip(tables.column_names, tables.columns, strict=True)),
+                   "id": ids, "embedding": vector_column}  # fmt: skip
+        ordered = [columns[name] for name in self._schema.names]
+        self._writer.write_table(pa.table(ordered, schema=self._schema), row_group_size=rows)
+        self._waiting -= rows
+        # Were a Parquet writer to lay them out otherwise, there would be no addresses: slow, right.
+        if self._starts is not None and self._sink.ends_with(vectors):
+            self._starts.append(self._sink.tell() - vectors.nbytes)
+        else:
+            self._starts = None
+
+    def _take(self, rows: int) -> tuple[pa.Table, npt.NDArray[Any]]:
+        """The first rows of the blocks that wait, which keep the rest."""
+        tables, vectors, left = [], [], rows
+        while left:
+            table, block = self._blocks.pop(0)
+            tables.append(table.slice(0, left))
+            vectors.append(block[:left])
+            if len(block) > left:
+                self._blocks.insert(0, (table.slice(left), block[left:]))
+            left -= len(vectors[-1])
+        joined = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+        return pa.concat_tables(tables), joined
 
     def close(self) -> None:
         """Write what is left and the footer."""
         self._flush()
         assert self._writer is not None
+        if self._starts is not None:
+            text = addresses_json(self._group, self._starts)
+            self._writer.add_key_value_metadata({ADDRESSES: text})
         self._writer.close()
 
     def abandon(self) -> None:
@@ -118,25 +219,62 @@ def open_shard(
 
 
 def iter_blocks(path: Path) -> Iterator[tuple[Ids, Vectors]]:
-    """Ids (n,) int64 and vectors (n, d) float32 of a shard, one row group at a time."""
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=["id", "embedding"])
-            yield table["id"].to_numpy(), _vectors(table)
+    """Ids (n,) int64 and vectors (n, d) float32 of a shard, about 16 MiB of vectors at a time."""
+    addresses = read_addresses(path)
+    with pq.ParquetFile(path) as file, open(path, "rb") as raw:
+        for groups in _blocks(file):
+            columns = ["id"] if addresses else ["id", "embedding"]
+            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+            ids = table["id"].to_numpy()
+            if addresses is None:
+                yield ids, _vectors(table)
+                continue
+            parts = [_group(raw, addresses, group) for group in groups]
+            vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            yield ids, vectors.reshape(len(ids), -1).astype(np.float32, copy=False)
+
+
+def _group(raw: BinaryIO, addresses: Addresses, group: int) -> npt.NDArray[Any]:
+    """The components of a row group's vectors, as stored."""
+    rows = min(addresses.group, addresses.rows - group * addresses.group)
+    raw.seek(int(addresses.starts[group]))
+    return np.fromfile(raw, dtype=addresses.dtype, count=rows * addresses.dim)
+
+
+def _blocks(file: pq.ParquetFile) -> Iterator[list[int]]:
+    """Runs of row groups to be read together."""
+    kind = file.schema_arrow.field("embedding").type
+    most = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * kind.list_size)))
+    groups: list[int] = []
+    rows = 0
+    for group in range(file.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if groups and rows + count > most:
+            yield groups
+            groups, rows = [], 0
+        groups.append(group)
+        rows += count
+    if groups:
+        yield groups
 
 
 def iter_ids(path: Path) -> Iterator[Ids]:
     """Ids of a shard, one row group at a time."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["id"], batch_size=65536):
+        for batch in _batches(file, ["id"], 65536):
             yield batch["id"].to_numpy()
 
 
 def iter_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of a shard as dictionaries of the columns named."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=list(columns), batch_size=1024):
+        for batch in _batches(file, list(columns), 1024):
             yield from batch.to_pylist()
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    if file.num_row_groups:  # older versions of Arrow stumble over none
+        yield from file.iter_batches(rows, columns=columns)
 
 
 def count_rows(path: Path) -> int:
@@ -148,83 +286,6 @@ def _vectors(table: pa.Table) -> Vectors:
     column = table["embedding"].combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(column), column.type.list_size), dtype=np.float32)
-
-
-class VectorReader:
-    """Rows by id from the shards of a store; safe to use from several threads."""
-
-    def __init__(self, store: Path, files: Mapping[int, str]) -> None:
-        """`files` maps file numbers to paths relative to the store."""
-        self._store, self._files = store, dict(files)
-        self._lock = Lock()
-        self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
-        self._cache: OrderedDict[tuple[int, int], Vectors] = OrderedDict()
-
-    def vectors(self, ids: Ids) -> Vectors:
-        """Exact vectors (n, d) float32 of the ids (n,), in their order, read in one sorted pass."""
-        ids = np.asarray(ids, dtype=np.int64)
-        output: Vectors | None = None
-        for positions, file_no, group in _by_group(ids):
-            block = self._block(file_no, group)
-            if output is None:
-                output = np.empty((len(ids), block.shape[1]), dtype=np.float32)
-            output[positions] = block[(ids[positions] & 0xFFFFFFFF) % ROW_GROUP]
-        if output is None:
-            return np.empty((0, 0), dtype=np.float32)
-        return output
-
-    def rows(self, ids: Iterable[int]) -> list[dict[str, Any]]:
-        """All columns but the vector, of each id, in their order."""
-        wanted = np.asarray(list(ids), dtype=np.int64)
-        output: list[dict[str, Any]] = [{} for _ in range(len(wanted))]
-        for positions, file_no, group in _by_group(wanted):
-            with self._lock:
-                file = self._file(file_no)
-                columns = [name for name in file.schema_arrow.names if name != "embedding"]
-                table = file.read_row_group(group, columns=columns)
-            for position in positions:
-                row = int(wanted[position] & 0xFFFFFFFF) % ROW_GROUP
-                output[position] = table.slice(row, 1).to_pylist()[0]
-        return output
-
-    def metadata_schema(self) -> pa.Schema:
-        """Columns that are not this module's own."""
-        if not self._files:
-            return pa.schema([])
-        with self._lock:
-            found = self._file(next(iter(self._files))).schema_arrow
-        return pa.schema([column for column in found if column.name not in COLUMNS])
-
-    def _block(self, file_no: int, group: int) -> Vectors:
-        with self._lock:
-            key = (file_no, group)
-            if key not in self._cache:
-                table = self._file(file_no).read_row_group(group, columns=["embedding"])
-                self._cache[key] = _vectors(table)
-                if len(self._cache) > _CACHED_GROUPS:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(key)
-            return self._cache[key]
-
-    def _file(self, file_no: int) -> pq.ParquetFile:
-        if file_no not in self._open:
-            self._open[file_no] = pq.ParquetFile(self._store / self._files[file_no])
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(file_no)
-        return self._open[file_no]
-
-
-def _by_group(ids: Ids) -> Iterator[tuple[npt.NDArray[np.intp], int, int]]:
-    """Positions of the ids that share a row group, in order of file and group."""
-    order = np.argsort(ids, kind="stable")
-    groups = (ids[order] >> 32 << 32) + ((ids[order] & 0xFFFFFFFF) // ROW_GROUP)
-    if not len(ids):
-        return
-    starts = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1)).tolist()
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        first = int(ids[order[start]])
-        yield order[start:end], first >> 32, (first & 0xFFFFFFFF) // ROW_GROUP
 
 
 def shard_record(record: FileRecord, file_no: int, rows: int) -> dict[str, Any]:

@@ -141,12 +141,17 @@ def files_of(manifest: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
 def verify(store: Path, name: str | None = None) -> Iterator[Problem]:
     """Compare every file of a snapshot with its manifest; yields what is not as it should be."""
     manifest = read_manifest(store, name)
-    path = manifest_path(manifest["name"])
-    if manifest.get("digest") != _digest(manifest):
-        yield Problem(path, "manifest", str(manifest.get("digest")), _digest(manifest))
+    yield from check_manifest(manifest)
     for line in manifest["files"]:
         yield from check_file(store, line)
     yield from _check_counts(store, manifest)
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Problem]:
+    """Whether a published manifest still says what it said when it was written."""
+    path, digest = manifest_path(manifest["name"]), _digest(manifest)
+    if manifest.get("digest") != digest:
+        yield Problem(path, "manifest", str(manifest.get("digest")), digest)
 
 
 def check_file(store: Path, line: Mapping[str, Any], contents: bool = True) -> Iterator[Problem]:

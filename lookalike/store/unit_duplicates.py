@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.records import Unit
 from lookalike.store import shards
 from lookalike.store.ledger import Counts, LedgerRow, read_ledger, write_ledger
 from lookalike.store.shards import Ids, make_id
 from lookalike.store.storage import file_record, read_json, sha256_file, write_file, write_json
-from lookalike.unit_embedding import Unit
 
 _ROWS = 4_000_000  # compared at once, of about 100 bytes each
 _PLAN = pa.schema([("dropped", pa.int64()), ("kept", pa.int64())])

@@ -1,0 +1,151 @@
+"""The layout of an embedding shard: columns, ids, and where in the file each vector lies.
+
+Vectors are plain, uncompressed, in the last column, one page for each row group. So the position
+of the file after a row group says where its vectors are, byte for byte as they were given. Those
+places go into the file's key-value metadata; who has them reads a row without a Parquet decoder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 2
+COLUMNS = ("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding")
+ADDRESSES = "lookalike.vector_addresses"
+_GROUP_BYTES = 4 << 20  # of vectors
+_FEWEST, _MOST = 256, 2048  # rows of a group: more are slow to decode for the name of one of them
+
+Ids = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
+_ROW = 0xFFFFFFFF
+
+
+def schema(
+    dim: int, metadata: pa.Schema, properties: Mapping[str, str], dtype: str = "float32"
+) -> pa.Schema:
+    """Schema of a shard of `dim`-dimensional vectors, stored as `dtype` (float32 or float16).
+
+    `properties` go to the file's metadata.
+    """
+    kinds = {"float32": pa.float32(), "float16": pa.float16()}
+    if dtype not in kinds:
+        raise ValueError(f"vectors are stored as {' or '.join(kinds)}, not as {dtype!r}")
+    fields = [
+        ("id", pa.int64()),
+        ("uri", pa.string()),
+        ("content_sha256", pa.binary(32)),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("bytes", pa.int64()),
+        *[(column.name, column.type) for column in metadata],
+        ("embedding", pa.list_(kinds[dtype], dim)),
+    ]
+    return pa.schema(fields, {"lookalike.schema_version": str(SCHEMA_VERSION), **properties})
+
+
+def make_id(file_no: int, row: int) -> int:
+    """The id of a row: file number << 32 | row."""
+    return file_no << 32 | row
+
+
+def file_numbers(ids: Ids) -> Ids:
+    """The file number of each id."""
+    return ids >> 32
+
+
+def row_numbers(ids: Ids) -> Ids:
+    """The row within its file of each id."""
+    return ids & _ROW
+
+
+def vector_type(shard_schema: pa.Schema) -> tuple[int, np.dtype]:
+    """Dimension and dtype (little-endian float32 or float16) of a shard's vectors."""
+    kind = shard_schema.field("embedding").type
+    dtype = "<f2" if pa.types.is_float16(kind.value_type) else "<f4"
+    return kind.list_size, np.dtype(dtype)
+
+
+def group_rows(dim: int, itemsize: int) -> int:
+    """Rows of a row group: about 4 MiB of vectors."""
+    return max(_FEWEST, min(_MOST, _GROUP_BYTES // (dim * itemsize)))
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the vectors of one file lie.
+
+    Attributes:
+        rows: Rows of the file.
+        dim: Components of a vector.
+        dtype: Of a component, as stored.
+        group: Rows of every row group but the last, which has the rest.
+        starts: First byte of each row group's vectors, (groups,) int64.
+    """
+
+    rows: int
+    dim: int
+    dtype: np.dtype
+    group: int
+    starts: npt.NDArray[np.int64]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one vector."""
+        return self.dim * self.dtype.itemsize
+
+    def offsets(self, rows: Ids) -> npt.NDArray[np.int64]:
+        """First bytes (n,) of the vectors of the rows (n,)."""
+        return np.asarray(
+            self.starts[rows // self.group] + (rows % self.group) * self.row_bytes, dtype=np.int64
+        )
+
+
+def addresses_json(group: int, starts: list[int]) -> str:
+    """What the file's key-value metadata say."""
+    return json.dumps({"group": group, "starts": starts}, separators=(",", ":"))
+
+
+def read_addresses(path: Path) -> Addresses | None:
+    """The addresses in a shard, or None where it has none (version 1).
+
+    Raises:
+        ValueError: They are not those of this file.
+    """
+    with pq.ParquetFile(path) as file:
+        footer, found = file.metadata, file.schema_arrow
+        text = (footer.metadata or {}).get(ADDRESSES.encode())
+        rows = footer.num_rows
+    if text is None:
+        return None
+    value = json.loads(text)
+    dim, dtype = vector_type(found)
+    starts = np.asarray(value["starts"], dtype=np.int64)
+    addresses = Addresses(rows, dim, dtype, int(value["group"]), starts)
+    _check(path, addresses)
+    return addresses
+
+
+def _check(path: Path, addresses: Addresses) -> None:
+    """No address may lead out of the file, whatever is in its metadata."""
+    group, starts = addresses.group, addresses.starts
+    groups = -(-addresses.rows // group) if group > 0 else -1
+    size = path.stat().st_size
+    if groups == len(starts):
+        counts = np.full(groups, group, dtype=np.int64)
+        counts[-1:] = addresses.rows - group * (groups - 1)
+        if (starts >= 0).all() and (starts + counts * addresses.row_bytes <= size).all():
+            return
+    raise ValueError(
+        f"{path}: its vector addresses do not fit it ({addresses.rows} rows in groups of {group}, "
+        f"{len(starts)} addresses, {size} bytes); run: lookalike verify"
+    )

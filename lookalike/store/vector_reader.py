@@ -1,0 +1,225 @@
+"""Rows of embedding shards by id: vectors in place out of mapped files, names and metadata decoded.
+
+A vector is read at its address (see `shard_format`), without a Parquet decoder: a batch of ids is
+one sorted pass over the files. Files stay mapped, as many as may be open; what they keep resident
+is given back to the system from time to time.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.store.shard_format import (
+    COLUMNS,
+    Addresses,
+    Ids,
+    Vectors,
+    file_numbers,
+    read_addresses,
+    row_numbers,
+)
+
+_MAPPED_FILES = 128  # a process may often hold no more than 1,024 open, and these count
+_OPEN_FILES = 48  # for decoding
+_KNOWN_FILES = 65536  # of which the addresses are kept
+_TABLE_BYTES = 64 << 20  # of decoded names and metadata
+_RESIDENT_BYTES = 256 << 20  # of mapped vectors
+_FAULT_BYTES = 64 << 10  # what the system maps around a page that is touched
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Recent(Generic[K, V]):
+    """The values used last, up to a weight; not for several threads at once."""
+
+    def __init__(self, limit: int, weigh: Callable[[V], int] = lambda _: 1) -> None:
+        self._limit, self._weigh, self._weight = limit, weigh, 0
+        self.values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        value = self.values.get(key)
+        if value is not None:
+            self.values.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        if key in self.values:  # two threads made it
+            return
+        self.values[key] = value
+        self._weight += self._weigh(value)
+        while self._weight > self._limit and len(self.values) > 1:
+            self._weight -= self._weigh(self.values.popitem(last=False)[1])
+
+
+class VectorReader:
+    """Rows by id from the shards of a store; safe to use from several threads."""
+
+    def __init__(self, store: Path, files: Mapping[int, str]) -> None:
+        """`files` maps file numbers to paths relative to the store."""
+        self._store, self._files = store, dict(files)
+        self._lock = Lock()  # of what follows; reading goes on beside it
+        self._addresses: _Recent[int, Addresses] = _Recent(_KNOWN_FILES)
+        self._maps: _Recent[int, mmap.mmap] = _Recent(_MAPPED_FILES)
+        self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
+        self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
+        self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
+        self._touched: dict[int, int] = {}  # bytes of each file, about
+
+    # --- vectors ------------------------------------------------------------------------------
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """Exact vectors (n, d) float32 of the ids (n,), in their order, read in one sorted pass."""
+        ids = np.asarray(ids, dtype=np.int64)
+        output: Vectors | None = None
+        for positions, file_no in _by_file(ids):
+            block = self._read(file_no, row_numbers(ids[positions]))
+            if output is None:
+                output = np.empty((len(ids), block.shape[1]), dtype=np.float32)
+            output[positions] = block
+        return np.empty((0, 0), dtype=np.float32) if output is None else output
+
+    def _read(self, file_no: int, rows: Ids) -> npt.NDArray[Any]:
+        """Vectors (n, d) of rows (n,) of one file, as stored."""
+        with self._lock:
+            addresses, mapped = self._addresses.get(file_no), self._maps.get(file_no)
+        if addresses is None:
+            addresses = read_addresses(self._path(file_no))
+            if addresses is None:
+                return self._decoded(file_no, rows)
+            with self._lock:
+                self._addresses.put(file_no, addresses)
+        if int(rows.max()) >= addresses.rows:
+            raise IndexError(
+                f"{self._path(file_no)}: no row {int(rows.max())}, it has {addresses.rows}"
+            )
+        if mapped is None:
+            mapped = _map(self._path(file_no))
+            with self._lock:
+                self._maps.put(file_no, mapped)
+        found = _gather(mapped, addresses, rows)
+        self._give_back(file_no, len(rows) * max(addresses.row_bytes, _FAULT_BYTES), len(mapped))
+        return found
+
+    def _path(self, file_no: int) -> Path:
+        return self._store / self._files[file_no]
+
+    def _give_back(self, file_no: int, touched: int, size: int) -> None:
+        """Let the system drop mapped pages that have been read; it has them in its own cache."""
+        with self._lock:
+            self._touched[file_no] = min(self._touched.get(file_no, 0) + touched, size)
+            resident = sum(self._touched.values())
+            if resident < _RESIDENT_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
+                return
+            self._touched.clear()
+            maps = list(self._maps.values.values())
+        for mapped in maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _decoded(self, file_no: int, rows: Ids) -> Vectors:
+        """Vectors of a file without addresses."""
+        output: Vectors | None = None
+        for positions, table, inner in self._tables_of(file_no, rows, ("embedding",)):
+            column = table["embedding"].combine_chunks()
+            flat = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+            if output is None:
+                output = np.empty((len(rows), flat.shape[1]), dtype=np.float32)
+            output[positions] = flat[inner]
+        assert output is not None
+        return output
+
+    # --- the other columns --------------------------------------------------------------------
+
+    def rows(
+        self, ids: Iterable[int], columns: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The columns named (by default all but the vector) of each id, in their order."""
+        wanted = np.asarray(list(ids), dtype=np.int64)
+        output: list[dict[str, Any]] = [{} for _ in range(len(wanted))]
+        for positions, file_no in _by_file(wanted):
+            names = tuple(columns) if columns is not None else self._columns(file_no)
+            rows = row_numbers(wanted[positions])
+            for inside, table, inner in self._tables_of(file_no, rows, names):
+                found = table.take(pa.array(inner)).to_pylist()
+                for position, row in zip(positions[inside].tolist(), found, strict=True):
+                    output[position] = row
+        return output
+
+    def metadata_schema(self) -> pa.Schema:
+        """Columns that are not this module's own."""
+        if not self._files:
+            return pa.schema([])
+        with self._lock:
+            found = self._file(next(iter(self._files))).schema_arrow
+        return pa.schema([column for column in found if column.name not in COLUMNS])
+
+    def _columns(self, file_no: int) -> tuple[str, ...]:
+        with self._lock:
+            names = self._file(file_no).schema_arrow.names
+        return tuple(name for name in names if name != "embedding")
+
+    def _tables_of(
+        self, file_no: int, rows: Ids, columns: tuple[str, ...]
+    ) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table, Ids]]:
+        """For each row group asked of: positions in `rows`, its table, and the rows within it."""
+        with self._lock:
+            footer = self._file(file_no).metadata
+        ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
+        groups = np.searchsorted(ends, rows, side="right")
+        for group in np.unique(groups).tolist():
+            key = (file_no, group, columns)
+            with self._lock:  # one file is read by one thread at a time
+                table = self._tables.get(key)
+                if table is None:
+                    file = self._file(file_no)
+                    table = file.read_row_group(group, columns=list(columns), use_threads=False)
+                    self._tables.put(key, table)
+            positions = np.flatnonzero(groups == group)
+            first = int(ends[group - 1]) if group else 0
+            yield positions, table, rows[positions] - first
+
+    def _file(self, file_no: int) -> pq.ParquetFile:
+        file = self._open.get(file_no)
+        if file is None:
+            file = pq.ParquetFile(self._store / self._files[file_no], memory_map=False)
+            self._open.put(file_no, file)
+        return file
+
+
+def _by_file(ids: Ids) -> Iterator[tuple[npt.NDArray[np.intp], int]]:
+    """Positions of the ids that share a file, in order of file and row."""
+    if not len(ids):
+        return
+    order = np.argsort(ids, kind="stable")
+    numbers = file_numbers(ids[order])
+    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1)).tolist()
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        yield order[start:end], int(numbers[start])
+
+
+def _map(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _gather(mapped: mmap.mmap, addresses: Addresses, rows: Ids) -> npt.NDArray[Any]:
+    """Vectors (n, d) of the rows (n,), as stored.
+
+    The file is seen as one array of rows that start at every byte: so one gather copies rows from
+    any addresses, whatever their alignment.
+    """
+    size = addresses.row_bytes
+    everywhere = np.ndarray(
+        (len(mapped) - size + 1,), dtype=np.dtype((np.void, size)), buffer=mapped, strides=(1,)
+    )
+    return everywhere[addresses.offsets(rows)].view(addresses.dtype).reshape(len(rows), -1)

@@ -1,0 +1,56 @@
+"""Bring vectors made elsewhere into the store, in parallel: whole work units into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+
+from lookalike.records import Unit
+from lookalike.vector_faults import Rules
+from lookalike.vector_units import ingest_unit
+from transforms.counters import count, timed
+
+
+@dataclass
+class IngestUnits(beam.PTransform):
+    """Ingest work units, each into one Parquet shard, a ledger part and a done file.
+
+    A retry overwrites itself, and a finished unit is known by its done file. Yields the number of
+    each finished unit.
+
+    Attributes:
+        store: The store's root, reachable from every worker.
+        rules: What the vectors must be.
+        metadata: Serialized Arrow schema of the metadata columns.
+        properties: Key-value metadata of every shard.
+    """
+
+    store: str
+    rules: Rules
+    metadata: bytes
+    properties: dict[str, str]
+
+    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[int]:
+        """PCollection[Unit] -> PCollection[int]."""
+        ingest = _IngestFn(self.store, self.rules, self.metadata, self.properties)
+        return units | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(ingest)
+
+
+class _IngestFn(beam.DoFn):
+    def __init__(
+        self, store: str, rules: Rules, metadata: bytes, properties: dict[str, str]
+    ) -> None:
+        self._store, self._rules = Path(store), rules
+        self._metadata, self._properties = metadata, properties
+
+    def process(self, unit: Unit) -> Iterator[int]:
+        metadata = pa.ipc.read_schema(pa.py_buffer(self._metadata))
+        with timed("ingest"):
+            done = ingest_unit(unit, self._store, self._rules, metadata, self._properties)
+        for status in ("embedded", "rejected"):
+            count("ingest", f"{status}-vectors", done["counts"][status])
+        yield unit.number
