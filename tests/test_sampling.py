@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.index.sampling import all_ids, read_sample, sample_ids, sample_key
+from lookalike.index import sampling
+from lookalike.index.sampling import Sample, all_ids, sample_ids, sample_key
 from lookalike.store import shards
+from lookalike.store.vector_reader import VectorReader
 
 Ids = npt.NDArray[np.int64]
 IDS = st.lists(st.integers(0, 2**40), unique=True, max_size=80)
@@ -89,20 +91,36 @@ def store(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path, files
 
 
-def test_vectors_of_a_sample_come_by_ascending_id(store: tuple[Path, list[str]]) -> None:
+def test_a_sample_reads_its_rows(store: tuple[Path, list[str]]) -> None:
     root, files = store
     ids = sample_ids(all_ids(root, files), 50, 3)
+    assert np.array_equal(sample_ids(all_ids(root, files[::-1]), 50, 3), ids)
+    numbers = {int(Path(path).stem): path for path in files}
+    sample = Sample(VectorReader(root, numbers), ids)
+    assert len(sample) == 50
     expected = np.stack([ids >> 32, ids & 0xFFFFFFFF], axis=1).astype(np.float32)
-    for order in (files, files[::-1]):
-        assert np.array_equal(sample_ids(all_ids(root, order), 50, 3), ids)
-        assert np.array_equal(read_sample(root, order, ids), expected)
-    assert len(read_sample(root, files, array([]))) == 0
+    rows = np.array([3, 4, 40])
+    assert np.array_equal(sample[:], expected)
+    assert np.array_equal(sample[10:20], expected[10:20])
+    assert np.array_equal(sample[rows], expected[rows])
 
 
-def test_a_sample_that_is_not_in_the_shards_is_an_error(store: tuple[Path, list[str]]) -> None:
-    root, files = store
-    with pytest.raises(AssertionError, match="2 ids sampled, 1 found"):
-        read_sample(root, files, array([4 << 32, 5 << 32]))
+def test_a_long_stream_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most ids end at the largest key kept so far."""
+    held: list[int] = []
+    smallest_of = sampling._smallest
+
+    def watched(parts: list[tuple[Ids, sampling.Keys]], count: int) -> tuple[Ids, sampling.Keys]:
+        held.append(sum(len(ids) for ids, _ in parts))
+        return smallest_of(parts, count)
+
+    monkeypatch.setattr(sampling, "_AT_LEAST", 0)
+    monkeypatch.setattr(sampling, "_smallest", watched)
+    ids = np.arange(100_000, dtype=np.int64)
+    found = sample_ids(np.split(ids, 200), 1000, 2)
+    assert found.tolist() == smallest(ids.tolist(), 1000, 2)
+    assert max(held) <= 2 * 1000 + 500
+    assert len(held) < 10
 
 
 def test_sample_key_is_fixed():

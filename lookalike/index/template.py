@@ -1,15 +1,14 @@
-"""The index template: a trained, empty Faiss index, and how it is trained and read.
+"""The index template: what training learnt and every part of an index shares.
 
-It holds rotation, coarse centroids and product quantizer; the vectors lie in shards of inverted
-lists that name it by its sha256 (`lookalike.index.invlists`). An exact index is the same thing with
-one list, no rotation and uncompressed vectors, so that every later step has one path.
+It is an empty Faiss index: rotation, centroids of the inverted lists and quantizer of the codes.
+The codes lie in files that name it by its sha256 (`lookalike.index.invlists`). An exact index is
+the same thing with one list, no rotation and vectors for codes, so that every step has one path.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,26 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.index.metrics import Ids, Vectors, candidate_vectors, check_vectors
+from lookalike.index.coarse import Coarse
+from lookalike.index.metrics import Ids, Vectors, candidate_vectors
 from lookalike.index.planning import IndexSpec
+from lookalike.index.rotation import rotate
+from lookalike.index.training import faiss_metric
+from lookalike.index.training import train as train  # what returns a template's bytes
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
+# A template is hashed before Faiss reads it; these bound what a wrong one could still make it do.
+faiss.set_deserialization_vector_byte_limit(16 << 30)  # the centroids of 16 million lists
+faiss.set_deserialization_loop_limit(1 << 24)  # lists
+
+Codes = npt.NDArray[np.uint8]
 
 TEMPLATE_FILE = "template.faiss"
 SPEC_FILE = "spec.json"
+BLOCKS32 = "blocks32"  # codes packed for FastScan, 32 vectors at a time
+PLAIN = "plain"  # one code after the other
 
-_MAGIC = {"exact": b"IwFl", "ivf_pq": b"IxPT"}  # other Faiss files are refused unread
-_ROTATION_ROWS = 8_192
-_STATS_ROWS = 16_384
+_MAGIC = {"exact": b"IwFl", "ivf_sq": b"IwSq", "ivf_pq": b"IxPT"}  # other files are refused unread
 
 
 def set_threads(n: int) -> None:
@@ -37,10 +45,21 @@ def set_threads(n: int) -> None:
 
 
 class Template:
-    """A trained, empty index. Searching it changes nothing, so threads may share one."""
+    """A trained, empty index. Nothing changes it, so threads may share one.
+
+    Attributes:
+        spec: What it was planned as.
+        sha256: Its name.
+        code_size: Bytes of one code.
+        layout: How lists hold codes for `scanner`: BLOCKS32 or PLAIN.
+    """
 
     def __init__(self, data: bytes, spec: IndexSpec) -> None:
-        """Read `data` as `train` returned it; see `load_template` for files."""
+        """Read `data` as `train` returned it; see `load_template` for files.
+
+        Raises:
+            RequestError: The data are another kind of file, or not of this spec.
+        """
         if data[:4] != _MAGIC.get(spec.kind):
             raise RequestError(
                 f"not a lookalike template of kind {spec.kind}: it starts with {data[:4]!r}"
@@ -49,50 +68,89 @@ class Template:
         # The residual tables for L2 may take gigabytes, per process and at each load.
         flags = faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
         self._index = faiss.deserialize_index(np.frombuffer(data, np.uint8), flags)
-        self._rotation: Vectors | None = None
-        if spec.kind == "ivf_pq":
-            rotation = faiss.downcast_VectorTransform(self._index.chain.at(0))
-            matrix = faiss.vector_to_array(rotation.A)
-            self._rotation = matrix.reshape(rotation.d_out, rotation.d_in)
         self._ivf = faiss.downcast_index(faiss.extract_index_ivf(self._index))
         found = (self._index.d, self._ivf.nlist, self._ivf.d, self._index.metric_type)
-        wanted = (spec.dim, spec.nlist, spec.rotation_dim, _faiss_metric(spec))
+        wanted = (spec.dim, spec.nlist, spec.rotation_dim, faiss_metric(spec))
         if found != wanted or self._index.ntotal != 0:
             raise RequestError(
                 f"template {self.sha256} is not of its spec: dimension, lists, rotated dimension "
                 f"and metric are {found}, the spec says {wanted}"
             )
+        self._rotation: Vectors | None = None
+        if spec.kind == "ivf_pq":
+            rotation = faiss.downcast_VectorTransform(self._index.chain.at(0))
+            matrix = faiss.vector_to_array(rotation.A)
+            self._rotation = matrix.reshape(rotation.d_out, rotation.d_in)
+        flat = faiss.downcast_index(self._ivf.quantizer)
+        values = faiss.rev_swig_ptr(flat.get_xb(), spec.nlist * spec.rotation_dim)
+        self._coarse = Coarse(values.reshape(spec.nlist, spec.rotation_dim))
+        self.code_size = int(self._ivf.code_size)
+        self.layout = BLOCKS32 if spec.kind == "ivf_pq" and spec.nbits == 4 else PLAIN
 
     @property
-    def code_size(self) -> int:
-        """Bytes of one code."""
-        return int(self._ivf.code_size)
+    def centroids(self) -> Vectors:
+        """Of the lists: (nlist, rotation_dim) float32."""
+        return self._coarse.centroids
 
     def prepare(self, vectors: Vectors) -> Vectors:
         """Checked stored or query vectors (n, dim) -> what lists hold (n, rotation_dim)."""
         prepared = candidate_vectors(vectors, self.spec.metric)
         if self._rotation is not None:
-            prepared = prepared @ self._rotation.T
+            prepared = rotate(prepared, self._rotation)
         return np.ascontiguousarray(prepared, dtype=np.float32)
 
-    def coarse(self, prepared: Vectors, nprobe: int) -> tuple[Vectors, Ids]:
-        """Distances and numbers of the nprobe nearest lists, both (n, nprobe)."""
-        distances, lists = self._ivf.quantizer.search(prepared, nprobe)
-        return distances, lists
+    def assign(self, prepared: Vectors) -> Ids:
+        """The list of each row (n, rotation_dim), the nearest one: (n,) int64."""
+        return self._coarse.assign(prepared)
 
-    def empty(self) -> Any:
-        """A new empty Faiss index that shares the centroids with this template."""
+    def coarse(self, prepared: Vectors, nprobe: int) -> tuple[Vectors, Ids]:
+        """The lists to search for queries (n, rotation_dim), best first.
+
+        Returns:
+            Scores (n, nprobe) float32, inner products with the centroids or, for l2, squared
+            distances, as `search_preassigned` takes them; and numbers of lists (n, nprobe) int64.
+        """
+        return self._coarse.search(prepared, nprobe, self.spec.metric)
+
+    def encode(self, prepared: Vectors, lists: Ids) -> Codes:
+        """Codes (n, code_size) of rows (n, rotation_dim) in their lists (n,)."""
+        if self.spec.kind == "exact":
+            return np.ascontiguousarray(prepared, np.float32).view(np.uint8)
+        codes: Codes = self._codec.compute_codes(prepared - self.centroids[lists])
+        return codes
+
+    def decode(self, codes: Codes, lists: Ids) -> Vectors:
+        """What codes (n, code_size) in lists (n,) stand for: (n, rotation_dim) float32."""
+        codes = np.ascontiguousarray(codes, dtype=np.uint8)
+        if self.spec.kind == "exact":
+            return codes.view(np.float32)
+        decoded: Vectors = self._codec.decode(codes)
+        decoded += self.centroids[lists]
+        return decoded
+
+    def scanner(self) -> Any:
+        """A new Faiss index with these centroids and codes, to be given lists of `layout`."""
         ivf, spec = self._ivf, self.spec
+        shape = (ivf.quantizer, ivf.d, ivf.nlist)
         if spec.kind == "exact":
-            return faiss.IndexIVFFlat(ivf.quantizer, ivf.d, ivf.nlist, ivf.metric_type)
-        shard = faiss.IndexIVFPQ(
-            ivf.quantizer, ivf.d, ivf.nlist, ivf.pq.M, ivf.pq.nbits, ivf.metric_type
-        )
-        shard.pq = ivf.pq
-        shard.by_residual = ivf.by_residual
-        shard.use_precomputed_table = -1  # never; see __init__
-        shard.is_trained = True
-        return shard
+            scanner = faiss.IndexIVFFlat(*shape, ivf.metric_type)
+        elif spec.kind == "ivf_sq":
+            scanner = faiss.IndexIVFScalarQuantizer(*shape, ivf.sq.qtype, ivf.metric_type)
+            scanner.sq = ivf.sq
+        else:
+            fast = self.layout == BLOCKS32
+            kind = faiss.IndexIVFPQFastScan if fast else faiss.IndexIVFPQ
+            scanner = kind(*shape, ivf.pq.M, ivf.pq.nbits, ivf.metric_type)
+            scanner.pq = ivf.pq
+            scanner.use_precomputed_table = -1  # never; see __init__
+        scanner.by_residual = spec.kind != "exact"
+        scanner.is_trained = True
+        scanner.referenced_objects = [self._index]  # the centroids are its own
+        return scanner
+
+    @property
+    def _codec(self) -> Any:
+        return self._ivf.pq if self.spec.kind == "ivf_pq" else self._ivf.sq
 
 
 def template_hash(data: bytes) -> str:
@@ -131,125 +189,3 @@ def load_template(folder: Path, sha256: str) -> Template:
             "was changed: restore it or index again"
         )
     return Template(data, load_spec(folder))
-
-
-def train(spec: IndexSpec, sample: npt.ArrayLike) -> tuple[bytes, dict[str, Any]]:
-    """Train on a uniform sample and return the template's bytes and statistics.
-
-    Bit-equal for an equal sample on one machine, whatever the number of Faiss threads.
-
-    Args:
-        spec: From `plan`.
-        sample: (s, dim) float32, s >= max(nlist, 2 ** nbits, rotation_dim); unused for exact.
-
-    Returns:
-        The bytes for `Template`, and a dict: `seconds`, `rows`, and for ivf_pq `objective` (mean
-        squared distance, or mean inner product, of a row and its centroid), `imbalance` (1 for
-        lists of equal length), `quantisation_error` (mean share of a row's squared length that
-        rotation and code lose) and `rotation_error` (the rotation's part of it).
-
-    Raises:
-        RequestError: The sample is too small or has vectors that cannot be indexed.
-    """
-    started = time.monotonic()
-    if spec.kind == "exact":
-        data, stats = _exact_template(spec), {"rows": 0}
-    else:
-        data, stats = _train_ivf_pq(spec, check_vectors(sample, spec.dim, spec.metric))
-    return data, {**stats, "seconds": round(time.monotonic() - started, 3)}
-
-
-def _exact_template(spec: IndexSpec) -> bytes:
-    quantizer = faiss.IndexFlat(spec.dim, _faiss_metric(spec))
-    quantizer.add(np.zeros((1, spec.dim), dtype=np.float32))
-    index = faiss.IndexIVFFlat(quantizer, spec.dim, 1, _faiss_metric(spec))
-    return _serialized(index)
-
-
-def _train_ivf_pq(spec: IndexSpec, sample: Vectors) -> tuple[bytes, dict[str, Any]]:
-    needed = max(spec.nlist, 1 << spec.nbits, spec.rotation_dim)
-    if len(sample) < needed:
-        raise RequestError(f"training needs at least {needed:,} vectors, got {len(sample):,}")
-    rows = candidate_vectors(sample, spec.metric)
-    matrix = _train_rotation(_thinned(rows, _ROTATION_ROWS), spec)
-    # By numpy, as in `Template.prepare`: the last bits of Faiss's product depend on its threads.
-    rotated = np.ascontiguousarray(rows @ matrix.T)
-    metric = _faiss_metric(spec)
-    flat = faiss.IndexFlat(spec.rotation_dim, metric)
-    ivf = faiss.IndexIVFPQ(flat, spec.rotation_dim, spec.nlist, spec.code_bytes, spec.nbits, metric)
-    for clustering in (ivf.cp, ivf.pq.cp):
-        clustering.seed = _seed(spec)
-        clustering.min_points_per_centroid = 1  # `plan` decides; Faiss would only print
-    ivf.use_precomputed_table = -1
-    ivf.train(rotated)
-    rotation = faiss.LinearTransform(spec.dim, spec.rotation_dim, False)
-    faiss.copy_array_to_vector(matrix.ravel(), rotation.A)
-    rotation.is_trained = rotation.is_orthonormal = True
-    data = _serialized(faiss.IndexPreTransform(rotation, ivf))
-    return data, {
-        "rows": len(rows),
-        **_statistics(_thinned(rows, _STATS_ROWS), _thinned(rotated, _STATS_ROWS), ivf),
-    }
-
-
-def _thinned(rows: Vectors, most: int) -> Vectors:
-    """Evenly spaced rows: the first ones would be of the first files."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.intp)]
-
-
-def _serialized(index: Any) -> bytes:
-    data: bytes = faiss.serialize_index(index).tobytes()
-    return data
-
-
-def _faiss_metric(spec: IndexSpec) -> int:
-    return int(faiss.METRIC_L2 if spec.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
-
-
-def _seed(spec: IndexSpec) -> int:
-    return spec.seed & 0x7FFFFFFF
-
-
-def _train_rotation(rows: Vectors, spec: IndexSpec) -> Vectors:
-    """Principal components, then OPQ among them (Ge et al. 2013): (rotation_dim, dim), orthonormal.
-
-    OPQ straight from d components costs a d x d singular value decomposition per iteration, and its
-    result depends on the number of threads; and Faiss writes past a buffer when OPQ is trained on
-    fewer rows than output components. Here OPQ is square and small and runs on one thread.
-    """
-    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
-    components = np.ascontiguousarray(vectors[:, ::-1][:, : spec.rotation_dim].T, dtype=np.float32)
-    # A component's sign is arbitrary; fix it.
-    largest = np.abs(components).argmax(axis=1)
-    components *= np.sign(components[np.arange(len(components)), largest])[:, None]
-    quantizer = faiss.ProductQuantizer(spec.rotation_dim, spec.code_bytes, spec.nbits)
-    quantizer.cp.min_points_per_centroid = 1
-    quantizer.cp.seed = _seed(spec)
-    opq = faiss.OPQMatrix(spec.rotation_dim, spec.code_bytes, spec.rotation_dim)
-    # More iterations lower the error by a tenth and take five times as long.
-    opq.niter, opq.niter_pq_0, opq.niter_pq, opq.pq = 8, 8, 2, quantizer
-    assert len(rows) >= spec.rotation_dim
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        opq.train(np.ascontiguousarray(rows @ components.T))
-    finally:
-        faiss.omp_set_num_threads(threads)
-    matrix = faiss.vector_to_array(opq.A).reshape(spec.rotation_dim, spec.rotation_dim)
-    return np.ascontiguousarray(matrix @ components, dtype=np.float32)
-
-
-def _statistics(rows: Vectors, rotated: Vectors, ivf: Any) -> dict[str, float]:
-    distances, lists = ivf.quantizer.search(rotated, 1)
-    counts = np.bincount(lists[:, 0], minlength=ivf.nlist).astype(np.float64)
-    decoded = ivf.sa_decode(ivf.sa_encode(rotated))
-    length = (rows.astype(np.float64) ** 2).sum(axis=1)
-    dropped = length - (rotated.astype(np.float64) ** 2).sum(axis=1)
-    coded = ((rotated.astype(np.float64) - decoded) ** 2).sum(axis=1)
-    length = np.maximum(length, np.finfo(np.float32).tiny)
-    return {
-        "objective": float(distances.mean()),
-        "imbalance": float(ivf.nlist * (counts**2).sum() / counts.sum() ** 2),
-        "quantisation_error": float(((dropped + coded) / length).mean()),
-        "rotation_error": float((dropped / length).mean()),
-    }
