@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.index.metrics import METRICS, better_is_higher
+from lookalike.index import recall
+from lookalike.index.metrics import METRICS, better_is_higher, score, score_pairs
 from lookalike.index.recall import ExactNeighbours, interval, recall_at_k
 from tests.test_metrics import one_score
+from tests.vector_stores import clustered
 
 
 def brute_force(queries, own, ids, vectors, k, metric):
@@ -139,3 +141,60 @@ def test_interval_shrinks_to_a_point_when_all_were_queried():
 def test_interval_holds_the_mean(mean, queries, population):
     low, high = interval(mean, queries, population)
     assert 0 <= low <= mean <= high <= 1
+
+
+def definition(queries, own, ids, vectors, k, metric):
+    """Ids and scores by `score` of all rows at once, ties by id."""
+    scores = score(queries, vectors, metric)
+    loss = np.where(ids == own[:, None], np.inf, -scores if better_is_higher(metric) else scores)
+    order = np.lexsort((np.broadcast_to(ids, loss.shape), loss), axis=1)[:, :k]
+    return ids[order], np.take_along_axis(scores, order, 1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shift", [0, 300])  # far from the origin, float32 says little
+@pytest.mark.parametrize("scale", [1, 1e-13, 1e15])  # squares leave what float32 holds
+def test_float32_products_leave_nothing_out(metric, shift, scale):
+    rng = np.random.default_rng(3)
+    vectors = clustered(3000, 24) + np.float32(shift)
+    vectors[rng.integers(0, 3000, 300)] = vectors[rng.integers(0, 3000, 300)]  # equal rows
+    vectors *= np.float32(scale)
+    if metric == "jaccard":
+        vectors = np.abs(vectors)
+    ids = rng.permutation(10_000)[:3000]
+    chosen = rng.integers(0, 3000, 20)
+    exact = ExactNeighbours(vectors[chosen], ids[chosen], 30, metric)
+    for block in np.array_split(np.arange(3000), 7):
+        exact.update(ids[block], vectors[block])
+    expected, scores = definition(vectors[chosen], ids[chosen], ids, vectors, 30, metric)
+    np.testing.assert_array_equal(exact.scores, scores)
+    np.testing.assert_array_equal(exact.ids, expected)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+def test_few_rows_are_scored_exactly_once_the_best_are_known(metric, monkeypatch):
+    vectors = clustered(20_000, 32)
+    exact = ExactNeighbours(vectors[:50], np.arange(50), 10, metric)
+    pairs = []
+
+    def counted(queries, rows, chosen, *rest):
+        pairs.append(len(chosen))
+        return score_pairs(queries, rows, chosen, *rest)
+
+    monkeypatch.setattr(recall, "score_pairs", counted)
+    for start in range(0, 20_000, 4000):
+        exact.update(np.arange(start, start + 4000), vectors[start : start + 4000])
+    assert sum(pairs) < 50 * 10 * 6  # of 50 * 20,000
+    assert pairs[-1] < pairs[0]
+
+
+def test_an_id_that_comes_again_within_a_block_or_later_counts_once():
+    vectors = clustered(500, 8)
+    ids = np.arange(500)
+    once = ExactNeighbours(vectors[:5], ids[:5], 20, "cosine")
+    once.update(ids, vectors)
+    again = ExactNeighbours(vectors[:5], ids[:5], 20, "cosine")
+    twice = np.repeat(ids, 2)
+    again.update(twice, vectors[twice])
+    again.update(ids[::-1], vectors[::-1])
+    np.testing.assert_array_equal(again.ids, once.ids)

@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.index import template as index
-from lookalike.index.invlists import encode_shard
+from lookalike.index.encoding import EncodeTask, encode
+from lookalike.index.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.index.planning import plan
+from lookalike.index.recall import ExactNeighbours
 from lookalike.store import shards, snapshot
 from lookalike.store.duplicates import write_duplicates
-from lookalike.store.storage import write_bytes, write_file, write_json
+from lookalike.store.storage import read_json, write_bytes, write_json
 
 
 def clustered(n, d, seed=0, rank=16, groups=30):
@@ -39,7 +41,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
                 }  # fmt: skip
                 ids.append(writer.append(fields, vectors[row]))
         lines.append(shards.shard_record(pending.finished, number, len(rows)))
-    spec = plan(n, dim, metric, options or {}, files=files)
+    spec = plan(n, dim, metric, options or {})
     data, stats = index.train(spec, vectors)
     template = index.Template(data, spec)
     folder = f"templates/{template.sha256}"
@@ -48,11 +50,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     record = write_json(store, f"{folder}/{index.SPEC_FILE}", {**spec.to_json(), "stats": stats})
     lines.append({**record.to_json(), "kind": "template"})
     embeddings = [line["path"] for line in lines if line["kind"] == "embedding"]
-    for number, group in enumerate(np.array_split(np.array(embeddings), spec.shards)):
-        blocks = (block for path in group for block in shards.iter_blocks(store / path))
-        with write_file(store, f"index/{number}.ivf") as pending:
-            header = encode_shard(template, blocks, pending.write)
-        lines.append({**pending.finished.to_json(), "kind": "index", "rows": header.rows})
+    lines += build_index(store, embeddings, template)
     names = [{i: uris} for i, uris in zip(ids[1:4:2], (["/b", "/a"], ["/c"]), strict=False)]
     record, rows = write_duplicates(store, "snapshots/one/duplicates.parquet", names)
     lines.append({**record.to_json(), "kind": "duplicates", "rows": rows})
@@ -64,6 +62,36 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     }  # fmt: skip
     snapshot.publish(store, manifest)
     return np.array(ids), vectors, manifest
+
+
+def build_index(store, embeddings, template, *, parts=None, removed="", truth=None):
+    """The manifest's lines of an index over embedding shards, by the steps of a run."""
+    spec = template.spec
+    parts = parts or min(len(embeddings), 2 if spec.shards > 1 else 1)
+    whole = parts == 1 and spec.shards == 1
+    tasks = [
+        EncodeTask(
+            number, tuple(part.tolist()),
+            f"index/{number}.lists" if whole else f"runs/parts/{number}.part",
+            f"runs/truth/{number}.npz", f"runs/encoded/{number}.json", whole, removed,
+        )
+        for number, part in enumerate(np.array_split(np.array(embeddings), parts))
+    ]  # fmt: skip
+    for task in tasks:
+        queries = ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
+        encode(task, store, template, truth or queries)
+    if not whole:
+        outputs = tuple(task.output for task in tasks)
+        ranges = list_ranges(list_sizes(store, outputs, template), spec.shards)
+        tasks = [
+            GroupTask(
+                number, first, last, outputs, f"index/{number}.lists", f"runs/shards/{number}.json"
+            )
+            for number, (first, last) in enumerate(ranges)
+        ]
+        for task in tasks:
+            group(task, store, template)
+    return [read_json(store / task.done)["shard"] for task in tasks]
 
 
 def brute_force(queries, vectors, metric):

@@ -1,4 +1,4 @@
-"""Encode embedding shards into index shards, in parallel; templates reach workers as files."""
+"""Encode embedding shards into parts and group those by list; templates reach workers as files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from lookalike.index.encoding import EncodeTask, encode
+from lookalike.index.grouping import GroupTask, group
 from lookalike.index.recall import ExactNeighbours
 from lookalike.index.template import Template, load_template, set_threads
 from transforms.counters import count, timed
 
 
 @dataclass
-class EncodeShards(beam.PTransform):
-    """Encode groups of embedding shards, each into one index shard and its part of the truth.
+class EncodeParts(beam.PTransform):
+    """Encode groups of embedding shards, each into one part of the index and of the truth.
 
     Yields the number of each finished task; a retry overwrites itself.
 
@@ -37,15 +38,40 @@ class EncodeShards(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[EncodeTask]) -> beam.PCollection[int]:
         """PCollection[EncodeTask] -> PCollection[int]."""
-        return tasks | "SpreadTasks" >> beam.Reshuffle() | "EncodeShard" >> beam.ParDo(
-            _EncodeFn(self.store, self.template, self.sha256, self.queries, self.threads)
+        return tasks | "SpreadParts" >> beam.Reshuffle() | "EncodePart" >> beam.ParDo(
+            _EncodeFn(self.store, self.template, self.sha256, self.threads, self.queries)
         )  # fmt: skip
 
 
-class _EncodeFn(beam.DoFn):
-    def __init__(self, store: str, template: str, sha256: str, queries: str, threads: int) -> None:
+@dataclass
+class GroupLists(beam.PTransform):
+    """Write index shards, each one range of lists from all parts.
+
+    Yields the number of each finished task; a retry overwrites itself.
+
+    Attributes:
+        store: The store's root, reachable from every worker.
+        template: Folder of the template below it.
+        sha256: What the template's bytes must hash to.
+    """
+
+    store: str
+    template: str
+    sha256: str
+
+    def expand(self, tasks: beam.PCollection[GroupTask]) -> beam.PCollection[int]:
+        """PCollection[GroupTask] -> PCollection[int]."""
+        return tasks | "SpreadRanges" >> beam.Reshuffle() | "GroupLists" >> beam.ParDo(
+            _GroupFn(self.store, self.template, self.sha256)
+        )  # fmt: skip
+
+
+class _TemplateFn(beam.DoFn):
+    """A DoFn with the process's one copy of the template."""
+
+    def __init__(self, store: str, template: str, sha256: str, threads: int = 1) -> None:
         self._store, self._folder, self._sha256 = Path(store), template, sha256
-        self._queries, self._threads = queries, threads
+        self._threads = threads
         self._shared = Shared()
 
     def setup(self) -> None:
@@ -57,9 +83,23 @@ class _EncodeFn(beam.DoFn):
 
         self._template: Template = self._shared.acquire(load)
 
+
+class _EncodeFn(_TemplateFn):
+    def __init__(self, store: str, template: str, sha256: str, threads: int, queries: str) -> None:
+        super().__init__(store, template, sha256, threads)
+        self._queries = queries
+
     def process(self, task: EncodeTask) -> Iterator[int]:
         queries = ExactNeighbours.from_bytes((self._store / self._queries).read_bytes())
         with timed("encode"):
             encode(task, self._store, self._template, queries)
-        count("encode", "shards")
+        count("encode", "parts")
+        yield task.number
+
+
+class _GroupFn(_TemplateFn):
+    def process(self, task: GroupTask) -> Iterator[int]:
+        with timed("group"):
+            group(task, self._store, self._template)
+        count("group", "shards")
         yield task.number

@@ -6,6 +6,8 @@ into blocks, and equal vectors have equal scores.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,18 +42,71 @@ def score(queries: npt.ArrayLike, vectors: npt.ArrayLike, metric: str) -> Scores
     left, right = np.asarray(queries, np.float64), np.asarray(vectors, np.float64)
     if metric == "jaccard":
         return _jaccard(left, right)
-    if metric == "cosine":
-        left, right = _unit(left), _unit(right)
-    products = left @ right.T
     if metric == "l2":
-        squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :] - 2 * products
-        return np.asarray(np.sqrt(np.maximum(squares, 0)), dtype=np.float32)
+        return np.array([_distances(query, right) for query in left]).reshape(len(left), -1)
+    squares = (_wide_squares(left)[:, None], _wide_squares(right)[None, :])
+    return _from_products(left @ right.T, *squares, metric)
+
+
+def score_pairs(
+    queries: Vectors,
+    vectors: Vectors,
+    chosen: npt.NDArray[np.intp],
+    rows: npt.NDArray[np.intp],
+    metric: str,
+) -> Scores:
+    """Exact scores (m,) of the pairs queries[chosen[i]], vectors[rows[i]]; see `score`.
+
+    Args:
+        queries: (q, d) float32.
+        vectors: (n, d) float32.
+        chosen: (m,), ascending.
+        rows: (m,).
+        metric: One of METRICS.
+    """
+    wide = queries.astype(np.float64)
+    counts = np.bincount(chosen, minlength=len(queries))
+    ends = np.cumsum(counts)
+    slices = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    if metric in ("jaccard", "l2"):
+        parts = [score(wide[i : i + 1], vectors[rows[one]], metric)[0]
+                 for i, one in enumerate(slices)]  # fmt: skip
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    products = np.empty(len(rows), dtype=np.float64)
+    for query, one in zip(wide, slices, strict=True):
+        if one.stop > one.start:
+            products[one] = vectors[rows[one]].astype(np.float64) @ query
+    distinct, which = np.unique(rows, return_inverse=True)
+    squares = _wide_squares(vectors[distinct])[which]
+    return _from_products(products, _wide_squares(wide)[chosen], squares, metric)
+
+
+def _wide_squares(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    wide = vectors.astype(np.float64, copy=False)
+    return np.asarray(np.einsum("ij,ij->i", wide, wide))
+
+
+def _from_products(
+    products: npt.NDArray[np.float64],
+    left: npt.NDArray[np.float64],
+    right: npt.NDArray[np.float64],
+    metric: str,
+) -> Scores:
+    """Cosine or inner_product from inner products and squared lengths, which broadcast."""
+    if metric == "cosine":
+        lengths = np.sqrt(left) * np.sqrt(right)
+        products = products / np.where(lengths > 0, lengths, 1)
     return np.asarray(products, dtype=np.float32)
+
+
+def _distances(query: npt.NDArray[np.float64], vectors: npt.NDArray[np.float64]) -> Scores:
+    """By differences: from products, the distance of equal vectors would be noise."""
+    return np.asarray(np.sqrt(_wide_squares(vectors - query)), dtype=np.float32)
 
 
 def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))
 
 
 def _jaccard(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> Scores:
@@ -82,19 +137,30 @@ def top_k(ids: Ids, scores: Scores, k: int, metric: str) -> tuple[Ids, Scores]:
     """
     # Ascending order of `loss` is best first.
     loss = np.where(ids < 0, np.inf, -scores if better_is_higher(metric) else scores)
-    order = np.lexsort((ids, loss), axis=1)
+    order = np.argsort(loss, axis=1)
     ids, loss = np.take_along_axis(ids, order, 1), np.take_along_axis(loss, order, 1)
-    repeated = ids < 0
-    repeated[:, 1:] |= ids[:, 1:] == ids[:, :-1]
-    order = np.argsort(repeated, axis=1, kind="stable")[:, :k]
-    kept = ~np.take_along_axis(repeated, order, 1)
+    tied = (loss[:, 1:] == loss[:, :-1]) & (ids[:, 1:] >= 0)  # equal ids are among these
+    rows = np.flatnonzero(tied.any(axis=1))
+    if len(rows):
+        ids[rows], loss[rows] = _distinct(ids[rows], loss[rows])
+    width = min(k, ids.shape[1])
     signed = -loss if better_is_higher(metric) else loss
     best_ids = np.full((len(ids), k), -1, dtype=np.int64)
     best = np.full((len(ids), k), worst_score(metric), dtype=np.float32)
-    width = order.shape[1]
-    best_ids[:, :width][kept] = np.take_along_axis(ids, order, 1)[kept]
-    best[:, :width][kept] = np.take_along_axis(signed, order, 1)[kept]
+    best_ids[:, :width] = ids[:, :width]
+    best[:, :width] = signed[:, :width]
     return best_ids, best
+
+
+def _distinct(ids: Ids, loss: Scores) -> tuple[Ids, Scores]:
+    """Rows in order of (loss, id), of each id once, then nothing (-1, infinity)."""
+    order = np.lexsort((ids, loss), axis=1)
+    ids, loss = np.take_along_axis(ids, order, 1), np.take_along_axis(loss, order, 1)
+    nothing = ids < 0
+    nothing[:, 1:] |= ids[:, 1:] == ids[:, :-1]
+    ids, loss = np.where(nothing, -1, ids), np.where(nothing, np.inf, loss)
+    order = np.argsort(nothing, axis=1, kind="stable")
+    return np.take_along_axis(ids, order, 1), np.take_along_axis(loss, order, 1)
 
 
 def check_vectors(vectors: npt.ArrayLike, dim: int, metric: str) -> Vectors:
@@ -108,13 +174,13 @@ def check_vectors(vectors: npt.ArrayLike, dim: int, metric: str) -> Vectors:
     array: Vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dim:
         raise RequestError(f"vectors must have shape (n, {dim}), got {array.shape}")
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise RequestError(f"vector {int(np.argmin(finite))} has a value that is not finite")
-    if metric in ("cosine", "jaccard"):
-        nonzero = array.any(axis=1)
-        if not nonzero.all():
-            raise RequestError(f"vector {int(np.argmin(nonzero))} is zero, which {metric} forbids")
+    # Rows whose squared length is an ordinary number are finite and not zero: one pass for most.
+    squares = squared_lengths(array)
+    for row in np.flatnonzero(~are_ordinary(squares)).tolist():
+        if not np.isfinite(array[row]).all():
+            raise RequestError(f"vector {row} has a value that is not finite")
+        if metric in ("cosine", "jaccard") and not array[row].any():
+            raise RequestError(f"vector {row} is zero, which {metric} forbids")
     if metric == "jaccard" and (array < 0).any():
         row = int(np.argmax((array < 0).any(axis=1)))
         raise RequestError(f"vector {row} has a negative value, which jaccard forbids")
@@ -131,5 +197,22 @@ def candidate_vectors(vectors: Vectors, metric: str) -> Vectors:
         wide = vectors.astype(np.float64)
         return np.asarray(np.sqrt(wide / wide.sum(axis=1, keepdims=True)), dtype=np.float32)
     if metric == "cosine":
-        return np.asarray(_unit(vectors.astype(np.float64)), dtype=np.float32)
+        vectors = np.asarray(vectors, dtype=np.float32)
+        squares = squared_lengths(vectors)
+        ordinary = are_ordinary(squares)
+        units = vectors * (1 / np.sqrt(np.where(ordinary, squares, 1)))[:, None]
+        if not ordinary.all():
+            units[~ordinary] = _unit(vectors[~ordinary].astype(np.float64))
+        return np.asarray(units, dtype=np.float32)
     return vectors
+
+
+def squared_lengths(vectors: Vectors) -> Scores:
+    """Squared lengths (n,) float32; see `are_ordinary`."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.asarray(np.einsum("ij,ij->i", vectors, vectors), dtype=np.float32)
+
+
+def are_ordinary(squares: Scores) -> npt.NDArray[np.bool_]:
+    """Whether squared lengths in float32 neither overflowed nor lost digits to underflow."""
+    return np.asarray((squares > 1e-20) & (squares < 1e30))

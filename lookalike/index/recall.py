@@ -11,17 +11,20 @@ import io
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.index.estimates import Estimator
 from lookalike.index.metrics import (
     Ids,
     Scores,
     Vectors,
     better_is_higher,
-    score,
+    score_pairs,
     top_k,
     worst_score,
 )
 
 TOLERANCE = 1e-6
+_ROWS_AT_ONCE = 8192
+_QUERIES_AT_ONCE = 64
 
 
 class ExactNeighbours:
@@ -46,38 +49,55 @@ class ExactNeighbours:
         self.k, self.metric = k, metric
         self.ids: Ids = np.full((len(self.queries), k), -1, dtype=np.int64)
         self.scores: Scores = np.full(self.ids.shape, worst_score(metric), dtype=np.float32)
+        self._estimator: Estimator | None = None
 
     def update(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
-        """Consider rows: ids (n,) int64 and vectors (n, d) float32."""
-        block: Ids = np.asarray(ids, dtype=np.int64)
-        if not len(block) or not len(self.queries):
-            return
-        scores = score(self.queries, vectors, self.metric)
-        candidates = np.where(block[None, :] == self.query_ids[:, None], -1, block[None, :])
-        if len(block) > self.k:
-            candidates, scores = self._shorten(candidates, scores)
-        self._keep(candidates, scores)
+        """Consider rows: ids (n,) int64 and vectors (n, d) float32.
 
-    def _shorten(self, ids: Ids, scores: Scores) -> tuple[Ids, Scores]:
-        """Drop what cannot be among the best k, cheaply; ties at the edge stay."""
-        loss = np.where(ids < 0, np.inf, -scores if better_is_higher(self.metric) else scores)
-        edge = np.partition(loss, self.k - 1, axis=1)[:, self.k - 1 : self.k]
-        wanted = loss <= edge
-        width = max(self.k, int(wanted.sum(axis=1).max()))
-        order = np.argsort(~wanted, axis=1, kind="stable")[:, :width]
-        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        Products in float32 tell which rows may be among the k best; only their scores are computed
+        exactly. Rows that come later cost little more than that one product.
+        """
+        block, first = np.unique(np.asarray(ids, dtype=np.int64), return_index=True)
+        rows: Vectors = np.asarray(vectors, dtype=np.float32)
+        if len(block) < len(rows):
+            rows = rows[first]
+        elif not np.array_equal(first, np.arange(len(first))):
+            block = np.asarray(ids, dtype=np.int64)
+        if not len(self.queries):
+            return
+        for start in range(0, len(block), _ROWS_AT_ONCE):
+            some = slice(start, start + _ROWS_AT_ONCE)
+            self._consider(block[some], rows[some])
+
+    def _consider(self, ids: Ids, vectors: Vectors) -> None:
+        if self._estimator is None:
+            self._estimator = Estimator(self.queries, self.metric)
+        edges = np.where(self.ids[:, -1] < 0, worst_score(self.metric), self.scores[:, -1])
+        chosen, rows = self._estimator.candidates(vectors, edges, self.k)
+        found = np.where(ids[rows] == self.query_ids[chosen], -1, ids[rows])
+        scores = score_pairs(self.queries, vectors, chosen, rows, self.metric)
+        counts = np.bincount(chosen, minlength=len(self.queries))
+        starts = np.cumsum(counts) - counts
+        # Queries with about as many candidates together, so that padding stays small.
+        order = np.argsort(counts, kind="stable")[np.count_nonzero(counts == 0) :]
+        for begin in range(0, len(order), _QUERIES_AT_ONCE):
+            group = order[begin : begin + _QUERIES_AT_ONCE]
+            places = np.arange(counts[group[-1]])
+            there = places < counts[group, None]
+            at = np.where(there, starts[group, None] + places, 0)
+            self._keep(group, np.where(there, found[at], -1), scores[at])
 
     def merge(self, other: ExactNeighbours) -> None:
         """Take in the rows that another accumulator for the same queries has seen."""
         same = (self.k, self.metric) == (other.k, other.metric)
         if not same or not np.array_equal(self.query_ids, other.query_ids):
             raise ValueError("cannot merge neighbours of other queries, another k or metric")
-        self._keep(other.ids, other.scores)
+        self._keep(np.arange(len(self.queries)), other.ids, other.scores)
 
-    def _keep(self, ids: Ids, scores: Scores) -> None:
-        self.ids, self.scores = top_k(
-            np.concatenate([self.ids, ids], axis=1),
-            np.concatenate([self.scores, scores], axis=1),
+    def _keep(self, queries: npt.NDArray[np.intp], ids: Ids, scores: Scores) -> None:
+        self.ids[queries], self.scores[queries] = top_k(
+            np.concatenate([self.ids[queries], ids], axis=1),
+            np.concatenate([self.scores[queries], scores], axis=1),
             self.k,
             self.metric,
         )

@@ -1,0 +1,97 @@
+"""Encoding and grouping on the direct runner: equal results whatever the workers and retries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lookalike.index import template as index
+from lookalike.index.encoding import EncodeTask
+from lookalike.index.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.index.recall import ExactNeighbours
+from lookalike.index.template import Template
+from lookalike.store import shards
+from lookalike.store.storage import read_json, write_bytes, write_json
+from pipelines.runner import RunnerSpec, run
+from tests.vector_stores import trained
+from transforms.encode import EncodeParts, GroupLists
+
+
+def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
+    """A template, queries and embedding files of unequal length, and the tasks to encode them."""
+    data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
+    template = Template(data, spec)
+    folder = f"templates/{template.sha256}"
+    write_bytes(store, f"{folder}/{index.TEMPLATE_FILE}", data)
+    write_json(store, f"{folder}/{index.SPEC_FILE}", spec.to_json())
+    held_out = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), 10, spec.metric)
+    write_bytes(store, "runs/queries.npz", held_out.to_bytes())
+    schema = shards.schema(24, pa.schema([]), {})
+    paths = []
+    for number, rows in enumerate(np.split(np.arange(400), [100, 130, 300]), start=1):
+        paths.append(f"embeddings/{number:06d}.parquet")
+        with shards.open_shard(store, paths[-1], schema, number) as (writer, _):
+            for row in rows:
+                fields = {
+                    "uri": f"/{row}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
+                    "format": "PNG", "bytes": 9,
+                }  # fmt: skip
+                writer.append(fields, vectors[row])
+    tasks = [
+        EncodeTask(i, (path,), f"runs/{i}.part", f"runs/{i}.npz", f"runs/{i}.json")
+        for i, path in enumerate(paths)
+    ]
+    return template, tasks
+
+
+def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int) -> list[bytes]:
+    """The bytes of every index shard, and of the merged truth."""
+    runner = RunnerSpec(name="direct", workers=workers)
+    folder = f"templates/{template.sha256}"
+
+    def transform(name: str, items: list[object], transform: beam.PTransform) -> None:
+        def chain(pipeline: beam.Pipeline) -> None:
+            _ = pipeline | f"{name}Tasks" >> beam.Create(items, reshuffle=False) | name >> transform
+
+        run(chain, runner)
+
+    encode = EncodeParts(str(store), folder, template.sha256, "runs/queries.npz")
+    transform("Encode", [*tasks], encode)
+    parts = tuple(task.output for task in tasks)
+    ranges = list_ranges(list_sizes(store, parts, template), 3)
+    groups = [
+        GroupTask(i, first, last, parts, f"index/{i}.lists", f"runs/g{i}.json")
+        for i, (first, last) in enumerate(ranges)
+    ]
+    transform("Group", [*groups], GroupLists(str(store), folder, template.sha256))
+    truth = ExactNeighbours.from_bytes((store / "runs/queries.npz").read_bytes())
+    for task in tasks:
+        truth.merge(ExactNeighbours.from_bytes((store / task.truth).read_bytes()))
+    rows = sum(read_json(store / task.done)["shard"]["rows"] for task in groups)
+    assert rows == 400
+    return [*((store / task.output).read_bytes() for task in groups), truth.to_bytes()]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    store = tmp_path_factory.mktemp("one")
+    return build(store, *prepare(store), workers=1)
+
+
+def test_two_workers_write_the_same_shards_and_truth(tmp_path: Path, expected: list[bytes]) -> None:
+    assert build(tmp_path, *prepare(tmp_path), workers=2) == expected
+
+
+def test_a_task_that_failed_once_changes_nothing(tmp_path: Path, expected: list[bytes]) -> None:
+    template, tasks = prepare(tmp_path)
+    hidden = tmp_path / tasks[2].embeddings[0]
+    hidden.rename(tmp_path / "away")
+    with pytest.raises(Exception, match=r"000003\.parquet"):
+        build(tmp_path, template, tasks, workers=1)
+    assert not (tmp_path / tasks[2].done).exists()
+    (tmp_path / "away").rename(hidden)
+    assert build(tmp_path, template, tasks, workers=1) == expected

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lookalike.errors import RequestError
+from lookalike.index import encoding
+from lookalike.index import template as index
+from lookalike.index.encoding import EncodeTask, encode, encode_shard
+from lookalike.index.invlists import read_shard
+from lookalike.index.part_files import open_part
+from lookalike.index.recall import ExactNeighbours
+from lookalike.index.template import Template
+from lookalike.store import shards
+from lookalike.store.storage import read_json
+from tests.vector_stores import best, brute_force, trained
+
+
+def write_embeddings(store, vectors, cuts):
+    """Embedding shards of consecutive rows; returns their paths and all ids."""
+    schema = shards.schema(vectors.shape[1], pa.schema([]), {})
+    paths, ids = [], []
+    for number, rows in enumerate(np.split(np.arange(len(vectors)), cuts), start=5):
+        paths.append(f"embeddings/{number:06d}.parquet")
+        with shards.open_shard(store, paths[-1], schema, number) as (writer, _):
+            for row in rows:
+                fields = {
+                    "uri": f"/{row}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
+                    "format": "PNG", "bytes": 9,
+                }  # fmt: skip
+                ids.append(writer.append(fields, vectors[row]))
+    return paths, np.array(ids)
+
+
+def task(paths, **values):
+    return EncodeTask(0, tuple(paths), "runs/part", "runs/truth.npz", "runs/done.json", **values)
+
+
+def no_queries(spec):
+    return ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
+
+
+@pytest.fixture(scope="module")
+def template():
+    data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
+    return Template(data, spec), vectors
+
+
+def entries(part, template):
+    """{id: (list, code)} of a part, with the order checked."""
+    start, sizes = part.sizes(0, template.spec.nlist)
+    rows = int(sizes.sum())
+    lists, ids = np.repeat(np.arange(template.spec.nlist), sizes), part.ids(start, rows)
+    np.testing.assert_array_equal(np.lexsort((ids, lists)), np.arange(rows))
+    codes = part.codes(start, rows)
+    return {i: (n, code.tobytes()) for i, n, code in zip(ids.tolist(), lists.tolist(), codes,
+                                                         strict=True)}  # fmt: skip
+
+
+def open_as(store, template, path="runs/part"):
+    return open_part(store / path, template.sha256, template.code_size, template.spec.nlist)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product", "jaccard"])
+def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
+    data, spec, vectors = trained(400, 24, metric, nlist=8, nbits=4)
+    template = Template(data, spec)
+    paths, ids = write_embeddings(tmp_path, vectors, [3, 150, 150, 390])
+    truth = ExactNeighbours(vectors[:20], ids[:20], 5, metric)
+    encode(task(paths), tmp_path, template, truth)
+    done = read_json(tmp_path / "runs/done.json")
+    assert done["shard"]["rows"] == done["header"]["rows"] == 400
+    assert (done["removed"], done["truth"]) == (0, "runs/truth.npz")
+    prepared = template.prepare(vectors)
+    lists = template.assign(prepared)
+    codes = template.encode(prepared, lists)
+    expected = {i: (n, code.tobytes()) for i, n, code in zip(ids.tolist(), lists.tolist(), codes,
+                                                             strict=True)}  # fmt: skip
+    assert entries(open_as(tmp_path, template), template) == expected
+    found = ExactNeighbours.from_bytes((tmp_path / "runs/truth.npz").read_bytes())
+    scores = brute_force(vectors[:20], vectors, metric)
+    scores[np.arange(20), np.arange(20)] = np.inf if metric == "l2" else -np.inf
+    np.testing.assert_array_equal(found.ids, ids[best(scores, 5, metric)])
+    fitness = done["fitness"]
+    rows = slice(None, None, 8)
+    decoded = template.decode(codes[rows], lists[rows])
+    kept, whole = prepared[rows].astype("f8"), vectors[rows].astype("f8")
+    if metric == "cosine":
+        whole /= np.linalg.norm(whole, axis=1, keepdims=True)
+    if metric == "jaccard":
+        whole = np.sqrt(whole / whole.sum(axis=1, keepdims=True))
+    length = (whole**2).sum(1)
+    lost = length - (kept**2).sum(1)
+    coded = ((kept - decoded) ** 2).sum(1)
+    assert fitness["rows"] == 50
+    assert fitness["rotated"] == pytest.approx((lost / length).sum(), abs=1e-4)
+    assert fitness["lost"] == pytest.approx(((lost + coded) / length).sum(), rel=1e-4)
+    total = encoding.total_fitness(tmp_path, [done, done], template)
+    np.testing.assert_array_equal(total.sizes, 2 * np.bincount(lists, minlength=8))
+    assert total.measures()["quantisation_error"] == pytest.approx(fitness["lost"] / 50)
+
+
+def test_the_only_part_is_written_as_a_shard_to_search(template, tmp_path):
+    template, vectors = template
+    paths, ids = write_embeddings(tmp_path, vectors, [100])
+    encode(task(paths, whole=True), tmp_path, template, no_queries(template.spec))
+    shard = read_shard(tmp_path / "runs/part", template)
+    np.testing.assert_array_equal(np.sort(np.concatenate([*shard.file.ids()])), ids)
+    with open(tmp_path / "all", "wb") as file:
+        encode_shard(template, [(ids, vectors)], file.write)
+    assert (tmp_path / "all").read_bytes() == (tmp_path / "runs/part").read_bytes()
+
+
+@pytest.mark.parametrize("run", [1, 7, 100, 10_000])
+def test_the_bytes_do_not_depend_on_how_many_entries_are_laid_out_at_a_time(
+    run, template, tmp_path, monkeypatch
+):
+    template, vectors = template
+    written = set()
+    for rows in (encoding._RUN_ROWS, run):
+        monkeypatch.setattr(encoding, "_RUN_ROWS", rows)
+        for whole in (True, False):
+            encoded = encoding.Encoded(template, 400)
+            encoded.add(np.arange(400), vectors)
+            data = bytearray()
+            encoded.write(whole, data.extend)
+            written.add(bytes(data))
+    assert len(written) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 5000), max_size=12))
+def test_small_row_groups_are_put_together_in_order(sizes):
+    ids = np.arange(sum(sizes))
+    cut = np.split(ids, np.cumsum(sizes)[:-1]) if sizes else []
+    blocks = [*encoding._merged((one, one[:, None].astype("f4")) for one in cut)]
+    assert all(len(one) >= encoding._BLOCK_ROWS for one, _ in blocks[:-1])
+    assert all(len(one) < encoding._BLOCK_ROWS + 5000 for one, _ in blocks)
+    if blocks:
+        np.testing.assert_array_equal(np.concatenate([one for one, _ in blocks]), ids)
+        np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks])[:, 0], ids)
+
+
+def test_encoding_is_bit_equal_for_one_and_two_threads(template):
+    template, vectors = template
+    written = set()
+    for threads in (1, 2):
+        index.set_threads(threads)
+        data = bytearray()
+        encode_shard(template, [(np.arange(400), vectors)], data.extend)
+        written.add(bytes(data))
+    index.set_threads(1)
+    assert len(written) == 1
+
+
+def test_a_task_that_is_done_again_writes_the_same_bytes(template, tmp_path):
+    template, vectors = template
+    paths, ids = write_embeddings(tmp_path, vectors, [100])
+    files = ("runs/part", "runs/truth.npz", "runs/done.json")
+    seen = set()
+    for _ in range(2):
+        truth = ExactNeighbours(vectors[:5], ids[:5], 5, "cosine")
+        encode(task(paths), tmp_path, template, truth)
+        seen.add(tuple((tmp_path / name).read_bytes() for name in files))
+    assert len(seen) == 1
+
+
+def test_removed_ids_are_in_neither_codes_nor_truth(template, tmp_path):
+    template, vectors = template
+    paths, ids = write_embeddings(tmp_path, vectors, [100])
+    gone = np.sort(np.concatenate([ids[::3], [1, 1 << 60]]))  # some of other files
+    np.save(tmp_path / "gone.npy", gone)
+    truth = ExactNeighbours(vectors[:20], ids[:20], 300, "cosine")
+    encode(task(paths, removed="gone.npy"), tmp_path, template, truth)
+    done = read_json(tmp_path / "runs/done.json")
+    left = np.setdiff1d(ids, gone)
+    assert (done["removed"], done["shard"]["rows"]) == (len(ids) - len(left), len(left))
+    assert sorted(entries(open_as(tmp_path, template), template)) == left.tolist()
+    found = ExactNeighbours.from_bytes((tmp_path / "runs/truth.npz").read_bytes())
+    assert not np.isin(found.ids, gone).any()
+    assert (found.ids >= 0).sum(axis=1).min() >= len(left) - 1
+
+
+def test_everything_removed_leaves_an_empty_shard(template, tmp_path):
+    template, vectors = template
+    paths, ids = write_embeddings(tmp_path, vectors[:9], [])
+    np.save(tmp_path / "gone.npy", ids)
+    done = task(paths, removed="gone.npy", whole=True)
+    encode(done, tmp_path, template, no_queries(template.spec))
+    header = read_shard(tmp_path / "runs/part", template).header
+    assert (header.rows, header.min_id, header.max_id) == (0, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "vector 7 has a value that is not finite"), (None, "vector 7 is zero")],
+)
+def test_a_vector_that_cannot_be_indexed_is_named_with_its_file(value, message, template, tmp_path):
+    template, vectors = template
+    vectors = vectors.copy()
+    vectors[107] = 0 if value is None else vectors[107]
+    vectors[107, 3] = 0 if value is None else value
+    paths, _ = write_embeddings(tmp_path, vectors, [100])
+    with pytest.raises(RequestError, match=rf"000006\.parquet: from id {6 << 32} on, {message}"):
+        encode(task(paths), tmp_path, template, no_queries(template.spec))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_id_must_not_come_twice(template, tmp_path):
+    template, vectors = template
+    with pytest.raises(RequestError, match="id 3 comes more than once"):
+        encode_shard(template, [([1, 3], vectors[:2]), ([3], vectors[2:3])], bytearray().extend)
+    paths, _ = write_embeddings(tmp_path, vectors, [100])
+    with pytest.raises(RequestError, match="comes more than once"):
+        encode(task([*paths, paths[0]]), tmp_path, template, no_queries(template.spec))
+
+
+def test_ids_and_vectors_of_a_block_go_together(template):
+    template, vectors = template
+    with pytest.raises(RequestError, match="1 ids and 2 vectors"):
+        encode_shard(template, [([1], vectors[:2])], bytearray().extend)
+
+
+def changed(data, **values):
+    return json.dumps({**json.loads(data[:4096]), **values}).encode().ljust(4096) + data[4096:]
+
+
+DAMAGES = {
+    "truncated": lambda data: data[:-8],
+    "extended": lambda data: data + b"\0" * 8,
+    "fewer rows": lambda data: changed(data, rows=399),
+    "other lists": lambda data: changed(data, last_list=7),
+    "a finished shard": lambda data: changed(data, layout="plain"),
+    "longer codes": lambda data: changed(data, code_size=99),
+    "not a part": lambda data: b"PAR1" + data[4:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_part_is_refused_and_named(damage, template, tmp_path):
+    template, vectors = template
+    paths, _ = write_embeddings(tmp_path, vectors, [])
+    encode(task(paths), tmp_path, template, no_queries(template.spec))
+    path = tmp_path / "runs/part"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(RequestError, match=r"part: (damaged|not an index shard)"):
+        open_as(tmp_path, template)
+
+
+@pytest.mark.parametrize("at", [4096, 4096 + 4 * 3, 4096 + 4 * 7])
+def test_a_parts_lists_that_do_not_fit_are_refused_when_read(at, template, tmp_path):
+    template, vectors = template
+    paths, _ = write_embeddings(tmp_path, vectors, [])
+    encode(task(paths), tmp_path, template, no_queries(template.spec))
+    path = tmp_path / "runs/part"
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(data)
+    with pytest.raises(RequestError, match="part: damaged: 400 rows, its lists are not of them"):
+        open_as(tmp_path, template).sizes(0, 8)
+
+
+def test_a_part_of_another_template_is_refused(template, tmp_path):
+    template, vectors = template
+    paths, _ = write_embeddings(tmp_path, vectors, [])
+    encode(task(paths), tmp_path, template, no_queries(template.spec))
+    with pytest.raises(RequestError, match="the template here is other"):
+        open_part(tmp_path / "runs/part", "other", template.code_size, 8)
