@@ -25,7 +25,11 @@ __all__ = ["Neighbour", "NotPublishedError", "RequestError", "__version__", "ope
 
 
 def open(
-    store: str | Path, snapshot: str | None = None, *, features: Sequence[Feature] | None = None
+    store: str | Path,
+    snapshot: str | None = None,
+    *,
+    features: Sequence[Feature] | None = None,
+    check: bool = False,
 ) -> Searcher:
     """Open a store's published snapshot for searching.
 
@@ -33,11 +37,13 @@ def open(
         store: The store's folder.
         snapshot: Another snapshot than the published one, by name.
         features: Refuse the store unless it was made with exactly these.
+        check: Hash every file of the snapshot before any is read, by all cores. Without it, files
+            must be there and of the right size.
 
     Raises:
-        RequestError: There is nothing published, files are missing, or the snapshot was made with
-            another model or preprocessing; both are named.
+        RequestError: There is nothing published, a file is missing or not what the manifest says,
+            or the snapshot was made with another model or preprocessing; both are named.
     """
     from lookalike.search import Searcher  # Faiss is loaded only by those who search
 
-    return Searcher.open(Path(store), snapshot, features=features)
+    return Searcher.open(Path(store), snapshot, features=features, check=check)

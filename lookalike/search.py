@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.index.metrics import Ids, Scores, Vectors, check_vectors, top_k
+from lookalike.index.answering import Exclude, Request, answer, exclusions
+from lookalike.index.filters import Filters
+from lookalike.index.metrics import Ids, Scores, Vectors, check_vectors
+from lookalike.index.selections import Selection
 from lookalike.index.template import TEMPLATE_FILE, Template, load_template
+from lookalike.index.tombstones import read_tombstones
 from lookalike.index.vector_index import VectorIndex
+from lookalike.parallel import run_all
 from lookalike.query_images import Image, embed_images, image_name, load_embedder
 from lookalike.records import Neighbour
 from lookalike.store import shards
@@ -28,12 +34,11 @@ from lookalike.store.duplicates import DuplicateReader
 if TYPE_CHECKING:
     from lookalike.models.features import Embedder, Feature
 
-Exclude = Sequence[int] | Sequence[Sequence[int]] | Ids | None
-
 _COLUMNS = frozenset(shards.COLUMNS)  # the others are metadata
 _EXACT_MARGIN = 16  # candidates beyond k that an exact index gives, against rounding at the edge
 _RERANK_PER_K = 10
 _NPROBE = 16
+_READ_KINDS = ("embedding", "index", "template", "duplicates", "tombstones")  # when searching
 
 
 class Searcher:
@@ -44,36 +49,37 @@ class Searcher:
         manifest: As published.
         dim: Components of a vector.
         metric: cosine, inner_product, l2 or jaccard.
-        rows: Vectors in the snapshot.
+        rows: Vectors that can be found: those in the snapshot, less the forgotten ones.
         spec: What its index is.
         index: The index itself, without the store's defaults.
+        living: The rows that searches may return, where that is not all in the snapshot.
     """
 
-    def __init__(self, store: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, store: Path, manifest: Mapping[str, Any], *, check: bool = False) -> None:
         """Open the snapshot that a manifest describes, published or not.
 
         Raises:
-            RequestError: A file is missing or of another size, or an index shard does not belong to
-                the template.
+            RequestError: A file is missing, of another size or, with `check`, of another sha256
+                than the manifest says; or an index shard does not belong to the template.
         """
         self.store, self.manifest = Path(store), dict(manifest)
         self.dim, self.metric = int(manifest["dim"]), str(manifest["metric"])
-        for kind in ("embedding", "index", "template", "duplicates"):
-            for line in snapshots.files_of(manifest, kind):
-                for problem in snapshots.check_file(self.store, line, contents=False):
-                    raise RequestError(f"{self.store}: {problem}; run: lookalike verify")
+        self._check_files(contents=check)
         lines = snapshots.files_of(manifest, "embedding")
-        self._reader = shards.VectorReader(
-            self.store, {int(line["file_no"]): line["path"] for line in lines}
-        )
-        self.index = VectorIndex(self._template(), self._paths("index"), self._reader)
-        self.spec, self.rows = self.index.spec, self.index.rows
+        self._files = {int(line["file_no"]): str(line["path"]) for line in lines}
+        self._reader = shards.VectorReader(self.store, self._files)
+        self._forgotten = self._tombstones(lines)
+        self.rows = sum(int(line["rows"]) for line in lines) - len(self._forgotten)
+        forgotten = self._forgotten
+        self.living = Selection(forgotten, inverted=True) if len(forgotten) else None
+        self.index = VectorIndex(self._template(), self._paths("index"), self._reader, self.living)
+        self.spec = self.index.spec
         if (self.spec.dim, self.spec.metric) != (self.dim, self.metric):
             raise RequestError(
                 f"{self.store}: the index is for {self.spec.dim} components and "
                 f"{self.spec.metric}, the manifest says {self.dim} and {self.metric}; index again"
             )
-        self._duplicates = DuplicateReader(self._paths("duplicates"))
+        self._filters = Filters(self.store, self._files, self._forgotten)
         self._embedder: Embedder | None = None
         self._lock = Lock()
 
@@ -84,6 +90,7 @@ class Searcher:
         snapshot: str | None = None,
         *,
         features: Sequence[Feature] | None = None,
+        check: bool = False,
     ) -> Searcher:
         """Open a published snapshot; see `lookalike.open`."""
         manifest = snapshots.read_manifest(Path(store), snapshot)
@@ -97,7 +104,37 @@ class Searcher:
                     f"features given are {given}; their vectors do not compare: use the features "
                     "of the store, or index again with these"
                 )
-        return cls(Path(store), manifest)
+        if check:
+            for problem in snapshots.check_manifest(manifest):
+                raise RequestError(f"{store}: {problem}; run: lookalike verify")
+        return cls(Path(store), manifest, check=check)
+
+    def _check_files(self, contents: bool) -> None:
+        """Files are checked before anything reads them: Faiss's formats have no checksum."""
+        lines = [line for line in self.manifest["files"] if contents or line["kind"] in _READ_KINDS]
+
+        def problem(line: Mapping[str, Any]) -> snapshots.Problem | None:
+            return next(snapshots.check_file(self.store, line, contents), None)
+
+        largest_first = sorted(lines, key=lambda line: -int(line["bytes"]))
+        # Hashing takes all cores; looking at sizes is done in milliseconds.
+        for one in run_all(problem, largest_first) if contents else map(problem, lines):
+            if one is not None:
+                raise RequestError(f"{self.store}: {one}; run: lookalike verify")
+
+    def _tombstones(self, lines: Sequence[Mapping[str, Any]]) -> Ids:
+        """Ids of the snapshot's rows that are forgotten."""
+        ids = read_tombstones(self._paths("tombstones"))
+        if not len(ids):
+            return ids
+        rows = {int(line["file_no"]): int(line["rows"]) for line in lines}
+        numbers, inverse = np.unique(ids >> 32, return_inverse=True)
+        ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
+        return np.asarray(ids[(ids & 0xFFFFFFFF) < ends[inverse]])
+
+    @cached_property
+    def _duplicates(self) -> DuplicateReader:
+        return DuplicateReader(self._paths("duplicates"))  # reads footers, so not on opening
 
     def _paths(self, kind: str) -> list[Path]:
         return [self.store / line["path"] for line in snapshots.files_of(self.manifest, kind)]
@@ -142,6 +179,7 @@ class Searcher:
         exclude: Exclude = None,
         nprobe: int | None = None,
         rerank: int | None = None,
+        where: str | None = None,
     ) -> list[list[Neighbour]]:
         """The neighbours of pictures, or of vectors, with everything known about them.
 
@@ -152,6 +190,7 @@ class Searcher:
             exclude: See `search_vectors`.
             nprobe: See `search_vectors`.
             rerank: See `search_vectors`.
+            where: See `search_vectors`.
 
         Returns:
             One list per query, best first. `query_uri` is the path or URI, else "image:<row>" or
@@ -169,9 +208,11 @@ class Searcher:
             names = [image_name(image, row) for row, image in enumerate(images)]
             queries = self.embed(images)
         else:
-            queries = self._check(vectors if vectors is not None else [])
+            queries = self.check(vectors if vectors is not None else [])
             names = [f"vector:{row}" for row in range(len(queries))]
-        ids, scores = self.search_vectors(queries, k, nprobe=nprobe, rerank=rerank, exclude=exclude)
+        ids, scores = self.search_vectors(
+            queries, k, nprobe=nprobe, rerank=rerank, exclude=exclude, where=where
+        )
         return self.describe(names, ids, scores)
 
     def describe(self, names: Sequence[str], ids: Ids, scores: Scores) -> list[list[Neighbour]]:
@@ -207,6 +248,7 @@ class Searcher:
         nprobe: int | None = None,
         rerank: int | None = None,
         exclude: Exclude = None,
+        where: str | None = None,
     ) -> tuple[Ids, Scores]:
         """The k nearest stored vectors of each query, by exact score.
 
@@ -218,30 +260,56 @@ class Searcher:
             rerank: Candidates to score exactly, at least k; by default the certificate's number,
                 more in proportion for a larger k.
             exclude: Ids to leave out: a flat sequence for every query, or one sequence per query.
+            where: Only rows that fulfil this condition over their columns, such as
+                "label = 'cat' and width > 500" (see `lookalike.store.where`). Where few match, all
+                of these are compared; else lists are scanned in proportion, with nprobe and rerank
+                as the numbers for all rows.
 
         Returns:
-            Ids (n, min(k, rows)) int64, and scores of the same shape, float32, best first. Where
-            exclusions leave too few, ids end in -1 and scores in the worst score, an infinity.
+            Ids (n, min(k, rows that match)) int64, and scores of the same shape, float32, best
+            first. Where exclusions leave too few, ids end in -1 and scores in the worst score, an
+            infinity.
 
         Raises:
-            RequestError: k, nprobe, rerank or the queries cannot be used.
+            RequestError: k, nprobe, rerank, where or the queries cannot be used.
         """
-        checked = self._check(queries)
+        checked = self.check(queries)
+        without = exclusions(exclude, len(checked))
+        request = self.request(
+            k, nprobe=nprobe, rerank=rerank, where=where, excluded=without.shape[1]
+        )
+        ids = np.empty((len(checked), request.k), dtype=np.int64)
+        scores = np.empty(ids.shape, dtype=np.float32)
+        step = self.index.queries_at_once(request.depth)
+        for start in range(0, len(checked) if request.k else 0, step):
+            part = slice(start, start + step)
+            ids[part], scores[part] = answer(self.index, checked[part], request, without[part])
+        return ids, scores
+
+    def request(
+        self,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        rerank: int | None = None,
+        where: str | None = None,
+        excluded: int = 0,
+    ) -> Request:
+        """What `search_vectors` asks of the index for every query, each without some ids.
+
+        Raises:
+            RequestError: k, nprobe, rerank or where cannot be used.
+        """
         for name, value in (("k", k), ("nprobe", nprobe), ("rerank", rerank)):
             if value is not None and value < 1:
                 raise RequestError(f"{name} must be at least 1, got {value}")
-        k = min(k, self.rows)  # nothing is allocated for more
+        selection = None if where is None else self._filters.select(where)
+        rows = self.rows if selection is None else len(selection.ids)
+        k = min(k, rows)  # nothing is allocated for more
+        depth = min(max(rerank or self.default_rerank(k), k) + excluded, rows)
         nprobe = min(nprobe or self.default_nprobe, self.spec.nlist)
-        without = _exclusions(exclude, len(checked))
-        depth = max(rerank or self.default_rerank(k), k) + without.shape[1]
-        depth = min(depth, self.rows)
-        ids = np.empty((len(checked), k), dtype=np.int64)
-        scores = np.empty((len(checked), k), dtype=np.float32)
-        step = self.index.queries_at_once(depth)
-        for start in range(0, len(checked) if k else 0, step):
-            rows = slice(start, start + step)
-            ids[rows], scores[rows] = self._search(checked[rows], k, nprobe, depth, without[rows])
-        return ids, scores
+        dropped = selection is not None or self.living is not None
+        return Request(k, nprobe, depth, rows, self.rows, selection, fill=dropped)
 
     @property
     def default_nprobe(self) -> int:
@@ -259,7 +327,12 @@ class Searcher:
         depth = int(search.get("rerank") or _RERANK_PER_K * certified)
         return max(depth, -(-k * depth // certified))
 
-    def _check(self, queries: npt.ArrayLike) -> Vectors:
+    def check(self, queries: npt.ArrayLike) -> Vectors:
+        """Query vectors (n, dim) as float32.
+
+        Raises:
+            RequestError: They have another shape, or one that no score can be computed for.
+        """
         try:
             array = np.asarray(queries, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -269,36 +342,3 @@ class Searcher:
                 f"query vectors have shape {array.shape}, the store needs (n, {self.dim})"
             )
         return check_vectors(array, self.dim, self.metric)
-
-    def _search(
-        self, queries: Vectors, k: int, nprobe: int, depth: int, without: Ids
-    ) -> tuple[Ids, Scores]:
-        """One block of queries; those that come out short are searched again, more widely."""
-        candidates, _ = self.index.candidates(queries, nprobe, depth)
-        for column in without.T:
-            candidates = np.where(candidates == column[:, None], -1, candidates)
-        exact = self.index.exact_scores(queries, candidates)
-        ids, scores = top_k(candidates, exact, k, self.metric)
-        short = np.flatnonzero(ids[:, -1] < 0)
-        if len(short) and nprobe < self.spec.nlist:
-            wider = min(4 * nprobe, self.spec.nlist)
-            ids[short], scores[short] = self._search(
-                queries[short], k, wider, depth, without[short]
-            )
-        return ids, scores
-
-
-def _exclusions(exclude: Exclude, queries: int) -> Ids:
-    """Ids to leave out, (queries, m) int64, padded with -1."""
-    if exclude is None or len(exclude) == 0:
-        return np.empty((queries, 0), dtype=np.int64)
-    if not np.ndim(exclude[0]):
-        flat = np.unique(np.asarray(exclude, dtype=np.int64))
-        return np.repeat(flat[None, :], queries, axis=0)
-    rows = [np.unique(np.asarray(row, dtype=np.int64)) for row in exclude]
-    if len(rows) != queries:
-        raise RequestError(f"exclude has {len(rows)} sequences of ids for {queries} queries")
-    padded = np.full((queries, max(len(row) for row in rows)), -1, dtype=np.int64)
-    for output, row in zip(padded, rows, strict=True):
-        output[: len(row)] = row
-    return padded
