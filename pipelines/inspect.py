@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike import evaluation
+from lookalike.pages.quality import losses_line
 from lookalike.pages.report import certificate_line, size_text
 from lookalike.store import snapshot
 
@@ -41,11 +42,16 @@ def status(given: argparse.Namespace) -> int:
     for reason, count in counts["rejected_by_reason"].items():
         print(f"           rejected: {count:,} {reason}")
     print(f"vectors    {counts['vectors']:,} of {manifest['dim']} dimensions, {manifest['metric']}")
-    print(f"index      {index['reason']}")
+    for number, reason in enumerate(index["reasons"]):
+        print(f"{'' if number else 'index':<10} {reason}")
     print(
         f"search     nprobe {manifest['search']['nprobe']}, rerank {manifest['search']['rerank']}"
     )
-    print(f"quality    {certificate_line(manifest['certificate'])}")
+    certificate = manifest["certificate"]
+    print(f"quality    {certificate_line(certificate)}")
+    losses = losses_line(certificate)
+    for line in filter(None, (losses, certificate.get("advice"))):
+        print(f"           {line}")
     sizes = _bytes_by_kind(manifest)
     print(f"disk       {', '.join(f'{kind} {size_text(size)}' for kind, size in sizes.items())}")
     return 0

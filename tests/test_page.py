@@ -42,12 +42,13 @@ TAGS = {
     ),
     *("dd", "section", "figure", "img", "figcaption", "span", "b", "i", "details", "summary", "ol"),
     *("ul", "li", "footer", "table", "thead", "tbody", "tr", "th", "td"),
-    *("svg", "line", "circle", "polyline", "text"),
+    *("svg", "line", "path", "polygon", "polyline"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "http-equiv", "content", "name", "class", "style", "title", "alt", "src"),
     *("decoding", "role", "aria-label", "aria-labelledby", "id", "scope"),
-    *("viewbox", "x1", "x2", "y1", "y2", "cx", "cy", "r", "x", "y", "points"),
+    *("viewbox", "preserveaspectratio", "aria-hidden", "vector-effect", "x1", "x2", "y1", "y2"),
+    *("d", "points"),
 }
 VOID = {"meta", "img"}
 
@@ -330,8 +331,8 @@ MANIFEST = {
         "high": 0.971,
         "queries": 500,
         "sweep": [
-            {"nprobe": 1, "recall": 0.41, "low": 0.4, "high": 0.42},
-            {"nprobe": 32, "recall": 0.9624},
+            {"nprobe": 1, "cost": 1000, "recall": 0.41, "low": 0.4, "high": 0.42},
+            {"nprobe": 32, "cost": 32000, "recall": 0.9624},
         ],
     },
     "files": [
@@ -355,7 +356,7 @@ def test_the_report_shows_the_manifest():
     assert cells[cells.index("nlist") + 1] == "1,024"
     assert cells[cells.index("default nprobe") + 1] == "32"
     assert "recall@10 0.962 (0.951 to 0.971), 500 queries" in notes
-    assert parsed.tags.count("circle") == 2
+    assert parsed.tags.count("polyline") == 1
     at = cells.index("embedding")
     assert cells[at : at + 4] == ["embedding", "2", "1,200", "2.0 KiB"]
     assert "3 files, 2.0 KiB" in notes

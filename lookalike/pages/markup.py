@@ -122,6 +122,22 @@ tbody th { font-weight: 400; color: var(--ink); }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td.long { overflow-wrap: anywhere; min-width: 8.5rem; }
 .note { margin: .5rem 0; font-size: .87rem; overflow-wrap: anywhere; }
+.plot { position: relative; height: clamp(12rem, 40vw, 18rem); max-width: 46rem;
+  margin: 1.2rem 1rem 2.2rem 2.2rem; }
+.plot svg { display: block; width: 100%; height: 100%; overflow: visible; }
+.plot span { position: absolute; color: var(--soft); font-size: .75rem; line-height: 1;
+  font-variant-numeric: tabular-nums; white-space: nowrap; }
+.plot .y { right: calc(100% + .6rem); transform: translateY(-50%); }
+.plot .x { top: calc(100% + .7rem); transform: translateX(-50%); }
+.shares { display: flex; height: .7rem; max-width: 48rem; margin: .4rem 0; border-radius: 3px;
+  overflow: hidden; background: var(--track); }
+.key { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0 0 1.2rem; padding: 0;
+  list-style: none; font-size: .87rem; font-variant-numeric: tabular-nums; }
+.key i { display: inline-block; width: .7rem; height: .7rem; margin-right: .4rem;
+  border-radius: 3px; }
+.key b { font-weight: 600; }
+details.sweep { margin-top: 1rem; }
+.sweep summary { margin-bottom: .6rem; }
 footer { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line);
   font-size: .8rem; }
 @media (min-width: 60rem) { .query { grid-template-columns: 17rem minmax(0, 1fr); }

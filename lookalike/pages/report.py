@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from lookalike.pages.markup import head, shorten, text, visible
+from lookalike.pages.markup import head, shorten, visible
+from lookalike.pages.parts import as_list, as_mapping, as_note, as_number, as_part, as_table, shown
+from lookalike.pages.quality import certificate_part
 
 
 def size_text(count: float) -> str:
@@ -17,63 +19,11 @@ def size_text(count: float) -> str:
     return f"{count:,.1f} TiB"
 
 
-def _value(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], decimals: int | None = None
-) -> str:
-    """Numbers to the right; a long word such as a fingerprint may break anywhere."""
-
-    def cell(value: object, number: bool) -> str:
-        kind = ' class="n"' if number else ' class="long"' if len(str(value)) > 24 else ""
-        rounded = decimals is not None and isinstance(value, float)
-        shown = f"{value:.{decimals}f}" if rounded else _value(value)
-        return f"<td{kind}>{text(shown)}</td>"
-
-    listed = [list(row) for row in rows]
-    numeric = [
-        bool(listed) and all(isinstance(row[i], (int, float)) or row[i] == "" for row in listed)
-        for i in range(len(columns))
-    ]
-    head = "".join(
-        f'<th scope="col"{" class=n" if right else ""}>{text(name)}</th>'
-        for name, right in zip(columns, numeric, strict=True)
-    )
-    body = "".join(
-        "<tr>" + "".join(cell(v, right) for v, right in zip(row, numeric, strict=True)) + "</tr>\n"
-        for row in listed
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>\n"
-    )
-
-
-def _part(heading: str, *content: str) -> str:
-    return f'<section class="part">\n<h2>{text(heading)}</h2>\n{"".join(content)}</section>\n'
-
-
-def _note(words: str, bad: bool = False) -> str:
-    return f'<p class="note {"bad" if bad else "soft"}">{text(words)}</p>\n'
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: object) -> float | None:
-    return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
-
-
 LEDGER = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
 
 
 def _ledger(counts: Mapping[str, object]) -> str:
-    numbers = {key: int(_number(counts.get(key)) or 0) for key in ("listed", *LEDGER)}
+    numbers = {key: int(as_number(counts.get(key)) or 0) for key in ("listed", *LEDGER)}
     total = sum(numbers[key] for key in LEDGER)
     meanings = {
         "embedded": "a vector was made in this run",
@@ -91,41 +41,41 @@ def _ledger(counts: Mapping[str, object]) -> str:
             f"{numbers['listed']:,} listed, but {sum_line} = {total:,}: the ledger does not balance"
         )
     others = [
-        f"{key}: {_value(value)}"
+        f"{key}: {shown(value)}"
         for key, value in counts.items()
-        if key not in numbers and _number(value) is not None
+        if key not in numbers and as_number(value) is not None
     ]
-    return _part(
+    return as_part(
         "Files",
-        _table(("status", "files", "meaning"), rows),
-        _note(verdict, not balanced),
-        _note("; ".join(others)) if others else "",
+        as_table(("status", "files", "meaning"), rows),
+        as_note(verdict, not balanced),
+        as_note("; ".join(others)) if others else "",
     )
 
 
 def _rejects(counts: Mapping[str, object], examples: Sequence[tuple[str, str, str]]) -> str:
-    reasons = _mapping(counts.get("rejected_by_reason"))
+    reasons = as_mapping(counts.get("rejected_by_reason"))
     if not reasons and not examples:
         return ""
-    by_number = sorted(reasons.items(), key=lambda item: (-(_number(item[1]) or 0), item[0]))
-    parts = [_table(("reason", "files"), by_number)] if by_number else []
+    by_number = sorted(reasons.items(), key=lambda item: (-(as_number(item[1]) or 0), item[0]))
+    parts = [as_table(("reason", "files"), by_number)] if by_number else []
     if examples:
         rows = [
             (shorten(visible(uri), 160), reason, shorten(visible(detail), 200))
             for uri, reason, detail in examples
         ]
         parts += [
-            _note("some of them, with the words of the decoder:"),
-            _table(("file", "reason", "detail"), rows),
+            as_note("some of them, with the words of the decoder:"),
+            as_table(("file", "reason", "detail"), rows),
         ]
-    return _part("Rejected", *parts)
+    return as_part("Rejected", *parts)
 
 
 def _features(manifest: Mapping[str, object]) -> str:
     listed = manifest.get("features")
     rows = []
     for feature in listed if isinstance(listed, (list, tuple)) else ():
-        known, info = _mapping(feature), _mapping(_mapping(feature).get("info"))
+        known, info = as_mapping(feature), as_mapping(as_mapping(feature).get("info"))
         rows.append(
             [
                 known.get("name", ""),
@@ -142,65 +92,38 @@ def _features(manifest: Mapping[str, object]) -> str:
         for key in ("model_fingerprint", "preprocessing_fingerprint")
         if manifest.get(key)
     ]
-    return _part(
+    return as_part(
         "Features",
-        _table(("name", "handle", "weight", "dim", "fingerprint"), rows),
-        *map(_note, prints),
+        as_table(("name", "handle", "weight", "dim", "fingerprint"), rows),
+        *map(as_note, prints),
     )
 
 
 def _index(manifest: Mapping[str, object]) -> str:
-    index, search = _mapping(manifest.get("index")), _mapping(manifest.get("search"))
+    index, search = as_mapping(manifest.get("index")), as_mapping(manifest.get("search"))
     spec = {
-        **_mapping(index.get("spec")),
+        **as_mapping(index.get("spec")),
         **{key: value for key, value in index.items() if key != "spec"},
     }
     rows: list[tuple[str, str]] = [
-        (key, _value(value))
+        (key, shown(value))
         for key, value in spec.items()
         if value is not None and not isinstance(value, (dict, list))
     ]
-    rows += [
-        (f"default {key}", _value(value)) for key, value in search.items() if value is not None
-    ]
-    return _part("Index", _table(("parameter", "value"), rows)) if rows else ""
-
-
-def _certificate(certificate: Mapping[str, object]) -> str:
-    if not certificate:
-        return ""
-    sweep = [row for row in _list(certificate.get("sweep")) if isinstance(row, Mapping)]
-    columns = list(dict.fromkeys(str(key) for row in sweep for key in row))
-    table = (
-        _table(columns, [[row.get(key, "") for key in columns] for row in sweep], 3)
-        if sweep
-        else ""
-    )
-    explained = (
-        "recall is the share of the true nearest neighbours, found by exact search, "
-        "that the index returns"
-    )
-    return _part(
-        "Certificate",
-        f"<p>{text(certificate_line(certificate))}</p>\n{_note(explained)}",
-        _curve(sweep),
-        table,
-    )
-
-
-def _list(value: object) -> Sequence[object]:
-    return value if isinstance(value, (list, tuple)) else ()
+    rows += [("why", str(reason)) for reason in as_list(index.get("reasons"))]
+    rows += [(f"default {key}", shown(value)) for key, value in search.items() if value is not None]
+    return as_part("Index", as_table(("parameter", "value"), rows)) if rows else ""
 
 
 def certificate_line(certificate: Mapping[str, object]) -> str:
     """The certificate in words: "recall@10 0.962 (0.951 to 0.971), 500 queries"."""
-    recall, low, high = (_number(certificate.get(key)) for key in ("recall", "low", "high"))
+    recall, low, high = (as_number(certificate.get(key)) for key in ("recall", "low", "high"))
     if recall is None:
         return "not measured"
-    line = f"recall@{_value(certificate.get('k', '?'))} {recall:.3f}"
+    line = f"recall@{shown(certificate.get('k', '?'))} {recall:.3f}"
     if low is not None and high is not None:
         line += " (exactly)" if low == high else f" ({low:.3f} to {high:.3f})"
-    queries = _number(certificate.get("queries"))
+    queries = as_number(certificate.get("queries"))
     return (
         line
         if queries is None
@@ -208,52 +131,15 @@ def certificate_line(certificate: Mapping[str, object]) -> str:
     )
 
 
-def _curve(sweep: Sequence[Mapping[str, object]]) -> str:
-    """Recall over the settings tried, in their order, with their intervals."""
-    points = [row for row in sweep if _number(row.get("recall")) is not None]
-    if len(points) < 2:
-        return ""
-
-    def at(row: Mapping[str, object], key: str) -> float:
-        value = _number(row.get(key))
-        return 10 + 100 * (
-            1 - float(value if value is not None else _number(row.get("recall")) or 0.0)
-        )
-
-    step = 560 / (len(points) - 1)
-    xs = [50 + step * i for i in range(len(points))]
-    path = " ".join(f"{x:.1f},{at(row, 'recall'):.1f}" for x, row in zip(xs, points, strict=True))
-    marks = "".join(
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{at(row, "high"):.1f}" y2="{at(row, "low"):.1f}" '
-        'style="stroke:var(--accent);stroke-width:1.5;opacity:.5"></line>'
-        f'<circle cx="{x:.1f}" cy="{at(row, "recall"):.1f}" r="3.5" '
-        'style="fill:var(--accent)"></circle>'
-        for x, row in zip(xs, points, strict=True)
-    )
-    rules = "".join(
-        f'<line x1="40" x2="620" y1="{y}" y2="{y}" style="stroke:var(--line)"></line>'
-        f'<text x="32" y="{y + 4}" style="fill:var(--soft);font-size:11px;text-anchor:end">'
-        f"{label}</text>"
-        for y, label in ((10, "1"), (60, "0.5"), (110, "0"))
-    )
-    return (
-        '<svg viewBox="0 0 640 122" role="img" '
-        'aria-label="recall over the settings tried, values in the table below" '
-        'style="display:block;max-width:40rem;width:100%;margin:1rem 0">'
-        f'{rules}<polyline points="{path}" '
-        f'style="fill:none;stroke:var(--accent);stroke-width:2"></polyline>{marks}</svg>\n'
-    )
-
-
 def _files(listed: Sequence[object]) -> str:
     files: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     size: Counter[str] = Counter()
-    for entry in map(_mapping, listed):
+    for entry in map(as_mapping, listed):
         kind = str(entry.get("kind", "other"))
         files[kind] += 1
-        rows[kind] += int(_number(entry.get("rows")) or 0)
-        size[kind] += int(_number(entry.get("bytes")) or 0)
+        rows[kind] += int(as_number(entry.get("rows")) or 0)
+        size[kind] += int(as_number(entry.get("bytes")) or 0)
     if not files:
         return ""
     table = [
@@ -261,8 +147,8 @@ def _files(listed: Sequence[object]) -> str:
         for kind, count in sorted(files.items())
     ]
     total = f"{sum(files.values()):,} files, {size_text(sum(size.values()))}"
-    return _part(
-        "Files of the snapshot", _table(("kind", "files", "rows", "size"), table), _note(total)
+    return as_part(
+        "Files of the snapshot", as_table(("kind", "files", "rows", "size"), table), as_note(total)
     )
 
 
@@ -276,9 +162,12 @@ def render_report(
             statuses of the ledger and `rejected_by_reason`, from reason to number of files.
         examples: Some rejected files as (uri, reason, detail).
     """
-    counts, certificate = _mapping(manifest.get("counts")), _mapping(manifest.get("certificate"))
+    counts, certificate = (
+        as_mapping(manifest.get("counts")),
+        as_mapping(manifest.get("certificate")),
+    )
     facts = [
-        (label, _value(manifest[key]))
+        (label, shown(manifest[key]))
         for key, label in (
             ("created", "created"),
             ("parent", "parent"),
@@ -295,8 +184,8 @@ def render_report(
             _rejects(counts, examples),
             _features(manifest),
             _index(manifest),
-            _certificate(certificate),
-            _files(_list(manifest.get("files"))),
+            certificate_part(certificate, certificate_line(certificate)),
+            _files(as_list(manifest.get("files"))),
             "<footer>lookalike</footer>\n</body>\n</html>\n",
         )
     )
