@@ -12,7 +12,7 @@ STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test lint types bench bench-embed fuzz clean
+.PHONY: help install demo index query test lint types bench bench-embed bench-index fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -56,6 +56,9 @@ bench: $(READY)  ## speed of the stages on this machine, side by side with a pla
 
 bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES=SRC] [MODEL=HANDLE] [JSON=FILE]
 	@$(BIN)/python -m pipelines.bench.embed $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
+bench-index: $(READY)  ## the index beside autofaiss, Faiss's recipe, exact search: [ROWS=100000] [VECTORS=FILES | IMAGES=SRC MODEL=HANDLE] [JSON=FILE]
+	@$(BIN)/python -m pipelines.bench.index $(if $(ROWS),--rows "$(ROWS)") $(if $(VECTORS),--vectors $(VECTORS)) $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 fuzz: $(READY)  ## damaged files through the decode path: make fuzz IMAGES=SRC [SECONDS=60]
 	@test -n "$(IMAGES)" || { echo "name pictures to damage: make fuzz IMAGES=SRC [SECONDS=60]" >&2; exit 2; }

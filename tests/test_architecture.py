@@ -18,7 +18,10 @@ PACKAGES = ("lookalike", "transforms", "pipelines")
 # Where a library may be imported, and nowhere else; names of files without .py.
 OWNERS = {
     "tensorflow": {"lookalike.models.saved_model", "lookalike.models.quiet_tf"},
-    "faiss": {"lookalike.index.template", "lookalike.index.invlists"},
+    "faiss": {*(f"lookalike.index.{name}" for name in ("invlists", "rotation", "template",
+                                                       "training")),
+              *(f"pipelines.bench.index.{name}" for name in ("faiss_ways", "match", "way_exact",
+                                                             "way_wiki"))},
     "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "images", "loading",
                                                         "openers", "pixels", "quiet_pillow")),
             "pipelines.bench.pillow"},  # there as the plain way that ours is compared with

@@ -1,1 +1,1 @@
-"""How fast the stages are on this machine, beside plain ways: `make bench`, `make bench-embed`."""
+"""How fast the stages are on this machine, beside plain ways: `make bench` and more."""

@@ -6,7 +6,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from time import time
 import numpy as np
 
 from lookalike.errors import RequestError
+from pipelines.bench.memory import Watcher
 from pipelines.bench.task import HAND_BATCH, Task, Vectors, load
 from pipelines.config import Config
 
@@ -29,7 +29,6 @@ WAYS = {
 }
 """What each way is called in the table."""
 
-_LOOK_EVERY_S = 0.5
 _TOLD_LINES = 15
 
 
@@ -68,14 +67,20 @@ def least_files(processes: int) -> int:
     return 3 * HAND_BATCH * processes
 
 
-def make_task(config: Config, files: Sequence[Path], work: Path) -> Task:
+def make_task(config: Config, files: Sequence[Path], work: Path, least: int = 0) -> Task:
     """Resolve the models (in a process of its own, into work/models), and check the request.
+
+    Args:
+        config: What to embed with.
+        files: The pictures.
+        work: A scratch folder.
+        least: How many pictures there must be; 0 for as many as it takes to time ways.
 
     Raises:
         RequestError: A model cannot be had or used, or the pictures are too few.
     """
     processes = config.runner.processes
-    least = least_files(processes)
+    least = least or least_files(processes)
     if len(files) < least:
         raise RequestError(
             f"too few pictures to time: {len(files):,} files for {processes} processes; give at "
@@ -129,6 +134,13 @@ def _cosines(one: Vectors, other: Vectors) -> tuple[float, float]:
     return float(cosines.mean()), float(cosines.min())
 
 
+def environment() -> dict[str, str]:
+    """This process's environment, with the project where Python finds it."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def launch(way: str, task: Task, out: Path) -> list[tuple[float, int]]:
     """Run one way in a process of its own; returns its memory, (when, bytes), as it went.
 
@@ -138,63 +150,21 @@ def launch(way: str, task: Task, out: Path) -> list[tuple[float, int]]:
     """
     out.mkdir()
     (out / "task.pickle").write_bytes(pickle.dumps(task))
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     with open(out / "stderr.txt", "wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.bench.child", way, out / "task.pickle", out],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=environment(),
             stdout=stderr,
             stderr=stderr,
         )
-        samples: list[tuple[float, int]] = []
-        watcher = threading.Thread(target=_watch, args=(process, samples), daemon=True)
-        watcher.start()
-        try:
-            status = process.wait()
-        finally:
-            process.terminate()  # where it was not waited for to the end
-            watcher.join()
+        with Watcher(process) as watcher:
+            try:
+                status = process.wait()
+            finally:
+                process.terminate()  # where it was not waited for to the end
     if (out / "error.txt").exists():
         raise RequestError((out / "error.txt").read_text())
     if status:
         said = (out / "stderr.txt").read_text(errors="replace").splitlines()[-_TOLD_LINES:]
         raise WayError("\n".join([f"{WAYS.get(way, way)} ended with status {status}:", *said]))
-    return samples
-
-
-def _watch(process: subprocess.Popen[bytes], samples: list[tuple[float, int]]) -> None:
-    while process.poll() is None:
-        size = _resident(process.pid)
-        if size is None:
-            return
-        samples.append((time(), size))
-        threading.Event().wait(_LOOK_EVERY_S)
-
-
-def _resident(root: int) -> int | None:
-    """Bytes of memory of a process and all below it; None where there is no /proc."""
-    parents: dict[int, int] = {}
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return None
-    for name in filter(str.isdigit, names):
-        fields = _read(f"/proc/{name}/stat").rpartition(")")[2].split()
-        if fields:  # else it has ended meanwhile
-            parents[int(name)] = int(fields[1])
-    family, total = {root}, 0
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    for pid in family:
-        fields = _read(f"/proc/{pid}/statm").split()
-        total += int(fields[1]) if fields else 0
-    return total * os.sysconf("SC_PAGE_SIZE")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return [(sample.when, sample.resident) for sample in watcher.samples]

@@ -19,8 +19,8 @@ import numpy as np
 import lookalike
 from lookalike.index.metrics import better_is_higher, score
 from lookalike.index.recall import recall_at_k
-from lookalike.index.sampling import all_ids, read_sample
 from lookalike.store import snapshot
+from lookalike.store.shards import iter_blocks
 from pipelines.bench.launch import WAYS, make_task, measure_way
 from pipelines.bench.pillow import pillow
 from pipelines.config import Config
@@ -106,8 +106,8 @@ def _search(store: Path, seed: int) -> Row:
     """Queries/s on a store just built, and recall@10 against all of its vectors."""
     searcher = lookalike.open(store)
     shards = [line["path"] for line in snapshot.files_of(searcher.manifest, "embedding")]
-    ids = np.sort(np.concatenate(list(all_ids(store, shards))))
-    vectors = read_sample(store, shards, ids)
+    blocks = [block for shard in shards for block in iter_blocks(store / shard)]
+    ids, vectors = (np.concatenate(column) for column in zip(*blocks, strict=True))
     queries = np.random.default_rng(seed).choice(vectors, min(QUERIES, len(vectors)), replace=False)
     ours = f"{searcher.spec.kind}, {len(ids):,} vectors"
     row = Row("search", ours, "numpy brute force in memory", "queries/s")

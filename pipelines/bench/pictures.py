@@ -47,12 +47,17 @@ class Gathered:
 
 
 def gather(
-    source: str | None, count: int, folder: Path, formats: Sequence[str] = COMMON
+    source: str | None,
+    count: int,
+    folder: Path,
+    formats: Sequence[str] = COMMON,
+    repeat: bool = True,
 ) -> Gathered:
     """Put `count` pictures with different bytes into one folder: the source's, or drawn ones.
 
     Where there are fewer they are repeated, a few bytes of their own after the end of each: another
-    content, the same pixels. What cannot be read or is not of the formats is left out.
+    content, the same pixels; unless `repeat` is false. What cannot be read or is not of the formats
+    is left out.
 
     Raises:
         RequestError: There is no picture of the formats.
@@ -70,7 +75,7 @@ def gather(
         kinds = " or ".join(formats)
         raise RequestError(f"{source}: no picture there that can be decoded and is {kinds}")
     gathered = Gathered()
-    for number in range(count):
+    for number in range(count if repeat else len(usable)):
         suffix, data, kind, size = usable[number % len(usable)]
         gathered.paths.append(folder / f"{number:06d}{suffix}")
         gathered.paths[-1].write_bytes(data + b"\0" + str(number).encode())
