@@ -14,11 +14,12 @@ import yaml
 
 from lookalike.errors import RequestError
 from lookalike.index.metrics import METRICS
-from lookalike.index.planning import KINDS
+from lookalike.index.spec import KINDS
 from lookalike.models.engine_choice import CHOICES
 from lookalike.pictures.images import ImageLimits
 from pipelines.runner import RunnerSpec
 
+DTYPES = ("auto", "float32", "float16")
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 
@@ -55,10 +56,13 @@ class Config:
     limits: ImageLimits = field(default_factory=ImageLimits)
     unit_files: int = 0
     engine: str = "auto"
+    dtype: str = "auto"
 
 
-def load_config(path: str, beam_arguments: list[str] | None = None) -> Config:
-    """Read and check a config file.
+def load_config(
+    path: str, beam_arguments: list[str] | None = None, *, vectors: bool = False
+) -> Config:
+    """Read and check a config file; with `vectors`, one for vectors made elsewhere.
 
     Raises:
         RequestError: It cannot be read, or a key, a type, a value or a combination is wrong; the
@@ -73,23 +77,26 @@ def load_config(path: str, beam_arguments: list[str] | None = None) -> Config:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date 2024-99-99 is the second
         raise RequestError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
     try:
-        return parse_config(raw, beam_arguments or [], folder=Path(path).resolve().parent)
+        return parse_config(raw, beam_arguments or [], Path(path).resolve().parent, vectors)
     except RequestError as error:
         raise RequestError(f"config {path}: {error}") from error
 
 
-def parse_config(raw: Any, beam_arguments: list[str], folder: Path | None = None) -> Config:
+def parse_config(
+    raw: Any, beam_arguments: list[str], folder: Path | None = None, vectors: bool = False
+) -> Config:
     """Check what YAML gave; `folder` is where relative model paths may also start."""
     top = _mapping("the config", raw)
     known = ("features", "metric", "engine", "index", "publish", "runner", "images", "embed")
     _known("", top, known)
     metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
-    features = _features(top.get("features"), folder)
+    features = _no_features(top) if vectors else _features(top.get("features"), folder)
     if metric == "jaccard" and len(features) > 1:
         raise RequestError(
             f"metric: jaccard compares one histogram feature, and features lists {len(features)}; "
             "use cosine for a hybrid"
         )
+    unit_files, dtype = _embed(top.get("embed", {}))
     return Config(
         features,
         metric,
@@ -97,9 +104,20 @@ def parse_config(raw: Any, beam_arguments: list[str], folder: Path | None = None
         _publish(top.get("publish", {})),
         _runner(top.get("runner", {}), beam_arguments),
         _limits(top.get("images", {})),
-        _embed(top.get("embed", {})),
+        unit_files,
         _one_of("engine", top.get("engine", "auto"), CHOICES),
+        dtype,
     )
+
+
+def _no_features(top: Mapping[str, Any]) -> tuple[FeatureConfig, ...]:
+    for key in ("features", "engine", "images"):
+        if key in top:
+            raise RequestError(
+                f"{key}: vectors made elsewhere (--embeddings) need no models, and {key} is "
+                f"{_shown(top[key])}; remove it, or index pictures with --images"
+            )
+    return ()
 
 
 def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
@@ -148,6 +166,7 @@ def _index(value: Any, metric: str) -> dict[str, Any]:
         "memory": _bytes,
         "nlist": _positive,
         "code_bytes": _positive,
+        "nbits": _positive,
         "shards": _positive,
         "seed": lambda key, given: _integer(key, given, low=0),
         "queries": _positive,
@@ -155,7 +174,7 @@ def _index(value: Any, metric: str) -> dict[str, Any]:
     _known("index", raw, tuple(checks))
     checked = {name: checks[name](f"index.{name}", given) for name, given in raw.items()}
     if checked.get("kind") == "exact":
-        for name in ("nlist", "code_bytes"):
+        for name in ("nlist", "code_bytes", "nbits"):
             if name in checked:
                 raise RequestError(
                     f"index.{name}: an exact index has no {name}; remove it or set kind: ivf_pq"
@@ -192,10 +211,11 @@ def _limits(value: Any) -> ImageLimits:
     return ImageLimits(**{name: checks[name](f"images.{name}", one) for name, one in raw.items()})
 
 
-def _embed(value: Any) -> int:
+def _embed(value: Any) -> tuple[int, str]:
     raw = _mapping("embed", value)
-    _known("embed", raw, ("unit_files",))
-    return _integer("embed.unit_files", raw.get("unit_files", 0), low=0)
+    _known("embed", raw, ("unit_files", "dtype"))
+    unit_files = _integer("embed.unit_files", raw.get("unit_files", 0), low=0)
+    return unit_files, _one_of("embed.dtype", raw.get("dtype", "auto"), DTYPES)
 
 
 # --- checks of one value ----------------------------------------------------------------------

@@ -115,8 +115,8 @@ def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApi
     if spec.processes == 1:
         return fn_runner.FnApiRunner(provision_info=provision)
     # Worker processes inherit these: thread pools that do not multiply.
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[name] = str(spec.threads)
+    for pool in ("OMP_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
+        os.environ[f"{pool}_THREADS"] = str(spec.threads)
     environment = WorkerEnvironment.from_command_string(command_string="pipelines.worker")
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 

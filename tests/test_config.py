@@ -49,7 +49,7 @@ def test_every_key_is_read() -> None:
         metric: l2
         engine: openvino-bf16
         index: {kind: ivf_pq, target_recall: 1, memory: 1.5GiB, nlist: 64, code_bytes: 32,
-                shards: 3, seed: 0, queries: 50}
+                nbits: 4, shards: 3, seed: 0, queries: 50}
         publish: {min_recall: 0, max_rejected_share: 1}
         runner: {name: flink, workers: 2, parallelism: 8, checkpointing_interval: 1000}
         images: {max_pixels: 1000000, max_bytes: 20 MB, max_memory: 1GiB}
@@ -63,7 +63,7 @@ def test_every_key_is_read() -> None:
         ),
         "l2",
         {"kind": "ivf_pq", "target_recall": 1.0, "memory": 3 << 29, "nlist": 64, "code_bytes": 32,
-         "shards": 3, "seed": 0, "queries": 50},
+         "nbits": 4, "shards": 3, "seed": 0, "queries": 50},
         PublishConfig(0.0, 1.0),
         RunnerSpec(
             "flink", 2, {"parallelism": 8, "checkpointing_interval": 1000}, ("--streaming",)
@@ -151,7 +151,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"metric": ["l2"]}, r"^metric: needs one of .*got \['l2'\]"),
     ({"metric": "jaccard", "features": TWO}, r"^metric: jaccard compares one .* features lists 2"),
     # index
-    ({"index": {"kind": "hnsw"}}, r"^index.kind: needs one of auto, exact, ivf_pq, got 'hnsw'"),
+    ({"index": {"kind": "hnsw"}}, r"^index.kind: .* auto, exact, ivf_sq, ivf_pq, got 'hnsw'"),
+    ({"index": {"nbits": "4"}}, r"^index.nbits: needs a whole number from 1, got '4'"),
     ({"index": {"target_recall": 0}}, r"^index.target_recall: needs a number above 0 to 1, got 0"),
     ({"index": {"target_recall": 1.5}}, r"^index.target_recall: .* above 0 to 1, got 1.5"),
     ({"index": {"target_recall": True}}, r"^index.target_recall: .* above 0 to 1, got True"),
