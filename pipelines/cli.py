@@ -64,8 +64,8 @@ def _run(arguments: list[str]) -> int:
         given = _parser().parse_args(arguments)
     except SystemExit as stop:  # argparse's way to end, after --help too
         return int(stop.code or 0)
-    if beam and given.command != "index":
-        return _fail(f"Beam options after -- go with index, not with {given.command}", 2)
+    if beam and given.command not in ("index", "query"):
+        return _fail(f"Beam options after -- go with index or query, not {given.command}", 2)
     try:
         return int(given.run(given, beam))
     except RequestError as error:
@@ -108,18 +108,37 @@ def _parser() -> argparse.ArgumentParser:
     index = _command(commands, "index", _index, "one run: scan, embed, train, certify, publish")
     index.epilog = "what follows -- goes to Beam as pipeline options"
     index.add_argument("--config", metavar="F", help="YAML file (default: the shipped descriptor)")
-    _sources(index, "what to index", required=True)
+    given = index.add_mutually_exclusive_group(required=True)
+    _sources(given, "what to index")
+    _embeddings(given)
     _store(index, "made if it does not exist")
 
     query = _command(commands, "query", _query, "find the nearest indexed images to some pictures")
+    query.epilog = "with --beam, what follows -- goes to Beam as pipeline options"
     _store(query)
     asked = query.add_mutually_exclusive_group(required=True)
     _sources(asked, "the pictures to search with")
     asked.add_argument("--vectors", metavar="FILE", help="vectors instead: .npy (n, d) or .parquet")
     query.add_argument("-k", type=int, default=10, help="neighbours per query (default 10)")
+    query.add_argument(
+        "--where",
+        metavar="CONDITION",
+        help="only images whose columns fulfil it, such as: label = 'cat' and width > 500",
+    )
     query.add_argument("--output", metavar="FILE", help=".parquet or .jsonl, a row per neighbour")
     query.add_argument("--html", metavar="PAGE", help="a page with thumbnails to look at")
     query.add_argument("--config", metavar="F", help="refuse the store unless made as this says")
+    query.add_argument(
+        "--beam",
+        action="store_true",
+        help="many queries as a Beam job, on the engine of --config's runner, or here by all cores",
+    )
+    query.add_argument(
+        "--scratch",
+        metavar="DIR",
+        help="with --beam: where workers leave files for each other (default: a temporary folder)",
+    )
+    query.add_argument("--check", action="store_true", help="hash every file before it is read")
     _snapshot(query)
 
     status = _command(commands, "status", _status, "snapshots, counts, index, certificate")
@@ -128,6 +147,19 @@ def _parser() -> argparse.ArgumentParser:
     verify = _command(commands, "verify", _verify, "check every file against the manifest")
     _store(verify)
     _snapshot(verify)
+
+    plan = _command(
+        commands, "plan", _plan, "what a run would take, and which index; writes nothing"
+    )
+    plan.add_argument("--config", metavar="F", help="YAML file (default: the shipped descriptor)")
+    planned = plan.add_mutually_exclusive_group()
+    _sources(planned, "what would be indexed")
+    _embeddings(planned)
+    plan.add_argument("--rows", type=int, metavar="N", help="as if there were N vectors")
+    plan.add_argument("--dim", type=int, metavar="D", help="with --rows alone: of D components")
+    plan.add_argument(
+        "--sample", type=int, metavar="N", help="pictures to measure with (default 64)"
+    )
 
     evaluate = _command(commands, "evaluate", _evaluate, "precision@k and mAP against labels")
     _store(evaluate)
@@ -165,8 +197,7 @@ def _snapshot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="NAME", help="another than the published one")
 
 
-def _sources(parser: Any, what: str, required: bool = False) -> None:
-    extra = {"required": True} if required else {}
+def _sources(parser: Any, what: str) -> None:
     parser.add_argument(
         "--images",
         action="extend",
@@ -175,7 +206,17 @@ def _sources(parser: Any, what: str, required: bool = False) -> None:
         help=f"{what}: folders, globs, tar shards (WebDataset: .tar, .tar.gz, .tgz), Parquet "
         "tables of images, CSV or Parquet manifests with a uri column, or files; "
         "local or remote (s3://, gs://, hdfs://); may be given several times",
-        **extra,
+    )
+
+
+def _embeddings(parser: Any) -> None:
+    parser.add_argument(
+        "--embeddings",
+        action="extend",
+        nargs="+",
+        metavar="SRC",
+        help="vectors made elsewhere instead: Parquet files, folders or globs of them, with the "
+        "columns uri and embedding; others are carried along as metadata",
     )
 
 
@@ -185,9 +226,20 @@ def _print_json(value: Any) -> None:
 
 def _index(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.config import Config, FeatureConfig, load_config
-    from pipelines.index import run_index
     from pipelines.progress import Progress
     from pipelines.runner import RunnerSpec
+
+    if given.embeddings:
+        from pipelines.ingest import run_ingest
+
+        config = Config((), runner=RunnerSpec(arguments=tuple(beam)))
+        if given.config:
+            config = load_config(given.config, beam, vectors=True)
+        result = run_ingest(config, given.embeddings, given.store, Progress())
+        if given.json:
+            _print_json(result)
+        return 0
+    from pipelines.index import run_index
 
     if given.config:
         config = load_config(given.config, beam)
@@ -203,7 +255,7 @@ def _index(given: argparse.Namespace, beam: list[str]) -> int:
 def _query(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.query import run_query
 
-    return run_query(given)
+    return run_query(given, beam)
 
 
 def _status(given: argparse.Namespace, beam: list[str]) -> int:
@@ -216,6 +268,13 @@ def _verify(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.inspect import verify
 
     return verify(given)
+
+
+def _plan(given: argparse.Namespace, beam: list[str]) -> int:
+    from pipelines.plan import run_plan
+    from pipelines.progress import Progress
+
+    return run_plan(given, Progress())
 
 
 def _evaluate(given: argparse.Namespace, beam: list[str]) -> int:

@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import lookalike
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
-from lookalike.index.metrics import check_vectors
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pages.page import QueryResult, render_results
 from lookalike.pages.report import certificate_line
@@ -31,29 +30,52 @@ from lookalike.search import Searcher
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
 from lookalike.sources.locating import Locator
+from lookalike.sources.query_vectors import read_queries
+from lookalike.store import snapshot
 from lookalike.store.storage import write_file
+from lookalike.vector_faults import Rules
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from pipelines.runner import RunnerSpec
 
 _BATCH = 64
+_DESCRIBED = 1 << 16  # neighbours in memory, with names and metadata
 _PAGE_QUERIES = 500
 _THUMBNAIL = 224
 _BASE = ("query_uri", "rank", "uri", "score", "id", "duplicates")
 
+_Queries = Iterator[tuple[list[str], Any]]  # names and vectors of some at a time
 
-def run_query(given: argparse.Namespace) -> int:
-    """Answer every query; files that are no images are named and left out."""
+
+def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
+    """Answer every query; files that are no images are named and left out.
+
+    Args:
+        given: The command's flags.
+        beam: Pipeline options, for `--beam`.
+    """
+    if not given.beam and (beam or given.scratch):
+        what = "Beam options after --" if beam else f"--scratch {given.scratch}"
+        raise RequestError(f"{what}: only with --beam")
+    if given.scratch and not os.path.isdir(given.scratch):
+        raise RequestError(f"--scratch {given.scratch}: no such folder; make it first")
     output = _file_to_write("--output", given.output)
     page = _file_to_write("--html", given.html)
     if output and output.suffix not in (".parquet", ".jsonl"):
         raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
     if given.k < 1:
         raise RequestError(f"-k must be at least 1, got {given.k}")
-    searcher = _open(given)
-    k = min(given.k, max(1, searcher.rows))
+    config = _config(given, beam)
+    searcher = _open(given, config)
     if given.vectors:
-        _check_vectors(searcher, given.vectors)
-        results = _vector_results(searcher, given.vectors, k)
+        queries = _vector_queries(searcher, given.vectors)
     else:
-        results = _image_results(searcher, given.images, k)
+        queries = _image_queries(searcher, given.images)
+    if given.beam:
+        results = _beam_results(searcher, queries, given, _runner(config, given, beam))
+    else:
+        results = _results(searcher, queries, given)
     first = next(results, None)  # what is wrong with the request shows here, before any output
     if first is None:
         raise RequestError("there is no query")
@@ -81,8 +103,8 @@ def run_query(given: argparse.Namespace) -> int:
         _write_page(page, searcher, shown, answered)
     if not given.json:
         where = ", ".join(str(path) for path in (output, page) if path)
-        queries = "query" if answered == 1 else "queries"
-        print(f"{answered:,} {queries} answered{': ' + where if where else ''}", file=sys.stderr)
+        what = "query" if answered == 1 else "queries"
+        print(f"{answered:,} {what} answered{': ' + where if where else ''}", file=sys.stderr)
     return 0
 
 
@@ -100,19 +122,37 @@ def _file_to_write(flag: str, name: str | None) -> Path | None:
     return path
 
 
-def _open(given: argparse.Namespace) -> Searcher:
+def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
     if not given.config:
-        return lookalike.open(given.store, given.snapshot)
+        return None
     from pipelines.config import load_config
+
+    models = snapshot.read_manifest(Path(given.store), given.snapshot).get("features")
+    return load_config(given.config, [*beam], vectors=not models)
+
+
+def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
+    if config is None or not config.features:
+        return lookalike.open(given.store, given.snapshot, check=given.check)
     from pipelines.models import resolve_features
 
     with TemporaryDirectory(prefix="lookalike-") as work:
-        config = load_config(given.config)
         features = resolve_features(config.features, Path(work), lambda line: None)
-        return lookalike.open(given.store, given.snapshot, features=features)
+        return lookalike.open(given.store, given.snapshot, features=features, check=given.check)
 
 
-def _image_results(searcher: Searcher, specs: list[str], k: int) -> Iterator[QueryResult]:
+def _runner(config: Config | None, given: argparse.Namespace, beam: Sequence[str]) -> RunnerSpec:
+    from pipelines.runner import RunnerSpec
+
+    runner = config.runner if config else RunnerSpec(arguments=tuple(beam))
+    if runner.name != "direct" and not given.scratch:
+        raise RequestError(
+            f"--beam on runner {runner.name} needs --scratch: a folder that its workers share"
+        )
+    return runner
+
+
+def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
     sources = [open_source(spec) for spec in specs]
     files = chain.from_iterable(
         source.files(lambda line: print(line, file=sys.stderr)) for source in sources
@@ -138,7 +178,9 @@ def _image_results(searcher: Searcher, specs: list[str], k: int) -> Iterator[Que
                 for line in held:
                     print(f"not a query: {line}", file=sys.stderr)
                 held.clear()
-            yield from _answer(searcher, _in_order(batch, found), k)
+            if queries := _in_order(batch, found):
+                names = [query.file.uri for query in queries]
+                yield names, np.stack([query.vector for query in queries])
     if not answered:
         raise RequestError(
             f"{', '.join(specs)}: no image to search with"
@@ -150,68 +192,42 @@ def _in_order(batch: list[SourceFile], found: dict[str, Embedded]) -> list[Embed
     return [found[file.uri] for file in batch if file.uri in found]
 
 
-def _answer(searcher: Searcher, queries: list[Embedded], k: int) -> Iterator[QueryResult]:
-    if not queries:
-        return
-    names = [query.file.uri for query in queries]
-    yield from _results(searcher, names, np.stack([query.vector for query in queries]), k)
+def _vector_queries(searcher: Searcher, path: str) -> _Queries:
+    rules = Rules(searcher.dim, searcher.metric)
+    for _ in read_queries(path, rules):
+        pass  # all of a file is checked before the first answer
+    yield from read_queries(path, rules)
 
 
-def _results(searcher: Searcher, names: list[str], vectors: Any, k: int) -> Iterator[QueryResult]:
-    answers = searcher.describe(names, *searcher.search_vectors(vectors, k))
-    for name, neighbours in zip(names, answers, strict=True):
-        yield QueryResult(name, neighbours)
+def _results(
+    searcher: Searcher, queries: _Queries, given: argparse.Namespace
+) -> Iterator[QueryResult]:
+    for names, vectors in queries:
+        found = searcher.search_vectors(vectors, given.k, where=given.where)
+        yield from _described(searcher, names, *found)
 
 
-def _vector_results(searcher: Searcher, path: str, k: int) -> Iterator[QueryResult]:
-    for names, vectors in _read_vectors(path):
-        yield from _results(searcher, names, vectors, k)
+def _beam_results(
+    searcher: Searcher, queries: _Queries, given: argparse.Namespace, runner: RunnerSpec
+) -> Iterator[QueryResult]:
+    from pipelines.batch_query import BeamIndex, batch_answers
+    from pipelines.progress import Progress
+
+    with TemporaryDirectory(prefix="lookalike-query-", dir=given.scratch) as scratch:
+        index = BeamIndex(searcher, Path(scratch).absolute(), runner, Progress())
+        for found in batch_answers(searcher, index, queries, given.k, given.where):
+            yield from _described(searcher, *found)
 
 
-def _check_vectors(searcher: Searcher, path: str) -> None:
-    """All of a file before the first answer."""
-    start = 0
-    for names, vectors in _read_vectors(path):
-        try:
-            check_vectors(vectors, searcher.dim, searcher.metric)
-        except RequestError as error:
-            raise RequestError(f"{path}: from row {start} on: {error}") from error
-        start += len(names)
-
-
-def _read_vectors(path: str) -> Iterator[tuple[list[str], Any]]:
-    """Batches of (names, (n, d) float32) from .npy or from Parquet with an `embedding` column."""
-    try:
-        if path.endswith(".npy"):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-                raise RequestError(
-                    f"{path}: needs an array (n, d) of floats, it is {array.shape} {array.dtype}"
-                )
-            for start in range(0, len(array), _BATCH):
-                block = np.asarray(array[start : start + _BATCH], dtype=np.float32)
-                yield [f"vector:{start + i}" for i in range(len(block))], block
-            return
-        if not path.endswith(".parquet"):
-            raise RequestError(f"{path}: --vectors needs a .npy or a .parquet file")
-        start = 0
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if "embedding" not in names:
-                raise RequestError(f"{path}: has no column `embedding`; it has {', '.join(names)}")
-            columns = [name for name in ("uri", "embedding") if name in names]
-            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                rows = batch["embedding"].to_pylist()
-                if any(row is None or len(row) != len(rows[0]) for row in rows):
-                    raise RequestError(f"{path}: rows {start} on: missing vectors or mixed lengths")
-                given = batch["uri"].to_pylist() if "uri" in columns else [None] * len(rows)
-                labels = [uri or f"vector:{start + i}" for i, uri in enumerate(given)]
-                start += len(rows)
-                yield labels, np.asarray(rows, dtype=np.float32)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+def _described(
+    searcher: Searcher, names: list[str], ids: Any, scores: Any
+) -> Iterator[QueryResult]:
+    step = max(1, _DESCRIBED // max(1, ids.shape[1]))
+    for start in range(0, len(names), step):
+        some = slice(start, start + step)
+        answers = searcher.describe(names[some], ids[some], scores[some])
+        for name, neighbours in zip(names[some], answers, strict=True):
+            yield QueryResult(name, neighbours)
 
 
 # --- where answers go -------------------------------------------------------------------------
