@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.index.metrics import better_is_higher, score
+from lookalike.metrics import better_is_higher, score
 from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
 from lookalike.store.shards import iter_blocks, iter_rows

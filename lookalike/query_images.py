@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
-from lookalike.index.metrics import Vectors
+from lookalike.metrics import Vectors
 from lookalike.outcomes import Pixels
 from lookalike.store.storage import read_bytes
 

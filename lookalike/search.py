@@ -17,19 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.index.answering import Exclude, Request, answer, exclusions
-from lookalike.index.filters import Filters
-from lookalike.index.metrics import Ids, Scores, Vectors, check_vectors
-from lookalike.index.selections import Selection
-from lookalike.index.template import TEMPLATE_FILE, Template, load_template
-from lookalike.index.tombstones import read_tombstones
-from lookalike.index.vector_index import VectorIndex
+from lookalike.metrics import Ids, Scores, Vectors, check_vectors
 from lookalike.parallel import run_all
 from lookalike.query_images import Image, embed_images, image_name, load_embedder
 from lookalike.records import Neighbour
+from lookalike.searching.answering import Exclude, Request, answer, exclusions
+from lookalike.searching.filters import Filters
+from lookalike.searching.selections import Selection
+from lookalike.searching.tombstones import read_tombstones
+from lookalike.searching.vector_index import VectorIndex
 from lookalike.store import shards
 from lookalike.store import snapshot as snapshots
 from lookalike.store.duplicates import DuplicateReader
+from lookalike.training.template import TEMPLATE_FILE, Template, load_template
 
 if TYPE_CHECKING:
     from lookalike.models.features import Embedder, Feature

@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import apache_beam as beam
 import numpy as np
 
-from lookalike.index.answering import answer, exclusions
-from lookalike.index.batch_search import BatchSpec, cut, read_answers, write_batch
-from lookalike.index.metrics import Ids, Scores, Vectors
-from lookalike.index.selections import Selection
+from lookalike.metrics import Ids, Scores, Vectors
 from lookalike.search import Searcher
+from lookalike.searching.answering import answer, exclusions
+from lookalike.searching.batch_search import BatchSpec, cut, read_answers, write_batch
+from lookalike.searching.selections import Selection
 from lookalike.store import snapshot
 from pipelines.progress import Progress
 from pipelines.runner import RunnerSpec, run
@@ -26,7 +26,7 @@ Batch = tuple[list[str], Vectors]  # names (n,) and vectors (n, dim) of some que
 
 
 class BeamIndex:
-    """The index of a snapshot, as `lookalike.index.vector_index.VectorIndex` but on an engine.
+    """The index of a snapshot, as `lookalike.searching.vector_index.VectorIndex` but on an engine.
 
     Attributes:
         spec: What the index is.

@@ -19,22 +19,22 @@ from typing import Any
 import apache_beam as beam
 
 from lookalike.errors import NotPublishedError
-from lookalike.index import template as templates
-from lookalike.index.advice import advise
-from lookalike.index.certificate import certify
-from lookalike.index.encoding import EncodeTask, fitness_of, total_fitness
-from lookalike.index.fitness import compare
-from lookalike.index.grouping import GroupTask, list_ranges, list_sizes
-from lookalike.index.planning import HELD_OUT, IndexSpec, plan
-from lookalike.index.recall import ExactNeighbours
-from lookalike.index.sampling import Sample, all_ids, sample_ids
-from lookalike.index.template import Template, load_template
-from lookalike.index.training import train
+from lookalike.lists.encoding import EncodeTask, fitness_of, total_fitness
+from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.planning.planner import HELD_OUT, IndexSpec, plan
+from lookalike.quality.advice import advise
+from lookalike.quality.certificate import certify
+from lookalike.quality.recall import ExactNeighbours
 from lookalike.search import Searcher
 from lookalike.store import snapshot
 from lookalike.store.runs import Run
 from lookalike.store.storage import file_record, read_json, write_bytes, write_json
 from lookalike.store.vector_reader import VectorReader
+from lookalike.training import template as templates
+from lookalike.training.fitness import compare
+from lookalike.training.sampling import Sample, all_ids, sample_ids
+from lookalike.training.template import Template, load_template
+from lookalike.training.train import train
 from pipelines.config import Config
 from pipelines.progress import Progress, duration
 from pipelines.runner import run

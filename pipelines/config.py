@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from lookalike.errors import RequestError
-from lookalike.index.metrics import METRICS
-from lookalike.index.spec import KINDS
+from lookalike.metrics import METRICS
 from lookalike.models.engine_choice import CHOICES
 from lookalike.pictures.images import ImageLimits
+from lookalike.planning.spec import KINDS
 from pipelines.runner import RunnerSpec
 
 DTYPES = ("auto", "float32", "float16")

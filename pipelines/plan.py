@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lookalike.errors import RequestError
-from lookalike.index.planning import DEFAULT_TARGET, IndexSpec, plan
-from lookalike.index.predicting import Prediction, calibrate, predict
+from lookalike.planning.planner import DEFAULT_TARGET, IndexSpec, plan
+from lookalike.planning.predicting import Prediction, calibrate, predict
 from lookalike.records import SourceFile
 from lookalike.sizes import size_text
 from lookalike.sources.kinds import open_source

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 import lookalike
 from lookalike.embedding import embed_files
@@ -25,7 +22,7 @@ from lookalike.pages.page import QueryResult, render_results
 from lookalike.pages.report import certificate_line
 from lookalike.pictures.decoding import Decoder
 from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
-from lookalike.records import Neighbour, SourceFile
+from lookalike.records import SourceFile
 from lookalike.search import Searcher
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
@@ -34,6 +31,7 @@ from lookalike.sources.query_vectors import read_queries
 from lookalike.store import snapshot
 from lookalike.store.storage import write_file
 from lookalike.vector_faults import Rules
+from pipelines.answers import Sink, print_json, print_text, to_file
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -43,7 +41,6 @@ _BATCH = 64
 _DESCRIBED = 1 << 16  # neighbours in memory, with names and metadata
 _PAGE_QUERIES = 500
 _THUMBNAIL = 224
-_BASE = ("query_uri", "rank", "uri", "score", "id", "duplicates")
 
 _Queries = Iterator[tuple[list[str], Any]]  # names and vectors of some at a time
 
@@ -82,21 +79,17 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     shown: list[QueryResult] = []
     answered = 0
     with ExitStack() as stack:
-        sinks: list[_Sink] = []
+        sinks: list[Sink] = []
         if output:
-            schema = _schema(searcher)
-            file: Any = (
-                _Parquet(output, schema) if output.suffix == ".parquet" else _JsonLines(output)
-            )
-            sinks.append(stack.enter_context(file))
+            sinks.append(stack.enter_context(to_file(output, searcher)))
         if given.json:
-            sinks.append(_JsonStdout())
+            sinks.append(print_json)
         elif not output and not given.html:
-            sinks.append(_Text())
+            sinks.append(print_text)
         for result in chain([first], results):
             answered += 1
             for sink in sinks:
-                sink.write(result)
+                sink(result)
             if page and len(shown) < _PAGE_QUERIES:
                 shown.append(result)
     if page:
@@ -228,87 +221,6 @@ def _described(
         answers = searcher.describe(names[some], ids[some], scores[some])
         for name, neighbours in zip(names[some], answers, strict=True):
             yield QueryResult(name, neighbours)
-
-
-# --- where answers go -------------------------------------------------------------------------
-
-
-class _Sink(Protocol):
-    def write(self, result: QueryResult) -> None: ...
-
-
-def _row(neighbour: Neighbour) -> dict[str, Any]:
-    base = {name: getattr(neighbour, name) for name in _BASE}
-    return {**base, "duplicates": list(neighbour.duplicates), **neighbour.metadata}
-
-
-def _json_rows(result: QueryResult) -> Iterable[str]:
-    for neighbour in result.neighbours:
-        yield json.dumps(_row(neighbour), default=str, ensure_ascii=True)
-
-
-class _JsonStdout:
-    def write(self, result: QueryResult) -> None:
-        for line in _json_rows(result):
-            print(line)
-
-
-class _Text:
-    """For a person: a line per neighbour."""
-
-    def write(self, result: QueryResult) -> None:
-        print(result.query_uri)
-        for one in result.neighbours:
-            also = f"  (also {len(one.duplicates)} more names)" if one.duplicates else ""
-            print(f"  {one.rank:3d}  {one.score:8.4f}  {one.uri}{also}")
-
-
-class _JsonLines:
-    def __init__(self, path: Path) -> None:
-        self._context = write_file(path.parent, path.name)
-
-    def __enter__(self) -> _JsonLines:
-        self._pending = self._context.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> Any:
-        return self._context.__exit__(*error)
-
-    def write(self, result: QueryResult) -> None:
-        for line in _json_rows(result):
-            self._pending.write(line.encode() + b"\n")
-
-
-class _Parquet:
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._context, self._schema = write_file(path.parent, path.name), schema
-
-    def __enter__(self) -> _Parquet:
-        self._pending = self._context.__enter__()
-        self._writer = pq.ParquetWriter(self._pending.file, self._schema, compression="zstd")
-        return self
-
-    def __exit__(self, *error: Any) -> Any:
-        self._writer.close()
-        return self._context.__exit__(*error)
-
-    def write(self, result: QueryResult) -> None:
-        rows = [_row(neighbour) for neighbour in result.neighbours]
-        self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
-
-
-def _schema(searcher: Searcher) -> pa.Schema:
-    return pa.schema(
-        [
-            ("query_uri", pa.string()),
-            ("rank", pa.int32()),
-            ("uri", pa.string()),
-            ("score", pa.float32()),
-            ("id", pa.int64()),
-            ("duplicates", pa.list_(pa.string())),
-            *[(field.name, field.type) for field in searcher.metadata_schema],
-        ]
-    )
 
 
 def _write_page(path: Path, searcher: Searcher, shown: list[QueryResult], answered: int) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.index import template as index
-from lookalike.index.encoding import encode_shard
-from lookalike.index.invlists import read_shard
-from lookalike.index.planning import plan
-from lookalike.index.template import Template
-from lookalike.index.training import train
+from lookalike.lists.encoding import encode_shard
+from lookalike.lists.invlists import read_shard
+from lookalike.planning.planner import plan
+from lookalike.training import template as index
+from lookalike.training.template import Template
+from lookalike.training.train import train
 from tests.vector_stores import clustered
 
 GOLDEN = Path(__file__).parent / "golden"

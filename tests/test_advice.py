@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.index.advice import advise, queries_needed
-from lookalike.index.certificate import certify
-from lookalike.index.recall import interval
-from lookalike.index.spec import IndexSpec
+from lookalike.planning.spec import IndexSpec
+from lookalike.quality.advice import advise, queries_needed
+from lookalike.quality.certificate import certify
+from lookalike.quality.recall import interval
 from tests.test_certificate import certified, opened
 from tests.vector_stores import clustered
 

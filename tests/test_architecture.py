@@ -18,8 +18,8 @@ PACKAGES = ("lookalike", "transforms", "pipelines")
 # Where a library may be imported, and nowhere else; names of files without .py.
 OWNERS = {
     "tensorflow": {"lookalike.models.saved_model", "lookalike.models.quiet_tf"},
-    "faiss": {*(f"lookalike.index.{name}" for name in ("invlists", "rotation", "template",
-                                                       "training")),
+    "faiss": {*(f"lookalike.training.{name}" for name in ("rotation", "template", "train")),
+              "lookalike.lists.invlists",
               *(f"pipelines.bench.index.{name}" for name in ("faiss_ways", "match", "way_exact",
                                                              "way_wiki"))},
     "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "images", "loading",

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import lookalike
-from lookalike.index import answering, batch_search
-from lookalike.index.answering import Exclude, answer, exclusions
-from lookalike.index.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
-from lookalike.index.metrics import METRICS
-from lookalike.index.tombstones import write_tombstones
+from lookalike.metrics import METRICS
 from lookalike.search import Searcher
+from lookalike.searching import answering, batch_search
+from lookalike.searching.answering import Exclude, answer, exclusions
+from lookalike.searching.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
+from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
 from pipelines.batch_query import BeamIndex, batch_answers
 from pipelines.cli import main

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookalike.index.certificate import DEPTHS, certify
-from lookalike.index.metrics import METRICS
-from lookalike.index.recall import ExactNeighbours, interval, recall_at_k
-from lookalike.index.sampling import sample_key
-from lookalike.index.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
+from lookalike.metrics import METRICS
+from lookalike.quality.certificate import DEPTHS, certify
+from lookalike.quality.recall import ExactNeighbours, interval, recall_at_k
+from lookalike.quality.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
 from lookalike.search import Searcher
 from lookalike.store import shards, snapshot
+from lookalike.training.sampling import sample_key
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike.index import template as index
-from lookalike.index.encoding import EncodeTask
-from lookalike.index.grouping import GroupTask, list_ranges, list_sizes
-from lookalike.index.recall import ExactNeighbours
-from lookalike.index.template import Template
+from lookalike.lists.encoding import EncodeTask
+from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
 from lookalike.store.storage import read_json, write_bytes, write_json
+from lookalike.training import template as index
+from lookalike.training.template import Template
 from pipelines.runner import RunnerSpec, run
 from tests.vector_stores import trained
 from transforms.encode import EncodeParts, GroupLists

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.index import encoding
-from lookalike.index import template as index
-from lookalike.index.encoding import EncodeTask, encode, encode_shard
-from lookalike.index.invlists import read_shard
-from lookalike.index.part_files import open_part
-from lookalike.index.recall import ExactNeighbours
-from lookalike.index.template import Template
+from lookalike.lists import encoding
+from lookalike.lists.encoding import EncodeTask, encode, encode_shard
+from lookalike.lists.invlists import read_shard
+from lookalike.lists.part_files import open_part
+from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
 from lookalike.store.storage import read_json
+from lookalike.training import template as index
+from lookalike.training.template import Template
 from tests.vector_stores import best, brute_force, trained
 
 

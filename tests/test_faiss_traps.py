@@ -14,14 +14,14 @@ import pytest
 from faiss.contrib import client_server, ondisk
 
 from lookalike.errors import RequestError
-from lookalike.index import template as index
-from lookalike.index.encoding import encode_shard
-from lookalike.index.invlists import drop_ids, keep_ids, read_shard
-from lookalike.index.metrics import top_k
-from lookalike.index.template import Template
+from lookalike.lists.encoding import encode_shard
+from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
+from lookalike.metrics import top_k
 from lookalike.search import Searcher
 from lookalike.store import snapshot
 from lookalike.store.storage import write_file
+from lookalike.training import template as index
+from lookalike.training.template import Template
 from tests.vector_stores import clustered, make_store, trained
 
 PACKAGE = Path(index.__file__).parent.parent

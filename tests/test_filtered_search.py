@@ -10,10 +10,10 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.index import answering
-from lookalike.index.metrics import METRICS
-from lookalike.index.selections import Selection, difference
-from lookalike.index.tombstones import write_tombstones
+from lookalike.metrics import METRICS
+from lookalike.searching import answering
+from lookalike.searching.selections import Selection, difference
+from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
 from pipelines.cli import main
 from tests.vector_stores import best, brute_force, clustered, make_store

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.index import grouping
-from lookalike.index.encoding import Encoded, encode_shard, shard_header
-from lookalike.index.grouping import GroupTask, group, list_ranges, list_sizes
-from lookalike.index.invlists import read_shard
-from lookalike.index.part_files import write_part
-from lookalike.index.template import Template
+from lookalike.lists import grouping
+from lookalike.lists.encoding import Encoded, encode_shard, shard_header
+from lookalike.lists.grouping import GroupTask, group, list_ranges, list_sizes
+from lookalike.lists.invlists import read_shard
+from lookalike.lists.part_files import write_part
 from lookalike.store.storage import read_json
+from lookalike.training.template import Template
 from tests.vector_stores import trained
 
 

@@ -11,12 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.index import template as index
-from lookalike.index.encoding import encode_shard
-from lookalike.index.invlists import drop_ids, keep_ids, read_shard
-from lookalike.index.metrics import METRICS
-from lookalike.index.planning import plan
-from lookalike.index.shard_files import (
+from lookalike.lists.encoding import encode_shard
+from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
+from lookalike.lists.shard_files import (
     ShardHeader,
     capacities,
     list_offsets,
@@ -24,8 +21,11 @@ from lookalike.index.shard_files import (
     read_header,
     write_shard,
 )
-from lookalike.index.template import Template
-from lookalike.index.training import train
+from lookalike.metrics import METRICS
+from lookalike.planning.planner import plan
+from lookalike.training import template as index
+from lookalike.training.template import Template
+from lookalike.training.train import train
 from tests.vector_stores import clustered, trained
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.index.metrics import METRICS, candidate_vectors, check_vectors, score, top_k
+from lookalike.metrics import METRICS, candidate_vectors, check_vectors, score, top_k
 from tests.vector_stores import clustered
 
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.index import effort
-from lookalike.index.metrics import METRICS
-from lookalike.index.planning import IndexSpec, plan
+from lookalike.metrics import METRICS
+from lookalike.planning import effort
+from lookalike.planning.planner import IndexSpec, plan
 from lookalike.sizes import size_setting, size_text
 from pipelines.config import parse_config
 

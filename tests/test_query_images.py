@@ -9,7 +9,6 @@ from PIL import Image
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.index import template as index
 from lookalike.models import handles
 from lookalike.models.features import (
     Embedder,
@@ -19,6 +18,7 @@ from lookalike.models.features import (
 )
 from lookalike.models.inspection import inspect
 from lookalike.search import Searcher
+from lookalike.training import template as index
 from tests.vector_stores import make_store
 
 

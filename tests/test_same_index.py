@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import lookalike
-from lookalike.index import planning
+from lookalike.planning import planner as planning
 from lookalike.store import snapshot
 from pipelines.cli import main
 from tests.vector_files import write_vectors

@@ -12,13 +12,13 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.index import template as index
-from lookalike.index.metrics import METRICS, score
-from lookalike.index.planning import plan
-from lookalike.index.tombstones import write_tombstones
+from lookalike.metrics import METRICS, score
+from lookalike.planning.planner import plan
+from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
 from lookalike.store.shards import VectorReader
 from lookalike.store.storage import write_bytes, write_json
+from lookalike.training import template as index
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 

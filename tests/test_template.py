@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.index import template as index
-from lookalike.index import training
-from lookalike.index.planning import IndexSpec, plan
-from lookalike.index.sampling import Sample, all_ids, sample_ids
-from lookalike.index.template import Template, template_hash, train
+from lookalike.planning.planner import IndexSpec, plan
 from lookalike.store import shards
 from lookalike.store.vector_reader import VectorReader
+from lookalike.training import template as index
+from lookalike.training import train as training
+from lookalike.training.sampling import Sample, all_ids, sample_ids
+from lookalike.training.template import Template, template_hash, train
 from tests.vector_stores import clustered, trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +35,8 @@ def _one_thread():
 TRAIN = """
 import sys
 import numpy as np
-from lookalike.index import template as index
-from lookalike.index.planning import IndexSpec
+from lookalike.training import template as index
+from lookalike.planning.planner import IndexSpec
 from tests.vector_stores import clustered
 index.set_threads(int(sys.argv[1]))
 for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosine", 40),

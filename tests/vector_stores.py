@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from lookalike.index import template as index
-from lookalike.index.encoding import EncodeTask, encode
-from lookalike.index.grouping import GroupTask, group, list_ranges, list_sizes
-from lookalike.index.planning import plan
-from lookalike.index.recall import ExactNeighbours
+from lookalike.lists.encoding import EncodeTask, encode
+from lookalike.lists.grouping import GroupTask, group, list_ranges, list_sizes
+from lookalike.planning.planner import plan
+from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards, snapshot
 from lookalike.store.duplicates import write_duplicates
 from lookalike.store.storage import read_json, write_bytes, write_json
+from lookalike.training import template as index
 
 
 def clustered(n, d, seed=0, rank=16, groups=30):

@@ -9,10 +9,10 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from lookalike.index.encoding import EncodeTask, encode
-from lookalike.index.grouping import GroupTask, group
-from lookalike.index.recall import ExactNeighbours
-from lookalike.index.template import Template, load_template, set_threads
+from lookalike.lists.encoding import EncodeTask, encode
+from lookalike.lists.grouping import GroupTask, group
+from lookalike.quality.recall import ExactNeighbours
+from lookalike.training.template import Template, load_template, set_threads
 from transforms.counters import count, timed
 
 

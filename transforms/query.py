@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from lookalike.index.batch_search import Batch, BatchSpec
+from lookalike.searching.batch_search import Batch, BatchSpec
 from transforms.counters import count, timed
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.index.metrics import METRICS
+from lookalike.metrics import METRICS
 from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.saved_model import Model, ModelInfo
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.index.metrics import Ids
+from lookalike.metrics import Ids
 from lookalike.store.storage import FileRecord, write_file
 
 SCHEMA = pa.schema([("id", pa.int64()), ("uris", pa.list_(pa.string()))])

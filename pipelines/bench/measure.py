@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import lookalike
-from lookalike.index.metrics import better_is_higher, score
-from lookalike.index.recall import recall_at_k
+from lookalike.metrics import better_is_higher, score
+from lookalike.quality.recall import recall_at_k
 from lookalike.store import snapshot
 from lookalike.store.shards import iter_blocks
 from pipelines.bench.launch import WAYS, make_task, measure_way

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import lookalike
 import pipelines.ingest  # noqa: F401 - what the command imports, so that it counts as libraries
 from lookalike.errors import RequestError
-from lookalike.index.vector_index import VectorIndex
+from lookalike.searching.vector_index import VectorIndex
 from lookalike.store import snapshot
 from pipelines import cli
 from pipelines.bench.index.child import Unbuilt

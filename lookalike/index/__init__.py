@@ -1,1 +1,0 @@
-"""From vectors to a certified index: plan, sample, train, encode, search, measure."""

@@ -1,0 +1,1 @@
+"""Inverted lists in files: encoding, regrouping, reading them in place."""

@@ -1,0 +1,265 @@
+"""From embedding shards to a part of the index, and the exact neighbours of the held-out queries.
+
+One pass over the vectors serves all: codes, the truth that the recall is measured against, and how
+well the template fits. Memory is that of a few thousand vectors and the part's codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookalike.errors import RequestError
+from lookalike.lists.part_files import open_part, write_part
+from lookalike.lists.shard_files import (
+    Codes,
+    Counts,
+    ShardHeader,
+    Write,
+    map_shard,
+    write_shard,
+)
+from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
+from lookalike.quality.recall import ExactNeighbours
+from lookalike.store.shards import count_rows, iter_blocks
+from lookalike.store.storage import write_bytes, write_file, write_json
+from lookalike.training.fitness import Fitness
+from lookalike.training.sampling import Sample
+from lookalike.training.template import Template
+
+_BLOCK_ROWS = 4096  # small row groups are put together: matrix products want thousands of rows
+_RUN_ROWS = 1 << 16  # entries laid out at a time
+_MEASURED = 8  # one row in so many is decoded again, to see how well the template fits
+_SUMS = ("rows", "lost", "rotated")
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """One part of the index to make; all paths are relative to the store.
+
+    Attributes:
+        number: Of the part within its run.
+        embeddings: The embedding shards it covers.
+        output: The part, or the finished index shard where it is `whole`.
+        truth: Where the queries' exact neighbours among these vectors go.
+        done: Written last.
+        whole: Whether this is the only part, which is written as the finished shard at once.
+        removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
+    """
+
+    number: int
+    embeddings: tuple[str, ...]
+    output: str
+    truth: str
+    done: str
+    whole: bool = False
+    removed: str = ""
+
+
+class Encoded:
+    """Entries of an index in memory, in the order they came: lists, codes and ids."""
+
+    def __init__(self, template: Template, capacity: int) -> None:
+        """Make room for `capacity` entries."""
+        self._template = template
+        self._codes: Codes = np.empty((capacity, template.code_size), dtype=np.uint8)
+        self._lists: Ids = np.empty(capacity, dtype=np.int64)
+        self._ids: Ids = np.empty(capacity, dtype=np.int64)
+        self.fitness = Fitness(template.spec.nlist)
+        self.rows = 0
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """Encode a block of checked vectors (n, dim) with their ids (n,)."""
+        template = self._template
+        rows = slice(self.rows, self.rows + len(ids))
+        prepared = template.prepare(vectors)
+        lists = template.assign(prepared)
+        codes = template.encode(prepared, lists)
+        self._ids[rows], self._lists[rows], self._codes[rows] = ids, lists, codes
+        some = slice(None, None, _MEASURED)
+        candidates = candidate_vectors(vectors[some], template.spec.metric)
+        errors = prepared[some] - template.decode(codes[some], lists[some])
+        self.fitness.add(candidates, prepared[some], errors, lists[some])
+        self.rows += len(ids)
+
+    def write(self, whole: bool, write: Write) -> ShardHeader:
+        """Write them by (list, id), as a finished shard or as a part of one.
+
+        Raises:
+            RequestError: An id comes twice.
+        """
+        template, rows = self._template, self.rows
+        ids, lists = self._ids[:rows], self._lists[:rows]
+        ascending = np.sort(ids)
+        repeated = ascending[1:][np.diff(ascending) == 0]
+        if len(repeated):
+            raise RequestError(f"id {repeated[0]} comes more than once in a shard")
+        sizes = np.bincount(lists, minlength=template.spec.nlist)
+        order = np.lexsort((ids, lists))
+        header = shard_header(
+            template, template.layout if whole else "columns", 0, template.spec.nlist, rows,
+            (int(ascending[0]), int(ascending[-1])) if rows else (-1, -1),
+        )  # fmt: skip
+        if whole:
+            runs = [order[begin:end] for begin, end in _runs(sizes)]
+            write_shard(header, sizes, ((self._codes[run], ids[run]) for run in runs), write)
+        else:
+            pieces = range(0, rows, _RUN_ROWS)
+            codes = (self._codes[order[begin : begin + _RUN_ROWS]] for begin in pieces)
+            write_part(header, sizes, codes, ids[order], write)
+        return header
+
+
+def shard_header(
+    template: Template, layout: str, first: int, last: int, rows: int, ids: tuple[int, int]
+) -> ShardHeader:
+    """The header of `rows` entries of the lists [first, last), with ids from ids[0] to ids[1]."""
+    return ShardHeader(
+        template.sha256, layout, rows, first, last, template.spec.nlist, template.code_size, *ids
+    )
+
+
+def _runs(sizes: Counts) -> Iterator[tuple[int, int]]:
+    """Entries of consecutive whole lists, about _RUN_ROWS at a time: [begin, end) each."""
+    ends = np.cumsum(sizes)
+    begin = 0
+    while begin < (ends[-1] if len(ends) else 0):
+        last = max(
+            int(np.searchsorted(ends, begin + _RUN_ROWS, side="right")) - 1,
+            int(np.searchsorted(ends, begin, side="right")),  # one list at least
+        )
+        yield begin, int(ends[last])
+        begin = int(ends[last])
+
+
+def encode_shard(
+    template: Template, blocks: Iterable[tuple[Any, Any]], write: Write
+) -> ShardHeader:
+    """Encode blocks of (ids (n,), vectors (n, dim)), all in memory, as one finished shard.
+
+    Raises:
+        RequestError: A vector cannot be indexed (see `check_vectors`), or an id comes twice.
+    """
+    spec, kept = template.spec, []
+    for ids, vectors in blocks:
+        checked = check_vectors(vectors, spec.dim, spec.metric)
+        if len(ids) != len(checked):
+            raise RequestError(f"a block has {len(ids)} ids and {len(checked)} vectors")
+        kept.append((np.asarray(ids, dtype=np.int64), checked))
+    encoded = Encoded(template, sum(len(ids) for ids, _ in kept))
+    for ids, vectors in kept:
+        encoded.add(ids, vectors)
+    return encoded.write(True, write)
+
+
+def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighbours) -> None:
+    """Write the task's part of the index and of the truth, and last its done file.
+
+    The done file holds `shard` (the file's line for a manifest), `header`, `truth` (a path),
+    `removed` (rows left out) and `fitness` (see `total_fitness`).
+
+    Args:
+        task: What to make.
+        store: The store's root.
+        template: What to encode with.
+        truth: The queries, with no neighbours yet.
+
+    Raises:
+        RequestError: A vector cannot be indexed, or an id comes twice; the file is named.
+    """
+    there = sum(count_rows(store / path) for path in task.embeddings)
+    removed = np.load(store / task.removed) if task.removed else np.empty(0, dtype=np.int64)
+    encoded = Encoded(template, there)
+    left_out = 0
+    for ids, vectors in _merged(_checked(task, store, template)):
+        if len(removed):
+            kept = ~_among(ids, removed)
+            left_out += len(ids) - int(kept.sum())
+            ids, vectors = ids[kept], vectors[kept]
+        truth.update(ids, vectors)
+        encoded.add(ids, vectors)
+    found = encoded.rows + left_out
+    assert found == there, f"the footers say {there} rows, {found} were read"
+    with write_file(store, task.output) as pending:
+        header = encoded.write(task.whole, pending.write)
+    write_bytes(store, task.truth, truth.to_bytes())
+    line: dict[str, Any] = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
+    done = {
+        "shard": line, "header": asdict(header), "truth": task.truth, "removed": left_out,
+        "fitness": {name: getattr(encoded.fitness, name) for name in _SUMS},
+    }  # fmt: skip
+    write_json(store, task.done, done)
+
+
+def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Template) -> Fitness:
+    """How well the template fits what was encoded: lists of all rows, losses of those measured.
+
+    Args:
+        store: The store's root.
+        done: What each task's done file holds; parts must still be there.
+        template: What they were encoded with.
+    """
+    total = Fitness(template.spec.nlist)
+    of = (template.sha256, template.code_size, template.spec.nlist)
+    for one in done:
+        for name in _SUMS:
+            setattr(total, name, getattr(total, name) + one["fitness"][name])
+        path = store / one["shard"]["path"]
+        if one["header"]["layout"] == "columns":
+            total.sizes += open_part(path, *of).sizes(0, template.spec.nlist)[1]
+        else:
+            total.sizes += map_shard(path, *of).sizes
+    return total
+
+
+def fitness_of(template: Template, sample: Sample, most: int) -> Fitness:
+    """How well a template fits a sample of vectors, of which `most` rows are looked at."""
+    fitness, spec = Fitness(template.spec.nlist), template.spec
+    rows = np.linspace(0, len(sample) - 1, min(most, len(sample))).astype(np.intp)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        vectors = check_vectors(sample[rows[start : start + _BLOCK_ROWS]], spec.dim, spec.metric)
+        prepared = template.prepare(vectors)
+        lists = template.assign(prepared)
+        decoded = template.decode(template.encode(prepared, lists), lists)
+        fitness.add(candidate_vectors(vectors, spec.metric), prepared, prepared - decoded, lists)
+    return fitness
+
+
+def _checked(task: EncodeTask, store: Path, template: Template) -> Iterator[tuple[Ids, Vectors]]:
+    """Row groups of the task's files, held against the rules for vectors."""
+    spec = template.spec
+    for path in task.embeddings:
+        for ids, vectors in iter_blocks(store / path):
+            try:
+                yield ids, check_vectors(vectors, spec.dim, spec.metric)
+            except RequestError as error:
+                first = int(ids[0]) if len(ids) else -1
+                raise RequestError(f"{store / path}: from id {first} on, {error}") from error
+
+
+def _merged(blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[tuple[Ids, Vectors]]:
+    """Consecutive blocks put together until they have _BLOCK_ROWS rows."""
+    held: list[tuple[Ids, Vectors]] = []
+    for block in blocks:
+        held.append(block)
+        if sum(len(ids) for ids, _ in held) >= _BLOCK_ROWS:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(blocks: list[tuple[Ids, Vectors]]) -> tuple[Ids, Vectors]:
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([ids for ids, _ in blocks]), np.concatenate([one for _, one in blocks])
+
+
+def _among(ids: Ids, ascending: Ids) -> Any:
+    """Which ids (n,) are among the ascending ones: (n,) bool."""
+    at = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    return ascending[at] == ids

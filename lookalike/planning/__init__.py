@@ -1,0 +1,1 @@
+"""Which index for how many vectors, why, and what it will cost."""

@@ -1,0 +1,1 @@
+"""How much of the exact answer an index finds, and what would make it more."""

@@ -1,0 +1,1 @@
+"""From queries to neighbours: candidates, exact scores, filters, tombstones."""

@@ -1,0 +1,1 @@
+"""From a uniform sample to a template: rotation, centroids, codes."""

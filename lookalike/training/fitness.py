@@ -1,0 +1,95 @@
+"""How well a template fits vectors: what their codes lose, and how even their lists are.
+
+Measured on the sample when a template is trained, and on all vectors while they are encoded; a
+template that later vectors no longer fit should be trained anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.metrics import Ids, Vectors
+
+MOST_ERROR = 1.1  # times the training's; above, codes lose too much
+MOST_IMBALANCE = 2.0  # times the training's; above, some lists take too long to scan
+
+
+class Fitness:
+    """Sums over vectors, from which their measures come; those of parts can be merged.
+
+    Attributes:
+        rows: Vectors.
+        sizes: Vectors in each list, (nlist,) int64.
+        lost: Sum of each vector's share of squared length that rotation and code lose.
+        rotated: The rotation's part of it.
+    """
+
+    def __init__(self, nlist: int) -> None:
+        self.rows, self.lost, self.rotated = 0, 0.0, 0.0
+        self.sizes: Ids = np.zeros(nlist, dtype=np.int64)
+
+    def add(self, vectors: Vectors, prepared: Vectors, errors: Vectors, lists: Ids) -> None:
+        """Count encoded vectors.
+
+        Args:
+            vectors: (n, dim), as before the rotation (`metrics.candidate_vectors`).
+            prepared: (n, D), after it.
+            errors: (n, D), prepared vectors less what their codes stand for.
+            lists: (n,) int64.
+        """
+        length, kept, coded = (_squares(rows) for rows in (vectors, prepared, errors))
+        length = np.maximum(length, np.finfo(np.float32).tiny)
+        self.rows += len(vectors)
+        self.sizes += np.bincount(lists, minlength=len(self.sizes))
+        self.lost += float(((length - kept + coded) / length).sum())
+        self.rotated += float(((length - kept) / length).sum())
+
+    def merge(self, other: Fitness) -> None:
+        """Add the vectors of another part."""
+        self.rows += other.rows
+        self.sizes += other.sizes
+        self.lost += other.lost
+        self.rotated += other.rotated
+
+    def measures(self) -> dict[str, float]:
+        """`imbalance`, `quantisation_error` and `rotation_error`, as templates state them."""
+        rows = max(self.rows, 1)
+        return {
+            "imbalance": imbalance(self.sizes),
+            "quantisation_error": self.lost / rows,
+            "rotation_error": self.rotated / rows,
+        }
+
+
+def imbalance(sizes: npt.ArrayLike) -> float:
+    """How uneven lists of these sizes (nlist,) are: 1 when equal, nlist when one has everything.
+
+    The mean vectors scanned by a query that is as likely to want any vector, over those of equal
+    lists.
+    """
+    counts = np.asarray(sizes, dtype=np.float64)
+    total = float(counts.sum())
+    return float(len(counts) * (counts**2).sum() / total**2) if total else 1.0
+
+
+def compare(training: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """New vectors' measures against a template's own: `error_ratio`, `imbalance_ratio`, `fits`."""
+    error = _ratio(new["quantisation_error"], training["quantisation_error"])
+    uneven = _ratio(new["imbalance"], training["imbalance"])
+    return {
+        "error_ratio": round(error, 4),
+        "imbalance_ratio": round(uneven, 4),
+        "fits": error <= MOST_ERROR and uneven <= MOST_IMBALANCE,
+    }
+
+
+def _ratio(new: float, old: float) -> float:
+    return max(new, 1e-6) / max(old, 1e-6)  # what float32 cannot tell from nothing
+
+
+def _squares(rows: Vectors) -> npt.NDArray[np.float64]:
+    return np.asarray(np.square(rows, dtype=np.float64).sum(axis=1))
