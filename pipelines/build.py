@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import apache_beam as beam
@@ -36,7 +35,7 @@ from lookalike.training.sampling import Sample, all_ids, sample_ids
 from lookalike.training.template import Template, load_template
 from lookalike.training.train import train
 from pipelines.config import Config
-from pipelines.progress import Progress, duration
+from pipelines.progress import Progress, duration, timed
 from pipelines.runner import run
 from transforms.encode import EncodeParts, GroupLists
 
@@ -75,12 +74,9 @@ class IndexBuild:
         """
         for reason in self.spec.reasons:
             self.progress.say(f"index: {reason}")
-        seconds: dict[str, float] = {}
         for stage in (self._train, self._encode, self._group, self._certify):
-            began = monotonic()
-            stage()
-            seconds[stage.__name__.strip("_")] = round(monotonic() - began, 3)
-        self.manifest["stages"] = {**self.manifest.get("stages", {}), **seconds}
+            with timed(self.manifest["stages"], stage.__name__.strip("_")):
+                stage()
 
     @cached_property
     def spec(self) -> IndexSpec:

@@ -60,11 +60,12 @@ def check_rejects(
 
 def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
     """What `lookalike index --json` prints."""
-    keys = ("counts", "index", "search", "certificate", "metric", "dim", "features", "parent")
+    keys = ("counts", "index", "search", "certificate", "metric", "dim", "features", "parent",
+            "stages")  # fmt: skip
     return {
         "snapshot": manifest["name"],
         "new": new,
-        **{key: manifest[key] for key in keys},
+        **{key: manifest.get(key) for key in keys},
     }
 
 

@@ -28,7 +28,7 @@ from pipelines import finish
 from pipelines.build import IndexBuild
 from pipelines.config import Config
 from pipelines.engine import EngineError, WorkerDiedError
-from pipelines.progress import Progress
+from pipelines.progress import Progress, timed
 from pipelines.runner import run
 
 _TRIES = 3  # of the embed stage, when workers are lost
@@ -136,7 +136,9 @@ class Job(ABC):
 
     def run(self) -> dict[str, Any]:
         """All stages; each is skipped as far as its files say that it is done."""
-        plan = self.scan()
+        seconds: dict[str, float] = {}
+        with timed(seconds, "scan"):
+            plan = self.scan()
         if self.parent and self.parent.get("request") == self._request(plan):
             self.scratch.finish()
             self.progress.say(
@@ -144,15 +146,16 @@ class Job(ABC):
                 "it stands"
             )
             return finish.summary(self.parent, new=False)
-        self.embed(plan)
-        self.merge(plan)
+        with timed(seconds, self.stage):
+            self.embed(plan)
+            self.merge(plan)
         counts, files = self.collect(plan)
         if not files and not counts.by_status["rejected"]:
             raise NothingToIndexError(
                 f"none of the {plan.listed:,} {self.noun} is an image (by content or by name)"
             )
         finish.check_rejects(counts, self.config.publish, self.scratch, plan, self.wanted)
-        manifest = self.manifest(plan, counts, files)
+        manifest = {**self.manifest(plan, counts, files), "stages": seconds}
         IndexBuild(
             self.store, self.scratch, self.config, self.progress, manifest, self.parent
         ).run()

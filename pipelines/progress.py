@@ -95,6 +95,14 @@ class Progress:
                 print("\r\x1b[K", end="", file=self._stream, flush=True)
 
 
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage took in this process; what an earlier one did is not in it."""
+    began = monotonic()
+    yield
+    seconds[stage] = round(monotonic() - began, 3)
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: 8 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)

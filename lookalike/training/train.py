@@ -28,6 +28,7 @@ _BLOCK = 8_192  # rows read at a time
 _ROTATION_ROWS = 16_384
 _CODE_ROWS = 65_536
 _STATS_ROWS = 16_384
+_STATS_PER_LIST = 16  # fewer would make lists look more uneven than they are
 _SQ_TYPES = {4: "QT_4bit", 6: "QT_6bit", 8: "QT_8bit", 16: "QT_fp16"}
 
 
@@ -160,7 +161,8 @@ def _statistics(
     coarse, codec = Coarse(centroids), index.sq if spec.kind == "ivf_sq" else index.pq
     fitness = Fitness(spec.nlist)
     distances = 0.0
-    for rows in _blocks(spec, sample, _spread(len(sample), _STATS_ROWS)):
+    most = max(_STATS_ROWS, _STATS_PER_LIST * spec.nlist)
+    for rows in _blocks(spec, sample, _spread(len(sample), most)):
         prepared = rows if matrix is None else rotate(rows, matrix)
         lists = coarse.assign(prepared)
         residuals = prepared - centroids[lists]
