@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -22,6 +23,7 @@ from lookalike.errors import NotPublishedError, RequestError
 
 # Heavy libraries are imported by the commands that need them, so that --help is immediate.
 
+_OPEN_FILES = 1 << 15
 _OURS = ("lookalike", "pipelines", "transforms")  # their errors say all that there is to say
 
 
@@ -42,12 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(list(argv))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _open_many_files()
     status = _run(sys.argv[1:])
     if status:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _open_many_files() -> None:
+    """Allow as many open files as the system lets us: stores are read from many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _run(arguments: list[str]) -> int:

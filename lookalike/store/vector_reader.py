@@ -8,6 +8,7 @@ is given back to the system from time to time.
 from __future__ import annotations
 
 import mmap
+import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from lookalike.store.shard_format import (
     row_numbers,
 )
 
-_MAPPED_FILES = 128  # a process may often hold no more than 1,024 open, and these count
+_MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _OPEN_FILES = 48  # for decoding
 _KNOWN_FILES = 65536  # of which the addresses are kept
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
@@ -62,6 +63,12 @@ class _Recent(Generic[K, V]):
             self._weight -= self._weigh(self.values.popitem(last=False)[1])
 
 
+def _most_maps() -> int:
+    """How many files to keep mapped: half of those that the process may have open, at most."""
+    may_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MAPPED_FILES if may_open < 0 else min(_MAPPED_FILES, max(1, may_open // 2))
+
+
 class VectorReader:
     """Rows by id from the shards of a store; safe to use from several threads."""
 
@@ -70,7 +77,7 @@ class VectorReader:
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
         self._addresses: _Recent[int, Addresses] = _Recent(_KNOWN_FILES)
-        self._maps: _Recent[int, mmap.mmap] = _Recent(_MAPPED_FILES)
+        self._maps: _Recent[int, mmap.mmap] = _Recent(_most_maps())
         self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
         self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
         self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
