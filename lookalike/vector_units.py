@@ -1,16 +1,13 @@
-"""Work units of vectors made elsewhere: a run of row groups of one table -> a shard and a ledger.
+"""One work unit of vectors made elsewhere: a run of row groups of a table -> a shard and a ledger.
 
-A row group is never cut, so that no page is read twice; it is read in batches, so that a unit's
-memory is that of a batch, however large its row groups are.
+Row groups are read in batches: a unit's memory is that of a batch, however large they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,108 +19,15 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import one_line
 from lookalike.records import SourceFile, Unit
+from lookalike.sources.vector_pieces import Piece, read_unit
 from lookalike.sources.vector_tables import UNREADABLE, VectorTable, open_table, read_footer
 from lookalike.sources.walking import look_up
 from lookalike.store import shards
 from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
-from lookalike.store.storage import write_file, write_json
+from lookalike.store.storage import write_json
 from lookalike.vector_faults import NULL_URI, REASONS, Judged, Rules, judge
 
-UNIT_ROWS = 65_536
 _BATCH = 8192  # rows in memory at a time
-_ABOUT = b"lookalike.unit"
-_REPEATS = pa.schema([("row", pa.int64()), ("first", pa.string())])
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The rows of a unit: row groups `first_group` up to `end_group` of a table.
-
-    Attributes:
-        uri: Of the table, as listed.
-        bytes: Its size when it was listed.
-        version: Its version then.
-        first_group: First row group.
-        end_group: The one after the last.
-        first_row: Number of the first row in the table.
-        rows: How many rows.
-    """
-
-    uri: str
-    bytes: int
-    version: str
-    first_group: int
-    end_group: int
-    first_row: int
-    rows: int
-
-
-# --- cutting ----------------------------------------------------------------------------------
-
-
-def cut_pieces(table: VectorTable, unit_rows: int = UNIT_ROWS) -> Iterator[Piece]:
-    """Runs of row groups of about `unit_rows` rows; depends on the table alone."""
-    file = table.file
-    first_group = first_row = rows = 0
-    for group, count in enumerate(table.groups):
-        if rows and rows + count > unit_rows:
-            yield Piece(file.uri, file.bytes, file.version, first_group, group, first_row, rows)
-            first_group, first_row, rows = group, first_row + rows, 0
-        rows += count
-    if rows:
-        end = len(table.groups)
-        yield Piece(file.uri, file.bytes, file.version, first_group, end, first_row, rows)
-
-
-def write_units(
-    store: Path,
-    folder: str,
-    tables: Sequence[VectorTable],
-    repeats: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    unit_rows: int = UNIT_ROWS,
-) -> int:
-    """Write the unit files of all tables; returns how many.
-
-    Args:
-        store: The store's root.
-        folder: Of the unit files, relative to it.
-        tables: In order.
-        repeats: Rows whose uri is not new, and the rows that bear it first (see `find_repeats`).
-        unit_rows: See `cut_pieces`.
-    """
-    ends = np.cumsum([table.rows for table in tables])
-    number = start = 0  # of units; of rows
-    for table in tables:
-        for piece in cut_pieces(table, unit_rows):
-            low, high = np.searchsorted(repeats[0], [start, start + piece.rows])
-            rows = repeats[0][low:high] - start + piece.first_row
-            firsts = [_place(row, tables, ends) for row in repeats[1][low:high].tolist()]
-            _write_unit(store, f"{folder}/{number:06d}.parquet", piece, rows, firsts)
-            number, start = number + 1, start + piece.rows
-    return number
-
-
-def _place(row: int, tables: Sequence[VectorTable], ends: npt.NDArray[np.int64]) -> str:
-    table = int(np.searchsorted(ends, row, side="right"))
-    return f"row {row - int(ends[table]) + tables[table].rows} of {tables[table].file.uri}"
-
-
-def _write_unit(
-    store: Path, relative: str, piece: Piece, rows: npt.NDArray[np.int64], firsts: list[str]
-) -> None:
-    schema = _REPEATS.with_metadata({_ABOUT: json.dumps(asdict(piece)).encode()})
-    with write_file(store, relative) as pending:
-        pq.write_table(pa.table([rows, pa.array(firsts, pa.string())], schema=schema), pending.file)
-
-
-def read_unit(path: Path) -> tuple[Piece, dict[int, str]]:
-    """A unit's rows, and where the uris are first that its rows repeat."""
-    table = pq.read_table(path)
-    piece = Piece(**json.loads(table.schema.metadata[_ABOUT]))
-    return piece, dict(zip(table["row"].to_pylist(), table["first"].to_pylist(), strict=True))
-
-
-# --- one unit ---------------------------------------------------------------------------------
 
 
 def ingest_unit(

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.sources.repeated_uris import find_repeats
+from lookalike.sources.vector_pieces import UNIT_ROWS, write_units
 from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, metadata_schema
 from lookalike.store import snapshot
 from lookalike.store.runs import Plan
 from lookalike.vector_faults import Rules
-from lookalike.vector_units import UNIT_ROWS, write_units
 from pipelines import checks
 from pipelines.config import Config
 from pipelines.job import Job, Scanned, writing

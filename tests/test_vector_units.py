@@ -13,12 +13,13 @@ import pytest
 from lookalike import vector_units
 from lookalike.records import Unit
 from lookalike.sources.repeated_uris import find_repeats
+from lookalike.sources.vector_pieces import cut_pieces, read_unit, write_units
 from lookalike.sources.vector_tables import list_tables, metadata_schema
 from lookalike.store.ledger import LedgerRow, read_ledger
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.storage import file_record
 from lookalike.vector_faults import Rules
-from lookalike.vector_units import cut_pieces, ingest_unit, read_unit, write_units
+from lookalike.vector_units import ingest_unit
 from tests.vector_files import COMPONENTS, write_vectors
 
 DIM = 6
