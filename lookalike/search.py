@@ -41,6 +41,11 @@ _NPROBE = 16
 _READ_KINDS = ("embedding", "index", "template", "duplicates", "tombstones")  # when searching
 
 
+def _half_of_memory() -> int:
+    """Of this machine, in bytes: what a process that does nothing but search may show."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 class Searcher:
     """A snapshot, open for searching.
 
@@ -55,8 +60,21 @@ class Searcher:
         living: The rows that searches may return, where that is not all in the snapshot.
     """
 
-    def __init__(self, store: Path, manifest: Mapping[str, Any], *, check: bool = False) -> None:
+    def __init__(
+        self,
+        store: Path,
+        manifest: Mapping[str, Any],
+        *,
+        check: bool = False,
+        resident: int = 0,
+    ) -> None:
         """Open the snapshot that a manifest describes, published or not.
+
+        Args:
+            store: The store's root.
+            manifest: Of the snapshot.
+            check: Whether to compare every file's sha256 first.
+            resident: Bytes of stored vectors to keep mapped (see `VectorReader`).
 
         Raises:
             RequestError: A file is missing, of another size or, with `check`, of another sha256
@@ -67,7 +85,7 @@ class Searcher:
         self._check_files(contents=check)
         lines = snapshots.files_of(manifest, "embedding")
         self._files = {int(line["file_no"]): str(line["path"]) for line in lines}
-        self._reader = shards.VectorReader(self.store, self._files)
+        self._reader = shards.VectorReader(self.store, self._files, resident)
         self._forgotten = self._tombstones(lines)
         self.rows = sum(int(line["rows"]) for line in lines) - len(self._forgotten)
         forgotten = self._forgotten
@@ -107,7 +125,7 @@ class Searcher:
         if check:
             for problem in snapshots.check_manifest(manifest):
                 raise RequestError(f"{store}: {problem}; run: lookalike verify")
-        return cls(Path(store), manifest, check=check)
+        return cls(Path(store), manifest, check=check, resident=_half_of_memory())
 
     def _check_files(self, contents: bool) -> None:
         """Files are checked before anything reads them: Faiss's formats have no checksum."""

@@ -109,6 +109,3 @@ def read_unit(path: Path) -> tuple[Piece, dict[int, str]]:
     table = pq.read_table(path)
     piece = Piece(**json.loads(table.schema.metadata[_ABOUT]))
     return piece, dict(zip(table["row"].to_pylist(), table["first"].to_pylist(), strict=True))
-
-
-# --- one unit ---------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _OPEN_FILES = 48  # for decoding
 _KNOWN_FILES = 65536  # of which the addresses are kept
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
-_RESIDENT_BYTES = 256 << 20  # of mapped vectors
-_FAULT_BYTES = 64 << 10  # what the system maps around a page that is touched
+_RESIDENT_BYTES = 1 << 30  # of mapped files, unless told otherwise
+_STATM = "/proc/self/statm"
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -69,11 +69,28 @@ def _most_maps() -> int:
     return _MAPPED_FILES if may_open < 0 else min(_MAPPED_FILES, max(1, may_open // 2))
 
 
+def _mapped_bytes() -> int | None:
+    """Resident bytes of mapped files in this process; None where the system does not tell."""
+    try:
+        with open(_STATM, "rb") as file:
+            return int(file.read().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return None
+
+
 class VectorReader:
     """Rows by id from the shards of a store; safe to use from several threads."""
 
-    def __init__(self, store: Path, files: Mapping[int, str]) -> None:
-        """`files` maps file numbers to paths relative to the store."""
+    def __init__(self, store: Path, files: Mapping[int, str], resident: int = 0) -> None:
+        """Make a reader; no file is opened yet.
+
+        Args:
+            store: The store's root.
+            files: Paths relative to it, by file number.
+            resident: Bytes of mapped files that the process may show as resident, by default 1 GiB.
+                They are the system's to take back, but to map a page anew costs as much as reading.
+        """
+        self._resident = resident or _RESIDENT_BYTES
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
         self._addresses: _Recent[int, Addresses] = _Recent(_KNOWN_FILES)
@@ -81,7 +98,7 @@ class VectorReader:
         self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
         self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
         self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
-        self._touched: dict[int, int] = {}  # bytes of each file, about
+        self._floor = _mapped_bytes() or 0  # bytes that were mapped when pages were dropped last
 
     # --- vectors ------------------------------------------------------------------------------
 
@@ -94,6 +111,7 @@ class VectorReader:
             if output is None:
                 output = np.empty((len(ids), block.shape[1]), dtype=np.float32)
             output[positions] = block
+        self._give_back()
         return np.empty((0, 0), dtype=np.float32) if output is None else output
 
     def _read(self, file_no: int, rows: Ids) -> npt.NDArray[Any]:
@@ -114,24 +132,24 @@ class VectorReader:
             mapped = _map(self._path(file_no))
             with self._lock:
                 self._maps.put(file_no, mapped)
-        found = _gather(mapped, addresses, rows)
-        self._give_back(file_no, len(rows) * max(addresses.row_bytes, _FAULT_BYTES), len(mapped))
-        return found
+        return _gather(mapped, addresses, rows)
 
     def _path(self, file_no: int) -> Path:
         return self._store / self._files[file_no]
 
-    def _give_back(self, file_no: int, touched: int, size: int) -> None:
-        """Let the system drop mapped pages that have been read; it has them in its own cache."""
+    def _give_back(self) -> None:
+        """Let the system drop mapped pages that have been read; it has them in its own cache.
+
+        What a read maps is the system's choice, from a page to 2 MiB around it: so it is asked.
+        """
+        resident = _mapped_bytes()
+        if resident is None or resident < self._floor + self._resident:
+            return
         with self._lock:
-            self._touched[file_no] = min(self._touched.get(file_no, 0) + touched, size)
-            resident = sum(self._touched.values())
-            if resident < _RESIDENT_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
-                return
-            self._touched.clear()
             maps = list(self._maps.values.values())
         for mapped in maps:
             mapped.madvise(mmap.MADV_DONTNEED)
+        self._floor = _mapped_bytes() or 0  # other files: libraries, lists of the index
 
     def _decoded(self, file_no: int, rows: Ids) -> Vectors:
         """Vectors of a file without addresses."""
