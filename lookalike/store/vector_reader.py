@@ -34,7 +34,8 @@ _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _OPEN_FILES = 48  # for decoding
 _KNOWN_FILES = 65536  # of which the addresses are kept
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
-_RESIDENT_BYTES = 1 << 30  # of mapped files, unless told otherwise
+_RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
+_MOST_MAPPED = 2 << 20  # by one read
 _STATM = "/proc/self/statm"
 
 K = TypeVar("K")
@@ -69,13 +70,13 @@ def _most_maps() -> int:
     return _MAPPED_FILES if may_open < 0 else min(_MAPPED_FILES, max(1, may_open // 2))
 
 
-def _mapped_bytes() -> int | None:
-    """Resident bytes of mapped files in this process; None where the system does not tell."""
+def _mapped_bytes() -> int:
+    """Resident bytes of mapped files in this process; 0 where the system does not tell."""
     try:
         with open(_STATM, "rb") as file:
             return int(file.read().split()[2]) * mmap.PAGESIZE
     except OSError:
-        return None
+        return 0
 
 
 class VectorReader:
@@ -87,8 +88,8 @@ class VectorReader:
         Args:
             store: The store's root.
             files: Paths relative to it, by file number.
-            resident: Bytes of mapped files that the process may show as resident, by default 1 GiB.
-                They are the system's to take back, but to map a page anew costs as much as reading.
+            resident: Bytes of mapped files that the process may show as resident (512 MiB). They
+                are the system's to take back, but to map a page anew costs as much as reading.
         """
         self._resident = resident or _RESIDENT_BYTES
         self._store, self._files = store, dict(files)
@@ -98,7 +99,8 @@ class VectorReader:
         self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
         self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
         self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
-        self._floor = _mapped_bytes() or 0  # bytes that were mapped when pages were dropped last
+        self._floor = _mapped_bytes()  # when pages were dropped last
+        self._room, self._unchecked = self._resident, 0  # bytes, and reads since it was known
 
     # --- vectors ------------------------------------------------------------------------------
 
@@ -111,7 +113,6 @@ class VectorReader:
             if output is None:
                 output = np.empty((len(ids), block.shape[1]), dtype=np.float32)
             output[positions] = block
-        self._give_back()
         return np.empty((0, 0), dtype=np.float32) if output is None else output
 
     def _read(self, file_no: int, rows: Ids) -> npt.NDArray[Any]:
@@ -132,24 +133,31 @@ class VectorReader:
             mapped = _map(self._path(file_no))
             with self._lock:
                 self._maps.put(file_no, mapped)
-        return _gather(mapped, addresses, rows)
+        found = _gather(mapped, addresses, rows)
+        self._give_back(len(rows))
+        return found
 
     def _path(self, file_no: int) -> Path:
         return self._store / self._files[file_no]
 
-    def _give_back(self) -> None:
+    def _give_back(self, reads: int) -> None:
         """Let the system drop mapped pages that have been read; it has them in its own cache.
 
-        What a read maps is the system's choice, from a page to 2 MiB around it: so it is asked.
+        What a read maps is the system's choice, from a page to 2 MiB around it: so it is asked, as
+        often as reads could have used up what was left.
         """
-        resident = _mapped_bytes()
-        if resident is None or resident < self._floor + self._resident:
+        self._unchecked += reads
+        if self._unchecked * _MOST_MAPPED < self._room:
             return
-        with self._lock:
-            maps = list(self._maps.values.values())
-        for mapped in maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
-        self._floor = _mapped_bytes() or 0  # other files: libraries, lists of the index
+        self._unchecked = 0
+        mapped = _mapped_bytes()
+        if mapped >= self._floor + self._resident:
+            with self._lock:
+                maps = list(self._maps.values.values())
+            for one in maps:
+                one.madvise(mmap.MADV_DONTNEED)
+            mapped = self._floor = _mapped_bytes()  # other files: libraries, lists of the index
+        self._room = max(self._floor + self._resident - mapped, self._resident // 8)
 
     def _decoded(self, file_no: int, rows: Ids) -> Vectors:
         """Vectors of a file without addresses."""
