@@ -93,7 +93,9 @@ def _exact(n: int, spec: IndexSpec, memory: int, given: Mapping[str, Any]) -> In
         if "kind" in given
         else f"{n:,} vectors are under {EXACT_BELOW:,}, where a scan of all is fast, and exact"
     )
-    return replace(spec, reasons=(f"exact: {why}; {size_text(held)} of {size_text(memory)}",))
+    return replace(
+        spec, reasons=(f"exact: {why}; {size_text(held)} of {size_text(memory)} of memory",)
+    )
 
 
 def _ivf(n: int, spec: IndexSpec, memory: int, given: Mapping[str, Any]) -> IndexSpec:
@@ -184,11 +186,14 @@ def _with_files(n: int, spec: IndexSpec, given: Mapping[str, Any]) -> IndexSpec:
             f"index.shards is {shards:,}, more than the {spec.nlist:,} lists that they share; "
             "lower it"
         )
+    spec = replace(spec, part_rows=part_rows, shards=shards)
+    if spec.kind == "exact":  # one list is in one file, whatever the number of vectors
+        return spec
     why = "asked for" if "shards" in given else f"one for every {ROWS_PER_SHARD:,} vectors"
     parts = max(1, ceil(n / part_rows))
     tasks = "1 task" if parts == 1 else f"{parts:,} tasks of about {part_rows:,} vectors"
     why = f"files of the index: {shards:,} ({why}); encoded in {tasks}"
-    return replace(spec, part_rows=part_rows, shards=shards, reasons=(*spec.reasons, why))
+    return replace(spec, reasons=(*spec.reasons, why))
 
 
 def _target(given: Mapping[str, Any]) -> float:
