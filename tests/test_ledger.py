@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +26,8 @@ ROWS = [
     LedgerRow("/e.json", "ignored", "", "", 2, "4", b"e" * 32),
     LedgerRow("/f.jpg", "removed"),
 ]
+# The same with metadata, which came with version 2.
+WITH_METADATA = [replace(row, metadata_hash=7 * n - 9) for n, row in enumerate(ROWS)]
 ROW = st.builds(
     LedgerRow,
     uri=st.text(st.characters(exclude_categories=["Cs"])),
@@ -35,6 +38,7 @@ ROW = st.builds(
     version=st.text("0123456789", max_size=20),
     content_sha256=st.none() | st.binary(min_size=32, max_size=32),
     id=st.none() | st.integers(0, 2**63 - 1),
+    metadata_hash=st.integers(-(2**63), 2**63 - 1),
 )
 
 
@@ -120,12 +124,21 @@ def test_a_ledger_that_does_not_balance_stops_the_run(listed: int) -> None:
 # --- the format does not change ---------------------------------------------------------------
 
 
-def test_ledgers_of_version_1_stay_readable() -> None:
-    assert list(ledger.read_ledger(GOLDEN)) == ROWS
+@pytest.mark.parametrize("version", [1, 2])
+def test_ledgers_of_every_version_are_readable(version: int) -> None:
+    rows = list(ledger.read_ledger(GOLDEN.with_name(f"ledger_v{version}.parquet")))
+    assert rows == ROWS if version == 1 else rows == WITH_METADATA
 
 
-def test_ledgers_are_still_written_as_version_1(tmp_path: Path) -> None:
-    ledger.write_ledger(tmp_path, "l.parquet", ROWS)
-    written = tmp_path / "l.parquet"
-    assert pq.read_schema(written).equals(pq.read_schema(GOLDEN), check_metadata=True)
-    assert pq.read_table(written).equals(pq.read_table(GOLDEN))
+def test_ledgers_are_still_written_as_version_2(tmp_path: Path) -> None:
+    ledger.write_ledger(tmp_path, "l.parquet", WITH_METADATA)
+    written, golden = tmp_path / "l.parquet", GOLDEN.with_name("ledger_v2.parquet")
+    assert pq.read_schema(written).equals(pq.read_schema(golden), check_metadata=True)
+    assert pq.read_table(written).equals(pq.read_table(golden))
+
+
+def test_the_hash_of_metadata_depends_on_what_is_given_only() -> None:
+    of = ledger.metadata_hash
+    assert of({}) == of({"label": None}) == 0
+    assert of({"a": 1, "b": "x"}) == of({"b": "x", "a": 1, "c": None}) != 0
+    assert len({of({"a": 1}), of({"a": "1"}), of({"b": 1}), of({"a": 1.5}), 0}) == 5

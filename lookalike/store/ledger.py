@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,8 +27,9 @@ SCHEMA = pa.schema(
         ("version", pa.string()),
         ("content_sha256", pa.binary(32)),
         ("id", pa.int64()),  # of the row that holds the vector; null without one
+        ("metadata_hash", pa.int64()),  # of the metadata columns, 0 without any
     ],
-    {"lookalike.schema_version": "1"},
+    {"lookalike.schema_version": "2"},
 )
 _BATCH = 8192
 
@@ -45,6 +48,16 @@ class LedgerRow:
     version: str = ""
     content_sha256: Digest | None = None
     id: int | None = None
+    metadata_hash: int = 0
+
+
+def metadata_hash(metadata: Mapping[str, object]) -> int:
+    """A number that changes with what is in the metadata columns; 0 where all are empty."""
+    given = sorted((name, repr(value)) for name, value in metadata.items() if value is not None)
+    if not given:
+        return 0
+    digest = hashlib.blake2b(repr(given).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
 
 
 @dataclass
@@ -65,6 +78,18 @@ class Counts:
         """Add the counts of another part, as `to_json` gave them."""
         self.by_status.update({name: other[name] for name in STATUSES})
         self.by_reason.update(other["rejected_by_reason"])
+
+    @classmethod
+    def of(cls, counted: Mapping[str, Any]) -> Counts:
+        """Undo `to_json`."""
+        counts = cls()
+        counts.merge(counted)
+        return counts
+
+    @property
+    def with_vector(self) -> int:
+        """Files that a vector stands for."""
+        return self.by_status["embedded"] + self.by_status["unchanged"]
 
     @property
     def listed(self) -> int:
@@ -134,8 +159,16 @@ def ledger_tables(path: Path, status: str = "") -> Iterator[pa.Table]:
     """Rows of one ledger file, or those of one status, as tables of some thousand rows."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
-            table = pa.Table.from_batches([batch])
+            table = as_written_now(pa.Table.from_batches([batch]))
             yield table.filter(pc.equal(table["status"], status)) if status else table
+
+
+def as_written_now(table: pa.Table) -> pa.Table:
+    """Rows of a ledger of any version in today's schema: the first had no `metadata_hash`."""
+    if "metadata_hash" not in table.column_names:
+        zeros = pa.array(np.zeros(table.num_rows, dtype=np.int64))
+        table = table.append_column("metadata_hash", zeros)
+    return table.select(SCHEMA.names).cast(SCHEMA)
 
 
 def read_ledger(path: Path, status: str = "") -> Iterator[LedgerRow]:
