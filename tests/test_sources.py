@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.changes.comparing import candidates, compare
 from lookalike.errors import RequestError
 from lookalike.records import SourceFile
 from lookalike.sources import units
@@ -239,7 +240,10 @@ def test_overlapping_sources_count_each_file_once(tree: Tree, tmp_path: Path) ->
     stream = (file for source in sources for file in source.files(pytest.fail))
     listing = units.write_listing(tmp_path, "listing", stream, schema)
     assert listing.rows == 2 + 3 + 3 + 2
-    cut = list(units.cut_units(tmp_path, listing, "units", 32, storage.read_bytes))
+    metadata = metadata_schema(sources)
+    compare(tmp_path, listing, [], "compared", scanned_ns=None, metadata=metadata)
+    found = candidates(tmp_path, "compared")
+    cut = list(units.cut_units(tmp_path, found, "units", 32, storage.read_bytes))
     rows = [file for name, _ in cut for file in units.read_files(tmp_path / name)]
     labels = {os.path.relpath(file.uri, root): file.metadata["label"] for file in rows}
     assert len(rows) == 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -159,16 +161,6 @@ def test_empty_and_unreachable_files_do_not_gather_in_one_unit(tmp_path: Path) -
     assert max(map(len, found)) == 32
 
 
-@pytest.mark.usefixtures("partitions")
-def test_a_file_listed_twice_keeps_its_first_metadata(tmp_path: Path) -> None:
-    files = [SourceFile(f"/{i % 30}", 1 + i % 30, "", "", {"label": str(i)}) for i in range(60)]
-    found = [file for unit in cut(tmp_path, files, 4, lambda uri: b"") for file in unit]
-    assert {file.uri: file.metadata["label"] for file in found} == {
-        f"/{i}": str(i) for i in range(30)
-    }
-    assert len(found) == 30
-
-
 def test_nothing_listed_makes_no_unit(tmp_path: Path) -> None:
     assert cut(tmp_path, [], 32, lambda uri: b"") == []
 
@@ -198,6 +190,36 @@ def test_mix_is_splitmix64() -> None:
     assert units.mix(states).tolist() == [
         6457827717110365317, 3203168211198807973, 9817491932198370423,
     ]  # fmt: skip
+
+
+def test_rows_bear_the_key_that_they_were_cut_along(tmp_path: Path) -> None:
+    pile = Pile({**{f"/{i}.bmp": b"%04d" % i for i in range(200)}, "/a": b"ab", "/b": b"cd",
+                 "/c": b"abc"})  # fmt: skip
+    files = [*pile.files(), SourceFile("/t#1", 3, "", "", {}, "/t", 0, 0),
+             SourceFile("/t#2", -1, "", "", {}, "/t", 1, 0),
+             SourceFile("/t#3", 7, "", "", {}, "/t", 2, 0)]  # fmt: skip
+    written = units.write_listing(tmp_path, "listing", files, SCHEMA)
+    common = units.size_buckets(np.array([2, 7]))
+    keys: dict[str, int | None] = {}
+    for name, _ in units.cut_units(tmp_path, written, "units", 32, pile.read, common):
+        table = pq.read_table(tmp_path / name)
+        keys.update(zip(table["uri"].to_pylist(), table["_key"].to_pylist(), strict=True))
+
+    def content(data: bytes) -> int:
+        return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+    by_size = units.size_keys(np.array([3])).tolist()[0]
+    assert (keys["/c"], keys["/t#1"]) == (by_size, by_size)
+    assert keys["/7.bmp"] == content(b"0007")  # very many in this listing
+    assert (keys["/a"], keys["/b"]) == (content(b"ab"), content(b"cd"))  # very many before
+    assert (keys["/t#2"], keys["/t#3"]) == (None, None)
+    digests = [hashlib.sha256(data).digest() for data in (b"ab", b"cd", b"x")]
+    column = pa.array([b"z" * 32, *digests], pa.binary(32))
+    assert units.content_keys(column[1:])[:2].tolist() == [keys["/a"], keys["/b"]]
+    assert units.content_keys(pa.chunked_array([column[1:2], column[2:3]])).tolist() == [
+        keys["/a"], keys["/b"],
+    ]  # fmt: skip
+    assert units.content_keys(column[:0]).tolist() == []
 
 
 # --- what lies in containers ------------------------------------------------------------------

@@ -20,6 +20,7 @@ _PART_BYTES = 256 << 20  # of names and metadata, roughly, as they are held in m
 _NOTICES = 20
 _BASE = ("uri", "bytes", "version", "problem")
 _PLACE = {"_container": "container", "_offset": "offset", "_group": "group"}
+_BESIDE = ("_key", "_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of unit files alone
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ def write_listing(
 
 
 def read_files(path: Path) -> Iterator[SourceFile]:
-    """Rows of a listing or unit file."""
+    """Rows of a listing or unit file, without what the ledger said of them before."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
+        columns = [name for name in file.schema_arrow.names if name not in _BESIDE]
+        for batch in file.iter_batches(batch_size=256, columns=columns):
             for row in batch.to_pylist():
                 base = {name: row.pop(name) for name in _BASE}
                 place = {field: row.pop(name) for name, field in _PLACE.items()}

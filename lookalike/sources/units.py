@@ -11,7 +11,10 @@ content's hash instead, which keeps the property.
 
 What lies in containers (tar shards, tables of images) is cut along the containers instead, in their
 order, so that a worker reads them from front to back; equal files do not always meet there, which
-`unit_duplicates` makes good.
+is made good when all units are done.
+
+Each row bears its key in the column `_key`, by which the contents of earlier runs that it may equal
+are found (see `changes.known`).
 """
 
 from __future__ import annotations
@@ -35,30 +38,49 @@ from lookalike.sources.listing import (
     write_listing,
     write_table,
 )
+from lookalike.store.partitions import Spill
+from lookalike.store.storage import remove_tree
 
 __all__ = [
     "Listing", "cut_units", "listing_schema", "mix", "read_files", "unit_rows_for", "write_listing",
 ]  # fmt: skip
 
+SIZE_BUCKETS = 1 << 22
+"""Sizes are counted by their hash, in so many buckets: see `size_buckets`."""
 _PARTITION_ROWS = 500_000
 _PARTITION_BYTES = 1 << 30  # as the listing estimates them
 _HEAVY = 4  # a size class of more than this many units' rows is cut by content
 
 Keys = npt.NDArray[np.uint64]
+Buckets = npt.NDArray[np.int64]
 Read = Callable[[str], bytes]
+
+_NONE: Buckets = np.zeros(0, dtype=np.int64)
 
 
 def cut_units(
-    store: Path, listing: Listing, folder: str, unit_rows: int, read: Read
+    store: Path,
+    listing: Listing,
+    folder: str,
+    unit_rows: int,
+    read: Read,
+    common: Buckets = _NONE,
 ) -> Iterator[tuple[str, int]]:
     """Write the unit files of a listing; yields (path relative to the store, rows).
 
-    The units depend on the set of files only, not on their order in the listing. A file listed by
-    several sources is in one unit once, with the metadata of its first listing.
+    The units depend on the set of files only, not on their order in the listing.
+
+    Args:
+        store: The store's root.
+        listing: Files to be read, each listed once; further columns are kept.
+        folder: Of the unit files, relative to the store.
+        unit_rows: Rows per unit, roughly.
+        read: Reads a file, where its size tells too little of it.
+        common: Buckets of sizes that very many files of earlier runs have (see `size_buckets`).
     """
     number = 0
     for table in _partitions(store, listing, folder):
-        for unit in _cut(table, unit_rows, read):
+        for unit in _cut(table, unit_rows, read, common):
             name = f"{folder}/{number:06d}.parquet"
             write_table(store, name, unit)
             yield name, unit.num_rows
@@ -79,6 +101,23 @@ def mix(values: Keys) -> Keys:
     return z ^ (z >> np.uint64(31))
 
 
+def size_keys(sizes: npt.NDArray[np.int64]) -> Keys:
+    """What units are cut along: a hash of the size, (n,) int64 -> (n,) uint64."""
+    return mix(sizes.astype(np.uint64))
+
+
+def content_keys(contents: pa.Array | pa.ChunkedArray) -> Keys:
+    """The key of each content's sha256: (n,) binary(32) without nulls -> (n,) uint64."""
+    flat = contents.combine_chunks() if isinstance(contents, pa.ChunkedArray) else contents
+    data = np.frombuffer(flat.buffers()[1] or b"", dtype="<u8").reshape(-1, 4)
+    return data[flat.offset : flat.offset + len(flat), 0].astype(np.uint64)
+
+
+def size_buckets(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of `SIZE_BUCKETS` buckets each size falls to: (n,) int64 -> (n,) int64."""
+    return (size_keys(sizes) >> np.uint64(64 - SIZE_BUCKETS.bit_length() + 1)).astype(np.int64)
+
+
 def _partitions(store: Path, listing: Listing, folder: str) -> Iterator[pa.Table]:
     """The listing's rows by ranges of their key, each small enough for memory."""
     count = max(-(-listing.rows // _PARTITION_ROWS), -(-listing.bytes // _PARTITION_BYTES))
@@ -86,27 +125,22 @@ def _partitions(store: Path, listing: Listing, folder: str) -> Iterator[pa.Table
         if listing.parts:
             yield pa.concat_tables([pq.read_table(store / part) for part in listing.parts])
         return
-    names = [f"{folder}/partition-{i:05d}.parquet" for i in range(count)]
-    writers: dict[int, pq.ParquetWriter] = {}
-    (store / folder).mkdir(parents=True, exist_ok=True)
-    for part in listing.parts:
-        table = pq.read_table(store / part)
-        which = (_keys(table) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
-        for i in np.unique(which):
-            if i not in writers:
-                writers[i] = pq.ParquetWriter(store / names[i], table.schema)
-            writers[i].write_table(table.filter(pa.array(which == i)))
-    for writer in writers.values():
-        writer.close()
-    for i in sorted(writers):
-        yield pq.read_table(store / names[i])
-        (store / names[i]).unlink()
+    schema = pq.read_schema(store / listing.parts[0]).remove_metadata()
+    with Spill(store / folder / "partitions", count, schema) as spill:
+        for part in listing.parts:
+            table = pq.read_table(store / part)
+            spill.write(table, (_keys(table) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32))
+    for number in range(count):
+        table = spill.read(number)
+        if table.num_rows:
+            yield table
+    remove_tree(spill.folder)
 
 
 def _keys(table: pa.Table) -> Keys:
     """Hash of the size; of the name where there is no content to be equal; of the container."""
     sizes = table["bytes"].to_numpy()
-    keys = mix(sizes.astype(np.uint64))
+    keys = size_keys(sizes)
     contained = _contained(table)
     for row in np.flatnonzero((sizes <= 0) & ~contained):
         keys[row] = _hash(table["uri"][int(row)].as_py().encode())
@@ -135,31 +169,34 @@ def _pieces(table: pa.Table) -> list[tuple[str, int]]:
     return list(zip(table["_container"].to_pylist(), table["_group"].to_pylist(), strict=True))
 
 
-def _cut(table: pa.Table, unit_rows: int, read: Read) -> Iterator[pa.Table]:
+def _cut(table: pa.Table, unit_rows: int, read: Read, common: Buckets) -> Iterator[pa.Table]:
     """The units of one partition: of the files of their own, then of what lies in containers."""
-    table = _without_repeats(table)
     contained = _contained(table)
-    yield from _cut_files(table.filter(pa.array(~contained)), unit_rows, read)
-    yield from _cut_containers(table.filter(pa.array(contained)))
+    yield from _cut_files(table.filter(pa.array(~contained)), unit_rows, read, common)
+    yield from _cut_containers(table.filter(pa.array(contained)), common)
 
 
-def _cut_files(table: pa.Table, unit_rows: int, read: Read) -> Iterator[pa.Table]:
-    keys = _split_heavy(table, _keys(table), unit_rows * _HEAVY, read)
-    order = pa.table({"key": keys, "uri": table["uri"]}).sort_by(
-        [("key", "ascending"), ("uri", "ascending")]
-    )["uri"]
-    position = {uri: row for row, uri in enumerate(table["uri"].to_pylist())}
-    rows = np.array([position[uri] for uri in order.to_pylist()], dtype=np.int64)
-    keys, start = keys[rows], 0
+def _cut_files(table: pa.Table, unit_rows: int, read: Read, common: Buckets) -> Iterator[pa.Table]:
+    keys = _split_heavy(table, _keys(table), unit_rows * _HEAVY, read, common)
+    table = table.append_column("_key", pa.array(keys))
+    table = table.sort_by([("_key", "ascending"), ("uri", "ascending")])
+    keys, start = table["_key"].to_numpy(), 0
     # a unit ends at the first change of key once it is full
     for end in [*np.flatnonzero(np.diff(keys)) + 1, len(keys)]:
         if end > start and (end - start >= unit_rows or end == len(keys)):
-            yield table.take(pa.array(rows[start:end]))
+            yield table.slice(start, end - start)
             start = end
 
 
-def _cut_containers(table: pa.Table) -> Iterator[pa.Table]:
-    """A unit for each piece of a container, its rows in the order in which they lie there."""
+def _cut_containers(table: pa.Table, common: Buckets) -> Iterator[pa.Table]:
+    """A unit for each piece of a container, its rows in the order in which they lie there.
+
+    Nothing is read of it. A size that is common, or not known, has no key: contents that it shares
+    with earlier runs are found when all units are done.
+    """
+    sizes = table["bytes"].to_numpy()
+    telling = (sizes > 0) & ~np.isin(size_buckets(sizes), common)
+    table = table.append_column("_key", pa.array(size_keys(sizes), mask=~telling))
     order = [("_container", "ascending"), ("_group", "ascending"), ("_offset", "ascending")]
     table = table.sort_by([*order, ("uri", "ascending")])
     start = 0
@@ -169,17 +206,13 @@ def _cut_containers(table: pa.Table) -> Iterator[pa.Table]:
         start += rows
 
 
-def _without_repeats(table: pa.Table) -> pa.Table:
-    first: dict[str, int] = {}
-    for row, uri in enumerate(table["uri"].to_pylist()):
-        first.setdefault(uri, row)
-    return table if len(first) == table.num_rows else table.take(pa.array(first.values()))
-
-
-def _split_heavy(table: pa.Table, keys: Keys, limit: int, read: Read) -> Keys:
-    """Replace the key of very common sizes by the hash of each file's content."""
+def _split_heavy(table: pa.Table, keys: Keys, limit: int, read: Read, common: Buckets) -> Keys:
+    """Replace the key of very common sizes, here or before, by the hash of each file's content."""
     values, counts = np.unique(keys, return_counts=True)
-    heavy = np.flatnonzero(np.isin(keys, values[counts > limit]))
+    sizes = table["bytes"].to_numpy()
+    is_heavy = np.isin(keys, values[counts > limit])
+    is_heavy |= (sizes > 0) & np.isin(size_buckets(sizes), common)
+    heavy = np.flatnonzero(is_heavy)
     if not len(heavy):
         return keys
 

@@ -1,21 +1,30 @@
-"""Other names of stored files, by id: one Parquet file per snapshot, ascending by id."""
+"""Other names of stored files, by id: one Parquet file per snapshot, ascending by id.
+
+`DuplicateSpill` takes names as they come, and writes them by id in bounded memory.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
-from lookalike.store.storage import FileRecord, write_file
+from lookalike.store.partitions import Spill
+from lookalike.store.storage import FileRecord, remove_tree, write_file
 
 SCHEMA = pa.schema([("id", pa.int64()), ("uris", pa.list_(pa.string()))])
+PAIRS = pa.schema([("id", pa.int64()), ("uri", pa.string())])
 
 _ANY_ID = (-(2**63), 2**63 - 1)
+_GROUP_ROWS = 1024  # read together by whoever asks for one of them
+_PART_ROWS = 1 << 19  # names sorted at once, about
 
 
 def write_duplicates(
@@ -28,17 +37,75 @@ def write_duplicates(
         relative: Path of the file below it.
         blocks: The ids of each are above those of the one before; each becomes a row group.
     """
+    pairs = ([(i, uri) for i, uris in block.items() for uri in uris] for block in blocks)
+    columns = (zip(*block, strict=True) for block in pairs if block)
+    return _write(store, relative, (pa.table([ids, uris], schema=PAIRS) for ids, uris in columns))
+
+
+class DuplicateSpill:
+    """Names by id on their way to a snapshot's file, however many there are, in any order."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is for files in between: dropped and made anew, and gone in the end."""
+        self._folder = folder
+        self._files: Counter[int] = Counter()  # names by the file number of their ids
+        self._spill = Spill(folder / "all", 1, PAIRS)
+
+    def __enter__(self) -> DuplicateSpill:
+        """Ready to `add`."""
+        self._spill.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self._spill.__exit__(kind, error, trace)
+
+    def add(self, table: pa.Table) -> None:
+        """Add names: columns id (of the row that holds the vector) and uri."""
+        numbers, counts = np.unique(table["id"].to_numpy() >> 32, return_counts=True)
+        self._files.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        self._spill.write(table, np.zeros(table.num_rows, dtype=np.int64))
+
+    def write(self, store: Path, relative: str) -> tuple[FileRecord, int]:
+        """Write all; returns the file's record and the number of rows, one for each id."""
+        numbers = np.array(sorted(self._files), dtype=np.int64)
+        ends = np.cumsum([self._files[number] for number in numbers.tolist()], dtype=np.int64)
+        parts = ends // _PART_ROWS  # so a part has that many names and those of one more file
+        count = int(parts.max(initial=0)) + 1
+        with Spill(self._folder / "parts", count, PAIRS) as spill:
+            for table in self._spill.tables(0):
+                place = np.searchsorted(numbers, table["id"].to_numpy() >> 32)
+                spill.write(table, parts[place])
+        written = _write(store, relative, (spill.read(number) for number in range(count)))
+        remove_tree(self._folder)
+        return written
+
+
+def _write(store: Path, relative: str, parts: Iterable[pa.Table]) -> tuple[FileRecord, int]:
+    """Write names by id (`PAIRS`); the ids of each part are above those of the one before."""
     rows = 0
     with (
         write_file(store, relative) as pending,
         pq.ParquetWriter(pending.file, SCHEMA, compression="zstd") as writer,
     ):
-        for block in blocks:
-            table = [{"id": i, "uris": sorted(block[i])} for i in sorted(block)]
-            if table:
-                writer.write_table(pa.Table.from_pylist(table, SCHEMA))
-                rows += len(table)
+        for part in parts:
+            table = _grouped(part)
+            if table.num_rows:
+                writer.write_table(table, row_group_size=_GROUP_ROWS)
+                rows += table.num_rows
     return pending.finished, rows
+
+
+def _grouped(pairs: pa.Table) -> pa.Table:
+    """One row for each id, with its names sorted."""
+    pairs = pairs.sort_by([("id", "ascending"), ("uri", "ascending")]).combine_chunks()
+    ids = pairs["id"].to_numpy()
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    offsets = pa.array(np.append(starts, len(ids)), pa.int32())
+    values = pa.concat_arrays(pairs["uri"].chunks) if len(ids) else pa.array([], pa.string())
+    uris = pa.ListArray.from_arrays(offsets, values)
+    return pa.table([ids[starts], uris], schema=SCHEMA)
 
 
 class DuplicateReader:

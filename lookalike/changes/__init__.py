@@ -1,0 +1,1 @@
+"""What a run changes: the listing against the ledger, contents against names."""

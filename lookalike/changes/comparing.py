@@ -1,0 +1,291 @@
+r"""What of a listing is as the parent's ledger has it, and what is to be looked at again.
+
+Both sides are dealt out by the hash of the name and compared a partition at a time, so memory does
+not grow with them. Nothing is read of the files themselves.
+
+    listing        -> partitions of names \
+                                           -> carried (as before), candidates (to be read), gone
+    parent ledger  -> partitions of names /
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lookalike.changes.same import Rule
+from lookalike.sources.listing import Listing, listing_schema
+from lookalike.sources.units import SIZE_BUCKETS, size_buckets
+from lookalike.store import ledger
+from lookalike.store.partitions import Spill, partition_count, uri_partitions
+from lookalike.store.storage import read_json, remove_tree, write_file, write_json
+
+WAS = pa.schema(
+    [
+        ("_was_sha256", pa.binary(32)),
+        ("_was_id", pa.int64()),
+        ("_was_metadata_hash", pa.int64()),
+        ("_was", pa.bool_()),
+    ]
+)
+"""What the parent's ledger says of a candidate, beside the listing's columns; null where new."""
+GONE = ledger.SCHEMA.append(pa.field("listed", pa.bool_()))
+COMMON_ROWS = 1024  # contents of one size; reading one of the size is then cheaper than naming them
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing; listed = same + touched + new, previous = same + touched + gone.
+
+    Attributes:
+        previous: Files of the parent's ledger, removed ones left out.
+        listed: Files of the listing, each counted once.
+        same: Listed as the ledger has them.
+        new: Listed, and not in the ledger.
+        touched: In both, and to be looked at again.
+        gone: In the ledger, and not listed.
+        parts: Partitions of names.
+        bytes: Of the candidates, roughly, as they are held in memory.
+    """
+
+    previous: int
+    listed: int
+    same: int
+    new: int
+    touched: int
+    gone: int
+    parts: int
+    bytes: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """As compared.json holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, int]) -> Comparison:
+        """Undo `to_json`."""
+        return cls(**data)
+
+
+def compare(
+    store: Path,
+    listing: Listing,
+    parent: Sequence[Line],
+    folder: str,
+    *,
+    scanned_ns: int | None,
+    rehash: bool = False,
+    retry: frozenset[str] | None = None,
+    metadata: pa.Schema | None,
+) -> Comparison:
+    """Compare a listing with the parent's ledger, into files below `folder`.
+
+    Each kind has at most one Parquet file per partition of names, `NNNNN.parquet`, none where it
+    would be empty: `carried/` ledger rows that stand (those once embedded are unchanged now),
+    `candidates/` rows of the listing with the columns of `WAS`, `gone/` ledger rows that do not
+    stand, with a column that says whether the name is listed. `compared.json` is written last;
+    where it is there already, nothing is done again.
+
+    A file is the same if it has a version, and bytes, version and metadata are those of the ledger.
+    One that changed less than two seconds before the parent's scan began, or after, may have been
+    read before it changed, and is looked at again.
+
+    Args:
+        store: The store's root.
+        listing: What the sources hold; of a name listed more than once the first row counts.
+        parent: The manifest's lines for the parent's ledger; none for a first run.
+        folder: Of the run's scratch, relative to the store.
+        scanned_ns: When the parent's scan began, in ns since 1970; None to trust every version.
+        rehash: Look at every file again.
+        retry: Reasons of rejects to look at again, empty for all of them, None for none. Those that
+            could not be read always are.
+        metadata: The listing's metadata columns; None if the listing does not hold the metadata, so
+            that they cannot be compared.
+    """
+    done = store / folder / "compared.json"
+    if done.exists():
+        return Comparison.from_json(read_json(done))
+    for name in ("carried", "candidates", "gone"):
+        remove_tree(store / folder / name)
+    rule = Rule(scanned_ns, rehash, retry, metadata)
+    previous = sum(line["rows"] for line in parent)
+    count = _partitions(listing, previous, parent)
+    schema = listing_schema(metadata or pa.schema([]))
+    listed = _listed(store, listing, schema, store / folder / "spilled-listing", count)
+    before = _before(store, parent, store / folder / "spilled-ledger", count)
+    totals, sizes = Comparison(0, 0, 0, 0, 0, 0, count), np.zeros(SIZE_BUCKETS, dtype=np.int64)
+    for number, (rows, old) in enumerate(zip(listed, before, strict=True)):
+        _count_sizes(old, sizes)
+        part = _compare(store, folder, f"{number:05d}.parquet", _once(rows), old, rule)
+        totals = _sum(totals, part)
+    _write_common(store, folder, sizes)
+    for name in ("spilled-listing", "spilled-ledger"):
+        remove_tree(store / folder / name)
+    write_json(store, f"{folder}/compared.json", totals.to_json())
+    return totals
+
+
+def candidates(store: Path, folder: str) -> Listing:
+    """The candidates that `compare` found, for `cut_units`."""
+    found = Comparison.from_json(read_json(store / folder / "compared.json"))
+    names = sorted(path.name for path in (store / folder / "candidates").glob("*.parquet"))
+    parts = tuple(f"{folder}/candidates/{name}" for name in names)
+    return Listing(parts, found.new + found.touched, found.bytes)
+
+
+def common_sizes(store: Path, folder: str) -> npt.NDArray[np.int64]:
+    """Buckets of sizes that very many files of the parent have, for `cut_units`; ascending."""
+    buckets: npt.NDArray[np.int64] = np.load(store / folder / "common.npy")
+    return buckets
+
+
+# --- dealing out ------------------------------------------------------------------------------
+
+
+def _partitions(listing: Listing, previous: int, parent: Sequence[Line]) -> int:
+    """As few as memory allows; the parent's number while it serves, as its files do then."""
+    least = partition_count(max(listing.rows, previous), listing.bytes)
+    had = _divided(parent)
+    return had if had is not None and least <= had <= 4 * least else least
+
+
+def _divided(parent: Sequence[Line]) -> int | None:
+    """The number of partitions of a ledger whose files are partitions; None for any other."""
+    counts = {line["partition"][1] if "partition" in line else None for line in parent}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _listed(
+    store: Path, listing: Listing, schema: pa.Schema, folder: Path, count: int
+) -> Iterator[pa.Table]:
+    """The listing's rows, a partition at a time, in the order in which they were listed."""
+    with Spill(folder, count, schema) as spill:
+        for part in listing.parts:
+            with pq.ParquetFile(store / part) as file:
+                for batch in file.iter_batches():
+                    table = pa.Table.from_batches([batch])
+                    spill.write(table, uri_partitions(table["uri"], count))
+    for number in range(count):
+        yield spill.read(number)
+
+
+def _before(store: Path, parent: Sequence[Line], folder: Path, count: int) -> Iterator[pa.Table]:
+    """The parent's ledger rows, a partition at a time, but for those that were removed."""
+    divided = _divided(parent)
+    if divided is not None and divided >= count:  # whole files make up each partition
+        paths: dict[int, list[Path]] = {}
+        for line in parent:
+            number = line["partition"][0] * count // divided
+            paths.setdefault(number, []).append(store / line["path"])
+        for number in range(count):
+            tables = (table for path in paths.get(number, ()) for table in _living(path))
+            yield pa.concat_tables([ledger.SCHEMA.empty_table(), *tables])
+        return
+    with Spill(folder, count, ledger.SCHEMA) as spill:
+        for line in parent:
+            for table in _living(store / line["path"]):
+                spill.write(table, uri_partitions(table["uri"], count))
+    for number in range(count):
+        yield spill.read(number)
+
+
+def _living(path: Path) -> Iterator[pa.Table]:
+    for table in ledger.ledger_tables(path):
+        yield table.filter(pc.not_equal(table["status"], "removed"))
+
+
+# --- one partition ----------------------------------------------------------------------------
+
+
+def _compare(
+    store: Path, folder: str, name: str, listed: pa.Table, old: pa.Table, rule: Rule
+) -> Comparison:
+    """Compare one partition of names, and write its files."""
+    where = pc.fill_null(pc.index_in(listed["uri"], value_set=old["uri"]), -1).to_numpy()
+    met = where >= 0
+    same = np.zeros(len(where), dtype=np.bool_)
+    same[met] = rule.same(listed.filter(pa.array(met)), old.take(pa.array(where[met])))
+    stands, is_listed = np.zeros((2, old.num_rows), dtype=np.bool_)
+    stands[where[same]] = is_listed[where[met]] = True
+
+    carried = old.filter(pa.array(stands))
+    known = pc.if_else(pc.equal(carried["status"], "embedded"), "unchanged", carried["status"])
+    carried = carried.set_column(carried.column_names.index("status"), "status", known)
+    found = _with_was(listed.filter(pa.array(~same)), old, where[~same])
+    gone = old.append_column(GONE.field("listed"), pa.array(is_listed)).filter(pa.array(~stands))
+    _write(store, f"{folder}/carried/{name}", _sorted(carried))
+    _write(store, f"{folder}/candidates/{name}", found)
+    _write(store, f"{folder}/gone/{name}", _sorted(gone))
+    return Comparison(
+        previous=old.num_rows,
+        listed=listed.num_rows,
+        same=int(same.sum()),
+        new=int((~met).sum()),
+        touched=int((met & ~same).sum()),
+        gone=int((~is_listed).sum()),
+        parts=0,
+        bytes=found.nbytes,
+    )
+
+
+def _once(table: pa.Table) -> pa.Table:
+    """The first row of each name."""
+    first = pc.index_in(table["uri"], value_set=table["uri"]).to_numpy()
+    return table.filter(pa.array(first == np.arange(table.num_rows)))
+
+
+def _with_was(found: pa.Table, old: pa.Table, where: npt.NDArray[np.int32]) -> pa.Table:
+    rows = pa.array(where, mask=where < 0)
+    columns = {
+        "_was_sha256": old["content_sha256"],
+        "_was_id": old["id"],
+        "_was_metadata_hash": old["metadata_hash"],
+        "_was": pa.chunked_array([pa.repeat(True, old.num_rows)]),
+    }
+    for field in WAS:
+        found = found.append_column(field, columns[field.name].take(rows))
+    return found
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """By name; most are so already, which is quicker to see than to do."""
+    names = table["uri"].combine_chunks()
+    ascending = pc.all(pc.less_equal(names[:-1], names[1:])).as_py()
+    return table if ascending is not False else table.sort_by("uri")
+
+
+def _write(store: Path, name: str, table: pa.Table) -> None:
+    if table.num_rows:
+        with write_file(store, name) as pending:
+            pq.write_table(table, pending.file, compression="zstd")
+
+
+def _sum(one: Comparison, other: Comparison) -> Comparison:
+    added = other.to_json()
+    return Comparison(**{name: value + added[name] for name, value in one.to_json().items()})
+
+
+# --- sizes that many files have ---------------------------------------------------------------
+
+
+def _count_sizes(old: pa.Table, counts: npt.NDArray[np.int64]) -> None:
+    """Add to each bucket the contents with a vector whose size falls to it."""
+    contents = pc.and_(pc.is_valid(old["id"]), pc.not_equal(old["status"], "duplicate"))
+    sizes = old["bytes"].filter(contents).to_numpy()
+    buckets, rows = np.unique(size_buckets(sizes[sizes > 0]), return_counts=True)
+    counts[buckets] += rows
+
+
+def _write_common(store: Path, folder: str, counts: npt.NDArray[np.int64]) -> None:
+    with write_file(store, f"{folder}/common.npy") as pending:
+        np.save(pending.file, np.flatnonzero(counts > COMMON_ROWS))

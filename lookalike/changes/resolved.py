@@ -1,0 +1,42 @@
+"""What resolving a run comes to, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a run comes to.
+
+    Attributes:
+        counts: Of the final ledger, as `Counts.to_json` gives them.
+        changes: previous, unchanged, changed, removed, added, renamed and rehashed files.
+        copies: Rows to be written with a copied vector.
+        dead: Ids that are dead from now on.
+        altered: Rows that differ from the last ledger's in more than embedded or unchanged.
+        parts: Partitions of names.
+    """
+
+    counts: Mapping[str, Any]
+    changes: Mapping[str, int]
+    copies: int
+    dead: int
+    altered: int
+    parts: int
+
+    @property
+    def nothing_happened(self) -> bool:
+        """Whether the last ledger says the same."""
+        return not (self.altered or self.changes["removed"] or self.changes["added"])
+
+    def to_json(self) -> dict[str, Any]:
+        """As resolved.json holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Resolved:
+        """Undo `to_json`."""
+        return cls(**data)

@@ -1,0 +1,201 @@
+"""Days of a store, without pictures: what the stages around `resolve` leave, for its tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.changes.assembling import assemble
+from lookalike.changes.comparing import compare
+from lookalike.changes.copying import copy_rows, copy_tasks
+from lookalike.changes.resolving import Resolved, resolve
+from lookalike.records import SourceFile, Unit
+from lookalike.sources.listing import listing_schema, write_listing
+from lookalike.store import shards
+from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger, write_ledger
+from lookalike.store.storage import read_json
+
+METADATA = pa.schema([("label", pa.string())])
+DIM = 3
+SCHEMA = shards.schema(DIM, METADATA, {"lookalike.x": "y"})
+REJECTED, IGNORED = 0, -1  # contents that become no vector
+NONE: Mapping[bytes | None, int | None] = {}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of one day; the size says nothing of the content."""
+
+    content: int
+    version: int = 0
+    label: str | None = None
+
+
+World = Mapping[str, File]
+
+
+def digest(content: int) -> bytes:
+    """A content's sha256."""
+    return hashlib.sha256(b"%d" % content).digest()
+
+
+def vector(content: int) -> np.ndarray:
+    """A content's vector."""
+    return np.array([content, content**0.5, 1], dtype=np.float32)
+
+
+@dataclass
+class Day:
+    """What is left of one day."""
+
+    resolved: Resolved
+    lines: list[dict[str, Any]]
+    dead: list[int]
+    folder: Path
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The manifest's lines of the ledger."""
+        return [line for line in self.lines if line["kind"] == "ledger"]
+
+
+@dataclass
+class Store:
+    """A store that lives from day to day."""
+
+    root: Path
+    by_content: bool = True
+    next_file_no: int = 5
+    shards: dict[int, str] = field(default_factory=dict)
+    days: list[Day] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)
+    units: list[Unit] = field(default_factory=list)
+    first_copy: int = 0
+
+    def rows(self, day: int = -1) -> dict[str, LedgerRow]:
+        """A day's ledger by uri."""
+        found = [row for line in self.days[day].ledger
+                 for row in read_ledger(self.root / line["path"])]  # fmt: skip
+        assert len({row.uri for row in found}) == len(found)
+        return {row.uri: row for row in found}
+
+    def stored(self) -> dict[int, dict[str, Any]]:
+        """All rows of all shards by id."""
+        return {
+            row["id"]: row
+            for path in self.shards.values()
+            for row in pq.read_table(self.root / path).to_pylist()
+        }
+
+    def run(
+        self, world: World, cuts: Sequence[int] = (), known: bool = True, *,
+        lost: Collection[str] = (), invented: Mapping[bytes | None, int | None] = NONE,
+    ) -> Day:  # fmt: skip
+        """One night: compare, embed, resolve, copy, assemble.
+
+        Args:
+            world: The files.
+            cuts: How candidates fall to units: the i-th to unit `cuts[i % len(cuts)]`.
+            known: Whether contents of the last ledger are recognised while embedding.
+            lost: Names that the units' ledgers leave out.
+            invented: Contents that are said to be known, and are not.
+        """
+        number = len(self.days)
+        run, folder = f"runs/{number}", f"snapshots/{number}"
+        files = [
+            SourceFile(uri, 10, str(file.version), metadata={"label": file.label})
+            for uri, file in world.items()
+        ]
+        listing = write_listing(self.root, f"{run}/listing", files, listing_schema(METADATA))
+        before = self.days[-1].ledger if self.days else []
+        compare(self.root, listing, before, f"{run}/compared", scanned_ns=None, metadata=METADATA)
+        self.units = self._embed(world, run, cuts, known, lost, invented)
+        self.first_copy = first_copy = self.next_file_no
+        resolved = resolve(
+            self.root, self.units, f"{run}/compared", f"{run}/resolved", by_content=self.by_content,
+            first_file_no=first_copy, metadata=METADATA, listing=listing.parts, shards=self.shards,
+        )  # fmt: skip
+        for task in copy_tasks(self.root, f"{run}/resolved", first_copy, "x"):
+            line = copy_rows(task, self.root, self.shards, SCHEMA)["shard"]
+            assert read_json(self.root / task.done) == {"shard": line}
+            self.shards[task.file_no] = task.shard
+            self.next_file_no = task.file_no + 1
+        lines = assemble(
+            self.root, folder, f"{run}/compared", f"{run}/resolved", moved=None
+        )  # fmt: skip
+        dead = np.load(self.root / run / "resolved" / "dead.npy").tolist()
+        assert not self.dead & set(dead)
+        self.dead |= set(dead)
+        self.days.append(Day(resolved, lines, dead, self.root / run))
+        return self.days[-1]
+
+    def _embed(
+        self, world: World, run: str, cuts: Sequence[int], known: bool, lost: Collection[str],
+        invented: Mapping[bytes | None, int | None],
+    ) -> list[Unit]:  # fmt: skip
+        """What the units leave."""
+        uris: list[str] = []
+        for path in sorted((self.root / run / "compared" / "candidates").glob("*.parquet")):
+            uris += [u for u in pq.read_table(path)["uri"].to_pylist() if u not in lost]
+        rows = self.rows() if self.days else {}
+        before = {uri: row for uri, row in rows.items() if row.status != "removed"}
+        ids = {row.content_sha256: row.id for row in before.values() if row.id is not None}
+        by_unit: dict[int, list[str]] = {}
+        for i, uri in enumerate(uris):
+            by_unit.setdefault(cuts[i % len(cuts)] if cuts else 0, []).append(uri)
+        units = []
+        for number, names in enumerate(by_unit.values()):
+            unit = Unit(number, self.next_file_no, "", f"embeddings/{self.next_file_no}.parquet",
+                        f"{run}/ledger/{number:06d}.parquet", "")  # fmt: skip
+            self._embed_unit(
+                unit, names, world, before, ids if known and not invented else invented
+            )
+            units.append(unit)
+            self.next_file_no += 1
+        return units
+
+    def _embed_unit(
+        self, unit: Unit, names: Sequence[str], world: World, before: Mapping[str, LedgerRow],
+        ids: Mapping[bytes | None, int | None],
+    ) -> None:  # fmt: skip
+        rows: list[LedgerRow] = []
+        first: dict[bytes, LedgerRow] = {}
+        with shards.open_shard(self.root, unit.shard, SCHEMA, unit.file_no) as (writer, _):
+            for uri in names:
+                file, sha256 = world[uri], digest(world[uri].content)
+                status, reason, detail, row_id = "embedded", "", "", None
+                old = before.get(uri)
+                if file.content == REJECTED:
+                    status, reason, detail = "rejected", "truncated", "half of it"
+                elif file.content == IGNORED:
+                    status = "ignored"
+                elif sha256 in first and self.by_content:
+                    status, detail, row_id = "duplicate", first[sha256].uri, first[sha256].id
+                elif self.by_content and sha256 in ids:
+                    status, row_id = "unchanged", ids[sha256]
+                elif not self.by_content and old is not None and (
+                    old.content_sha256 == sha256
+                    and old.metadata_hash == metadata_hash({"label": file.label})
+                ):  # fmt: skip
+                    status, row_id = "unchanged", old.id
+                else:
+                    row = {"uri": uri, "content_sha256": sha256, "width": 1, "height": file.content,
+                           "format": "PNG", "bytes": 9, "label": file.label}  # fmt: skip
+                    row_id = writer.append(row, vector(file.content))
+                row = LedgerRow(uri, status, reason, detail, 10, str(file.version), sha256, row_id,
+                                metadata_hash({"label": file.label}))  # fmt: skip
+                rows.append(row)
+                if row_id is not None:
+                    first.setdefault(sha256, row)
+        if writer.rows:
+            self.shards[unit.file_no] = unit.shard
+        else:
+            (self.root / unit.shard).unlink()
+        write_ledger(self.root, unit.ledger, sorted(rows, key=lambda row: row.uri))

@@ -1,0 +1,120 @@
+"""A store of vectors that grows and shrinks from night to night, indexed by the real stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lookalike.metrics import Ids, Vectors
+from lookalike.searching.tombstones import write_tombstones
+from lookalike.store import shards, snapshot
+from lookalike.store.compacting import Moved, compact, plan_compaction
+from lookalike.store.ledger import Counts
+from lookalike.store.runs import Run
+from pipelines.build import IndexBuild
+from pipelines.config import parse_config
+from pipelines.progress import Progress
+
+METADATA = pa.schema([("label", pa.string())])
+
+
+class Nights:
+    """Rows by id, and a snapshot for every night."""
+
+    def __init__(self, store: Path, dim: int, **index: Any) -> None:
+        self.store, self.dim = store, dim
+        self.settings: dict[str, Any] = {"index": index, "runner": {"workers": 1}}
+        self.rows: dict[int, npt.NDArray[np.float32]] = {}  # living ones
+        self.lines: list[dict[str, Any]] = []
+        self.dead: Ids = np.empty(0, dtype=np.int64)
+        self.next_file_no = 1
+        self.manifest: dict[str, Any] | None = None
+        self.new: list[dict[str, Any]] = []
+        self.moved: Moved | None = None
+        self.said: list[str] = []
+
+    def add(self, vectors: npt.NDArray[Any], dtype: str = "float32") -> Ids:
+        """One more embedding shard."""
+        number = self.next_file_no
+        self.next_file_no += 1
+        schema = shards.schema(self.dim, METADATA, {"lookalike.made_by": "test"}, dtype)
+        path = f"embeddings/{number:08d}.parquet"
+        with shards.open_shard(self.store, path, schema, number) as (writer, pending):
+            for row, vector in enumerate(vectors):
+                fields = {
+                    "uri": f"/{number}/{row}.png", "content_sha256": b"\0" * 32, "width": 4,
+                    "height": 3, "format": "PNG", "bytes": 9, "label": f"group {row % 3}",
+                }  # fmt: skip
+                self.rows[writer.append(fields, vector)] = np.asarray(vector, dtype=np.float32)
+        line = shards.shard_record(pending.finished, number, len(vectors))
+        self.lines.append(line)
+        self.new.append(line)
+        first = number << 32
+        return np.arange(first, first + len(vectors), dtype=np.int64)
+
+    def remove(self, ids: npt.ArrayLike) -> None:
+        """Tombstones."""
+        gone = np.asarray(ids, dtype=np.int64)
+        for one in gone.tolist():
+            del self.rows[one]
+        self.dead = np.union1d(self.dead, gone)
+
+    def compact(self) -> Moved:
+        """Merge shards as a run does."""
+        tasks = plan_compaction(self.lines, self.dead, self.next_file_no, "night")
+        made = [compact(task, self.store, self.dead)["shard"] for task in tasks]
+        moved = Moved(tasks, self.dead)
+        self.lines = [line for line in self.lines if line["file_no"] not in moved.files]
+        self.new = [line for line in self.new if line["file_no"] not in moved.files]
+        self.lines += made
+        self.new += made
+        ids = moved(np.array([*self.rows], dtype=np.int64))
+        self.rows = dict(zip(ids.tolist(), self.rows.values(), strict=True))
+        self.dead, self.next_file_no = moved.tombstones, self.next_file_no + len(tasks)
+        self.moved = moved
+        return moved
+
+    def index(self, **settings: Any) -> dict[str, Any]:
+        """Make the index and publish."""
+        name = f"night-{self.next_file_no:04d}-{len(snapshot.names(self.store))}"
+        files = list(self.lines)
+        if len(self.dead):
+            record = write_tombstones(self.store, f"snapshots/{name}/dead.npy", self.dead)
+            files.append({**record.to_json(), "kind": "tombstones"})
+        manifest: dict[str, Any] = {
+            "name": name, "features": [], "metric": "cosine", "dim": self.dim,
+            "model_fingerprint": "m" * 64, "preprocessing_fingerprint": "p" * 64,
+            "counts": {**Counts().to_json(), "vectors": len(self.rows)}, "files": files,
+            "stages": {},
+        }  # fmt: skip
+        config = parse_config({**self.settings, **settings}, [], vectors=True)
+        scratch = Run(self.store, name)
+        build = IndexBuild(
+            self.store, scratch, config, _Said(self.said), manifest, self.manifest,
+            added=self.new, dead=self.dead, moved=self.moved,
+        )  # fmt: skip
+        build.run()
+        snapshot.publish(self.store, manifest)
+        scratch.finish()
+        self.manifest, self.new, self.moved = snapshot.read_manifest(self.store), [], None
+        return self.manifest
+
+    def living(self) -> tuple[Ids, Vectors]:
+        """Ids (n,), ascending, and vectors (n, dim)."""
+        ids = np.array(sorted(self.rows), dtype=np.int64)
+        return ids, np.stack([self.rows[one] for one in ids.tolist()])
+
+
+class _Said(Progress):
+    """Keeps what is said."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(quiet=True)
+        self.said = said
+
+    def say(self, message: str) -> None:
+        self.said.append(message)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from lookalike.changes.assembling import assemble, rewrite_ledger, samples
+from lookalike.store import duplicates, partitions
+from lookalike.store.ledger import SCHEMA, LedgerRow, read_ledger
+from lookalike.store.storage import file_record
+from tests.days import REJECTED, File, Store, digest
+
+
+def rows_of(store: Path, lines: list[dict[str, Any]]) -> dict[str, LedgerRow]:
+    ledger = [line for line in lines if line["kind"] == "ledger"]
+    return {row.uri: row for line in ledger for row in read_ledger(store / line["path"])}
+
+
+def names_of(store: Path, lines: list[dict[str, Any]]) -> dict[int, list[str]]:
+    (line,) = [line for line in lines if line["kind"] == "duplicates"]
+    table = pq.read_table(store / line["path"])
+    assert table["id"].to_pylist() == sorted(table["id"].to_pylist())
+    return dict(zip(table["id"].to_pylist(), table["uris"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Two days of a ledger of several partitions."""
+    monkeypatch.setattr(partitions, "PARTITION_ROWS", 4)
+    monkeypatch.setattr(duplicates, "_PART_ROWS", 3)
+    made = Store(tmp_path)
+    world = {f"/{i:02d}": File(i % 7) for i in range(20)}
+    made.run(world, [0, 1, 2])
+    world = {
+        **{uri: file for uri, file in world.items() if uri not in ("/01", "/02", "/09", "/16")},
+        "/new": File(9), "/moved": File(2, 1), "/03": File(8, 1), "/broken": File(REJECTED),
+    }  # fmt: skip
+    made.run(world, [0, 1])
+    return made
+
+
+def test_files_are_partitions_of_names_in_order(store: Store) -> None:
+    lines = store.days[-1].ledger
+    count = lines[0]["partition"][1]
+    assert count == 8
+    assert len(lines) > 4
+    for line in lines:
+        number, parts = line["partition"]
+        assert (parts, line["path"]) == (count, f"snapshots/1/ledger/{number:05d}.parquet")
+        assert file_record(store.root, line["path"]).to_json().items() <= line.items()
+        table = pq.read_table(store.root / line["path"])
+        assert table.schema.names == SCHEMA.names
+        uris = table["uri"].to_pylist()
+        assert uris == sorted(uris)
+        assert {zlib.crc32(uri.encode()) * count >> 32 for uri in uris} == {number}
+        assert line["rows"] == len(uris)
+
+
+def test_ids_are_those_after_moving(store: Store) -> None:
+    before, names = store.rows(), names_of(store.root, store.days[-1].lines)
+    lines = assemble(
+        store.root, "snapshots/moved", "runs/1/compared", "runs/1/resolved",
+        moved=lambda ids: ids * 2 + 1,
+    )  # fmt: skip
+    found = rows_of(store.root, lines)
+    assert set(found) == set(before)
+    for uri, row in found.items():
+        old = before[uri].id
+        assert row.id == (None if old is None else old * 2 + 1)
+    assert len(names) >= 3
+    assert names_of(store.root, lines) == {i * 2 + 1: uris for i, uris in names.items()}
+    assert not list(store.root.glob("runs/1/resolved/duplicates"))
+
+
+def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
+    before = store.rows()
+
+    def keep(table: Any) -> np.ndarray:
+        wrong = pc.equal(table["status"], "removed").to_numpy()
+        content = pc.equal(table["content_sha256"], digest(4)).to_numpy(zero_copy_only=False)
+        return ~(wrong | content)
+
+    lines = rewrite_ledger(
+        store.root, store.days[-1].ledger, "snapshots/less", keep=keep, moved=lambda ids: ids + 7
+    )
+    found = rows_of(store.root, lines)
+    assert set(found) == {
+        uri for uri, row in before.items()
+        if row.status != "removed" and row.content_sha256 != digest(4)
+    }  # fmt: skip
+    assert len(found) < len(before) - 4
+    for uri, row in found.items():
+        old = before[uri].id
+        assert row.id == (None if old is None else old + 7)
+    partitions_before = {tuple(line["partition"]) for line in store.days[-1].ledger}
+    ledger = [line for line in lines if line["kind"] == "ledger"]
+    assert {tuple(line["partition"]) for line in ledger} <= partitions_before
+    for line in ledger:
+        assert line["rows"] == pq.read_metadata(store.root / line["path"]).num_rows > 0
+    expected: dict[int, list[str]] = {}
+    for uri, row in sorted(found.items()):
+        if row.status == "duplicate" and row.id is not None:
+            expected.setdefault(row.id, []).append(uri)
+    assert expected
+    assert names_of(store.root, lines) == expected
+    assert list((store.root / "runs").glob("duplicates-*")) == []
+
+
+def test_a_file_of_which_nothing_is_left_is_gone(store: Store) -> None:
+    lines = rewrite_ledger(
+        store.root, store.days[-1].ledger, "snapshots/none", moved=None,
+        keep=lambda table: np.zeros(table.num_rows, dtype=bool),
+    )  # fmt: skip
+    assert [(line["kind"], line["rows"]) for line in lines] == [("duplicates", 0)]
+    assert list((store.root / "snapshots/none/ledger").iterdir()) == []
+
+
+def test_samples_are_some_of_each_kind(store: Store) -> None:
+    everything = samples(store.root, "runs/1/compared", "runs/1/resolved", 99)
+    found = {kind: sorted(row["uri"] for row in rows) for kind, rows in everything.items()}
+    assert found == {
+        "added": ["/broken", "/moved", "/new"],
+        "changed": ["/03"],
+        "removed": ["/01", "/02", "/09", "/16"],
+        "renamed": ["/moved"],
+        "rejected:truncated": ["/00", "/07", "/14", "/broken"],
+    }
+    (renamed,) = everything["renamed"]
+    assert renamed["previous"] == "/02"
+    few = samples(store.root, "runs/1/compared", "runs/1/resolved", 2)
+    for kind, uris in found.items():
+        best = sorted(uris, key=lambda uri: zlib.crc32(uri.encode()))[:2]
+        assert [row["uri"] for row in few[kind]] == best
+        assert set(few[kind][0]) - {"previous"} == set(SCHEMA.names)

@@ -1,0 +1,47 @@
+"""Write copied rows as embedding shards, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+
+from lookalike.changes.copying import CopyTask, copy_rows
+from transforms.counters import count, timed
+
+
+@dataclass
+class CopyRows(beam.PTransform):
+    """Write shards of rows that bear the vectors of other rows.
+
+    Yields the number of each finished task; a retry overwrites itself.
+
+    Attributes:
+        store: The store's root, reachable from every worker.
+        shards: Embedding shards by file number, relative to the store.
+        schema: Of the new shards: a serialized Arrow schema.
+    """
+
+    store: str
+    shards: Mapping[int, str]
+    schema: bytes
+
+    def expand(self, tasks: beam.PCollection[CopyTask]) -> beam.PCollection[int]:
+        """PCollection[CopyTask] -> PCollection[int]."""
+        copy = _CopyFn(self.store, self.shards, self.schema)
+        return tasks | "SpreadCopies" >> beam.Reshuffle() | "CopyRows" >> beam.ParDo(copy)
+
+
+class _CopyFn(beam.DoFn):
+    def __init__(self, store: str, shards: Mapping[int, str], schema: bytes) -> None:
+        self._store, self._shards, self._schema = Path(store), dict(shards), schema
+
+    def process(self, task: CopyTask) -> Iterator[int]:
+        schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
+        with timed("copy"):
+            done = copy_rows(task, self._store, self._shards, schema)
+        count("copy", "copied-rows", done["shard"]["rows"])
+        yield task.number
