@@ -6,7 +6,7 @@ fails never costs another: each yields exactly one outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 
 from lookalike.models.features import Embedder
 from lookalike.outcomes import Decoded, Duplicate, Embedded, Failed
@@ -21,6 +21,8 @@ def embed_files(
     *,
     once: bool = True,
     batch: int | None = None,
+    known: Collection[bytes] = (),
+    forgotten: Container[bytes] = frozenset(),
 ) -> Iterator[Embedded | Duplicate | Failed]:
     """Turn each file into exactly one outcome; holds one micro-batch.
 
@@ -30,10 +32,12 @@ def embed_files(
         decoder: Makes inputs of the embedder's `sizes`.
         once: Whether repeated bytes become `Duplicate`; else they are embedded again.
         batch: Pictures per call of the model; None for what its engine is fastest with.
+        known: Hashes of bytes that are `Duplicate` as if met before.
+        forgotten: Hashes of bytes that become `Failed`, ignored as forgotten.
     """
     batch = batch or embedder.batch
     waiting: list[Decoded] = []
-    for outcome in decoder.decode(files, once=once):
+    for outcome in decoder.decode(files, once=once, known=known, forgotten=forgotten):
         if not isinstance(outcome, Decoded):
             yield outcome
             continue

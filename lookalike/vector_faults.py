@@ -61,24 +61,26 @@ class Judged:
 
 
 def judge(
-    batch: pa.RecordBatch, first_row: int, rules: Rules, repeats: Mapping[int, str]
+    batch: pa.RecordBatch,
+    numbers: npt.NDArray[np.int64],
+    rules: Rules,
+    repeats: npt.NDArray[np.bool_] | None = None,
 ) -> Judged:
     """Which rows of a batch may come into the store, and why not the others.
 
     Args:
         batch: With the columns uri (string) and embedding (a list of floats).
-        first_row: Number of its first row in the table.
+        numbers: Of its rows in the table, (n,).
         rules: What vectors must be.
-        repeats: Where the uri is first, by the number in the table of each row that repeats one.
+        repeats: Whether an earlier row bears the uri of each row, (n,); None where none does.
     """
     lengths = pc.fill_null(pc.list_value_length(batch["embedding"]), -1)
     lengths = lengths.to_numpy(zero_copy_only=False)
     faults = np.zeros(batch.num_rows, dtype=np.uint8)
     faults[lengths != rules.dim] = WRONG_DIMENSION
     faults[lengths < 0] = NULL_VECTOR
-    if repeats:
-        rows = np.arange(first_row, first_row + len(faults))
-        faults[np.isin(rows, np.fromiter(repeats, np.int64, len(repeats)))] = DUPLICATE_URI
+    if repeats is not None:
+        faults[repeats] = DUPLICATE_URI
     nameless = pc.fill_null(pc.equal(pc.binary_length(batch["uri"]), 0), True)
     faults[nameless.to_numpy(zero_copy_only=False)] = NULL_URI
 
@@ -88,12 +90,13 @@ def judge(
     wrong = _unusable(stored, rules.metric)
     places = np.flatnonzero(faults == 0)
     details = {
-        place: _about_lists(faults[place], first_row + place, int(lengths[place]), rules, repeats)
+        place: f"row {numbers[place]}: "
+        + _about_row(faults[place], batch["uri"][place], int(lengths[place]), rules)
         for place in np.flatnonzero(faults).tolist()
     }
     for row in np.flatnonzero(wrong).tolist():
         place = int(places[row])
-        details[place] = f"row {first_row + place}: " + _about_values(wrong[row], given[row], rules)
+        details[place] = f"row {numbers[place]}: " + _about_values(wrong[row], given[row], rules)
     faults[places] = wrong
     return Judged(faults, stored if not wrong.any() else stored[wrong == 0], details)
 
@@ -117,16 +120,14 @@ def _unusable(stored: npt.NDArray[Any], metric: str) -> npt.NDArray[np.uint8]:
     return faults
 
 
-def _about_lists(
-    fault: int, row: int, length: int, rules: Rules, repeats: Mapping[int, str]
-) -> str:
+def _about_row(fault: int, uri: pa.Scalar, length: int, rules: Rules) -> str:
     if fault == NULL_URI:
-        return f"row {row}: its uri is null or empty"
+        return "its uri is null or empty"
     if fault == DUPLICATE_URI:
-        return f"row {row}: its uri is that of {repeats[row]}, which counts"
+        return f"its uri is that of an earlier row, which counts: {uri.as_py()}"
     if fault == NULL_VECTOR:
-        return f"row {row}: its embedding is null"
-    return f"row {row}: its embedding has {length} components, the store's have {rules.dim}"
+        return "its embedding is null"
+    return f"its embedding has {length} components, the store's have {rules.dim}"
 
 
 def _about_values(fault: int, given: npt.NDArray[Any], rules: Rules) -> str:

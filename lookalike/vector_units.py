@@ -1,6 +1,7 @@
 """One work unit of vectors made elsewhere: a run of row groups of a table -> a shard and a ledger.
 
-Row groups are read in batches: a unit's memory is that of a batch, however large they are.
+Only the rows listed in the unit are read. One whose vector and metadata are what the store has
+under its uri keeps its row there; all others get a new one.
 """
 
 from __future__ import annotations
@@ -15,54 +16,70 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lookalike.errors import one_line
-from lookalike.records import SourceFile, Unit
-from lookalike.sources.vector_pieces import Piece, read_unit
-from lookalike.sources.vector_tables import UNREADABLE, VectorTable, open_table, read_footer
-from lookalike.sources.walking import look_up
+from lookalike.changes.metadata import metadata_hashes
+from lookalike.records import Unit
+from lookalike.sources.vector_pieces import read_unit
+from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
+from lookalike.store.forgotten import Forgotten, forgotten_row
 from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
 from lookalike.store.storage import write_json
-from lookalike.vector_faults import NULL_URI, REASONS, Judged, Rules, judge
+from lookalike.vector_faults import REASONS, Judged, Rules, judge
 
-_BATCH = 8192  # rows in memory at a time
+_STATUSES = ("rejected", "embedded", "unchanged", "ignored")
+_REJECTED, _EMBEDDED, _UNCHANGED, _IGNORED = range(len(_STATUSES))
+
+Mask = npt.NDArray[np.bool_]
 
 
 def ingest_unit(
-    unit: Unit, store: Path, rules: Rules, metadata: pa.Schema, properties: dict[str, str]
+    unit: Unit,
+    store: Path,
+    rules: Rules,
+    metadata: pa.Schema,
+    properties: dict[str, str],
+    forgotten: Forgotten | None = None,
 ) -> dict[str, Any]:
     """Bring a unit's vectors into its shard, and its rows into the ledger.
 
     The done file is written last, so a unit is either finished or will be done again.
 
+    Args:
+        unit: Where everything of it lies.
+        store: The store's root.
+        rules: What the vectors must be.
+        metadata: The metadata columns.
+        properties: Key-value metadata of the shard.
+        forgotten: Vectors that must not come back, by the sha256 of their bytes as stored.
+
     Returns:
         What the done file says.
     """
-    piece, repeats = read_unit(store / unit.source)
+    piece, listed = read_unit(store / unit.source)
+    statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     schema = shards.schema(rules.dim, metadata, properties, rules.dtype)
     with shards.open_shard(store, unit.shard, schema, unit.file_no) as (writer, pending):
 
         def ledger() -> Iterator[pa.Table]:
-            for rows in _batches(piece):
+            for rows in read_rows(piece, listed):
                 if rows.batch is None:
-                    reasons["unreadable"] += rows.size
-                    yield _lost_rows(piece, rows)
+                    statuses["rejected"] += rows.listed.num_rows
+                    reasons["unreadable"] += rows.listed.num_rows
+                    yield _lost_rows(rows, piece.uri)
                     continue
-                judged = judge(rows.batch, rows.first, rules, repeats)
+                judged = judge(rows.batch, rows.numbers, rules, rows.repeats)
+                found = _found(rows, judged, metadata, forgotten or Forgotten())
+                ids = _keep(found, writer)
+                statuses.update(_counted(found.statuses, _STATUSES))
                 reasons.update(judged.counts())
-                digests = _digests(judged.vectors)
-                block = _columns(rows.batch, judged, digests, metadata)
-                ids = writer.append_block(block, judged.vectors)
-                yield _ledger_rows(piece, rows, judged, digests, ids)
+                yield _ledger_rows(rows, judged, found, ids)
 
         record, _ = write_ledger_tables(store, unit.ledger, ledger())
-    embedded = reasons.pop("", 0)
-    counts = Counts(Counter(embedded=embedded, rejected=reasons.total()), reasons)
+    del reasons[""]
     done: dict[str, Any] = {
-        "counts": counts.to_json(),
+        "counts": Counts(statuses, reasons).to_json(),
         "ledger": record.to_json(),
         "shard": shards.shard_record(pending.finished, unit.file_no, writer.rows),
     }
@@ -73,67 +90,75 @@ def ingest_unit(
     return done
 
 
-class _Rows(NamedTuple):
-    """Rows of a table: the number of the first, how many, and their batch, or why there is none."""
-
-    first: int
-    size: int
-    batch: pa.RecordBatch | None
-    problem: str = ""
+def _counted(indices: npt.NDArray[np.int8], names: Sequence[str]) -> dict[str, int]:
+    return dict(zip(names, np.bincount(indices, minlength=len(names)).tolist(), strict=True))
 
 
-def _batches(piece: Piece) -> Iterator[_Rows]:
-    """All rows of a piece; a row group that is damaged costs no other."""
-    file = look_up(piece.uri)
-    row, end = piece.first_row, piece.first_row + piece.rows
-    problem = file.problem or _changed(file, piece)
-    try:
-        if not problem:
-            with open_table(file.uri) as opened:
-                table = read_footer(file)
-                for group in range(piece.first_group, piece.end_group):
-                    yield from _group(opened, table, group, row)
-                    row += table.groups[group]
-    except UNREADABLE as error:
-        problem = one_line(error)
-    yield from _lost(row, end, problem)
+class _Found(NamedTuple):
+    """What is known of the rows of a batch, before those that are new are kept.
+
+    Attributes:
+        statuses: Of all rows, (n,), as an index into `_STATUSES`.
+        columns: The shard's columns but id and embedding, of the m sound rows.
+        vectors: Theirs, (m, d).
+        digests: sha256 of each vector as it is stored, (m,).
+        hashes: Of their metadata, (m,).
+        ids: Under which the store has them, null where it has not, (m,).
+    """
+
+    statuses: npt.NDArray[np.int8]
+    columns: pa.Table
+    vectors: npt.NDArray[Any]
+    digests: pa.Array
+    hashes: npt.NDArray[np.int64]
+    ids: pa.Array
 
 
-def _group(opened: pq.ParquetFile, table: VectorTable, group: int, row: int) -> Iterator[_Rows]:
-    end = row + table.groups[group]
-    problem = "it has fewer rows than it announces"
-    try:
-        for batch in opened.iter_batches(
-            _BATCH, row_groups=[group], columns=list(table.columns), use_threads=False
-        ):
-            yield _Rows(row, batch.num_rows, _as_kept(batch, table))
-            row += batch.num_rows
-    except UNREADABLE as error:
-        problem = one_line(error)
-    yield from _lost(row, end, f"row group {group}: {problem}")
+def _found(rows: ListedRows, judged: Judged, metadata: pa.Schema, forgotten: Forgotten) -> _Found:
+    assert rows.batch is not None
+    sound, digests = judged.sound, _digests(judged.vectors)
+    batch, listed = rows.batch, rows.listed
+    if not sound.all():
+        batch, listed = batch.filter(pa.array(sound)), listed.filter(pa.array(sound))
+    columns = _columns(batch, judged.vectors, digests, metadata)
+    given = [name for name in metadata.names if name in columns.column_names]
+    hashes = metadata_hashes(columns.select(given))
+    same = _same(listed, digests, hashes)
+    of_sound = np.where(same, _UNCHANGED, _EMBEDDED).astype(np.int8)
+    if len(forgotten):
+        of_sound[[digest in forgotten for digest in digests.to_pylist()]] = _IGNORED
+    statuses = np.full(len(sound), _REJECTED, dtype=np.int8)
+    statuses[sound] = of_sound
+    ids = pa.nulls(len(digests), pa.int64())
+    if same.any():
+        ids = pc.if_else(pa.array(of_sound == _UNCHANGED), listed["_was_id"].combine_chunks(), ids)
+    return _Found(statuses, columns, judged.vectors, digests, hashes, ids)
 
 
-def _lost(row: int, end: int, problem: str) -> Iterator[_Rows]:
-    for start in range(row, end, _BATCH):
-        yield _Rows(start, min(_BATCH, end - start), None, problem)
+def _same(listed: pa.Table, digests: pa.Array, hashes: npt.NDArray[np.int64]) -> Mask:
+    """Which rows have the vector and the metadata that they had when they were read before."""
+    if "_was_id" not in listed.column_names or listed["_was_id"].null_count == len(listed):
+        return np.zeros(len(listed), dtype=bool)
+    alike = pc.and_(
+        pc.equal(listed["_was_sha256"], digests),
+        pc.equal(listed["_was_metadata_hash"], pa.array(hashes)),
+    )
+    there = pc.and_(listed["_was_id"].is_valid(), alike).combine_chunks()
+    return np.asarray(there.fill_null(False).to_numpy(zero_copy_only=False))
 
 
-def _changed(file: SourceFile, piece: Piece) -> str:
-    if (file.bytes, file.version) == (piece.bytes, piece.version):
-        return ""
-    return f"it changed since it was listed ({piece.bytes:,} bytes then, {file.bytes:,} now)"
-
-
-def _as_kept(batch: pa.RecordBatch, table: VectorTable) -> pa.RecordBatch:
-    """The columns under the names that they are kept by, without dictionaries."""
-    columns = {"embedding": batch.column("embedding")}
-    for name, kept in {"uri": "uri", **table.metadata}.items():
-        column = batch.column(name)
-        columns[kept] = column.dictionary_decode() if hasattr(column, "dictionary") else column
-    return pa.RecordBatch.from_pydict(columns)
-
-
-# --- what is written of it --------------------------------------------------------------------
+def _keep(found: _Found, writer: shards.ShardWriter) -> pa.Array:
+    """Write the rows that are new; returns the ids of all sound rows, null of those ignored."""
+    of_sound = found.statuses[found.statuses != _REJECTED]
+    new = of_sound == _EMBEDDED
+    if new.all():
+        return pa.array(writer.append_block(found.columns, found.vectors))
+    if not new.any():
+        return found.ids
+    given = writer.append_block(found.columns.filter(pa.array(new)), found.vectors[new])
+    ids = np.zeros(len(new), dtype=np.int64)
+    ids[new] = given
+    return pc.if_else(pa.array(new), pa.array(ids), found.ids)
 
 
 def _digests(vectors: npt.NDArray[Any]) -> pa.Array:
@@ -147,20 +172,19 @@ def _digests(vectors: npt.NDArray[Any]) -> pa.Array:
 
 
 def _columns(
-    batch: pa.RecordBatch, judged: Judged, digests: pa.Array, metadata: pa.Schema
+    batch: pa.RecordBatch, vectors: npt.NDArray[Any], digests: pa.Array, metadata: pa.Schema
 ) -> pa.Table:
-    """The shard's columns but id and embedding, of the sound rows."""
-    rows = batch if judged.sound.all() else batch.filter(pa.array(judged.sound))
-    count, size = judged.vectors.shape[0], judged.vectors.shape[1] * judged.vectors.itemsize
+    """The shard's columns but id and embedding."""
+    count, size = vectors.shape[0], vectors.shape[1] * vectors.itemsize
     columns = {
-        "uri": rows["uri"].cast(pa.string()),
+        "uri": batch["uri"],
         "content_sha256": digests,
         "format": pa.repeat("vector", count),
         "bytes": pa.repeat(pa.scalar(size, pa.int64()), count),
     }
     for field in metadata:
-        if field.name in rows.schema.names:
-            columns[field.name] = _cast(rows[field.name], field.type)
+        if field.name in batch.schema.names:
+            columns[field.name] = _cast(batch[field.name], field.type)
     return pa.table(columns)
 
 
@@ -173,68 +197,59 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.array(values, pa.string()).cast(kind)
 
 
-def _ledger_rows(
-    piece: Piece, rows: _Rows, judged: Judged, digests: pa.Array, ids: npt.NDArray[np.int64]
-) -> pa.Table:
-    assert rows.batch is not None
-    sound = judged.sound
+# --- the ledger -------------------------------------------------------------------------------
+
+
+def _ledger_rows(rows: ListedRows, judged: Judged, found: _Found, ids: pa.Array) -> pa.Table:
+    sound, count = judged.sound, len(judged.faults)
     # Row i of the batch has the place[i]-th vector.
     place = pa.array(np.cumsum(sound) - 1, mask=~sound)
-    details: list[str] | pa.Array = pa.repeat("", rows.size)
+    details: list[str] | pa.Array = pa.repeat("", count)
     if judged.details:
-        details = [judged.details.get(row, "") for row in range(rows.size)]
-    uris = rows.batch["uri"].cast(pa.string())
-    if (judged.faults == NULL_URI).any():
-        named = _row_names(piece, rows)
-        uris = pc.if_else(pa.array(judged.faults == NULL_URI), named, uris)
-    size = judged.vectors.shape[1] * judged.vectors.itemsize
-    return pa.table(
+        details = [judged.details.get(row, "") for row in range(count)]
+    table = pa.table(
         {
-            "uri": uris,
-            "status": _named(sound.astype(np.int8), ("rejected", "embedded")),
+            **_as_listed(rows),
+            "status": _named(found.statuses, _STATUSES),
             "reason": _named(judged.faults.astype(np.int8), REASONS),
             "detail": details,
-            "bytes": np.where(sound, size, -1),
-            "version": _versions(piece, rows),
-            "content_sha256": digests.take(place),
-            "id": pa.array(ids).take(place),
-        },
-        schema=SCHEMA,
+            "content_sha256": found.digests.take(place),
+            "id": ids.take(place),
+            "metadata_hash": pc.fill_null(pa.array(found.hashes).take(place), 0),
+        }
     )
+    return _without_forgotten(table.select(SCHEMA.names).cast(SCHEMA), found)
 
 
-def _lost_rows(piece: Piece, rows: _Rows) -> pa.Table:
-    """The ledger's rows of what cannot be read; not even their uris are known."""
-    count = rows.size
+def _without_forgotten(table: pa.Table, found: _Found) -> pa.Table:
+    """The rows, those ignored without name and hash."""
+    if not (found.statuses == _IGNORED).any():
+        return table
+    rows = table.to_pylist()
+    for i in np.flatnonzero(found.statuses == _IGNORED).tolist():
+        rows[i] = forgotten_row(rows[i]["uri"], rows[i]["content_sha256"]).__dict__
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _lost_rows(rows: ListedRows, table: str) -> pa.Table:
+    """The ledger's rows of what cannot be read."""
+    count = rows.listed.num_rows
     return pa.table(
         {
-            "uri": _row_names(piece, rows),
+            **_as_listed(rows),
             "status": pa.repeat("rejected", count),
             "reason": pa.repeat("unreadable", count),
-            "detail": pa.repeat(f"{piece.uri}: {rows.problem}", count),
-            "bytes": pa.repeat(pa.scalar(-1, pa.int64()), count),
-            "version": _versions(piece, rows),
+            "detail": pa.repeat(f"{table}: {rows.problem}", count),
             "content_sha256": pa.nulls(count, pa.binary(32)),
             "id": pa.nulls(count, pa.int64()),
-        },
-        schema=SCHEMA,
-    )
+            "metadata_hash": np.zeros(count, dtype=np.int64),
+        }
+    ).select(SCHEMA.names).cast(SCHEMA)  # fmt: skip
+
+
+def _as_listed(rows: ListedRows) -> dict[str, pa.ChunkedArray]:
+    return {name: rows.listed[name] for name in ("uri", "bytes", "version")}
 
 
 def _named(indices: npt.NDArray[np.int8], names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(names)).dictionary_decode()
-
-
-def _row_names(piece: Piece, rows: _Rows) -> pa.Array:
-    """`<table>#row=<number>`, of rows that have no uri."""
-    return _joined(f"{piece.uri}#row=", rows)
-
-
-def _versions(piece: Piece, rows: _Rows) -> pa.Array:
-    """`<version of the table>+<number>`."""
-    return _joined(f"{piece.version}+", rows)
-
-
-def _joined(text: str, rows: _Rows) -> pa.Array:
-    numbers = pa.array(np.arange(rows.first, rows.first + rows.size)).cast(pa.string())
-    return pc.binary_join_element_wise(text, numbers, "")

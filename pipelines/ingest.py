@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from lookalike.sources.repeated_uris import find_repeats
-from lookalike.sources.vector_pieces import UNIT_ROWS, write_units
+from lookalike.metrics import Ids
+from lookalike.sources.listing import Listing
+from lookalike.sources.vector_listing import list_vectors
+from lookalike.sources.vector_pieces import UNIT_ROWS, cut_vector_units
 from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, metadata_schema
 from lookalike.store import snapshot
 from lookalike.store.runs import Plan
-from lookalike.vector_faults import Rules
-from pipelines import checks
+from lookalike.vector_faults import REASONS, Rules
+from pipelines import checks, stores
 from pipelines.config import Config
-from pipelines.job import Job, Scanned, writing
+from pipelines.job import Again, Job
 from pipelines.progress import Progress
 from transforms.ingest import IngestUnits
 
 
 def run_ingest(
-    config: Config, specs: Sequence[str], store_name: str, progress: Progress
+    config: Config,
+    specs: Sequence[str],
+    store_name: str,
+    progress: Progress,
+    again: Again | None = None,
+    cache: str | None = None,
 ) -> dict[str, Any]:
     """Bring a store up to date with tables of vectors, and publish.
+
+    Of tables that did not change only the uris are read, but for what `again` names.
 
     Returns:
         What `lookalike index --json` prints (see `pipelines.index.run_index`).
@@ -36,17 +45,23 @@ def run_ingest(
         NotPublishedError: A limit stopped publication; the last snapshot stands.
         StoreBusyError: Another run holds the store.
     """
-    store = checks.check_store(store_name, specs)
+    again = again or Again()
+    checks.check_reasons(again.rejects, REASONS[1:])
+    place = stores.to_write(store_name, specs, cache, progress.say)
+    store = place.folder
     notes: list[str] = []  # in a log, a wrong request is one line
     tables = list_tables(specs, progress.say if progress.live else notes.append)
     dim = find_dim(tables)
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
-    checks.check_same_vectors(store, parent, ", ".join(specs), dim, config.metric)
-    for note in notes:
-        progress.say(note)
+    checks.check_vectors(store, parent)
     rules = Rules(dim, config.metric, _stored_as(config.dtype, tables))
-    with writing(store):
-        return VectorJob(config, specs, store, parent, progress, tables, rules).run()
+    with place.writing():
+        place.check_parent(parent)
+        for note in [*notes, *checks.other_vectors(parent, dim, config.metric)]:
+            progress.say(note)
+        return VectorJob(
+            config, specs, store, parent, progress, tables, rules, again=again, commit=place.publish
+        ).run()
 
 
 @dataclass
@@ -58,6 +73,7 @@ class VectorJob(Job):
 
     noun = wanted = "vectors"
     stage = "ingest"
+    by_content = False  # every uri stands for itself
 
     def fingerprints(self) -> tuple[str, str]:
         """That vectors were given, of how many components and for which metric."""
@@ -73,27 +89,35 @@ class VectorJob(Job):
         """No features."""
         return {"features": [], "dim": self.rules.dim}
 
-    def list_units(self) -> Scanned:
-        """Find the repeated uris, and cut the tables into work units."""
-        folder = self.scratch.folder
+    def stored_as(self) -> str:
+        """The type of the components of stored vectors."""
+        return self.rules.dtype
+
+    def list_rows(self) -> tuple[Listing, pa.Schema]:
+        """List the rows of all tables, each under its uri."""
+        folder = f"{self.scratch.folder}/listing"
+        size = self.rules.dim * np.dtype(self.rules.dtype).itemsize
         rows, seen = sum(table.rows for table in self.tables), [0]
 
         def count(more: int) -> None:
             seen[0] += more
 
         with self.progress.stage("scan", "uris", rows, lambda: seen[0], 0):
-            repeats = find_repeats(self.tables, self.store / folder / "listing", count)
-        if len(repeats[0]):
-            self.progress.say(f"scan: {len(repeats[0]):,} rows repeat the uri of an earlier row")
-        unit_rows = self.config.unit_files or UNIT_ROWS
-        units = write_units(self.store, f"{folder}/units", self.tables, repeats, unit_rows)
-        metadata = metadata_schema(self.tables)
-        return Scanned(rows, _digest(self.tables), units, metadata)
+            listing, repeats = list_vectors(self.store, folder, self.tables, size, count)
+        if repeats:
+            self.progress.say(f"scan: {repeats:,} rows repeat the uri of an earlier row")
+        return listing, metadata_schema(self.tables)
+
+    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
+        """Units of runs of row groups."""
+        folder, unit_rows = f"{self.scratch.folder}/units", self.config.unit_files or UNIT_ROWS
+        yield from cut_vector_units(self.store, candidates, folder, self.tables, unit_rows)
 
     def transform(self, plan: Plan) -> IngestUnits:
         """Units of rows into shards."""
         metadata = plan.metadata.serialize().to_pybytes()
-        return IngestUnits(str(self.store), self.rules, metadata, self.properties)
+        forgotten = tuple(line["path"] for line in self.forgotten())
+        return IngestUnits(str(self.store), self.rules, metadata, self.properties, forgotten)
 
 
 def _stored_as(dtype: str, tables: Sequence[VectorTable]) -> str:
@@ -101,11 +125,3 @@ def _stored_as(dtype: str, tables: Sequence[VectorTable]) -> str:
     if dtype != "auto":
         return dtype
     return "float16" if all(pa.types.is_float16(table.kind) for table in tables) else "float32"
-
-
-def _digest(tables: Sequence[VectorTable]) -> str:
-    digest = hashlib.sha256()
-    for table in tables:
-        file = table.file
-        digest.update(json.dumps([file.uri, file.bytes, file.version, table.groups]).encode())
-    return digest.hexdigest()

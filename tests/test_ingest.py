@@ -19,9 +19,10 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
+from lookalike.searching.tombstones import read_tombstones
 from lookalike.store import snapshot
 from lookalike.store.ledger import read_ledger
-from lookalike.store.shards import iter_blocks
+from lookalike.store.shards import iter_blocks, iter_rows
 from pipelines.cli import main
 from tests.conftest import picture
 from tests.vector_files import write_vectors
@@ -81,9 +82,9 @@ def test_a_store_of_given_vectors_is_whole(
     stored = [block for line in snapshot.files_of(manifest, "embedding")
               for _, block in iter_blocks(store / line["path"])]  # fmt: skip
     assert np.array_equal(np.concatenate(stored), vectors)
-    assert [row.uri for row in rows_of_ledger(store)] == [
+    assert sorted(row.uri for row in rows_of_ledger(store)) == sorted(
         f"{number}/{row}" for number in range(3) for row in range(100)
-    ]
+    )
 
 
 def test_the_searcher_opens_it_without_models(ingested: tuple[Path, Path, Any]) -> None:
@@ -164,7 +165,9 @@ def test_faults_are_counted_with_their_reasons(
     }  # fmt: skip
     details = {row.uri: row.detail for row in rows_of_ledger(tmp_path / "store") if row.detail}
     assert details[f"{path}#row=3"] == "row 3: its uri is null or empty"
-    assert details["g1"] == f"row 0: its uri is that of row 1 of {path}, which counts"
+    other = tmp_path / "in/b.parquet"
+    said = "row 0: its uri is that of an earlier row, which counts: g1"
+    assert details[f"{other}#row=0"] == said
     assert "2 rows repeat the uri" in capsys.readouterr().err
 
 
@@ -177,7 +180,6 @@ def test_requests_that_are_wrong(
     store, folder, _ = ingested
     images_store, images = indexed
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
-    plain = config(tmp_path)
     wide = write_vectors(tmp_path / "wide.parquet", np.ones((3, DIM + 1)))
     empty = write_vectors(tmp_path / "empty.parquet", np.ones((0, DIM)))
     torn = write_vectors(tmp_path / "torn.parquet", np.ones((3, DIM)))
@@ -186,9 +188,7 @@ def test_requests_that_are_wrong(
     (tmp_path / "features.yaml").write_text(
         "features: [{name: a, handle: 'builtin:color-texture'}]"
     )
-    (tmp_path / "l2.yaml").write_text("metric: l2")
     to_new = ["index", "--store", str(tmp_path / "new")]
-    to_old = ["index", "--store", str(store), "--config", plain]
     for arguments, message in (
         ([*to_new], "one of the arguments --images --embeddings is required"),
         ([*to_new, "--images", "a", "--embeddings", "b"], "not allowed with"),
@@ -199,10 +199,6 @@ def test_requests_that_are_wrong(
          "columns.parquet: needs the columns uri and embedding, it has uri, v"),
         ([*to_new, "--embeddings", str(folder), "--config", str(tmp_path / "features.yaml")],
          "features: vectors made elsewhere (--embeddings) need no models"),
-        ([*to_old, "--embeddings", str(wide)],
-         f"its vectors have {DIM} components and metric cosine, those of {wide} have {DIM + 1}"),
-        (["index", "--store", str(store), "--embeddings", str(folder), "--config",
-          str(tmp_path / "l2.yaml")], "the config says l2; name a new store"),
         (["index", "--store", str(store), "--images", str(images)],
          "its vectors were made elsewhere (--embeddings)"),
         (["index", "--store", str(images_store), "--embeddings", str(folder)],
@@ -271,6 +267,90 @@ def test_another_run_brings_the_changes(tmp_path: Path) -> None:
     numbers = [line["file_no"] for line in snapshot.files_of(second, "embedding")]
     assert min(numbers) >= first["next_file_no"]
     assert lookalike.open(tmp_path / "store").rows == 50
+
+
+# --- night after night ------------------------------------------------------------------------
+
+
+def rows_of(store: Path) -> set[tuple[str, bytes, str | None]]:
+    """What lives in a store: uri, vector and label of every row that is no tombstone."""
+    manifest = snapshot.read_manifest(store)
+    dead = {*read_tombstones(store / line["path"] for line in
+                             snapshot.files_of(manifest, "tombstones")).tolist()}  # fmt: skip
+    found = set()
+    for line in snapshot.files_of(manifest, "embedding"):
+        path = store / line["path"]
+        names = [column for column in ("id", "uri", "label")
+                 if column in pq.read_schema(path).names]  # fmt: skip
+        vectors = np.concatenate([block for _, block in iter_blocks(path)])
+        for row, vector in zip(iter_rows(path, names), vectors, strict=True):
+            if row["id"] not in dead:
+                found.add((row["uri"], vector.tobytes(), row.get("label")))
+    return found
+
+
+def test_night_after_night_the_store_is_that_of_the_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, store, plain = tmp_path / "in", tmp_path / "store", config(tmp_path)
+    vectors = clustered(200, DIM)
+    uris: list[str | None] = [f"a/{i}" for i in range(100)]
+    labels = [f"{i % 3}" for i in range(100)]
+
+    def write() -> None:
+        write_vectors(folder / "a.parquet", vectors[:100], uris, metadata={"label": labels})
+
+    def night(day: int, **expected: int) -> None:
+        assert index(store, folder, config=plain) == 0
+        counts = snapshot.read_manifest(store)["counts"]
+        assert {name: counts[name] for name in expected} == expected, day
+        fresh = tmp_path / f"fresh{day}"
+        assert index(fresh, folder, config=plain) == 0
+        assert rows_of(store) == rows_of(fresh), day
+        assert main(["verify", "--store", str(store)]) == 0
+
+    write()
+    write_vectors(folder / "b.parquet", vectors[100:], group=30, metadata={"label": ["b"] * 100})
+    night(0, embedded=200, unchanged=0)
+    shards = {line["path"] for line in
+              snapshot.files_of(snapshot.read_manifest(store), "embedding")}  # fmt: skip
+    vectors[3] *= 2  # another vector, another label, another name, a row less, a repeat, a null
+    labels[5], uris[7], uris[9], uris[11] = "other", "a/new", "a/8", None
+    write()
+    night(1, embedded=3, unchanged=195, rejected=2, removed=3)
+    assert shards <= {line["path"] for line in
+                      snapshot.files_of(snapshot.read_manifest(store), "embedding")}  # fmt: skip
+    capsys.readouterr()
+    before = snapshot.current(store)
+    assert index(store, folder, config=plain) == 0
+    assert "nothing changed since" in capsys.readouterr().err
+    assert snapshot.current(store) == before
+    os.utime(folder / "b.parquet")  # touched, and read again: nothing is new in it
+    (folder / "b.parquet").rename(folder / "c.parquet")
+    night(2, embedded=0, unchanged=198)
+    (folder / "c.parquet").unlink()
+    uris[9] = "a/9"
+    write()
+    night(3, embedded=1, unchanged=98, rejected=1, removed=101)
+
+
+def test_vectors_of_another_kind_are_brought_in_anew(tmp_path: Path) -> None:
+    path = write_vectors(tmp_path / "a.parquet", clustered(20, DIM))
+    store = tmp_path / "store"
+    assert index(store, path, config=config(tmp_path)) == 0
+    files = {line["path"] for line in snapshot.read_manifest(store)["files"]}
+    wide = clustered(20, DIM + 1)
+    write_vectors(path, wide)
+    assert index(store, path, config=config(tmp_path)) == 0
+    second = snapshot.read_manifest(store)
+    assert (second["dim"], second["counts"]["embedded"]) == (DIM + 1, 20)
+    assert not files & {line["path"] for line in snapshot.files_of(second, "embedding")}
+    [found] = lookalike.open(store).search(vectors=wide[:1], k=3)
+    assert [one.uri for one in found] == [f"a/{row}" for row in exact(wide, 0, 3)]
+    assert main(["verify", "--store", str(store)]) == 0
+    assert index(store, path, config=config(tmp_path, "metric: l2")) == 0
+    third = snapshot.read_manifest(store)
+    assert (third["metric"], third["counts"]["embedded"]) == ("l2", 20)
 
 
 # --- stopped and continued --------------------------------------------------------------------

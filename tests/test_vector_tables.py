@@ -7,12 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.sources import repeated_uris
-from lookalike.sources.repeated_uris import find_repeats
 from lookalike.sources.vector_tables import find_dim, list_tables, metadata_schema
 from lookalike.store import storage
 from tests.vector_files import COMPONENTS, embedding, write_vectors
@@ -141,51 +137,3 @@ def test_without_vectors_there_is_no_dimension(tmp_path: Path) -> None:
         path = write_vectors(tmp_path / "a.parquet", column)
         with pytest.raises(RequestError, match=f"no vector in the first {rows_there} rows"):
             find_dim(tables_of(path))
-
-
-# --- repeated uris ----------------------------------------------------------------------------
-
-
-@given(
-    uris=st.lists(st.lists(st.sampled_from(["a", "b", "ä", "", None, "c" * 99]), max_size=12),
-                  min_size=1, max_size=4),
-    group=st.integers(1, 5),
-    part_rows=st.integers(1, 30),
-)  # fmt: skip
-def test_repeats_are_those_of_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory,
-    uris: list[list[str | None]],
-    group: int,
-    part_rows: int,
-) -> None:
-    folder = tmp_path_factory.mktemp("tables")
-    for number, one in enumerate(uris):
-        write_vectors(folder / f"{number}.parquet", np.ones((len(one), 2)), one, group=group)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeated_uris, "_PART_ROWS", part_rows)
-        patch.setattr(repeated_uris, "_BATCH", 3)
-        repeats, firsts = find_repeats(tables_of(folder), folder / "scratch")
-    seen: dict[str, int] = {}
-    expected = [
-        (row, seen[uri])
-        for row, uri in enumerate(uri for one in uris for uri in one)
-        if uri is not None and seen.setdefault(uri, row) != row
-    ]
-    assert list(zip(repeats.tolist(), firsts.tolist(), strict=True)) == expected
-    assert not list((folder / "scratch").iterdir())
-
-
-def test_what_cannot_be_read_repeats_nothing(tmp_path: Path) -> None:
-    uris: list[str | None] = ["a", "b", "a", "b"]
-    one = write_vectors(tmp_path / "1.parquet", np.ones((4, 2)), uris, group=2)
-    two = write_vectors(tmp_path / "2.parquet", np.ones((1, 2)), ["b"])
-    tables = tables_of(one, two)
-    chunk = pq.read_metadata(one).row_group(0).column(0)
-    with open(one, "r+b") as file:
-        file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
-        file.write(bytes(chunk.total_compressed_size))
-    repeats, firsts = find_repeats(tables, tmp_path / "scratch")
-    assert (repeats.tolist(), firsts.tolist()) == ([4], [3])
-    one.unlink()
-    repeats, firsts = find_repeats(tables, tmp_path / "scratch")
-    assert (repeats.tolist(), firsts.tolist()) == ([], [])

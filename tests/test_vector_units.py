@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import vector_units
 from lookalike.records import Unit
-from lookalike.sources.repeated_uris import find_repeats
-from lookalike.sources.vector_pieces import cut_pieces, read_unit, write_units
-from lookalike.sources.vector_tables import list_tables, metadata_schema
-from lookalike.store.ledger import LedgerRow, read_ledger
+from lookalike.sources import vector_pieces, vector_rows
+from lookalike.sources.listing import Listing
+from lookalike.sources.vector_listing import list_vectors
+from lookalike.sources.vector_pieces import cut_pieces, cut_vector_units, read_unit
+from lookalike.sources.vector_tables import VectorTable, list_tables, metadata_schema
+from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
+from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.storage import file_record
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
-from tests.vector_files import COMPONENTS, write_vectors
+from tests.vector_files import COMPONENTS, embedding, write_vectors
 
 DIM = 6
 VECTORS = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
@@ -40,11 +45,18 @@ def ingest(
 ) -> list[dict[str, Any]]:
     """What the done files of all units say."""
     tables = list_tables([str(path) for path in paths], pytest.fail)
-    repeats = find_repeats(tables, store / "scratch")
-    count = write_units(store, "units", tables, repeats, unit_rows)
-    units = [unit_of(number, f"units/{number:06d}.parquet") for number in range(count)]
+    units = cut(store, tables, unit_rows, np.dtype(dtype).itemsize * DIM)
     rules, metadata = Rules(DIM, metric, dtype), metadata_schema(tables)
     return [ingest_unit(unit, store, rules, metadata, {"lookalike.x": "y"}) for unit in units]
+
+
+def cut(
+    store: Path, tables: Sequence[VectorTable], unit_rows: int = 65_536, size: int = 4 * DIM
+) -> list[Unit]:
+    """The units of a first run."""
+    listing, _ = list_vectors(store, "listing", tables, size)
+    named = cut_vector_units(store, listing, "units", tables, unit_rows)
+    return [unit_of(number, name) for number, (name, _) in enumerate(named)]
 
 
 def ledger(store: Path, number: int = 0) -> list[LedgerRow]:
@@ -80,19 +92,38 @@ def test_units_are_runs_of_row_groups(
     assert {(p.uri, p.bytes) for p in pieces} <= {(str(path), path.stat().st_size)}
 
 
-def test_unit_files_say_which_uris_are_not_new(tmp_path: Path) -> None:
-    one = write_vectors(tmp_path / "1.parquet", VECTORS[:4], ["a", "b", "a", "c"], group=2)
-    two = write_vectors(tmp_path / "2.parquet", VECTORS[:3], ["d", "c", "a"])
-    tables = list_tables([str(one), str(two)], pytest.fail)
-    repeats = find_repeats(tables, tmp_path / "scratch")
-    assert write_units(tmp_path, "u", tables, repeats, unit_rows=2) == 3
-    found = [read_unit(tmp_path / f"u/{i:06d}.parquet") for i in range(3)]
-    assert [(piece.uri, piece.first_row, piece.rows) for piece, _ in found] == [
-        (str(one), 0, 2), (str(one), 2, 2), (str(two), 0, 3),
-    ]  # fmt: skip
-    assert [more for _, more in found] == [
-        {}, {2: f"row 0 of {one}"}, {1: f"row 3 of {one}", 2: f"row 0 of {one}"},
-    ]  # fmt: skip
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_units_hold_the_candidates_of_their_rows_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    monkeypatch.setattr(vector_pieces, "_RANGE_ROWS", 1 << 20 if in_memory else 7)
+    paths = [tmp_path / f"{i}.parquet" for i in range(3)]
+    for path, rows in zip(paths, (20, 1, 29), strict=True):
+        write_vectors(path, VECTORS[:rows], group=3)
+    tables = list_tables([str(path) for path in paths], pytest.fail)
+    listing, _ = list_vectors(tmp_path, "listing", tables, 24)
+    rows = pa.concat_tables([pq.read_table(tmp_path / part) for part in listing.parts])
+    chosen = np.random.default_rng(1).permutation(50)[:25]
+    more = pa.array(chosen).cast(pa.string())  # as the comparison adds columns
+    candidates = rows.take(pa.array(chosen)).append_column("_was", more)
+    for part in range(2):
+        pq.write_table(candidates.slice(part * 12, 12 + part), tmp_path / f"{part}.candidates")
+    found = list(
+        cut_vector_units(
+            tmp_path, Listing(("0.candidates", "1.candidates"), 25, 1000), "u", tables, 6
+        )
+    )
+    units = [read_unit(tmp_path / name) for name, _ in found]
+    assert [name for name, _ in found] == [f"u/{i:06d}.parquet" for i in range(len(found))]
+    assert [count for _, count in found] == [rows.num_rows for _, rows in units]
+    wanted = []  # from the definition
+    for start, table in zip((0, 20, 21), tables, strict=True):
+        for piece in cut_pieces(table, 6):
+            own = range(start + piece.first_row, start + piece.first_row + piece.rows)
+            if here := sorted(set(own) & set(chosen.tolist())):
+                wanted.append((piece, [str(i) for i in here]))
+    assert [(piece, rows["_was"].to_pylist()) for piece, rows in units] == wanted
+    assert not (tmp_path / "u/ranges").exists()
 
 
 # --- vectors ----------------------------------------------------------------------------------
@@ -122,7 +153,17 @@ def test_vectors_are_kept_as_they_are(tmp_path: Path, kind: str, given: str, kep
         for i in range(50)
     ]
     assert ledger(tmp_path) == [
-        LedgerRow(f"a/{i}", "embedded", "", "", size, f"{version}+{i}", digests[i], 7 << 32 | i)
+        LedgerRow(
+            f"a/{i}",
+            "embedded",
+            "",
+            "",
+            size,
+            f"{version}+{i}",
+            digests[i],
+            7 << 32 | i,
+            metadata_hash({"label": f"l{i}", "manifest_bytes": i}),
+        )
         for i in range(50)
     ]
     assert done["counts"]["embedded"] == done["counts"]["listed"] == done["shard"]["rows"] == 50
@@ -149,7 +190,7 @@ REASONS = [
     ("embedded", "", ""),
     ("rejected", "null_uri", "row 1: its uri is null or empty"),
     ("rejected", "null_uri", "row 2: its uri is null or empty"),
-    ("rejected", "duplicate_uri", "row 3: its uri is that of row 0 of {}, which counts"),
+    ("rejected", "duplicate_uri", "row 3: its uri is that of an earlier row, which counts: good"),
     ("rejected", "null_vector", "row 4: its embedding is null"),
     ("rejected", "wrong_dimension", "row 5: its embedding has 3 components, the store's have 6"),
     ("rejected", "wrong_dimension", "row 6: its embedding has 0 components, the store's have 6"),
@@ -169,7 +210,7 @@ REASONS = [
 def test_each_fault_has_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, batch: int
 ) -> None:
-    monkeypatch.setattr(vector_units, "_BATCH", batch)
+    monkeypatch.setattr(vector_rows, "_BATCH", batch)
     uris = [uri for uri, _ in FAULTS]
     rows = pa.array([row for _, row in FAULTS], pa.list_(pa.float64()))
     path = write_vectors(tmp_path / "f.parquet", rows, uris, group=9)
@@ -181,7 +222,10 @@ def test_each_fault_has_its_reason(
             expected[place] = ("embedded", "", "")
     found = ledger(tmp_path)
     assert [(row.status, row.reason, row.detail) for row in found] == expected
-    assert [row.uri for row in found] == [uri or f"{path}#row={i}" for i, uri in enumerate(uris)]
+    assert [row.uri for row in found] == [
+        f"{path}#row={i}" if i in (1, 2, 3) else uri for i, uri in enumerate(uris)
+    ]
+    assert {row.bytes for row in found} == {4 * DIM}
     good = [i for i, (status, _, _) in enumerate(expected) if status == "embedded"]
     ids = iter(range(7 << 32, (7 << 32) + len(good)))
     assert [row.id for row in found] == [next(ids) if i in good else None for i in range(14)]
@@ -228,6 +272,144 @@ def test_metadata_of_several_types_become_text(tmp_path: Path) -> None:
     assert found == [["1", None], ["0.5", "2"], ["x", "y"], ["[1]", None], [None, None]]
 
 
+# --- rows that were read before ---------------------------------------------------------------
+
+
+def again(
+    store: Path, path: Path, before: Sequence[LedgerRow], forgotten: Forgotten | None = None
+) -> tuple[dict[str, Any], list[LedgerRow]]:
+    """Ingest a table as one unit whose rows the ledger had before, or had not."""
+    tables = list_tables([str(path)], pytest.fail)
+    listing, _ = list_vectors(store, "listing", tables, 4 * DIM)
+    rows = pq.read_table(store / listing.parts[0])
+    had = {row.uri: row for row in before}
+    was = [had.get(uri) for uri in rows["uri"].to_pylist()]
+    columns = {
+        "_was_sha256": pa.array([row and row.content_sha256 for row in was], pa.binary(32)),
+        "_was_id": pa.array([row and row.id for row in was], pa.int64()),
+        "_was_metadata_hash": pa.array([row and row.metadata_hash for row in was], pa.int64()),
+    }
+    for name, column in columns.items():
+        rows = rows.append_column(name, column)
+    pq.write_table(rows, store / "c.parquet")
+    candidates = Listing(("c.parquet",), rows.num_rows, rows.nbytes)
+    [(name, _)] = cut_vector_units(store, candidates, "again", tables)
+    unit = replace(unit_of(1, name), file_no=99)
+    rules, metadata = Rules(DIM, "cosine"), metadata_schema(tables)
+    done = ingest_unit(unit, store, rules, metadata, {}, forgotten)
+    return done, ledger(store, 1)
+
+
+def test_a_row_that_is_as_it_was_keeps_its_place(tmp_path: Path) -> None:
+    labels = {"label": [f"l{i}" for i in range(50)]}
+    path = write_vectors(tmp_path / "a.parquet", VECTORS, metadata=labels)
+    ingest(tmp_path, path)
+    before = ledger(tmp_path)
+    vectors, uris = VECTORS.copy(), [f"a/{i}" for i in range(50)]
+    vectors[10] *= 2  # another vector
+    labels["label"][20] = "other"  # other metadata
+    uris[30] = "renamed"
+    vectors[40] = np.nan  # damaged now
+    order = np.random.default_rng(3).permutation(50)
+    write_vectors(
+        path, vectors[order], [uris[i] for i in order],
+        metadata={"label": [labels["label"][i] for i in order]},
+    )  # fmt: skip
+    done, rows = again(tmp_path, path, before)
+    assert {name: done["counts"][name] for name in ("embedded", "unchanged", "rejected")} == {
+        "embedded": 3, "unchanged": 46, "rejected": 1,
+    }  # fmt: skip
+    version = path.stat().st_mtime_ns
+    new = [i for i in order if i in (10, 20, 30)]
+    for place, (i, row) in enumerate(zip(order.tolist(), rows, strict=True)):
+        assert (row.uri, row.version) == (uris[i], f"{version}+{place}")
+        if i == 40:
+            assert (row.status, row.reason, row.id) == ("rejected", "not_finite", None)
+        elif i in new:
+            assert (row.status, row.id) == ("embedded", 99 << 32 | new.index(i))
+        else:
+            assert replace(row, status="embedded", version="") == replace(before[i], version="")
+            assert row.status == "unchanged"
+    assert np.array_equal(stored(tmp_path, 1), vectors[new])
+    kept = [tuple(row.values()) for row in
+            iter_rows(tmp_path / "embeddings/1.parquet", ["uri", "label"])]  # fmt: skip
+    assert kept == [(uris[i], labels["label"][i]) for i in new]
+
+
+def test_where_nothing_is_new_there_is_no_shard(tmp_path: Path) -> None:
+    path = write_vectors(tmp_path / "a.parquet", VECTORS)
+    ingest(tmp_path, path)
+    done, rows = again(tmp_path, path, ledger(tmp_path))
+    assert done["shard"] is None
+    assert done["counts"]["unchanged"] == done["counts"]["listed"] == 50
+    assert [row.id for row in rows] == [row.id for row in ledger(tmp_path)]
+
+
+def test_a_vector_that_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
+    path = write_vectors(tmp_path / "a.parquet", VECTORS)
+    digests = [hashlib.sha256(vector.tobytes()).digest() for vector in VECTORS]
+    write_forgotten(tmp_path, "forgotten.npy", [digests[7], digests[9]])
+    forgotten = Forgotten.load([tmp_path / "forgotten.npy"])
+    ingest(tmp_path, path)
+    before = [row for row in ledger(tmp_path) if row.uri not in ("a/7", "a/9", "a/11")]
+    done, rows = again(tmp_path, path, before, forgotten)
+    assert {name: done["counts"][name] for name in ("embedded", "unchanged", "ignored")} == {
+        "embedded": 1, "unchanged": 47, "ignored": 2,
+    }  # fmt: skip
+    assert [rows[7], rows[9]] == [
+        forgotten_row("a/7", digests[7]),
+        forgotten_row("a/9", digests[9]),
+    ]
+    assert np.array_equal(stored(tmp_path, 1), VECTORS[[11]])
+    data = b"".join(file.read_bytes() for file in
+                    (tmp_path / "ledger/1.parquet", tmp_path / "embeddings/1.parquet"))  # fmt: skip
+    assert VECTORS[7].tobytes() not in data
+
+
+def test_a_row_group_without_candidates_is_not_read(tmp_path: Path) -> None:
+    path = write_vectors(tmp_path / "a.parquet", VECTORS, group=10)
+    tables = list_tables([str(path)], pytest.fail)
+    listing, _ = list_vectors(tmp_path, "listing", tables, 4 * DIM)
+    rows = pq.read_table(tmp_path / listing.parts[0]).take([3, 31, 35, 39])
+    pq.write_table(rows, tmp_path / "c.parquet")
+    some = Listing(("c.parquet",), 4, 100)
+    [(name, count)] = cut_vector_units(tmp_path, some, "units", tables)
+    assert count == 4
+    info = path.stat()
+    with open(path, "r+b") as file:  # what is damaged does not matter where it is not read
+        for group in (1, 2, 4):
+            chunk = pq.read_metadata(path).row_group(group).column(1)
+            file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+            file.write(bytes(30))
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    ingest_unit(unit_of(0, name), tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
+    assert [(row.uri, row.status) for row in ledger(tmp_path)] == [
+        (f"a/{i}", "embedded") for i in (3, 31, 35, 39)
+    ]
+    assert np.array_equal(stored(tmp_path), VECTORS[[3, 31, 35, 39]])
+
+
+def test_another_table_behind_the_same_size_and_time_is_not_taken_for_the_one_listed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.parquet"
+
+    def write(first: int) -> None:
+        uris = [f"{i:02d}" for i in range(first, first + 50)]
+        table = pa.table({"uri": uris, "embedding": embedding(VECTORS)})
+        pq.write_table(table, path, compression="none", use_dictionary=False)
+
+    write(0)
+    info = path.stat()
+    [unit] = cut(tmp_path, list_tables([str(path)], pytest.fail))
+    write(50)
+    assert path.stat().st_size == info.st_size
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    done = ingest_unit(unit, tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
+    assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
+    assert "it changed since it was listed" in ledger(tmp_path)[0].detail
+
+
 # --- damage -----------------------------------------------------------------------------------
 
 
@@ -242,9 +424,8 @@ def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
     [done] = ingest(tmp_path, path)
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 20}
     rows = ledger(tmp_path)
-    assert [row.uri for row in rows] == [
-        f"{path}#row={i}" if 20 <= i < 40 else f"a/{i}" for i in range(50)
-    ]
+    assert [row.uri for row in rows] == [f"a/{i}" for i in range(50)]
+    assert [row.reason for row in rows] == ["unreadable" if 20 <= i < 40 else "" for i in range(50)]
     assert rows[20].detail.startswith(f"{path}: row group 1: ")
     assert np.array_equal(stored(tmp_path), VECTORS[[*range(20), *range(40, 50)]])
 
@@ -252,9 +433,7 @@ def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
 def test_a_table_that_changed_since_it_was_listed(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", VECTORS)
     tables = list_tables([str(path)], pytest.fail)
-    none = np.empty(0, np.int64)
-    write_units(tmp_path, "units", tables, (none, none))
-    unit = unit_of(0, "units/000000.parquet")
+    [unit] = cut(tmp_path, tables)
     write_vectors(path, VECTORS[:20])
     done = ingest_unit(unit, tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
@@ -268,10 +447,11 @@ def test_a_large_row_group_is_read_in_bounded_memory(tmp_path: Path) -> None:
     vectors = np.ones((100_000, 100), np.float32)  # 40 MB
     path = write_vectors(tmp_path / "a.parquet", vectors)
     [table] = list_tables([str(path)], pytest.fail)
-    [piece] = cut_pieces(table)
-    assert piece.rows == 100_000
+    [unit] = cut(tmp_path, [table])
+    piece, listed = read_unit(tmp_path / unit.source)
+    assert piece.rows == listed.num_rows == 100_000
     before, most = pa.total_allocated_bytes(), 0
-    for rows in vector_units._batches(piece):
-        assert rows.size <= 8192
+    for rows in vector_rows.read_rows(piece, listed):
+        assert rows.listed.num_rows <= 8192
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 20 << 20

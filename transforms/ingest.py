@@ -10,6 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from lookalike.records import Unit
+from lookalike.store.forgotten import Forgotten
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from transforms.counters import count, timed
@@ -27,30 +28,43 @@ class IngestUnits(beam.PTransform):
         rules: What the vectors must be.
         metadata: Serialized Arrow schema of the metadata columns.
         properties: Key-value metadata of every shard.
+        forgotten: Files below `store` that list vectors which must not come back.
     """
 
     store: str
     rules: Rules
     metadata: bytes
     properties: dict[str, str]
+    forgotten: tuple[str, ...] = ()
 
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[int]:
         """PCollection[Unit] -> PCollection[int]."""
-        ingest = _IngestFn(self.store, self.rules, self.metadata, self.properties)
+        ingest = _IngestFn(self.store, self.rules, self.metadata, self.properties, self.forgotten)
         return units | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(ingest)
 
 
 class _IngestFn(beam.DoFn):
     def __init__(
-        self, store: str, rules: Rules, metadata: bytes, properties: dict[str, str]
+        self,
+        store: str,
+        rules: Rules,
+        metadata: bytes,
+        properties: dict[str, str],
+        forgotten: tuple[str, ...],
     ) -> None:
         self._store, self._rules = Path(store), rules
         self._metadata, self._properties = metadata, properties
+        self._paths = forgotten
+
+    def setup(self) -> None:
+        self._forgotten = Forgotten.load(self._store / path for path in self._paths)
 
     def process(self, unit: Unit) -> Iterator[int]:
         metadata = pa.ipc.read_schema(pa.py_buffer(self._metadata))
         with timed("ingest"):
-            done = ingest_unit(unit, self._store, self._rules, metadata, self._properties)
-        for status in ("embedded", "rejected"):
+            done = ingest_unit(
+                unit, self._store, self._rules, metadata, self._properties, self._forgotten
+            )
+        for status in ("embedded", "unchanged", "rejected"):
             count("ingest", f"{status}-vectors", done["counts"][status])
         yield unit.number

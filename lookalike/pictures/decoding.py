@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -73,17 +73,24 @@ class Decoder:
         self._process([])
 
     def decode(
-        self, files: Iterable[SourceFile], *, once: bool
+        self,
+        files: Iterable[SourceFile],
+        *,
+        once: bool,
+        known: Collection[bytes] = (),
+        forgotten: Container[bytes] = frozenset(),
     ) -> Iterator[Decoded | Duplicate | Failed]:
         """Yield the outcome of each file, in order, some files being under way ahead of it.
 
         Args:
             files: What to decode.
             once: Whether bytes met before, among these files, are `Duplicate` and not decoded.
+            known: Hashes of bytes that count as met before.
+            forgotten: Hashes of bytes that are ignored, for the reason "forgotten".
         """
         coming = map(_with_a_usable_name, files)
         waiting: deque[SourceFile] = deque()
-        seen: list[bytes] = []  # in this call; a fresh process is told
+        seen: list[bytes] = [*known]  # before and in this call; a fresh process is told
         finished = False
         try:
             process = self._process(seen)
@@ -104,6 +111,8 @@ class Decoder:
                     process = self._process(seen)
                     for other in waiting:
                         process.ask(other, once)
+                if outcome.sha256 and outcome.sha256 in forgotten:
+                    outcome = Failed(file, "ignored", "forgotten", sha256=outcome.sha256)
                 yield outcome
             finished = True
         finally:

@@ -36,7 +36,7 @@ def read_queries(path: str, rules: Rules) -> Iterator[Batch]:
     start = 0
     with _readable(path):
         for batch in batches:
-            judged = judge(batch, start, rules, {})
+            judged = judge(batch, np.arange(start, start + batch.num_rows), rules)
             if judged.details:
                 raise RequestError(f"{path}: {judged.details[min(judged.details)]}")
             yield batch["uri"].to_pylist(), judged.vectors

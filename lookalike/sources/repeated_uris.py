@@ -7,83 +7,53 @@ times), dealt out to files by its first bits; each file is then sorted by itself
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lookalike.sources.vector_tables import UNREADABLE, VectorTable, open_table
+from lookalike.store.storage import remove_tree
 
 _PART_ROWS = 4_000_000  # compared at once, of about 100 bytes each
-_MOST_PARTS = 256  # files open at once
-_BATCH = 65_536
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 
 Rows = npt.NDArray[np.int64]
 
 
-def find_repeats(
-    tables: Sequence[VectorTable], folder: Path, seen: Callable[[int], None] = lambda rows: None
-) -> tuple[Rows, Rows]:
-    """Rows whose uri an earlier row bears, and the first such row of each.
+class UriDigests:
+    """Takes uris with the numbers of their rows, ascending; a context, of files in a folder."""
 
-    Rows are counted through all tables. What has no uri, or cannot be read, repeats nothing.
+    def __init__(self, folder: Path, rows: int) -> None:
+        """Expect uris of rows 0 to `rows`, with files in a folder that is made and dropped."""
+        self._folder, self._rows = folder, rows
+        parts = max(1, -(-rows // _PART_ROWS))
+        self._paths = [folder / f"{part:05d}.bin" for part in range(parts)]
 
-    Args:
-        tables: In the order that says which is earlier.
-        folder: For intermediate files; it is made, and left empty.
-        seen: Told how many rows have been read.
+    def __enter__(self) -> UriDigests:
+        """Use as a context, which makes the folder."""
+        remove_tree(self._folder)
+        self._folder.mkdir(parents=True)
+        return self
 
-    Returns:
-        Two arrays (n,), the first ascending.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = sum(table.rows for table in tables)
-    parts = min(_MOST_PARTS, max(1, -(-rows // _PART_ROWS)))
-    paths = [folder / f"uris-{part:05d}.bin" for part in range(parts)]
-    with ExitStack() as stack:
-        files = [stack.enter_context(open(path, "wb")) for path in paths]
-        for records in _digests(tables):
-            which = (records["high"] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
-            for part, file in enumerate(files):
-                (records if parts == 1 else records[which == part]).tofile(file)
-            seen(len(records))
-    found = [_repeats(np.fromfile(path, dtype=_RECORD)) for path in paths]
-    for path in paths:
-        path.unlink()
-    repeats = np.concatenate([pair[0] for pair in found])
-    order = np.argsort(repeats)
-    return repeats[order], np.concatenate([pair[1] for pair in found])[order]
+    def __exit__(self, *error: object) -> None:
+        remove_tree(self._folder)
 
+    def add(self, uris: pa.Array, rows: Rows) -> None:
+        """Take uris (n,), none of them null, and the numbers of their rows (n,)."""
+        records, parts = _records(uris, rows), np.uint64(len(self._paths))
+        which = (records["high"] >> np.uint64(32)) * parts >> np.uint64(32)
+        for part in np.unique(which).tolist():
+            with open(self._paths[part], "ab") as file:
+                some = records if parts == 1 else records[which == part]
+                file.write(some.tobytes())  # it says why it fails, `tofile` does not
 
-def _digests(tables: Sequence[VectorTable]) -> Iterator[npt.NDArray[np.void]]:
-    start = 0
-    for table in tables:
-        try:
-            with open_table(table.file.uri) as file:
-                group_start = start
-                for group, count in enumerate(table.groups):
-                    yield from _group(file, group, group_start)
-                    group_start += count
-        except UNREADABLE:
-            pass  # gone since it was listed: its rows will be rejected, each with the reason
-        start += table.rows
-
-
-def _group(file: pq.ParquetFile, group: int, start: int) -> Iterator[npt.NDArray[np.void]]:
-    try:
-        batches = file.iter_batches(_BATCH, row_groups=[group], columns=["uri"], use_threads=False)
-        for batch in batches:
-            uris = batch.column(0)
-            there = np.flatnonzero(uris.is_valid().to_numpy(zero_copy_only=False))
-            yield _records(uris.drop_null(), start + there)
-            start += len(uris)
-    except UNREADABLE:
-        return  # what cannot be read repeats nothing; its rows will be rejected
+    def repeats(self) -> npt.NDArray[np.bool_]:
+        """Whether an earlier row bears the uri of a row, (rows,); when all were taken."""
+        found = np.zeros(self._rows, dtype=bool)  # as the system gives it: only what is set costs
+        for path in filter(Path.exists, self._paths):
+            found[_repeats(np.fromfile(path, dtype=_RECORD))] = True
+        return found
 
 
 def _records(uris: pa.Array, rows: Rows) -> npt.NDArray[np.void]:
@@ -96,13 +66,13 @@ def _records(uris: pa.Array, rows: Rows) -> npt.NDArray[np.void]:
     return records
 
 
-def _repeats(records: npt.NDArray[np.void]) -> tuple[Rows, Rows]:
-    order = np.lexsort((records["row"], records["low"], records["high"]))
-    records = records[order]
-    again = np.zeros(len(records), dtype=bool)
-    again[1:] = (records["high"][1:] == records["high"][:-1]) & (
-        records["low"][1:] == records["low"][:-1]
-    )
-    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(records))))
-    rows: Rows = records["row"].astype(np.int64)
-    return rows[again], rows[first[again]]
+def _repeats(records: npt.NDArray[np.void]) -> Rows:
+    """Rows of the records that are not the first of their digest; those come in order of rows."""
+    high, low = records["high"], records["low"]
+    order = np.argsort(high, kind="stable")
+    alike = high[order][1:] == high[order][:-1]
+    if (alike & (low[order][1:] != low[order][:-1])).any():  # digests with a half in common
+        order = np.lexsort((records["row"], low, high))
+        alike = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    rows: Rows = records["row"][order][1:][alike].astype(np.int64)
+    return rows

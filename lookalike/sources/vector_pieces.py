@@ -1,6 +1,8 @@
-"""Tables of vectors cut into work units: runs of row groups, and the rows to leave out as repeats.
+"""Rows of tables of vectors cut into work units: those to be read of a run of row groups.
 
 A row group is never cut, so that no page is read twice.
+
+    candidates (by the hash of their names) -> ranges of rows -> sorted -> units
 """
 
 from __future__ import annotations
@@ -15,12 +17,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.sources.listing import Listing
 from lookalike.sources.vector_tables import VectorTable
-from lookalike.store.storage import write_file
+from lookalike.store.partitions import Spill
+from lookalike.store.storage import remove_tree, write_file
 
 UNIT_ROWS = 65_536
 _ABOUT = b"lookalike.unit"
-_REPEATS = pa.schema([("row", pa.int64()), ("first", pa.string())])
+_RANGE_ROWS = 1_000_000  # in memory at once
+_RANGE_BYTES = 1 << 30
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,6 @@ class Piece:
     rows: int
 
 
-# --- cutting ----------------------------------------------------------------------------------
-
-
 def cut_pieces(table: VectorTable, unit_rows: int = UNIT_ROWS) -> Iterator[Piece]:
     """Runs of row groups of about `unit_rows` rows; depends on the table alone."""
     file = table.file
@@ -63,49 +67,88 @@ def cut_pieces(table: VectorTable, unit_rows: int = UNIT_ROWS) -> Iterator[Piece
         yield Piece(file.uri, file.bytes, file.version, first_group, end, first_row, rows)
 
 
-def write_units(
+def cut_vector_units(
     store: Path,
+    candidates: Listing,
     folder: str,
     tables: Sequence[VectorTable],
-    repeats: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     unit_rows: int = UNIT_ROWS,
-) -> int:
-    """Write the unit files of all tables; returns how many.
+) -> Iterator[tuple[str, int]]:
+    """Write the unit files of the rows to be read; yields (path relative to the store, rows).
 
     Args:
         store: The store's root.
-        folder: Of the unit files, relative to it.
-        tables: In order.
-        repeats: Rows whose uri is not new, and the rows that bear it first (see `find_repeats`).
-        unit_rows: See `cut_pieces`.
+        candidates: Rows of the tables' listing, with further columns or not, in any order.
+        folder: Of the unit files, relative to the store.
+        tables: Those that were listed.
+        unit_rows: See `cut_pieces`; rows that are no candidates count too.
     """
-    ends = np.cumsum([table.rows for table in tables])
-    number = start = 0  # of units; of rows
+    pieces = [piece for table in tables for piece in cut_pieces(table, unit_rows)]
+    starts = np.cumsum([0, *(piece.rows for piece in pieces)])
+    number = 0
+    for rows, places in _ranges(store, candidates, f"{folder}/ranges", tables, starts):
+        order = np.argsort(places)
+        rows, of = rows.take(pa.array(order)), _pieces(starts, places[order])
+        bounds = np.flatnonzero(np.diff(of)) + 1
+        for start, end in zip([0, *bounds], [*bounds, len(of)], strict=True):
+            name = f"{folder}/{number:06d}.parquet"
+            _write_unit(store, name, pieces[of[start]], rows.slice(start, end - start))
+            yield name, int(end - start)
+            number += 1
+
+
+def _ranges(
+    store: Path, candidates: Listing, folder: str, tables: Sequence[VectorTable], starts: Rows
+) -> Iterator[tuple[pa.Table, Rows]]:
+    """The candidates of one range of pieces after the other, and their places in all tables."""
+    first, total = {}, 0
     for table in tables:
-        for piece in cut_pieces(table, unit_rows):
-            low, high = np.searchsorted(repeats[0], [start, start + piece.rows])
-            rows = repeats[0][low:high] - start + piece.first_row
-            firsts = [_place(row, tables, ends) for row in repeats[1][low:high].tolist()]
-            _write_unit(store, f"{folder}/{number:06d}.parquet", piece, rows, firsts)
-            number, start = number + 1, start + piece.rows
-    return number
+        first[table.file.uri] = total
+        total += table.rows
+    parts = [store / part for part in candidates.parts]
+    if candidates.rows <= _RANGE_ROWS and candidates.bytes <= _RANGE_BYTES:
+        if parts:
+            rows = pa.concat_tables([pq.read_table(part) for part in parts])
+            yield rows, _places(rows, first)
+        return
+    count = max(-(-total // _RANGE_ROWS), -(-candidates.bytes // _RANGE_BYTES))
+    with Spill(store / folder, count, pq.read_schema(parts[0])) as spill:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches():
+                    rows = pa.Table.from_batches([batch])
+                    pieces = _pieces(starts, _places(rows, first))
+                    spill.write(rows, starts[pieces] * count // total)
+    for number in range(count):
+        if spill.path(number) is not None:
+            rows = spill.read(number)
+            yield rows, _places(rows, first)
+    remove_tree(store / folder)
 
 
-def _place(row: int, tables: Sequence[VectorTable], ends: npt.NDArray[np.int64]) -> str:
-    table = int(np.searchsorted(ends, row, side="right"))
-    return f"row {row - int(ends[table]) + tables[table].rows} of {tables[table].file.uri}"
+def _places(rows: pa.Table, first: dict[str, int]) -> Rows:
+    """Numbers of rows, through all tables, of which these are the first rows."""
+    containers = rows["_container"].combine_chunks().dictionary_encode()
+    starts = np.array([first[uri] for uri in containers.dictionary.to_pylist()], dtype=np.int64)
+    places: Rows = starts[containers.indices.to_numpy()] + rows["_offset"].to_numpy()
+    return places
 
 
-def _write_unit(
-    store: Path, relative: str, piece: Piece, rows: npt.NDArray[np.int64], firsts: list[str]
-) -> None:
-    schema = _REPEATS.with_metadata({_ABOUT: json.dumps(asdict(piece)).encode()})
+def _pieces(starts: Rows, places: Rows) -> Rows:
+    """The number of the piece in which each place lies."""
+    return np.searchsorted(starts, places, side="right") - 1
+
+
+def _write_unit(store: Path, relative: str, piece: Piece, rows: pa.Table) -> None:
+    about = {_ABOUT: json.dumps(asdict(piece)).encode()}
     with write_file(store, relative) as pending:
-        pq.write_table(pa.table([rows, pa.array(firsts, pa.string())], schema=schema), pending.file)
+        pq.write_table(
+            rows.replace_schema_metadata(about), pending.file, compression="zstd",
+            use_dictionary=["bytes", "problem", "_container", "_group"],
+        )  # fmt: skip
 
 
-def read_unit(path: Path) -> tuple[Piece, dict[int, str]]:
-    """A unit's rows, and where the uris are first that its rows repeat."""
-    table = pq.read_table(path)
-    piece = Piece(**json.loads(table.schema.metadata[_ABOUT]))
-    return piece, dict(zip(table["row"].to_pylist(), table["first"].to_pylist(), strict=True))
+def read_unit(path: Path) -> tuple[Piece, pa.Table]:
+    """A unit's run of row groups, and its rows in the order in which they lie there."""
+    rows = pq.read_table(path)
+    return Piece(**json.loads(rows.schema.metadata[_ABOUT])), rows
