@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import better_is_higher, score
+from lookalike.quality.truth import among
+from lookalike.searching.tombstones import read_tombstones
 from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
 from lookalike.store.shards import iter_blocks, iter_rows
@@ -83,7 +85,13 @@ def evaluate(
     if k < 1:
         raise RequestError(f"k must be at least 1, got {k}")
     shards = [store / line["path"] for line in files_of(manifest, "embedding")]
-    names = [label_of(row["uri"]) for shard in shards for row in iter_rows(shard, ["uri"])]
+    dead = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+    images = [row for shard in shards for row in iter_rows(shard, ["id", "uri"])]
+    living = ~among(np.array([image["id"] for image in images], dtype=np.int64), dead)
+    names = [
+        label_of(image["uri"]) if lives else None
+        for image, lives in zip(images, living.tolist(), strict=True)
+    ]
     labelled = np.array([name is not None for name in names], dtype=bool)
     known = sorted({name for name in names if name is not None})
     number = {name: i for i, name in enumerate(known)}
@@ -92,7 +100,7 @@ def evaluate(
     queried = np.array([sizes[label] > 1 for label in labels.tolist()], dtype=bool)
     if not queried.any():
         raise RequestError(
-            f"{len(labels)} of {len(names)} images have a label and no two share one; "
+            f"{len(labels)} of {int(living.sum())} images have a label and no two share one; "
             "check that the labels name the files as they were indexed"
         )
     vectors = _Vectors(shards, labelled)

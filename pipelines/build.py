@@ -1,47 +1,39 @@
-"""From embedding shards to a certified index: train, encode, group, certify.
+"""From embedding shards to a certified index: new rows are added to the parent's, if that will do.
 
-Every stage leaves finished files and says so last. They lie in a folder named by the index's spec,
-so that a run continued with other settings keeps its embeddings and only these stages are done
-again.
+Where it will not, all rows are encoded again by the same template, or a template is trained anew;
+every run says which, and why.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
+import numpy as np
 
 from lookalike.errors import NotPublishedError
-from lookalike.lists.encoding import EncodeTask, fitness_of, total_fitness
-from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
-from lookalike.planning.planner import HELD_OUT, IndexSpec, plan
+from lookalike.metrics import Ids
+from lookalike.planning.planner import HELD_OUT, IndexSpec
 from lookalike.quality.advice import advise
-from lookalike.quality.certificate import certify
-from lookalike.quality.recall import ExactNeighbours
-from lookalike.search import Searcher
+from lookalike.quality.truth import Truth
+from lookalike.searching.selections import difference
+from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
+from lookalike.store.compacting import Moved, needs_compaction
 from lookalike.store.runs import Run
-from lookalike.store.storage import file_record, read_json, write_bytes, write_json
-from lookalike.store.vector_reader import VectorReader
-from lookalike.training import template as templates
-from lookalike.training.fitness import compare
-from lookalike.training.sampling import Sample, all_ids, sample_ids
-from lookalike.training.template import Template, load_template
-from lookalike.training.train import train
+from lookalike.store.storage import write_bytes
+from lookalike.training.template import Template, load_spec, load_template
+from pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
 from pipelines.config import Config
-from pipelines.progress import Progress, duration, timed
-from pipelines.runner import run
-from transforms.encode import EncodeParts, GroupLists
+from pipelines.progress import Progress, timed
+from pipelines.template import differs, drift, living_ids, misfit, plan_next, reader_of
+from pipelines.truth import ENOUGH, carried, with_new
 
 QUERIES = 1000  # held out; ± about 1.5 points at 95% recall
-TRUTH_K = 100
-_FIT_ROWS = 16  # per list, of the new vectors that an old template is tried on
+_MADE_OF = ("dim", "metric", "model_fingerprint", "preprocessing_fingerprint")
 
 Line = dict[str, Any]
 
@@ -55,8 +47,13 @@ class IndexBuild:
         scratch: The run.
         config: As checked.
         progress: Where to say what happens.
-        manifest: Of the snapshot that is being made, with its embedding files; the index is added.
-        parent: The published manifest, whose template may serve again.
+        manifest: Of the snapshot that is being made, with its embedding files and, where any row is
+            dead, its tombstones; the index is added.
+        parent: The published manifest, whose index may be added to.
+        added: Embedding shards that the parent's index does not hold; by default those that are not
+            the parent's.
+        dead: Tombstones among the rows of the manifest's embedding shards, (n,) int64, ascending.
+        moved: New ids of rows, where embeddings were compacted.
     """
 
     store: Path
@@ -65,242 +62,207 @@ class IndexBuild:
     progress: Progress
     manifest: dict[str, Any]
     parent: Mapping[str, Any] | None
+    added: Sequence[Line] | None = None
+    dead: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    moved: Moved | None = None
 
     def run(self) -> None:
-        """Add template, index shards, search parameters and certificate to the manifest.
+        """Add template, index shards, truth, search parameters and certificate to the manifest.
 
         Raises:
             NotPublishedError: The recall's lower bound is under `publish.min_recall`.
         """
-        for reason in self.spec.reasons:
-            self.progress.say(f"index: {reason}")
-        for stage in (self._train, self._encode, self._group, self._certify):
-            with timed(self.manifest["stages"], stage.__name__.strip("_")):
-                stage()
+        if len(self.dead) and not snapshot.files_of(self.manifest, "tombstones"):
+            path = f"snapshots/{self.manifest['name']}/tombstones.npy"
+            record = write_tombstones(self.store, path, self.dead)
+            self.manifest["files"].append({**record.to_json(), "kind": "tombstones"})
+        with timed(self.manifest["stages"], "plan"):
+            way, why = self._way()
+        made = self._attempt(way, why)
+        lacking = "" if way == ANEW else self._lacking(made.certificate)
+        if lacking:
+            made = self._attempt(ANEW, lacking)
+        self._commit(made)
+
+    # --- which way ----------------------------------------------------------------------------
+
+    def _way(self) -> tuple[str, str]:
+        """How to make the index, and why so."""
+        if self.parent is None or self._old is None:
+            return ANEW, "its vectors are of another model" if self.parent else ""
+        name = f"template {self.parent['index']['template'][:12]}"
+        other = differs(self._old, self.spec, self.config.index)
+        if other:
+            return ANEW, f"{name} does not serve: {other}"
+        exact = self.spec.kind == "exact"
+        queries = 0 if self._truth is None else len(self._truth)
+        if queries < ENOUGH * self._queries:
+            if not exact:  # others would be among the rows that it was trained on
+                return ANEW, f"{queries:,} queries are left of the {self._queries:,} wanted"
+            self._truth = None
+        if not exact and self._drift["drifted"]:
+            return ANEW, (
+                f"{name} no longer fits: of {self._drift['rows']:,} vectors added since it was "
+                f"trained, codes lose {self._drift['error_ratio']:.2f} times what they lost then"
+            )
+        again = self._why_again()
+        if not again:
+            return DELTA, ""
+        if exact:
+            return AGAIN, again
+        training, shards = self.parent["index"]["training"], living_ids(self._shards, self.dead)
+        fits, change = misfit(training, self._template, shards, self._reader)
+        return (AGAIN if fits else ANEW), f"{again}; {name} {change}"
+
+    def _why_again(self) -> str:
+        """Why the parent's index shards cannot stay; "" if they can."""
+        assert self.parent is not None
+        there = {line["path"] for line in self._shards}
+        if not there.issuperset(self._parents):
+            return "embeddings were compacted"
+        limits = self.config.compact
+        found = needs_compaction(self.parent, self._shards, self._added, self.dead, limits)
+        return "; ".join(found)
+
+    def _lacking(self, certificate: Mapping[str, Any]) -> str:
+        """Why an index that goes on from the parent's will not do, where a new one may; or ""."""
+        assert self.parent is not None
+        if self.spec.kind == "exact":
+            return ""
+        low, floor = certificate["low"], self.config.publish.min_recall
+        if low < floor:
+            return f"the recall's lower bound {low:.3f} is under publish.min_recall {floor}"
+        if not certificate["reached"] and self.parent["certificate"]["reached"]:
+            target = certificate["target"]
+            return f"the recall's lower bound {low:.3f} is under target_recall {target}"
+        return ""
+
+    # --- what there is ------------------------------------------------------------------------
 
     @cached_property
     def spec(self) -> IndexSpec:
         """What is planned for these vectors."""
         manifest = self.manifest
-        return plan(
-            manifest["counts"]["vectors"], manifest["dim"], manifest["metric"], self.config.index
+        return plan_next(
+            self._rows, manifest["dim"], manifest["metric"], self.config.index, self._old
         )
 
     @cached_property
-    def folder(self) -> str:
-        """Of what these stages leave for each other, relative to the store."""
-        text = json.dumps(self.spec.to_json(), sort_keys=True)
-        return f"{self.scratch.folder}/index-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-    @cached_property
-    def _shards(self) -> list[Line]:
-        return snapshot.files_of(self.manifest, "embedding")
-
-    # --- train --------------------------------------------------------------------------------
-
-    def _train(self) -> None:
-        """Hold out queries; take the parent's template if it still fits, else train one."""
-        done = self.store / self.folder / "trained.json"
-        if not done.exists():
-            spec, files = self.spec, {line["file_no"]: line["path"] for line in self._shards}
-            paths, reader = list(files.values()), VectorReader(self.store, files)
-            held_out = sample_ids(all_ids(self.store, paths), self._queries(), spec.seed + 1)
-            queries = ExactNeighbours(reader.vectors(held_out), held_out, TRUTH_K, spec.metric)
-            write_bytes(self.store, f"{self.folder}/queries.npz", queries.to_bytes())
-            ids = sample_ids(all_ids(self.store, paths), spec.train_rows, spec.seed, held_out)
-            sample = Sample(reader, ids)
-            found = self._reuse(sample) or self._train_anew(sample)
-            write_json(self.store, f"{self.folder}/trained.json", found)
-        found = read_json(done)
-        self.manifest["files"] += found["files"]
-        # What was planned, but for what the template has settled.
-        described = templates.load_spec(self.store / f"templates/{found['template']}")
-        used = replace(self.spec, nlist=described.nlist, train_rows=described.train_rows)
-        self.manifest["index"] = {
-            **used.to_json(), **{key: found[key] for key in ("template", "training", "reused")}
-        }  # fmt: skip
-
-    def _queries(self) -> int:
-        """How many to hold out: never many of the vectors that there are to train on."""
-        most, rows = int(self.config.index.get("queries", QUERIES)), self._rows
-        return min(most, rows if self.spec.kind == "exact" else max(1, rows // HELD_OUT))
+    def _old(self) -> IndexSpec | None:
+        """What the parent's index is, where that is of vectors of the same kind."""
+        if self.parent is None or any(self.parent[one] != self.manifest[one] for one in _MADE_OF):
+            return None
+        return load_spec(self.store / "templates" / self.parent["index"]["template"])
 
     @property
     def _rows(self) -> int:
         return int(self.manifest["counts"]["vectors"])
 
-    def _reuse(self, sample: Sample) -> dict[str, Any] | None:
-        """The parent's template, where it is of the kind planned and fits the new vectors."""
-        if self.spec.kind == "exact" or self.parent is None:
+    @cached_property
+    def _queries(self) -> int:
+        """How many to hold out: never many of the vectors that there are to train on."""
+        most, rows = int(self.config.index.get("queries", QUERIES)), self._rows
+        return min(most, rows if self.spec.kind == "exact" else max(1, rows // HELD_OUT))
+
+    @cached_property
+    def _shards(self) -> list[Line]:
+        return snapshot.files_of(self.manifest, "embedding")
+
+    @cached_property
+    def _parents(self) -> frozenset[str]:
+        """Paths of the parent's embedding shards."""
+        lines = snapshot.files_of(self.parent, "embedding") if self.parent else []
+        return frozenset(line["path"] for line in lines)
+
+    @cached_property
+    def _added(self) -> list[Line]:
+        if self.added is not None:
+            return list(self.added)
+        return [line for line in self._shards if line["path"] not in self._parents]
+
+    def _new(self) -> Iterator[Ids]:
+        """Ids of the living rows that the parent did not have, in blocks."""
+        if self.moved is None:
+            yield from living_ids(self._added, self.dead)
+            return
+        stayed = [line for line in self._shards if line["file_no"] not in self.moved.targets]
+        for line in (*stayed, *self.moved.sources):
+            if line["path"] not in self._parents:
+                for ids in living_ids([line], np.empty(0, dtype=np.int64)):
+                    ids = self.moved(ids)
+                    yield difference(ids[ids >= 0], self.dead)
+
+    @cached_property
+    def _reader(self) -> Any:
+        return reader_of(self.store, self._shards)
+
+    @cached_property
+    def _truth(self) -> Truth | None:
+        """The parent's queries that live, and those of the rows that are new."""
+        if self.parent is None or self._old is None:
             return None
-        name = self.parent["index"]["template"]
-        folder = self.store / "templates" / name
-        old = templates.load_spec(folder)
-        if not _alike(old, self.spec, self.config.index):
+        truth = carried(self.store, self.parent, self.dead, self.moved)
+        if truth is None:
             return None
-        template = load_template(folder, name)
-        training = self.parent["index"]["training"]
-        found = compare(training, fitness_of(template, sample, _FIT_ROWS * old.nlist).measures())
-        change = (
-            f"on the new vectors its error is {found['error_ratio']:.2f} times, its imbalance "
-            f"{found['imbalance_ratio']:.2f} times that of its training"
-        )
-        if not found["fits"]:
-            self.progress.say(f"train: anew, template {name[:12]} no longer fits: {change}")
-            return None
-        self.progress.say(f"train: template {name[:12]} serves again: {change}")
-        lines = snapshot.files_of(self.parent, "template")
-        return {"template": name, "files": lines, "training": training, "reused": True}
-
-    def _train_anew(self, sample: Sample) -> dict[str, Any]:
-        data, training = train(self.spec, sample)
-        name = templates.template_hash(data)
-        described = {**self.spec.to_json(), "training": training}
-        lines = self._commit_template(f"templates/{name}", data, described)
-        if self.spec.kind != "exact":
-            self.progress.say(
-                f"train: {self.spec.nlist:,} lists, {self.spec.code_bytes} code bytes, on "
-                f"{training['rows']:,} vectors in {duration(training['seconds'])}"
-            )
-        return {"template": name, "files": lines, "training": training, "reused": False}
-
-    def _commit_template(self, folder: str, data: bytes, described: Line) -> list[Line]:
-        """Write a template, spec last; one that is there is never written again."""
-        spec = f"{folder}/{templates.SPEC_FILE}"
-        if not (self.store / spec).exists():
-            write_bytes(self.store, f"{folder}/{templates.TEMPLATE_FILE}", data)
-            write_json(self.store, spec, described)
-        return [
-            {**file_record(self.store, path).to_json(), "kind": "template"}
-            for path in (f"{folder}/{templates.TEMPLATE_FILE}", spec)
-        ]
-
-    # --- encode and group ---------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return str(self.manifest["index"]["template"])
+        return with_new(truth, self._new(), self._reader, self._queries, self.spec)
 
     @cached_property
     def _template(self) -> Template:
-        return load_template(self.store / f"templates/{self._name}", self._name)
-
-    def _output(self, number: int) -> str:
-        """Of an index shard; other settings give another name, as files never change."""
-        return f"index/{self.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}.lists"
+        """The parent's."""
+        assert self.parent is not None
+        name = str(self.parent["index"]["template"])
+        return load_template(self.store / "templates" / name, name)
 
     @cached_property
-    def _parts(self) -> list[EncodeTask]:
-        groups = list(_groups(self._shards, self.spec.part_rows))
-        whole = len(groups) == 1
-        return [
-            EncodeTask(
-                number,
-                tuple(line["path"] for line in group),
-                output=self._output(0) if whole else f"{self.folder}/parts/{number:05d}.part",
-                truth=f"{self.folder}/truth/{number:05d}.npz",
-                done=f"{self.folder}/encoded/{number:05d}.json",
-                whole=whole,
-            )
-            for number, group in enumerate(groups)
-        ]
+    def _drift(self) -> dict[str, Any]:
+        assert self.parent is not None
+        return drift(self.parent["index"], self._template, self._reader, self._new)
 
-    def _encode(self) -> None:
-        """Parts of the index, in parallel; a part that is alone is the finished shard."""
-        runner = self.config.runner
-        encode = EncodeParts(
-            str(self.store), f"templates/{self._name}", self._name, f"{self.folder}/queries.npz",
-            runner.threads,
+    # --- making it ----------------------------------------------------------------------------
+
+    def _attempt(self, way: str, why: str) -> Attempt:
+        before, added = (self.parent or {}).get("name"), sum(len(ids) for ids in self._new())
+        said = {
+            DELTA: f"{added:,} vectors are added to that of {before}",
+            AGAIN: f"all {self._rows:,} vectors are encoded again, by the template of {before}",
+            ANEW: f"anew, of {self._rows:,} vectors",
+        }[way]
+        self.progress.say(f"index: {said}{'; ' if why else ''}{why}")
+        for reason in self.spec.reasons if way == ANEW else ():
+            self.progress.say(f"index: {reason}")
+        made = Attempt(
+            self.store, self.scratch, self.config, self.progress, self.manifest, self.spec, way,
+            self._queries, self._added, self.dead, self.parent,
+            None if way == ANEW else self._truth,
         )  # fmt: skip
-        self._run_tasks("encode", "parts", self._parts, encode)
-        done = [read_json(self.store / task.done) for task in self._parts]
-        rows = sum(one["header"]["rows"] for one in done)
-        assert rows == self._rows, f"{self._rows} vectors, {rows} of them encoded"
-        if self.spec.kind != "exact":
-            index = self.manifest["index"]
-            found = total_fitness(self.store, done, self._template).measures()
-            index["fitness"] = {**found, **compare(index["training"], found)}
+        made.run(self.manifest["stages"])
+        made.index |= {"way": way, "why": why}
+        if way != ANEW and self.spec.kind != "exact":
+            made.index["drift"] = self._drift
+        return made
 
-    def _group(self) -> None:
-        """Index shards by list, out of the parts."""
-        if self._parts[0].whole:
-            tasks: Sequence[Any] = self._parts
-        else:
-            parts = tuple(task.output for task in self._parts)
-            ranges = list_ranges(list_sizes(self.store, parts, self._template), self.spec.shards)
-            tasks = [
-                GroupTask(
-                    number, first, last, parts, self._output(number),
-                    done=f"{self.folder}/grouped/{number:05d}.json",
-                )
-                for number, (first, last) in enumerate(ranges)
-            ]  # fmt: skip
-            group = GroupLists(str(self.store), f"templates/{self._name}", self._name)
-            self._run_tasks("group", "index shards", tasks, group)
-        lines = [read_json(self.store / task.done)["shard"] for task in tasks]
-        rows = sum(line["rows"] for line in lines)
-        assert rows == self._rows, f"{self._rows} vectors, {rows} of them in index shards"
-        self.manifest["files"] += lines
-
-    def _run_tasks(
-        self, name: str, unit: str, tasks: Sequence[Any], transform: beam.PTransform
-    ) -> None:
-        """Run the tasks that are not done, and show how far they are."""
-        pending = [task for task in tasks if not (self.store / task.done).exists()]
-        if not pending:
-            return
-
-        def build(pipeline: beam.Pipeline) -> None:
-            _ = pipeline | "Tasks" >> beam.Create(pending, reshuffle=False) | "Run" >> transform
-
-        def done() -> int:
-            return sum((self.store / task.done).exists() for task in tasks)
-
-        with self.progress.stage(name, unit, len(tasks), done, done()):
-            run(build, self.config.runner.at_most(len(pending)))  # one needs no worker processes
-
-    # --- certify ------------------------------------------------------------------------------
-
-    def _certify(self) -> None:
-        truth = ExactNeighbours.from_bytes((self.store / f"{self.folder}/queries.npz").read_bytes())
-        for task in self._parts:
-            truth.merge(ExactNeighbours.from_bytes((self.store / task.truth).read_bytes()))
-        target = float(self.config.index.get("target_recall", 0.95))
-        certificate = certify(Searcher(self.store, self.manifest), truth, target=target)
-        self.manifest["certificate"] = certificate
-        self.manifest["search"] = {name: certificate[name] for name in ("nprobe", "rerank")}
+    def _commit(self, made: Attempt) -> None:
+        """Take into the manifest what will do."""
+        certificate, manifest = made.certificate, self.manifest
+        floor, k = self.config.publish.min_recall, certificate["k"]
         found = (
-            f"recall@{certificate['k']} {certificate['recall']:.3f} "
-            f"({certificate['low']:.3f} to {certificate['high']:.3f}, "
-            f"{certificate['queries']:,} queries)"
+            f"recall@{k} {certificate['recall']:.3f} ({certificate['low']:.3f} to "
+            f"{certificate['high']:.3f}, {certificate['queries']:,} queries)"
         )
-        floor = self.config.publish.min_recall
         if certificate["low"] < floor:
             raise NotPublishedError(
                 f"not published: {found}; its lower bound is under publish.min_recall {floor}; "
                 f"{advise(certificate, self.spec, floor)}"
             )
+        assert made.result is not None
+        path = f"snapshots/{manifest['name']}/truth.npz"
+        record = write_bytes(self.store, path, made.result.to_bytes())
+        manifest["files"] += [*made.files, {**record.to_json(), "kind": "truth"}]
+        manifest |= {
+            "index": made.index,
+            "certificate": certificate,
+            "search": {name: certificate[name] for name in ("nprobe", "rerank")},
+        }
+        target = certificate["target"]
         short = f"; target_recall {target} is not certain: {certificate['advice']}"
         self.progress.say(f"certify: {found}{'' if certificate['reached'] else short}")
-
-
-def _alike(old: IndexSpec, planned: IndexSpec, options: Mapping[str, Any]) -> bool:
-    """Whether a template of one spec can serve where the other is planned."""
-    settled = ("kind", "dim", "metric", "code_bytes", "nbits", "rotation_dim", "seed")
-    if any(getattr(old, name) != getattr(planned, name) for name in settled):
-        return False
-    if options.get("nlist") not in (None, "auto"):
-        return old.nlist == planned.nlist
-    return planned.nlist / 2 <= old.nlist <= planned.nlist * 2
-
-
-def _groups(shards: Sequence[Line], rows: int) -> Iterator[list[Line]]:
-    """Consecutive embedding shards, `rows` or a little more together; what is left over is less."""
-    group: list[Line] = []
-    for line in shards:
-        group.append(line)
-        if sum(one["rows"] for one in group) >= rows:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -1,4 +1,4 @@
-"""The index stages of a run: a template that serves again, and one that does not."""
+"""The index stages of whole runs: a template that serves again, and one that does not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def test_a_template_serves_again_while_it_fits(
     assert second["index"]["reused"] is True
     assert second["index"]["template"] == first["index"]["template"]
     assert second["index"]["training"] == first["index"]["training"]
-    assert "serves again" in capsys.readouterr().err
+    assert second["index"]["way"] == "delta"
+    assert "1,000 vectors are added to that of" in capsys.readouterr().err
     answers = lookalike.open(tmp_path / "store").search(vectors=vectors[4000:4010], k=1)
     assert [one[0].uri for one in answers] == [f"b/{i}" for i in range(10)]
 

@@ -13,6 +13,7 @@ import pytest
 from lookalike import evaluation
 from lookalike.errors import RequestError
 from lookalike.evaluation import evaluate, file_labels, folder_label
+from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import shards
 
 METRICS = ("cosine", "inner_product", "l2", "jaccard")
@@ -105,6 +106,22 @@ def test_fewer_neighbours_than_k_count_as_misses(tmp_path: Path) -> None:
     found = evaluate(tmp_path, two_groups(tmp_path, URIS), folder_label, k=20)
     assert found.precision_at_k == 4 / 20
     assert found.mean_average_precision == 1.0
+
+
+def test_dead_rows_are_no_images(tmp_path: Path) -> None:
+    uris = [f"/x/{'cats' if i % 2 else 'dogs'}/{i}.jpg" for i in range(300)]
+    vectors = np.random.default_rng(1).random((300, 6), dtype=np.float32)
+    manifest = make_store(tmp_path / "all", vectors, uris, "cosine")
+    dead = [3, 4, 140, 1 << 32 | 7]  # the second shard begins with row 150
+    record = write_tombstones(tmp_path / "all", "dead.npy", dead)
+    manifest["files"].append({**record.to_json(), "kind": "tombstones"})
+    rows = np.delete(np.arange(300), [3, 4, 140, 157])
+    living = make_store(
+        tmp_path / "living", vectors[rows], [uris[row] for row in rows.tolist()], "cosine"
+    )
+    found = evaluate(tmp_path / "all", manifest, folder_label)
+    assert found == evaluate(tmp_path / "living", living, folder_label)
+    assert found.images == 296
 
 
 def label_file(folder: Path, text: str) -> Callable[[str], str | None]:

@@ -90,7 +90,8 @@ class _EncodeFn(_TemplateFn):
         self._queries = queries
 
     def process(self, task: EncodeTask) -> Iterator[int]:
-        queries = ExactNeighbours.from_bytes((self._store / self._queries).read_bytes())
+        path = self._store / (task.queries or self._queries)
+        queries = ExactNeighbours.from_bytes(path.read_bytes())
         with timed("encode"):
             encode(task, self._store, self._template, queries)
         count("encode", "parts")

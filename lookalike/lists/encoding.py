@@ -25,6 +25,7 @@ from lookalike.lists.shard_files import (
 )
 from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
 from lookalike.quality.recall import ExactNeighbours
+from lookalike.quality.truth import among
 from lookalike.store.shards import count_rows, iter_blocks
 from lookalike.store.storage import write_bytes, write_file, write_json
 from lookalike.training.fitness import Fitness
@@ -33,7 +34,8 @@ from lookalike.training.template import Template
 
 _BLOCK_ROWS = 4096  # small row groups are put together: matrix products want thousands of rows
 _RUN_ROWS = 1 << 16  # entries laid out at a time
-_MEASURED = 8  # one row in so many is decoded again, to see how well the template fits
+# One row in so many is decoded again, to see how well the template fits; of few rows, more.
+_MEASURED, _MEASURED_ROWS = 8, 4096
 _SUMS = ("rows", "lost", "rotated")
 
 
@@ -44,11 +46,13 @@ class EncodeTask:
     Attributes:
         number: Of the part within its run.
         embeddings: The embedding shards it covers.
-        output: The part, or the finished index shard where it is `whole`.
+        output: The part, or the finished index shard where it is `whole`; "" where only the truth
+            is wanted, of shards that are encoded already.
         truth: Where the queries' exact neighbours among these vectors go.
         done: Written last.
         whole: Whether this is the only part, which is written as the finished shard at once.
         removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
+        queries: The queries' file; "" for that of the run.
     """
 
     number: int
@@ -58,6 +62,7 @@ class EncodeTask:
     done: str
     whole: bool = False
     removed: str = ""
+    queries: str = ""
 
 
 class Encoded:
@@ -69,6 +74,7 @@ class Encoded:
         self._codes: Codes = np.empty((capacity, template.code_size), dtype=np.uint8)
         self._lists: Ids = np.empty(capacity, dtype=np.int64)
         self._ids: Ids = np.empty(capacity, dtype=np.int64)
+        self._stride = max(1, min(_MEASURED, capacity // _MEASURED_ROWS))
         self.fitness = Fitness(template.spec.nlist)
         self.rows = 0
 
@@ -80,7 +86,7 @@ class Encoded:
         lists = template.assign(prepared)
         codes = template.encode(prepared, lists)
         self._ids[rows], self._lists[rows], self._codes[rows] = ids, lists, codes
-        some = slice(None, None, _MEASURED)
+        some = slice(None, None, self._stride)
         candidates = candidate_vectors(vectors[some], template.spec.metric)
         errors = prepared[some] - template.decode(codes[some], lists[some])
         self.fitness.add(candidates, prepared[some], errors, lists[some])
@@ -160,7 +166,8 @@ def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighb
     """Write the task's part of the index and of the truth, and last its done file.
 
     The done file holds `shard` (the file's line for a manifest), `header`, `truth` (a path),
-    `removed` (rows left out) and `fitness` (see `total_fitness`).
+    `removed` (rows left out) and `fitness` (see `total_fitness`); `truth` and `removed` alone where
+    nothing is encoded.
 
     Args:
         task: What to make.
@@ -172,26 +179,29 @@ def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighb
         RequestError: A vector cannot be indexed, or an id comes twice; the file is named.
     """
     there = sum(count_rows(store / path) for path in task.embeddings)
-    removed = np.load(store / task.removed) if task.removed else np.empty(0, dtype=np.int64)
-    encoded = Encoded(template, there)
-    left_out = 0
+    removed: Ids = np.empty(0, dtype=np.int64)
+    if task.removed:  # mapped: there may be many, and few of them are of these files
+        removed = np.load(store / task.removed, mmap_mode="r", allow_pickle=False)
+    encoded = Encoded(template, there if task.output else 0)
+    found = left_out = 0
     for ids, vectors in _merged(_checked(task, store, template)):
+        found += len(ids)
         if len(removed):
-            kept = ~_among(ids, removed)
+            kept = ~among(ids, removed)
             left_out += len(ids) - int(kept.sum())
             ids, vectors = ids[kept], vectors[kept]
         truth.update(ids, vectors)
-        encoded.add(ids, vectors)
-    found = encoded.rows + left_out
+        if task.output:
+            encoded.add(ids, vectors)
     assert found == there, f"the footers say {there} rows, {found} were read"
-    with write_file(store, task.output) as pending:
-        header = encoded.write(task.whole, pending.write)
+    done: dict[str, Any] = {"truth": task.truth, "removed": left_out}
+    if task.output:
+        with write_file(store, task.output) as pending:
+            header = encoded.write(task.whole, pending.write)
+        line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
+        fitness = {name: getattr(encoded.fitness, name) for name in _SUMS}
+        done |= {"shard": line, "header": asdict(header), "fitness": fitness}
     write_bytes(store, task.truth, truth.to_bytes())
-    line: dict[str, Any] = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
-    done = {
-        "shard": line, "header": asdict(header), "truth": task.truth, "removed": left_out,
-        "fitness": {name: getattr(encoded.fitness, name) for name in _SUMS},
-    }  # fmt: skip
     write_json(store, task.done, done)
 
 
@@ -213,6 +223,15 @@ def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Temp
             total.sizes += open_part(path, *of).sizes(0, template.spec.nlist)[1]
         else:
             total.sizes += map_shard(path, *of).sizes
+    return total
+
+
+def shard_sizes(store: Path, shards: Iterable[str], template: Template) -> Counts:
+    """Entries of each list in index shards (paths relative to the store): (nlist,) int64."""
+    total = np.zeros(template.spec.nlist, dtype=np.int64)
+    for path in shards:
+        file = map_shard(store / path, template.sha256, template.code_size, template.spec.nlist)
+        total[file.header.first_list : file.header.last_list] += file.sizes
     return total
 
 
@@ -257,9 +276,3 @@ def _joined(blocks: list[tuple[Ids, Vectors]]) -> tuple[Ids, Vectors]:
     if len(blocks) == 1:
         return blocks[0]
     return np.concatenate([ids for ids, _ in blocks]), np.concatenate([one for _, one in blocks])
-
-
-def _among(ids: Ids, ascending: Ids) -> Any:
-    """Which ids (n,) are among the ascending ones: (n,) bool."""
-    at = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
-    return ascending[at] == ids

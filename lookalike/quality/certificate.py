@@ -20,7 +20,7 @@ from lookalike.quality.sweep import LIST_COST, VECTOR_COST, Scan, Setting, Sweep
 from lookalike.search import Searcher
 
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)  # per k, that are written down
-_READS = 2_000_000  # vectors to read for one level; fewer queries are asked where it takes more
+READS = 2_000_000  # vectors to read for one level; fewer queries are asked where it takes more
 _RETRIES = 20
 
 
@@ -30,8 +30,10 @@ def certify(
     k: int = 10,
     target: float = 0.95,
     *,
+    min_nprobe: int = 1,
     max_nprobe: int | None = None,
     max_rerank: int | None = None,
+    reads: int = READS,
 ) -> dict[str, Any]:
     """Measure recall over settings and choose the cheapest whose lower bound reaches the target.
 
@@ -47,8 +49,11 @@ def certify(
             measured.
         k: The recall that is certified.
         target: What its lower bound should reach.
+        min_nprobe: Lists to scan at least.
         max_nprobe: Lists to scan at most; all of them by default.
         max_rerank: Candidates to score exactly at most; 100 k by default.
+        reads: Vectors to read for a level above k at most: fewer queries are asked where it would
+            take more.
 
     Returns:
         k, target, recall, low, high, queries, population, nprobe, rerank (the chosen setting),
@@ -60,14 +65,14 @@ def certify(
     spec = searcher.spec
     deepest, shallowest = _depths(searcher, k, max_rerank)
     sweeper = Sweeper(searcher, truth, k, target, deepest)
-    sweeper.run(min(max_nprobe or spec.nlist, spec.nlist), shallowest)
+    sweeper.run(min(max_nprobe or spec.nlist, spec.nlist), shallowest, min_nprobe)
     chosen, measured = _choose(sweeper, shallowest)
     recall, low, high = _bounded(sweeper, measured.after[k])
     found: dict[str, Any] = {
         "k": k, "target": target, "recall": recall, "low": low, "high": high,
         "queries": len(truth.query_ids), "population": sweeper.population,
         "nprobe": chosen.nprobe, "rerank": chosen.rerank, "reached": low >= target,
-        "levels": _levels(sweeper, chosen, measured),
+        "levels": _levels(sweeper, chosen, measured, reads),
         "losses": _losses(measured.reachable, measured.candidates, recall),
         "weights": {"list": LIST_COST, "vector": VECTOR_COST},
         "sweep": _rows(sweeper, chosen, shallowest, measured.seconds),
@@ -123,10 +128,12 @@ def _choose(sweeper: Sweeper, shallowest: int) -> tuple[Setting, _Measured]:
     return setting, _measure(sweeper, setting, levels)
 
 
-def _measure(sweeper: Sweeper, setting: Setting, levels: list[int]) -> _Measured:
+def _measure(
+    sweeper: Sweeper, setting: Setting, levels: list[int], reads: int = READS
+) -> _Measured:
     """Recall at one setting, by exact scores of stored vectors."""
     truth, index, k = sweeper.truth, sweeper.searcher.index, sweeper.k
-    stride = max(1, -(-len(truth.queries) * setting.rerank // _READS))
+    stride = max(1, -(-len(truth.queries) * setting.rerank // reads))
     before: dict[int, list[Shares]] = {level: [] for level in levels}
     after: dict[int, list[Shares]] = {level: [] for level in levels}
     kept: list[Shares] = []
@@ -168,7 +175,9 @@ def _mean(shares: list[Shares]) -> float:
     return float(np.concatenate(shares).mean()) if shares else 1.0
 
 
-def _levels(sweeper: Sweeper, chosen: Setting, measured: _Measured) -> list[dict[str, Any]]:
+def _levels(
+    sweeper: Sweeper, chosen: Setting, measured: _Measured, reads: int
+) -> list[dict[str, Any]]:
     """recall@1, @10, @100 and @k before and after re-ranking, each as a search for so many works.
 
     A search for more than k neighbours re-ranks more in proportion (`Searcher.default_rerank`).
@@ -182,7 +191,7 @@ def _levels(sweeper: Sweeper, chosen: Setting, measured: _Measured) -> list[dict
             exact = searcher.spec.kind == "exact"
             deeper = searcher.default_rerank(level) if exact else -(-level * chosen.rerank // k)
             setting = Setting(chosen.nprobe, min(deeper, max(1, searcher.rows)))
-            found = _measure(sweeper, setting, [level])
+            found = _measure(sweeper, setting, [level], reads)
         output.append(
             {
                 "k": level, "rerank": setting.rerank, "queries": found.queries,

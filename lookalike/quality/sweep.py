@@ -98,14 +98,17 @@ class Sweeper:
         per_list = self.searcher.rows / self.searcher.spec.nlist + LIST_COST
         return per_list * setting.nprobe + VECTOR_COST * setting.rerank
 
-    def run(self, most: int, shallowest: int) -> None:
+    def run(self, most: int, shallowest: int, fewest: int = 1) -> None:
         """Scan with 1, 2, 4, ... lists up to `most`, then around the cheapest that will do.
+
+        Numbers of lists below `fewest` are left out.
 
         Stops one step beyond the first that reaches the target, unless more lists and fewer vectors
         may cost less; and where the few neighbours in lists not scanned would not make up for what
         is missing.
         """
-        steps = [1 << power for power in range(most.bit_length()) if 1 << power < most] + [most]
+        powers = (1 << power for power in range(most.bit_length()))
+        steps = [step for step in powers if fewest <= step < most] + [most]
         reaching = 0  # scans since the target was reached
         for nprobe in steps:
             if reaching > 1 and self._cannot_win(nprobe, shallowest):

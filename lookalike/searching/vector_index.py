@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.lists.invlists import read_shard, select
-from lookalike.metrics import Ids, Scores, Vectors, better_is_higher, worst_score
+from lookalike.metrics import (
+    Ids,
+    Scores,
+    Vectors,
+    better_is_higher,
+    candidate_vectors,
+    squared_lengths,
+    worst_score,
+)
 from lookalike.parallel import cores, run_all
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.searching.reranking import best_candidates, exact_scores
@@ -152,6 +160,26 @@ class VectorIndex:
     def probed(self, queries: Vectors, nprobe: int) -> Ids:
         """The lists (n, nprobe) that `candidates` scans for queries (n, dim)."""
         return self._template.coarse(self._template.prepare(queries), nprobe)[1]
+
+    def list_sizes(self) -> Ids:
+        """Entries of each list in all shards (nlist,) int64, forgotten ones among them."""
+        sizes = np.zeros(self.spec.nlist, dtype=np.int64)
+        for shard in self._shards:
+            sizes[shard.header.first_list : shard.header.last_list] += shard.file.sizes
+        return sizes
+
+    def lost_by_codes(self, ids: Ids) -> Scores:
+        """Share of the squared length of each stored row (n,) that its code does not hold."""
+        vectors = self._reader.vectors(ids)
+        prepared = self._template.prepare(vectors)
+        lists = self._template.assign(prepared)
+        decoded = self._template.decode(self._template.encode(prepared, lists), lists)
+        length, kept, lost = (
+            squared_lengths(rows)
+            for rows in (candidate_vectors(vectors, self.spec.metric), prepared, prepared - decoded)
+        )
+        share = (length - kept + lost) / np.maximum(length, np.finfo(np.float32).tiny)
+        return np.asarray(share, dtype=np.float32)
 
     def queries_at_once(self, depth: int) -> int:
         """How many queries to ask at a time, so that so many candidates of each fit in memory."""

@@ -7,6 +7,7 @@ template that later vectors no longer fit should be trained anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ class Fitness:
         sizes: Vectors in each list, (nlist,) int64.
         lost: Sum of each vector's share of squared length that rotation and code lose.
         rotated: The rotation's part of it.
+        squares: Sum of the squares of those shares.
     """
 
     def __init__(self, nlist: int) -> None:
-        self.rows, self.lost, self.rotated = 0, 0.0, 0.0
+        self.rows, self.lost, self.rotated, self.squares = 0, 0.0, 0.0, 0.0
         self.sizes: Ids = np.zeros(nlist, dtype=np.int64)
 
     def add(self, vectors: Vectors, prepared: Vectors, errors: Vectors, lists: Ids) -> None:
@@ -45,7 +47,9 @@ class Fitness:
         length = np.maximum(length, np.finfo(np.float32).tiny)
         self.rows += len(vectors)
         self.sizes += np.bincount(lists, minlength=len(self.sizes))
-        self.lost += float(((length - kept + coded) / length).sum())
+        shares = (length - kept + coded) / length
+        self.lost += float(shares.sum())
+        self.squares += float(np.square(shares).sum())
         self.rotated += float(((length - kept) / length).sum())
 
     def merge(self, other: Fitness) -> None:
@@ -54,6 +58,7 @@ class Fitness:
         self.sizes += other.sizes
         self.lost += other.lost
         self.rotated += other.rotated
+        self.squares += other.squares
 
     def measures(self) -> dict[str, float]:
         """`imbalance`, `quantisation_error` and `rotation_error`, as templates state them."""
@@ -63,6 +68,12 @@ class Fitness:
             "quantisation_error": self.lost / rows,
             "rotation_error": self.rotated / rows,
         }
+
+    def standard_error(self) -> float:
+        """Of `quantisation_error`, as that of a sample of vectors."""
+        rows = max(self.rows, 1)
+        variance = max(0.0, self.squares / rows - (self.lost / rows) ** 2)
+        return sqrt(variance / rows)
 
 
 def imbalance(sizes: npt.ArrayLike) -> float:

@@ -1,0 +1,302 @@
+"""Compaction: embedding shards with few living rows become full ones; vectors stay as they are.
+
+A run adds small shards and leaves dead rows in old ones. From time to time their living rows are
+copied into new shards, in order, which gives them new ids. `Moved` knows these without a table of
+all rows: what is before a row in its new shard is the shards merged before its own, and the living
+rows before it in that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.metrics import Ids
+from lookalike.sources.columns import fit, merge_columns
+from lookalike.store.shard_format import (
+    COLUMNS,
+    Vectors,
+    file_numbers,
+    make_id,
+    row_numbers,
+    schema,
+    vector_type,
+)
+from lookalike.store.shards import iter_blocks, open_shard, shard_record
+from lookalike.store.storage import write_json
+
+SHARD_ROWS = 65_536  # of a shard that compaction writes, at most
+_SMALL = SHARD_ROWS // 2  # living rows; shards of fewer are merged
+_HOLED = 0.05  # share of dead rows from which on a larger shard is written anew, too
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CompactTask:
+    """One embedding shard to write out of others; paths are relative to the store.
+
+    Attributes:
+        number: Of the task within its run.
+        file_no: Of the new shard.
+        sources: The manifest's lines of the shards that go into it, in order.
+        rows: Living rows of them all; with none there will be no shard.
+        output: The new shard.
+        done: Written last.
+    """
+
+    number: int
+    file_no: int
+    sources: tuple[Line, ...]
+    rows: int
+    output: str
+    done: str
+
+
+class Limits(Protocol):
+    """When a run writes embeddings and index anew, in place of adding to them."""
+
+    @property
+    def max_delta_share(self) -> float:
+        """Of the living rows, in index shards that were added since the last time."""
+
+    @property
+    def max_tombstone_share(self) -> float:
+        """Of all rows, that are dead."""
+
+    @property
+    def max_deltas(self) -> int:
+        """Index shards added since the last time."""
+
+
+def needs_compaction(
+    parent: Mapping[str, Any] | None,
+    lines: Sequence[Line],
+    added: Sequence[Line],
+    dead: Ids,
+    limits: Limits,
+) -> tuple[str, ...]:
+    """Why a run should write embeddings and index anew; nothing where it need not.
+
+    Args:
+        parent: The manifest whose index the run would add to, if any.
+        lines: The manifest's lines of all embedding shards, those of this run among them.
+        added: Those of this run, which are in no index shard yet.
+        dead: Tombstones, ascending.
+        limits: From when on.
+    """
+    rows = sum(line["rows"] for line in lines)
+    living = sum(living_rows(line, dead) for line in lines)
+    reasons = []
+    if rows - living > limits.max_tombstone_share * rows:
+        reasons.append(
+            f"{rows - living:,} of {rows:,} rows are dead, more than compact.max_tombstone_share "
+            f"{limits.max_tombstone_share:g}"
+        )
+    deltas = [line for line in parent["files"] if line.get("delta")] if parent else []
+    new = sum(living_rows(line, dead) for line in added) if parent else 0
+    number, held = len(deltas) + bool(new), sum(line["rows"] for line in deltas) + new
+    if held > limits.max_delta_share * living:
+        reasons.append(
+            f"{held:,} of {living:,} vectors would be in deltas of the index, more than "
+            f"compact.max_delta_share {limits.max_delta_share:g}"
+        )
+    if number > limits.max_deltas:
+        reasons.append(
+            f"the index would have {number:,} deltas, more than compact.max_deltas "
+            f"{limits.max_deltas:,}"
+        )
+    return tuple(reasons)
+
+
+def plan_compaction(
+    lines: Sequence[Line],
+    dead: Ids,
+    first_file_no: int,
+    run: str,
+    *,
+    only: Collection[int] | None = None,
+) -> list[CompactTask]:
+    """Which shards to merge, neighbours by file number, into shards of up to SHARD_ROWS rows.
+
+    Args:
+        lines: The manifest's lines of all embedding shards.
+        dead: Tombstones, ascending.
+        first_file_no: Of the first new shard; the others follow.
+        run: Name of the run, for the names of files.
+        only: Numbers of the files to write anew; by default those that are small or have holes.
+    """
+    tasks: list[CompactTask] = []
+    for group in _groups(sorted(lines, key=lambda line: int(line["file_no"])), dead, only):
+        if only is None and len(group) == 1 and living_rows(group[0], dead) == group[0]["rows"]:
+            continue  # it would be copied as it is
+        number = len(tasks)
+        file_no = first_file_no + number
+        tasks.append(
+            CompactTask(
+                number,
+                file_no,
+                tuple(group),
+                sum(living_rows(one, dead) for one in group),
+                output=f"embeddings/{file_no:08d}-{run}.parquet",
+                done=f"runs/{run}/compacted/{number:06d}.json",
+            )
+        )
+    return tasks
+
+
+def _groups(lines: Sequence[Line], dead: Ids, only: Collection[int] | None) -> Iterator[list[Line]]:
+    """Shards that become one."""
+    group: list[Line] = []
+    rows = 0
+    for line in lines:
+        living = living_rows(line, dead)
+        holes = line["rows"] - living
+        chosen = living < _SMALL or holes > _HOLED * line["rows"]
+        if not (chosen if only is None else line["file_no"] in only):
+            continue
+        if group and rows + living > SHARD_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(line)
+        rows += living
+    if group:
+        yield group
+
+
+def living_rows(line: Line, dead: Ids) -> int:
+    """Rows of an embedding shard that are not among the dead, which are ascending."""
+    first = make_id(int(line["file_no"]), 0)
+    begin, end = np.searchsorted(dead, [first, first + int(line["rows"])])
+    return int(line["rows"]) - int(end - begin)
+
+
+class Moved:
+    """Where compaction moves rows to.
+
+    Attributes:
+        tombstones: The dead rows of shards that stay, (n,) int64, ascending.
+        sources: The manifest's lines of the shards that go.
+        files: Their numbers.
+        targets: Numbers of the shards that come.
+    """
+
+    def __init__(self, tasks: Sequence[CompactTask], dead: Ids) -> None:
+        """Take in the tasks of `plan_compaction` and the same dead rows, ascending."""
+        rows = [(int(source["file_no"]), task.file_no) for task in tasks for source in task.sources]
+        offsets = [offset for task in tasks for offset in _offsets(task, dead)]
+        order = np.argsort([source for source, _ in rows]).astype(np.intp)
+        table = np.array(rows, dtype=np.int64).reshape(-1, 2)[order]
+        self._sources, self._targets = table[:, 0], table[:, 1]
+        self._offsets = np.array(offsets, dtype=np.int64)[order]
+        self._dead = np.asarray(dead, dtype=np.int64)
+        self._dead_before = np.searchsorted(self._dead, self._sources << 32)
+        self.sources: list[Line] = [source for task in tasks for source in task.sources]
+        self.targets = frozenset(task.file_no for task in tasks)
+        self.files: frozenset[int] = frozenset(self._sources.tolist())
+        self.tombstones: Ids = self._dead[~np.isin(file_numbers(self._dead), self._sources)]
+
+    def __call__(self, ids: Ids) -> Ids:
+        """The new ids (n,) of ids (n,): -1 for dead rows that are gone; others stay as they are."""
+        ids = np.asarray(ids, dtype=np.int64)
+        if not len(self._sources):
+            return ids.copy()
+        at = np.minimum(np.searchsorted(self._sources, ids >> 32), len(self._sources) - 1)
+        moves = self._sources[at] == ids >> 32
+        before = np.searchsorted(self._dead, ids)
+        rows = self._offsets[at] + row_numbers(ids) - (before - self._dead_before[at])
+        gone = np.zeros(ids.shape, dtype=bool)
+        if len(self._dead):
+            gone = self._dead[np.minimum(before, len(self._dead) - 1)] == ids
+        found = np.where(gone, -1, self._targets[at] << 32 | rows)
+        return np.where(moves, found, ids)
+
+
+def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
+    """Rows in the new shard before those of each source."""
+    offset = 0
+    for source in task.sources:
+        yield offset
+        offset += living_rows(source, dead)
+
+
+def compact(task: CompactTask, store: Path, dead: Ids) -> dict[str, Any]:
+    """Write the task's shard and, last, its done file, whose content is returned.
+
+    The done file holds `shard`, the file's line for a manifest; None where no row lives. Old files
+    stay as they are.
+
+    Args:
+        task: What to write.
+        store: The store's root.
+        dead: Tombstones, ascending; may be mapped from a file.
+    """
+    shard = None
+    if task.rows:
+        target = _united(store, task)
+        with open_shard(store, task.output, target, task.file_no) as (writer, pending):
+            for source in task.sources:
+                for table, vectors in _living_rows(store, source, dead, target):
+                    writer.append_block(table, vectors)
+        assert writer.rows == task.rows, f"{task.rows} living rows, {writer.rows} written"
+        shard = shard_record(pending.finished, task.file_no, writer.rows)
+    done: dict[str, Any] = {"shard": shard}
+    write_json(store, task.done, done)
+    return done
+
+
+def _united(store: Path, task: CompactTask) -> pa.Schema:
+    """The schema that holds the rows of all sources."""
+    found = [pq.read_schema(store / source["path"]) for source in task.sources]
+    metadata = merge_columns(
+        pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
+    )
+    kinds = [vector_type(one) for one in found]
+    dtype = "float32" if any(kind.itemsize == 4 for _, kind in kinds) else "float16"
+    properties = {
+        key.decode(): value.decode()
+        for key, value in (found[0].metadata or {}).items()
+        if key.startswith(b"lookalike.")
+    }
+    return schema(kinds[0][0], metadata, properties, dtype)
+
+
+def _living_rows(
+    store: Path, source: Line, dead: Ids, target: pa.Schema
+) -> Iterator[tuple[pa.Table, Vectors]]:
+    """The living rows of a shard in order: all columns but id and embedding, and vectors."""
+    path = source["path"]
+    with pq.ParquetFile(store / path) as file:
+        names = [name for name in file.schema_arrow.names if name not in ("id", "embedding")]
+        table = _as(file.read(columns=names), target)
+    start = 0
+    for ids, vectors in iter_blocks(store / path):
+        first = make_id(int(source["file_no"]), start)
+        assert ids[0] == first, f"{path}: row {start} has id {ids[0]}"
+        assert ids[-1] == first + len(ids) - 1, f"{path}: its ids from {ids[0]} on have gaps"
+        begin, end = np.searchsorted(dead, [first, first + len(ids)])
+        kept = np.ones(len(ids), dtype=bool)
+        kept[dead[begin:end] - first] = False
+        block = table.slice(start, len(ids))
+        yield block.filter(pa.array(kept)), vectors[kept]
+        start += len(ids)
+    rows = source["rows"]
+    assert start == rows == table.num_rows, f"{path}: {rows} rows listed, {start} read"
+
+
+def _as(table: pa.Table, target: pa.Schema) -> pa.Table:
+    """A table's columns by the types of another schema."""
+    columns = {}
+    for name in table.column_names:
+        kind = target.field(name).type
+        try:
+            columns[name] = table[name].cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a list as a string, say
+            columns[name] = pa.array([fit(one, kind) for one in table[name].to_pylist()], kind)
+    return pa.table(columns)

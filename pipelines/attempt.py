@@ -1,0 +1,317 @@
+"""One way of making the index of a run: train, encode, group, certify.
+
+Every stage leaves finished files and says so last. They lie in a folder named by what decides their
+content, so that a run continued with other settings keeps its embeddings, and only these stages are
+done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from lookalike.lists.encoding import EncodeTask, shard_sizes, total_fitness
+from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.metrics import Ids
+from lookalike.planning.planner import ROWS_PER_SHARD, IndexSpec
+from lookalike.quality.certificate import certify
+from lookalike.quality.truth import Truth
+from lookalike.search import Searcher
+from lookalike.store import snapshot
+from lookalike.store.runs import Run
+from lookalike.store.storage import read_json, write_json
+from lookalike.store.vector_reader import VectorReader
+from lookalike.training.fitness import compare, imbalance
+from lookalike.training.sampling import Sample, sample_ids
+from lookalike.training.template import Template, load_spec, load_template
+from pipelines.config import Config
+from pipelines.progress import Progress, duration, timed
+from pipelines.tasks import run_tasks
+from pipelines.template import living_ids, reader_of, train_template
+from pipelines.truth import Comparisons, draw
+from transforms.encode import EncodeParts, GroupLists
+
+_WIDER = (1, 3)  # times the parent's setting, to look for one that reaches the target
+_WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started
+_FEW_READS = 100_000  # of vectors, for recall@100 of a delta's certificate
+DELTA, AGAIN, ANEW = "delta", "again", "anew"
+
+Line = dict[str, Any]
+
+
+@dataclass
+class Attempt:
+    """The index of some embedding shards, made in one way.
+
+    Attributes:
+        store: The store's root.
+        scratch: The run.
+        config: As checked.
+        progress: Where to say what happens.
+        manifest: Of the snapshot that is being made, without an index.
+        spec: As planned.
+        way: DELTA (new rows are encoded with the parent's template and added to its index), AGAIN
+            (all rows are, in place of its index) or ANEW (with a template trained on them).
+        queries: How many to hold out, where none are given.
+        added: Lines of the embedding shards that the parent's index does not hold.
+        dead: Tombstones, ascending.
+        parent: The manifest that DELTA and AGAIN go on from.
+        truth: Queries and what is known of them; None to draw some.
+        files: Lines of template and index shards, once they are there.
+        index: The manifest's "index".
+        certificate: Its "certificate".
+        result: The truth that the certificate was measured by.
+    """
+
+    store: Path
+    scratch: Run
+    config: Config
+    progress: Progress
+    manifest: Mapping[str, Any]
+    spec: IndexSpec
+    way: str
+    queries: int
+    added: Sequence[Line]
+    dead: Ids
+    parent: Mapping[str, Any] | None
+    truth: Truth | None
+    files: list[Line] = field(default_factory=list)
+    index: Line = field(default_factory=dict)
+    certificate: Line = field(default_factory=dict)
+    result: Truth | None = None
+
+    def run(self, seconds: dict[str, float]) -> None:
+        """All stages; adds to the seconds of each."""
+        for stage in (self._train, self._encode, self._group, self._certify):
+            name, now = stage.__name__.strip("_"), dict[str, float]()
+            with timed(now, name):
+                stage()
+            seconds[name] = round(seconds.get(name, 0.0) + now[name], 3)
+
+    @cached_property
+    def folder(self) -> str:
+        """Of what these stages leave for each other, relative to the store."""
+        paths = [line["path"] for line in self._shards]
+        decided = [self.spec.to_json(), self.way, self.queries, paths, len(self.added)]
+        digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
+        digest.update(self.dead.tobytes())
+        return f"{self.scratch.folder}/index-{digest.hexdigest()[:12]}"
+
+    @cached_property
+    def _shards(self) -> list[Line]:
+        return snapshot.files_of(self.manifest, "embedding")
+
+    @cached_property
+    def _encoded(self) -> list[Line]:
+        """Embedding shards to encode."""
+        return [*self.added] if self.way == DELTA else self._shards
+
+    @cached_property
+    def _removed(self) -> str:
+        """The tombstones' file."""
+        lines = snapshot.files_of(self.manifest, "tombstones")
+        return str(lines[0]["path"]) if len(self.dead) else ""
+
+    @cached_property
+    def _comparisons(self) -> Comparisons:
+        return Comparisons(self.store, self.folder)
+
+    # --- train --------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        """Choose the queries, and for ANEW train on other rows."""
+        done = self.store / self.folder / "trained.json"
+        if not done.exists():
+            reader = reader_of(self.store, self._shards)
+            truth = self._chosen(reader)
+            self._comparisons.write(truth)
+            write_json(self.store, f"{self.folder}/trained.json", self._template_of(truth, reader))
+        found = read_json(done)
+        self.files += found["files"]
+        # What was planned, but for what the template has settled.
+        described = load_spec(self.store / f"templates/{found['template']}")
+        used = replace(self.spec, nlist=described.nlist, train_rows=described.train_rows)
+        kept = {name: found[name] for name in ("template", "training")}
+        self.index |= {**used.to_json(), **kept, "way": self.way, "reused": self.way != ANEW}
+
+    def _chosen(self, reader: VectorReader) -> Truth:
+        """The queries, with what is known of them."""
+        if self.truth is None:
+            return draw(self._shards, self.dead, reader, self.queries, self.spec)
+        return self.truth if self.way == DELTA else self.truth.restarted()
+
+    def _template_of(self, truth: Truth, reader: VectorReader) -> Line:
+        """The parent's, or one that is trained; as `train_template` returns it."""
+        if self.way != ANEW:
+            assert self.parent is not None
+            index, lines = self.parent["index"], snapshot.files_of(self.parent, "template")
+            return {"template": index["template"], "files": lines, "training": index["training"]}
+        spec = self.spec
+        living = living_ids(self._shards, self.dead)
+        ids = sample_ids(living, spec.train_rows, spec.seed, truth.ids)
+        found = train_template(self.store, spec, Sample(reader, ids), Sample(reader, truth.ids))
+        if spec.kind != "exact":
+            self.progress.say(
+                f"train: {spec.nlist:,} lists, {spec.code_bytes} code bytes, on {len(ids):,} "
+                f"vectors in {duration(found['training']['seconds'])}"
+            )
+        return found
+
+    @property
+    def _name(self) -> str:
+        return str(self.index["template"])
+
+    @cached_property
+    def _template(self) -> Template:
+        return load_template(self.store / f"templates/{self._name}", self._name)
+
+    # --- encode and group ---------------------------------------------------------------------
+
+    @cached_property
+    def _parts(self) -> list[EncodeTask]:
+        groups = list(_groups(self._encoded, self.spec.part_rows))
+        whole = len(groups) == 1
+        return [
+            EncodeTask(
+                number,
+                tuple(line["path"] for line in group),
+                output=self._output(0) if whole else f"{self.folder}/parts/{number:05d}.part",
+                truth=f"{self.folder}/truth/{number:05d}.npz",
+                done=f"{self.folder}/encoded/{number:05d}.json",
+                whole=whole,
+                removed=self._removed,
+            )
+            for number, group in enumerate(groups)
+        ]
+
+    @cached_property
+    def _compared(self) -> list[EncodeTask]:
+        """Shards that are encoded already, with which some queries are to be compared."""
+        if self.way != DELTA or not self._comparisons.truth.short.any():
+            return []
+        new = {line["path"] for line in self._encoded}
+        old = [line for line in self._shards if line["path"] not in new]
+        return [
+            EncodeTask(
+                number,
+                tuple(line["path"] for line in group),
+                output="",
+                truth=f"{self.folder}/old-truth/{number:05d}.npz",
+                done=f"{self.folder}/compared/{number:05d}.json",
+                removed=self._removed,
+                queries=self._comparisons.some,
+            )
+            for number, group in enumerate(_groups(old, self.spec.part_rows))
+        ]
+
+    def _output(self, number: int) -> str:
+        """Of an index shard; other content gives another name, as files never change."""
+        return f"index/{self.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}.lists"
+
+    def _encode(self) -> None:
+        """Parts of the index, in parallel; a part that is alone is the finished shard."""
+        encode = EncodeParts(
+            str(self.store), f"templates/{self._name}", self._name, self._comparisons.all,
+            self.config.runner.threads,
+        )  # fmt: skip
+        tasks = [*self._parts, *self._compared]
+        runner = self.config.runner.worth(self._rows, _WORTH_A_PROCESS)
+        run_tasks(self.store, ("encode", "parts"), tasks, encode, runner, self.progress)
+        done = [read_json(self.store / task.done) for task in self._parts]
+        rows = sum(one["header"]["rows"] for one in done)
+        assert rows == self._rows, f"{self._rows} vectors, {rows} of them encoded"
+        if self.spec.kind != "exact":
+            self.index["fitness"] = self._fitness(done)
+
+    @cached_property
+    def _rows(self) -> int:
+        """Living rows that are to be encoded."""
+        return sum(len(ids) for ids in living_ids(self._encoded, self.dead))
+
+    @cached_property
+    def _kept(self) -> list[Line]:
+        """The parent's index shards that stay."""
+        if self.way != DELTA:
+            return []
+        assert self.parent is not None
+        return snapshot.files_of(self.parent, "index")
+
+    def _fitness(self, done: Sequence[Line]) -> Line:
+        """How well the template fits what is in the index."""
+        fitness = total_fitness(self.store, done, self._template)
+        measures = fitness.measures()
+        if self.way == DELTA:
+            assert self.parent is not None
+            before, kept = self.parent["index"]["fitness"], sum(line["rows"] for line in self._kept)
+            for name in ("quantisation_error", "rotation_error"):
+                total = measures[name] * self._rows + before[name] * kept
+                measures[name] = total / max(1, self._rows + kept)
+            paths = [line["path"] for line in self._kept]
+            sizes = fitness.sizes + shard_sizes(self.store, paths, self._template)
+            measures["imbalance"] = imbalance(sizes)
+        return {**measures, **compare(self.index["training"], measures)}
+
+    def _group(self) -> None:
+        """Index shards by list, out of the parts."""
+        tasks: Sequence[Any] = self._parts
+        if len(tasks) > 1:
+            parts = tuple(task.output for task in self._parts)
+            shards = ceil(self._rows / ROWS_PER_SHARD) if self.way == DELTA else self.spec.shards
+            ranges = list_ranges(list_sizes(self.store, parts, self._template), shards)
+            tasks = [
+                GroupTask(
+                    number, first, last, parts, self._output(number),
+                    done=f"{self.folder}/grouped/{number:05d}.json",
+                )
+                for number, (first, last) in enumerate(ranges)
+            ]  # fmt: skip
+            group = GroupLists(str(self.store), f"templates/{self._name}", self._name)
+            stage = ("group", "index shards")
+            run_tasks(self.store, stage, tasks, group, self.config.runner, self.progress)
+        lines = [read_json(self.store / task.done)["shard"] for task in tasks]
+        rows = sum(line["rows"] for line in lines)
+        assert rows == self._rows, f"{self._rows} vectors, {rows} of them in index shards"
+        delta = {"delta": True} if self.way == DELTA else {}
+        self.files += [*self._kept, *({**line, **delta} for line in lines)]
+
+    # --- certify ------------------------------------------------------------------------------
+
+    def _certify(self) -> None:
+        """Measure recall, of rows old and new."""
+        old = [task.truth for task in self._compared]
+        self.result = self._comparisons.result([task.truth for task in self._parts], old)
+        files = [*self.manifest["files"], *self.files]
+        searcher = Searcher(self.store, {**self.manifest, "files": files, "index": self.index})
+        target, truth = float(self.config.index.get("target_recall", 0.95)), self.result.measured()
+        found: Line | None = None
+        if self.way == DELTA and self.parent is not None and self.parent["certificate"]["reached"]:
+            # A little more of the same changes little: the setting that did before mostly does.
+            before = self.parent["search"]
+            for wider in _WIDER:
+                if found is None or not found["reached"]:
+                    lists, most = int(before["nprobe"]), max(wider * int(before["rerank"]), truth.k)
+                    found = certify(
+                        searcher, truth, target=target, min_nprobe=lists,
+                        max_nprobe=wider * lists, max_rerank=most, reads=_FEW_READS,
+                    )  # fmt: skip
+        if found is None or not found["reached"]:
+            found = certify(searcher, truth, target=target)
+        self.certificate = found
+
+
+def _groups(shards: Sequence[Line], rows: int) -> Iterator[list[Line]]:
+    """Consecutive embedding shards, `rows` or a little more together; what is left over is less."""
+    group: list[Line] = []
+    for line in shards:
+        group.append(line)
+        if sum(one["rows"] for one in group) >= rows:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,50 @@
+"""Merge small embedding shards and those with dead rows, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+
+from lookalike.store.compacting import CompactTask, compact
+from transforms.counters import count, timed
+
+
+@dataclass
+class CompactShards(beam.PTransform):
+    """Write embedding shards anew without their dead rows, each out of several.
+
+    Yields the number of each finished task; a retry overwrites itself.
+
+    Attributes:
+        store: The store's root, reachable from every worker.
+        dead: The tombstones' file (.npy, ascending), relative to the store.
+    """
+
+    store: str
+    dead: str
+
+    def expand(self, tasks: beam.PCollection[CompactTask]) -> beam.PCollection[int]:
+        """PCollection[CompactTask] -> PCollection[int]."""
+        return (
+            tasks
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "CompactShard" >> beam.ParDo(_CompactFn(self.store, self.dead))
+        )
+
+
+class _CompactFn(beam.DoFn):
+    def __init__(self, store: str, dead: str) -> None:
+        self._store, self._path = Path(store), dead
+
+    def setup(self) -> None:
+        self._dead = np.load(self._store / self._path, mmap_mode="r", allow_pickle=False)
+
+    def process(self, task: CompactTask) -> Iterator[int]:
+        with timed("compact"):
+            compact(task, self._store, self._dead)
+        count("compact", "rows", task.rows)
+        yield task.number
