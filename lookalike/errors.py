@@ -11,6 +11,10 @@ class NotPublishedError(RuntimeError):
     """The run finished, but a limit stopped publication; the last snapshot stands (status 3)."""
 
 
+class StoreWriteError(OSError):
+    """A file of the store cannot be written: no room, no permission, a broken disk."""
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An exception's own words on one line."""
     text = " ".join(str(error).split()) or type(error).__name__

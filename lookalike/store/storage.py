@@ -1,32 +1,46 @@
-"""Where bytes come from and go to: the one module that touches `pyarrow.fs`.
+"""Where bytes come from: the one module that touches `pyarrow.fs`.
 
 Reading is local or remote alike (`s3://`, `gs://`, `hdfs://`, whatever pyarrow opens). A store is
-a local folder, written so that a file under its final name is always whole: temporary name in the
-same folder, hash while writing, fsync, rename, fsync of the folder.
+a local folder; see `files` for how its files are written.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import pyarrow.fs as pafs
 
 from lookalike.errors import RequestError, one_line
+from lookalike.store.files import (
+    FileRecord,
+    PendingFile,
+    check_inside,
+    file_record,
+    fsync_folder,
+    leads_out,
+    make_folder,
+    read_json,
+    remove_tree,
+    sha256_file,
+    write_bytes,
+    write_file,
+    write_json,
+)
+
+__all__ = [
+    "FileRecord", "PendingFile", "check_inside", "copy_to_local", "file_record", "filesystem",
+    "fsync_folder", "is_remote", "leads_out", "list_remote", "make_folder", "path_from_uri",
+    "read_bytes", "read_json", "remote_info", "remove_tree", "sha256_file", "uri_from_path",
+    "write_bytes", "write_file", "write_json",
+]  # fmt: skip
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
-_CHUNK = 1 << 20
 
 
 def is_remote(uri: str) -> bool:
@@ -166,146 +180,3 @@ def copy_to_local(uri: str, destination: Path) -> Path:
         target.mkdir(parents=True)
     pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
     return target
-
-
-# --- the store: local files that are whole or absent ------------------------------------------
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A finished file of the store: path relative to it (posix), sha256 in hex, size."""
-
-    path: str
-    sha256: str
-    bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As the manifest lists it."""
-        return {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
-
-
-class _HashingFile:
-    """A binary file that hashes what passes through; enough of the protocol for pyarrow."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._file.write(view)
-        self.sha256.update(view)
-        self.bytes += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self.closed = True
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-
-class PendingFile:
-    """What `write_file` yields: a writable file, and after the block its record."""
-
-    def __init__(self, file: _HashingFile) -> None:
-        self.file: Any = file
-        self.record: FileRecord | None = None
-
-    def write(self, data: Any) -> int:
-        """Append bytes."""
-        return int(self.file.write(data))
-
-    @property
-    def finished(self) -> FileRecord:
-        """The record of the renamed file."""
-        assert self.record is not None, "the file is not finished yet"
-        return self.record
-
-
-@contextmanager
-def write_file(store: Path, relative: str) -> Iterator[PendingFile]:
-    """Write one file of the store: temporary name, hash, fsync, rename, fsync of the folder.
-
-    A crash at any instant leaves the final name absent, or as it was. An existing file is replaced
-    whole.
-    """
-    final = store / relative
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as raw:
-            pending = PendingFile(_HashingFile(raw))
-            yield pending
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(temporary, final)
-        fsync_folder(final.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    hashed = pending.file
-    pending.record = FileRecord(relative, hashed.sha256.hexdigest(), hashed.bytes)
-
-
-def write_bytes(store: Path, relative: str, data: bytes) -> FileRecord:
-    """Write a small file of the store at once (see `write_file`)."""
-    with write_file(store, relative) as pending:
-        pending.write(data)
-    return pending.finished
-
-
-def write_json(store: Path, relative: str, value: Any) -> FileRecord:
-    """Write canonical, readable JSON (see `write_file`)."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-    return write_bytes(store, relative, text.encode() + b"\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the store."""
-    return json.loads(path.read_bytes())
-
-
-def sha256_file(path: Path) -> tuple[str, int]:
-    """Hash a file in bounded memory; returns (hex digest, bytes)."""
-    digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
-
-
-def file_record(store: Path, relative: str) -> FileRecord:
-    """The record of a file that is there already."""
-    return FileRecord(relative, *sha256_file(store / relative))
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, where the system can (not on Windows)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a scratch folder; already gone is fine."""
-    if path.exists():
-        shutil.rmtree(path)

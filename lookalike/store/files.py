@@ -1,0 +1,235 @@
+"""The files of a store, each whole or absent under its name.
+
+A store is a local folder, written so that a file under its final name is always whole: temporary
+name in the same folder, hash while writing, fsync, rename, fsync of the folder.
+
+No link inside a store may lead a write out of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lookalike.errors import StoreWriteError, one_line
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A finished file of the store: path relative to it (posix), sha256 in hex, size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest lists it."""
+        return {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
+
+
+class _HashingFile:
+    """A binary file that hashes what passes through; enough of the protocol for pyarrow."""
+
+    def __init__(self, file: BinaryIO, final: Path) -> None:
+        self._file, self._final = file, final
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        with _writing(self._final):
+            self._file.write(view)
+        self.sha256.update(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+class PendingFile:
+    """What `write_file` yields: a writable file, and after the block its record."""
+
+    def __init__(self, file: _HashingFile) -> None:
+        self.file: Any = file
+        self.record: FileRecord | None = None
+
+    def write(self, data: Any) -> int:
+        """Append bytes."""
+        return int(self.file.write(data))
+
+    @property
+    def finished(self) -> FileRecord:
+        """The record of the renamed file."""
+        assert self.record is not None, "the file is not finished yet"
+        return self.record
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room, and run the same command again: it continues where it was",
+    errno.EDQUOT: "make room, and run the same command again: it continues where it was",
+    errno.EFBIG: "raise the limit on the size of files, and run the same command again",
+    errno.EACCES: "let this user write there, and run the same command again",
+    errno.EPERM: "let this user write there, and run the same command again",
+    errno.EROFS: "mount it for writing, and run the same command again",
+    errno.EIO: "see what the system's log says about the disk, and run the same command again",
+}
+
+
+@contextmanager
+def _writing(final: Path) -> Iterator[None]:
+    """Say which file could not be written, and what to do."""
+    try:
+        yield
+    except StoreWriteError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        why = (error.strerror or one_line(error)).lower()
+        raise StoreWriteError(
+            f"{final}: cannot be written: {why}{'; ' if remedy else ''}{remedy or ''}"
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durable: a file is lost with the folder it is in."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
+def leads_out(store: Path, path: Path) -> str:
+    """Where a path below a store leads, if links lead it out of the store, else ""."""
+    parts = path.relative_to(store).parts
+    if not any((store / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
+        return ""
+    inside, found = os.path.realpath(store), os.path.realpath(path)
+    return "" if found == inside or found.startswith(os.path.join(inside, "")) else found
+
+
+def check_inside(store: Path, path: Path) -> None:
+    """Refuse to write where a link leads out of the store.
+
+    Raises:
+        StoreWriteError: It does.
+    """
+    if found := leads_out(store, path):
+        raise StoreWriteError(
+            f"{path}: a link leads out of the store, to {found}; remove the link, or move the "
+            "whole store there"
+        )
+
+
+@contextmanager
+def write_file(store: Path, relative: str) -> Iterator[PendingFile]:
+    """Write one file of the store: temporary name, hash, fsync, rename, fsync of the folder.
+
+    A crash at any instant leaves the final name absent, or as it was. An existing file is replaced
+    whole.
+
+    Raises:
+        StoreWriteError: It cannot be written; the message names it, and says what to do.
+    """
+    final = store / relative
+    with _writing(final):
+        make_folder(final.parent)
+        check_inside(store, final.parent)
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+        raw = open(temporary, "wb")  # noqa: SIM115
+    try:
+        pending = PendingFile(_HashingFile(raw, final))
+        yield pending
+        with _writing(final):
+            raw.flush()
+            os.fsync(raw.fileno())
+            raw.close()
+            os.replace(temporary, final)
+            fsync_folder(final.parent)
+    finally:
+        with suppress(OSError):  # why it failed is being told already
+            raw.close()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    hashed = pending.file
+    pending.record = FileRecord(relative, hashed.sha256.hexdigest(), hashed.bytes)
+
+
+def write_bytes(store: Path, relative: str, data: bytes) -> FileRecord:
+    """Write a small file of the store at once (see `write_file`)."""
+    with write_file(store, relative) as pending:
+        pending.write(data)
+    return pending.finished
+
+
+def write_json(store: Path, relative: str, value: Any) -> FileRecord:
+    """Write canonical, readable JSON (see `write_file`)."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    return write_bytes(store, relative, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the store."""
+    return json.loads(path.read_bytes())
+
+
+def sha256_file(path: Path) -> tuple[str, int]:
+    """Hash a file in bounded memory; returns (hex digest, bytes)."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def file_record(store: Path, relative: str) -> FileRecord:
+    """The record of a file that is there already."""
+    return FileRecord(relative, *sha256_file(store / relative))
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can (not on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a scratch folder; already gone is fine."""
+    if path.exists():
+        shutil.rmtree(path)
