@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
 _OPENVINO = ["openvino>=2026,<2027"]
+_REMOTE = ["obstore>=0.11,<0.13"]
 _RAW = ["rawpy>=0.24,<1"]
 
 setup(
@@ -33,9 +34,11 @@ setup(
     extras_require={
         "openvino": _OPENVINO,  # faster inference on Intel and AMD processors
         "raw": _RAW,  # camera raw files
+        "remote": _REMOTE,  # stores on object storage
         # Only the tests and the benchmark call tensorflow-hub, as the reference to compare with; it
         # needs tf-keras of tensorflow's version, and pkg_resources, which newer setuptools lack.
-        "dev": [*_OPENVINO, *_RAW, "hypothesis>=6.100", "mypy>=2,<3", "pytest>=9,<10",
+        "dev": [*_OPENVINO, *_RAW, *_REMOTE, "hypothesis>=6.100", "flask>=3,<4", "flask-cors>=6,<7",
+                "moto[s3]>=5.2,<6", "mypy>=2,<3", "pytest>=9,<10", "pytest-xdist>=3.6,<4",
                 "ruff>=0.17,<0.18", "setuptools<82", "tensorflow-hub>=0.16.1,<0.17",
                 "tf-keras>=2.20,<2.22", "types-PyYAML"],
     },

@@ -1,0 +1,198 @@
+"""Who may write to a store: one run at a time, and the second is told who holds it since when.
+
+A local store is held by a lock that the system lets go when its process ends. One on object storage
+is held by a lease: an object that its holder rewrites from time to time. How old it is tells the
+server's clock alone. A holder whose lease was taken over notices, at the latest when it publishes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from lookalike.store.storage import check_inside, make_folder, write_bytes
+
+if TYPE_CHECKING:
+    from lookalike.store.objects import Objects, Version
+
+if os.name == "posix":
+    import fcntl
+
+LOCK = "runs/lock"
+CLOCK = "runs/clock"  # on object storage: written to ask the server what time it is
+OWN = "runs/leases"  # in a local mirror: the last leases that were asked for from there
+RENEW_S = 30.0
+EXPIRES_S = 300.0
+_FREE = b"free\n"
+
+
+class StoreBusyError(RuntimeError):
+    """Another run holds the store, or changed it meanwhile."""
+
+
+def holder() -> str:
+    """This process, as it is named to those who must wait for it."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return f"process {os.getpid()} on {socket.gethostname()} (since {now})"
+
+
+@contextmanager
+def hold(store: Path) -> Iterator[None]:
+    """Hold a store against a second run; the system lets go when the process ends, however it ends.
+
+    Raises:
+        StoreBusyError: Another process holds it; the message says which, and since when.
+    """
+    path = store / LOCK
+    make_folder(path.parent)
+    check_inside(store, path)
+    with open(path, "a+", encoding="utf-8") as file:
+        if os.name == "posix":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                other = file.read().strip() or "another process"
+                raise StoreBusyError(
+                    f"{store}: {other} is running on this store; wait for it to end"
+                ) from error
+        file.truncate(0)
+        file.write(holder())
+        file.flush()
+        yield
+
+
+class Lease:
+    """Holds a store on object storage, while the block runs.
+
+    The lock is one object: a line that names the holder, one that no other lease has, one that
+    counts renewals. It is only ever written by conditional puts, so two can never both hold it.
+    """
+
+    def __init__(self, objects: Objects, mirror: Path) -> None:
+        """Prepare to hold a store.
+
+        Args:
+            objects: The store.
+            mirror: Its local folder, held by this process: a lease that was taken from there and
+                never given back is that of a dead process, and taken over at once.
+        """
+        self._objects, self._mirror = objects, mirror
+        self._name, self._nonce, self._count = holder(), uuid.uuid4().hex, 0
+        self._version: Version | None = None
+        self._lost = ""
+        self._renewed = time.monotonic()
+        self._turn = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        """Take the lease.
+
+        Raises:
+            StoreBusyError: Another run holds it; the message says which, and since when.
+            ObjectStoreError: The store cannot be reached.
+        """
+        earlier = self._own()
+        write_bytes(self._mirror, OWN, "\n".join([*earlier[-8:], self._nonce]).encode())
+        self._version = self._take(earlier)
+        self._renewed = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lease back."""
+        from lookalike.store.objects import ConflictError, ObjectStoreError
+
+        self._ended.set()
+        self._thread.join()
+        # What cannot be given back expires; the run itself has ended as it has.
+        with self._turn, suppress(ConflictError, ObjectStoreError):
+            if not self._lost and self._version is not None:
+                self._objects.replace(LOCK, _FREE, self._version)
+
+    def confirm(self) -> None:
+        """Renew the lease now.
+
+        Raises:
+            StoreBusyError: Another run has taken it over.
+            ObjectStoreError: The store cannot be reached.
+        """
+        self._renew()
+        if self._lost:
+            raise StoreBusyError(f"{self._objects.uri}: {self._lost}")
+
+    def _take(self, earlier: Sequence[str]) -> Version:
+        from lookalike.store.objects import ConflictError
+
+        while True:
+            there = self._objects.read(LOCK)
+            try:
+                if there is None:
+                    return self._objects.create(LOCK, self._text())
+                lines = there.data.decode("utf-8", "replace").splitlines() or [""]
+                mine = len(lines) > 1 and lines[1] in earlier
+                age = 0.0 if mine else (self._now() - there.modified).total_seconds()
+                if there.data == _FREE or mine or age >= EXPIRES_S:
+                    return self._objects.replace(LOCK, self._text(), there.version)
+            except ConflictError:
+                continue  # another was faster: look who
+            raise StoreBusyError(
+                f"{self._objects.uri}: {lines[0] or 'another process'} is running on this store "
+                f"(last heard of {age:.0f} s ago); wait for it to end, or, if it is dead, until it "
+                f"has been silent for {EXPIRES_S:.0f} s"
+            )
+
+    def _own(self) -> list[str]:
+        with suppress(FileNotFoundError):
+            return (self._mirror / OWN).read_text(encoding="utf-8").split()
+        return []
+
+    def _text(self) -> bytes:
+        return f"{self._name}\n{self._nonce}\n{self._count}\n".encode()
+
+    def _now(self) -> datetime:
+        """The server's time: when it says that an object was written just now."""
+        self._objects.write(CLOCK, b"")
+        there = self._objects.read(CLOCK)
+        return there.modified if there else datetime.min.replace(tzinfo=timezone.utc)
+
+    def _keep(self) -> None:
+        from lookalike.store.objects import ObjectStoreError
+
+        while not self._ended.wait(RENEW_S):
+            with suppress(ObjectStoreError):  # next time; confirm() says it where it matters
+                self._renew()
+
+    def _renew(self) -> None:
+        from lookalike.store.objects import ConflictError
+
+        with self._turn:
+            if self._lost or self._version is None:
+                return
+            self._count += 1
+            try:
+                self._version = self._objects.replace(LOCK, self._text(), self._version)
+                self._renewed = time.monotonic()
+            except ConflictError:
+                there = self._objects.read(LOCK)
+                by = there.data.decode("utf-8", "replace").split("\n")[0] if there else "nobody"
+                silent = time.monotonic() - self._renewed
+                self._lost = (
+                    f"this run was silent for {silent:.0f} s, and the store was taken over: by "
+                    f"{by}; nothing is published, run again when it has ended"
+                )

@@ -1,0 +1,208 @@
+"""A real S3 server in a process of its own, and a proxy before it that fails as it is told.
+
+The server is the one that LOOKALIKE_S3_SERVER names (a binary of versitygw), else a versitygw that
+is on the path, else that of moto.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest"}
+BUCKET = "bucket"
+FAULTS = (
+    "500 before",  # not executed, and the server says so
+    "500 after",  # executed, and the server says that it failed
+    "cut before",  # the connection ends before the request is executed
+    "cut after",  # it is executed, and the answer lost
+    "half a request",  # the server gets half of the body
+    "half an answer",
+    "stall",  # the answer stops in the middle, and the connection stays
+)
+STALL_S = 3.0
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def store_uri(port: int, prefix: str) -> str:
+    """A store's name on the server (or the proxy) at a port."""
+    where = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    return f"s3://{BUCKET}/{prefix}?{where}"
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[int]:
+    """The port of a server with one bucket; its files lie below `folder`, where it has any."""
+    port = free_port()
+    gateway = os.environ.get("LOOKALIKE_S3_SERVER") or shutil.which("versitygw")
+    if gateway:
+        (folder / BUCKET).mkdir(parents=True)
+        keys = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
+        command = [gateway, "--quiet", *keys, "--port", f"127.0.0.1:{port}", "posix", str(folder)]
+    else:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not _answers(port):
+                assert process.poll() is None, f"{command[0]} ended: {process.returncode}"
+                assert time.monotonic() < deadline, f"{command[0]} does not answer"
+                time.sleep(0.05)
+            if not gateway:
+                made = http.client.HTTPConnection("127.0.0.1", port)
+                made.request("PUT", f"/{BUCKET}")
+                assert made.getresponse().status == 200
+                made.close()
+            yield port
+        finally:
+            process.kill()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class Faults:
+    """Which requests fail; the proxy counts them.
+
+    Attributes:
+        kind: One of FAULTS, or "" for none.
+        first: The request that fails, from 0.
+        lasting: Whether all after it fail too.
+        seen: What was asked for so far.
+        failed: How many of these failed.
+    """
+
+    kind: str = ""
+    first: int = 0
+    lasting: bool = False
+    seen: list[str] = field(default_factory=list)
+    failed: int = 0
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def plan(self, kind: str = "", first: int = 0, lasting: bool = False) -> None:
+        """Begin to count anew."""
+        with self._turn:
+            self.kind, self.first, self.lasting = kind, first, lasting
+            self.seen, self.failed = [], 0
+
+    def next(self, request: str) -> str:
+        """The fault of this request, or ""."""
+        with self._turn:
+            number = len(self.seen)
+            self.seen.append(request)
+            hit = number >= self.first if self.lasting else number == self.first
+            self.failed += bool(self.kind and hit)
+            return self.kind if hit else ""
+
+
+@contextmanager
+def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
+    """The port of a proxy before a server, and what it does wrong."""
+    faults = Faults()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else every answer waits for an acknowledgement
+
+        def handle_any(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            fault = faults.next(f"{self.command} {self.path}")
+            if fault == "500 before":
+                return self.fail()
+            if fault == "cut before":
+                return self.cut()
+            if fault == "half a request":
+                self.forward_half(body)
+                return self.cut()
+            status, headers, answer = self.forward(body)
+            if fault == "500 after":
+                return self.fail()
+            if fault == "cut after":
+                return self.cut()
+            self.send_response_only(status)
+            for name, value in headers:
+                if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                    self.send_header(name, value)
+            size = next((v for n, v in headers if n.lower() == "content-length"), len(answer))
+            self.send_header("Content-Length", str(size if self.command == "HEAD" else len(answer)))
+            self.end_headers()
+            if fault in ("half an answer", "stall"):
+                self.wfile.write(answer[: len(answer) // 2])
+                self.wfile.flush()
+                time.sleep(STALL_S if fault == "stall" else 0)
+                return self.cut()
+            self.wfile.write(answer)
+            return None
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+
+        def fail(self) -> None:
+            self.send_response_only(500)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def cut(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+            onward = self.onward(len(body))
+            onward.send(body)
+            answer = onward.getresponse()
+            data = answer.read()
+            onward.close()
+            return answer.status, answer.getheaders(), data
+
+        def forward_half(self, body: bytes) -> None:
+            onward = self.onward(max(len(body), 1))  # an empty one never ends
+            onward.send(body[: len(body) // 2])
+            onward.close()
+
+        def onward(self, length: int) -> http.client.HTTPConnection:
+            onward = http.client.HTTPConnection("127.0.0.1", server, timeout=30)
+            onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("content-length", "connection"):
+                    onward.putheader(name, value)
+            if length or "Content-Length" in self.headers:
+                onward.putheader("Content-Length", str(length))
+            onward.endheaders()
+            return onward
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nobody reads it."""
+
+    class Proxy(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Connections are cut on purpose."""
+
+    with Proxy(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield int(proxy.server_address[1]), faults
+        finally:
+            proxy.shutdown()

@@ -1,0 +1,97 @@
+"""Runs on a store on object storage, from the commands: several machines, one after another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lookalike
+from lookalike.store import snapshot
+from lookalike.store.mirror import cache_folder
+from lookalike.store.objects import Objects
+from pipelines.cli import main
+from tests.conftest import picture
+from tests.s3_server import KEYS, s3_server, store_uri
+
+pytest.importorskip("obstore")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        with s3_server(tmp_path_factory.mktemp("s3")) as port:
+            yield port
+
+
+def test_nights_on_object_storage(
+    server: int,
+    tmp_path: Path,
+    pictures: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, store = pictures(6), store_uri(server, "store")
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
+    )
+
+    def run(command: str, *more: str, machine: str = "one", status: int = 0) -> Any:
+        capsys.readouterr()
+        where = ["--store", store, "--cache", str(tmp_path / machine)]
+        assert main([command, *where, *more]) == status
+        out = capsys.readouterr().out
+        return json.loads(out) if "--json" in more else out
+
+    def index(machine: str) -> dict[str, Any]:
+        asked = ["--config", str(config), "--images", str(folder), "--json"]
+        found: dict[str, Any] = run("index", *asked, machine=machine)
+        return found
+
+    def neighbours(machine: str, name: str | None = None) -> dict[str, str]:
+        """The nearest of every picture there is, by its own name."""
+        searcher = lookalike.open(store, name, cache=tmp_path / machine)
+        files = sorted(folder.glob("*.jpg"))
+        found = searcher.search([str(path) for path in files], k=1)
+        return {Path(rows[0].query_uri).name: Path(rows[0].uri).name for rows in found}
+
+    first = index("one")
+    assert first["new"]
+    assert not index("one")["new"]
+    assert not index("two")["new"]  # another machine sees that nothing changed
+    (folder / "000.jpg").unlink()
+    picture(77).save(folder / "new.jpg", quality=95)
+    second = index("two")  # and one that changed goes on from what the first one left
+    assert second["changes"] == {**second["changes"], "added": 1, "removed": 1, "unchanged": 5}
+    names = {path.name: path.name for path in folder.glob("*.jpg")}
+    assert neighbours("one") == neighbours("three") == names
+    assert neighbours("three", first["snapshot"])["new.jpg"] != "new.jpg"
+
+    shown = run("status", "--json", machine="three")
+    assert shown["snapshots"] == [first["snapshot"], second["snapshot"]]
+    assert shown["store"] == store
+    assert run("verify", "--json", machine="three")["ok"]
+    asked = ["--images", str(folder / "new.jpg"), "-k", "1", "--json"]
+    assert run("query", *asked, machine="three")
+
+    back = run("rollback", "--json", machine="three")
+    assert back["snapshot"] == first["snapshot"]
+    assert set(neighbours("one").values()) <= {f"00{number}.jpg" for number in range(6)}
+    third = index("one")
+    assert third["parent"] == first["snapshot"]
+    assert neighbours("two") == names
+    run("gc", "--keep-last", "1", "--keep-days", "0", "--grace", "0", "--dry-run", machine="two")
+    assert len(Objects(store).folders("snapshots")) == 3
+    run("gc", "--keep-last", "1", "--keep-days", "0", "--grace", "0", machine="two")
+    assert Objects(store).folders("snapshots") == [third["snapshot"]]
+    manifest = snapshot.read_manifest(cache_folder(store, tmp_path / "two"))
+    listed = {line["path"] for line in manifest["files"]}
+    there = {one.path for one in Objects(store).entries() if not one.path.startswith("runs/")}
+    assert there == {*listed, "CURRENT", snapshot.manifest_path(third["snapshot"])}
+    assert run("verify", "--json", machine="four")["ok"]
+    assert neighbours("four") == names
