@@ -91,36 +91,50 @@ def _shows_image(file: SourceFile, contents: Contents) -> bool:
         return True  # the run will say what is wrong with it
 
 
-def check_same_vectors(
-    store: Path, parent: dict[str, Any] | None, specs: str, dim: int, metric: str
-) -> None:
-    """Vectors that do not compare with those of a store must not come into it."""
-    if parent is None:
-        return
-    if parent["features"]:
+def check_vectors(store: Path, parent: dict[str, Any] | None) -> None:
+    """A store of pictures takes no vectors made elsewhere."""
+    if parent is not None and parent["features"]:
         handles = ", ".join(feature["handle"] for feature in parent["features"])
         raise RequestError(
             f"{store}: its vectors come from models ({handles}), and those made elsewhere do not "
             "compare with them; name a new store for --embeddings"
         )
-    if (parent["dim"], parent["metric"]) != (dim, metric):
-        raise RequestError(
-            f"{store}: its vectors have {parent['dim']} components and metric {parent['metric']}, "
-            f"those of {specs} have {dim} and the config says {metric}; name a new store for them"
-        )
 
 
-def check_same_models(
-    store: Path, parent: dict[str, Any] | None, features: Sequence[Feature], metric: str
-) -> None:
-    """Vectors of another model, or compared in another metric, must not come into a store."""
-    if parent is None:
-        return
-    if not parent["features"]:
+def other_vectors(parent: dict[str, Any] | None, dim: int, metric: str) -> list[str]:
+    """Lines that say why nothing of the published snapshot can be kept; none where it can be."""
+    if parent is None or (parent["dim"], parent["metric"]) == (dim, metric):
+        return []
+    return [
+        f"vectors have {dim} components and metric {metric}, those of {parent['name']} have "
+        f"{parent['dim']} and {parent['metric']}; all are brought in anew, and {parent['name']} "
+        "serves until that is done"
+    ]
+
+
+def check_reasons(given: frozenset[str] | None, known: Sequence[str]) -> None:
+    """Rejects are tried again by reasons that there are."""
+    for reason in sorted(given or ()):
+        if reason not in known:
+            names = ", ".join(filter(None, known))
+            raise RequestError(f"--retry-rejects {reason}: no such reason; there are {names}")
+
+
+def check_pictures(store: Path, parent: dict[str, Any] | None) -> None:
+    """A store of vectors made elsewhere takes no pictures."""
+    if parent is not None and not parent["features"]:
         raise RequestError(
             f"{store}: its vectors were made elsewhere (--embeddings), and those of models do not "
             "compare with them; name a new store for pictures"
         )
+
+
+def other_models(
+    parent: dict[str, Any] | None, features: Sequence[Feature], metric: str
+) -> list[str]:
+    """Lines that say why nothing of the published snapshot can be kept; none where it can be."""
+    if parent is None:
+        return []
     wanted = {
         "metric": (parent["metric"], metric),
         "model fingerprint": (parent["model_fingerprint"], model_fingerprint(features, metric)),
@@ -129,10 +143,11 @@ def check_same_models(
             preprocessing_fingerprint(features),
         ),
     }
-    for what, (stored, asked) in wanted.items():
-        if stored != asked:
-            handles = ", ".join(feature["handle"] for feature in parent["features"])
-            raise RequestError(
-                f"{store}: its {what} is {stored} ({handles}), this config's is {asked} "
-                f"({', '.join(feature.handle for feature in features)}); name a new store for it"
-            )
+    changed = [
+        f"the {what} is {asked}, that of {parent['name']} is {stored}"
+        for what, (stored, asked) in wanted.items()
+        if stored != asked
+    ]
+    if changed:
+        changed.append(f"everything is embedded anew; {parent['name']} serves until that is done")
+    return changed

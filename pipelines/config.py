@@ -42,6 +42,16 @@ class PublishConfig:
 
     min_recall: float = 0.90
     max_rejected_share: float = 0.5
+    max_shrink_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """From when on a run writes embeddings and index anew, in place of adding to them."""
+
+    max_delta_share: float = 0.25
+    max_tombstone_share: float = 0.2
+    max_deltas: int = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Config:
     metric: str = "cosine"
     index: Mapping[str, Any] = field(default_factory=dict)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    compact: CompactConfig = field(default_factory=CompactConfig)
     runner: RunnerSpec = field(default_factory=RunnerSpec)
     limits: ImageLimits = field(default_factory=ImageLimits)
     unit_files: int = 0
@@ -87,7 +98,9 @@ def parse_config(
 ) -> Config:
     """Check what YAML gave; `folder` is where relative model paths may also start."""
     top = _mapping("the config", raw)
-    known = ("features", "metric", "engine", "index", "publish", "runner", "images", "embed")
+    known = (
+        "features", "metric", "engine", "index", "publish", "compact", "runner", "images", "embed",
+    )  # fmt: skip
     _known("", top, known)
     metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
     features = _no_features(top) if vectors else _features(top.get("features"), folder)
@@ -102,6 +115,7 @@ def parse_config(
         metric,
         _index(top.get("index", {}), metric),
         _publish(top.get("publish", {})),
+        _compact(top.get("compact", {})),
         _runner(top.get("runner", {}), beam_arguments),
         _limits(top.get("images", {})),
         unit_files,
@@ -184,9 +198,22 @@ def _index(value: Any, metric: str) -> dict[str, Any]:
 
 def _publish(value: Any) -> PublishConfig:
     raw = _mapping("publish", value)
-    _known("publish", raw, ("min_recall", "max_rejected_share"))
+    _known("publish", raw, ("min_recall", "max_rejected_share", "max_shrink_share"))
     return PublishConfig(
         **{name: _number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()}
+    )
+
+
+def _compact(value: Any) -> CompactConfig:
+    raw = _mapping("compact", value)
+    checks: dict[str, Callable[[str, Any], Any]] = {
+        "max_delta_share": _share,
+        "max_tombstone_share": _share,
+        "max_deltas": _positive,
+    }
+    _known("compact", raw, tuple(checks))
+    return CompactConfig(
+        **{name: checks[name](f"compact.{name}", one) for name, one in raw.items()}
     )
 
 
@@ -257,6 +284,10 @@ def _integer(key: str, value: Any, low: int) -> int:
 
 def _positive(key: str, value: Any) -> int:
     return _integer(key, value, low=1)
+
+
+def _share(key: str, value: Any) -> float:
+    return _number(key, value, low=0, high=1)
 
 
 def _one_of(key: str, value: Any, names: tuple[str, ...]) -> str:

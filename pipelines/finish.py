@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
-from lookalike.pages.report import render_report
-from lookalike.records import Unit
-from lookalike.store import snapshot
-from lookalike.store.duplicates import write_duplicates
-from lookalike.store.ledger import (
-    Counts,
-    LedgerRow,
-    ledger_tables,
-    read_ledger,
-    write_ledger_tables,
-)
-from lookalike.store.other_names import other_names
+from lookalike.store.ledger import Counts, LedgerRow, check_balance, read_ledger
 from lookalike.store.runs import Plan, Run
-from lookalike.store.storage import write_bytes
 from pipelines.config import PublishConfig
+from pipelines.facts import write_report
 from pipelines.progress import Progress
+from pipelines.settle import Settled
 
-_LEDGER_FILE_ROWS = 1_000_000
-_EXAMPLES = 4  # per reason
+_SAMPLES = 12  # of each kind, in the report
 
 
 def too_many_rejected(counts: Counts, limits: PublishConfig) -> bool:
     """Whether what was rejected stops publication."""
-    return counts.rejected_share > limits.max_rejected_share or not counts.by_status["embedded"]
+    return counts.rejected_share > limits.max_rejected_share or not counts.with_vector
 
 
 def check_rejects(
@@ -58,10 +45,15 @@ def check_rejects(
     )
 
 
+def _rejected(scratch: Run, plan: Plan) -> Iterator[LedgerRow]:
+    for unit in scratch.units(plan):
+        yield from read_ledger(scratch.store / unit.ledger, "rejected")
+
+
 def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
     """What `lookalike index --json` prints."""
-    keys = ("counts", "index", "search", "certificate", "metric", "dim", "features", "parent",
-            "stages")  # fmt: skip
+    keys = ("counts", "changes", "index", "search", "certificate", "metric", "dim", "features",
+            "parent", "stages")  # fmt: skip
     return {
         "snapshot": manifest["name"],
         "new": new,
@@ -75,67 +67,41 @@ class Publication:
 
     store: Path
     scratch: Run
-    plan: Plan
     progress: Progress
+    parent: Mapping[str, Any] | None
+    settled: Settled
+    commit: Callable[[Mapping[str, Any]], None]  # publishes what is finished in the store
 
-    def publish(self, manifest: dict[str, Any], noun: str) -> None:
+    def publish(self, manifest: dict[str, Any], noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
-        folder = f"snapshots/{manifest['name']}"
-        manifest["files"] += self._write_ledger(folder)
-        manifest["files"] += self._write_duplicates(folder)
-        examples = _examples(_rejected(self.scratch, self.plan))
-        report = write_bytes(
-            self.store, f"{folder}/report.html", render_report(manifest, examples).encode()
+        folder, settled = f"snapshots/{manifest['name']}", self.settled
+        lines = assemble(
+            self.store, folder, settled.compared, settled.resolved, moved=settled.moved
         )
-        manifest["files"].append({**report.to_json(), "kind": "report"})
-        snapshot.publish(self.store, manifest)
         counts = manifest["counts"]
-        parts = ", ".join(f"{counts[name]:,} {name}" for name in
-                          ("embedded", "duplicate", "rejected", "ignored"))  # fmt: skip
+        check_balance(listed, Counts.of(counts))
+        _check_rows(counts, lines)
+        manifest["files"] += lines
+        shown = samples(self.store, settled.compared, settled.resolved, _SAMPLES)
+        manifest["files"] += write_report(self.store, folder, manifest, self.parent, shown)
+        self.commit(manifest)
+        parts = ", ".join(
+            f"{counts[name]:,} {name}"
+            for name in ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
+            if counts[name] or name not in ("unchanged", "removed")
+        )
         self.progress.say(f"published {manifest['name']}: {counts['listed']:,} {noun}: {parts}")
 
-    def _write_ledger(self, folder: str) -> list[dict[str, Any]]:
-        """The units' ledgers one after another, as files of about _LEDGER_FILE_ROWS."""
-        tables = chain.from_iterable(
-            ledger_tables(self.store / unit.ledger) for unit in self._units()
+
+def _check_rows(counts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:
+    """The ledger that was written has the rows that were counted.
+
+    Raises:
+        RuntimeError: It has not; the run must not publish.
+    """
+    rows = sum(line["rows"] for line in lines if line["kind"] == "ledger")
+    counted = counts["listed"] + counts["removed"]
+    if rows != counted:
+        raise RuntimeError(
+            f"the ledger has {rows:,} rows, {counted:,} were counted; nothing was published"
         )
-        lines: list[dict[str, Any]] = []
-        for first in tables:  # each takes its file's other tables from the same iterator
-            path = f"{folder}/ledger/{len(lines):05d}.parquet"
-            part = _until(_LEDGER_FILE_ROWS, first, tables)
-            record, count = write_ledger_tables(self.store, path, part)
-            lines.append({**record.to_json(), "kind": "ledger", "rows": count})
-        return lines
-
-    def _write_duplicates(self, folder: str) -> list[dict[str, Any]]:
-        names = other_names(
-            self.store, self._units(), f"{self.scratch.folder}/names", crossing=True
-        )
-        record, rows = write_duplicates(self.store, f"{folder}/duplicates.parquet", names)
-        return [{**record.to_json(), "kind": "duplicates", "rows": rows}]
-
-    def _units(self) -> list[Unit]:
-        return [self.scratch.unit(number, self.plan) for number in range(self.plan.units)]
-
-
-def _until(rows: int, first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The first table and as many others as it takes to have so many rows."""
-    there = first.num_rows
-    yield first
-    while there < rows and (table := next(rest, None)) is not None:
-        there += table.num_rows
-        yield table
-
-
-def _examples(rows: Iterable[LedgerRow]) -> list[tuple[str, str, str]]:
-    """A few rejected files of every reason, for the report."""
-    shown: dict[str, list[tuple[str, str, str]]] = {}
-    for row in rows:
-        if len(shown.setdefault(row.reason, [])) < _EXAMPLES:
-            shown[row.reason].append((row.uri, row.reason, row.detail))
-    return [example for reason in sorted(shown) for example in shown[reason]]
-
-
-def _rejected(scratch: Run, plan: Plan) -> Iterator[LedgerRow]:
-    for number in range(plan.units):
-        yield from read_ledger(scratch.store / scratch.unit(number, plan).ledger, "rejected")

@@ -8,27 +8,40 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
+from lookalike.metrics import Ids
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.pictures.rejections import REASONS
 from lookalike.records import SourceFile
 from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
+from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
-from lookalike.store.runs import Plan, listing_digest
+from lookalike.store.runs import Plan
 from lookalike.store.storage import read_bytes, remove_tree
-from lookalike.store.unit_duplicates import have_containers, merge_duplicates
-from pipelines import checks, models
+from pipelines import checks, models, stores
 from pipelines.config import Config
-from pipelines.job import Job, NothingToIndexError, Scanned, writing
+from pipelines.job import Again, Job, NothingToIndexError
 from pipelines.progress import Progress
 from transforms.embed import EmbedSpec, EmbedUnits
 
+_WORTH_CHOOSING = 1000  # files
+
 
 def run_index(
-    config: Config, images: Sequence[str], store_name: str, progress: Progress
+    config: Config,
+    images: Sequence[str],
+    store_name: str,
+    progress: Progress,
+    again: Again | None = None,
+    cache: str | None = None,
 ) -> dict[str, Any]:
     """Bring a store up to date with its sources, and publish.
+
+    What is in the store already and did not change is kept as it is; `again` names what to look at
+    all the same. Where the models or the preprocessing are not those of the store, everything is
+    embedded anew, and the published snapshot serves until the new one is.
 
     Returns:
         What `lookalike index --json` prints: snapshot, whether it is new, counts, certificate.
@@ -38,25 +51,37 @@ def run_index(
         NotPublishedError: A limit stopped publication; the last snapshot stands.
         StoreBusyError: Another run holds the store.
     """
-    store = checks.check_store(store_name, images)
+    again = again or Again()
+    checks.check_reasons(again.rejects, REASONS)
+    place = stores.to_write(store_name, images, cache, progress.say)
+    store = place.folder
     sources = [open_source(spec) for spec in images]
-    checks.check_images(sources)
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
+    if parent is None:  # else the limits on what a run may lose say more
+        checks.check_images(sources)
+    checks.check_pictures(store, parent)
     with TemporaryDirectory(prefix="lookalike-") as work:
         notes: list[str] = []  # a person sees them at once; in a log, a wrong request is one line
         say = progress.say if progress.live else notes.append
-        features = models.resolve_features(config.features, Path(work), say, config.runner.threads)
+        features = models.known_features(config.features, store, parent, Path(work))
+        if features is None or config.engine != "auto":
+            features = models.resolve_features(
+                config.features, Path(work), say, config.runner.threads
+            )
         if config.engine != "auto":  # one that is named may change what vectors mean
             features = models.choose_engines(
                 features, config.engine, config.metric, Path(work), Path(work), say
             )
-        checks.check_same_models(store, parent, features, config.metric)
-        for note in notes:
-            progress.say(note)
         existed = store.exists()
-        with writing(store):
+        with place.writing():
+            place.check_parent(parent)
+            for note in [*notes, *checks.other_models(parent, features, config.metric)]:
+                progress.say(note)
             models.install(store, features, Path(work))
-            job = ImageJob(config, images, store, parent, progress, sources, features, Path(work))
+            job = ImageJob(
+                config, images, store, parent, progress, sources, features, Path(work),
+                again=again, commit=place.publish,
+            )  # fmt: skip
             try:
                 return job.run()
             except NothingToIndexError:
@@ -83,7 +108,8 @@ class ImageJob(Job):
         """Limits on files, and a type that is not the usual one."""
         usual = self.config.dtype in ("auto", "float32")
         given = {} if usual else {"dtype": self.config.dtype}
-        return {"images": self.config.limits.__dict__, **given}
+        asked = models.settings(self.config.features)
+        return {"images": self.config.limits.__dict__, "models": asked, **given}
 
     def made_by(self) -> dict[str, Any]:
         """The features."""
@@ -96,8 +122,12 @@ class ImageJob(Job):
         """Those of the models."""
         return list(models.model_lines(self.store, self.features))
 
-    def list_units(self) -> Scanned:
-        """List the sources and cut the listing into work units."""
+    def stored_as(self) -> str:
+        """The type of the components of stored vectors."""
+        return "float16" if self.config.dtype == "float16" else "float32"
+
+    def list_rows(self) -> tuple[Listing, pa.Schema]:
+        """List the sources."""
         metadata = metadata_schema(list(self.sources))
         listing = units.write_listing(
             self.store,
@@ -106,13 +136,15 @@ class ImageJob(Job):
             units.listing_schema(metadata),
             self.progress.say,
         )
+        return listing, metadata
+
+    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
+        """Units along the files' sizes, so that equal files meet."""
         unit_rows = self.config.unit_files or units.unit_rows_for(
-            listing.rows, self.config.runner.processes
+            candidates.rows, self.config.runner.processes
         )
         folder = f"{self.scratch.folder}/units"
-        cut = list(units.cut_units(self.store, listing, folder, unit_rows, read_bytes))
-        digest = listing_digest(pq.read_table(self.store / name) for name, _ in cut)
-        return Scanned(sum(rows for _, rows in cut), digest, len(cut), metadata)
+        yield from units.cut_units(self.store, candidates, folder, unit_rows, read_bytes, common)
 
     def _files(self) -> Iterator[SourceFile]:
         for source in self.sources:
@@ -121,6 +153,10 @@ class ImageJob(Job):
     def prepare(self, plan: Plan) -> None:
         """Choose what runs the models: once in a run, when there is work for it."""
         self.features = self._with_engines(plan)
+        self._transform = self._units_transform(plan)
+        runner, done = self.runner_for(plan), self.scratch.done("embedded")
+        if len(done) < plan.units and runner.name == "direct" and runner.processes == 1:
+            self._transform.load()
 
     def _with_engines(self, plan: Plan) -> Sequence[Feature]:
         """The features with what runs them."""
@@ -128,7 +164,8 @@ class ImageJob(Job):
         chosen = models.installed_engines(self.store, folder, self.features)
         if chosen is None and len(self.scratch.done("embedded")) < plan.units:
             features = self.features
-            if self.config.engine == "auto":
+            # To convert models and to compare engines takes as long as some hundred files.
+            if self.config.engine == "auto" and plan.candidates >= _WORTH_CHOOSING:
                 features = models.choose_engines(
                     features, "auto", self.config.metric, self.store, self.work, self.progress.say
                 )
@@ -137,22 +174,16 @@ class ImageJob(Job):
 
     def transform(self, plan: Plan) -> EmbedUnits:
         """Units of files into shards."""
+        return self._transform
+
+    def _units_transform(self, plan: Plan) -> EmbedUnits:
         spec = EmbedSpec(
             tuple(self.features),
             str(self.store),
             self.config.metric,
             self.config.limits,
-            self.config.runner.threads,
-            "float16" if self.config.dtype == "float16" else "float32",
+            self.runner_for(plan).threads,
+            self.stored_as(),
+            forgotten=tuple(line["path"] for line in self.forgotten()),
         )
         return EmbedUnits(spec, plan.metadata.serialize().to_pybytes(), self.properties)
-
-    def merge(self, plan: Plan) -> None:
-        """Make duplicates of equal files in different units, where there are shards or tables."""
-        numbered = [self.scratch.unit(number, plan) for number in range(plan.units)]
-        if len(self.scratch.done("embedded")) == plan.units and have_containers(
-            self.store, numbered
-        ):
-            found = merge_duplicates(self.store, numbered, f"{self.scratch.folder}/merge")
-            if found:
-                self.progress.say(f"merge: {found:,} more duplicates, across work units")

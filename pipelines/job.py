@@ -1,5 +1,7 @@
 """What every run has in common: its stages, their order, and how it is continued.
 
+    scan -> compare -> embed what changed -> settle names and ids -> index -> certify -> publish
+
 Each stage leaves finished files and says so last, so a run killed at any instant is continued by
 the same command. The driver holds counts and names; vectors, paths and ledger rows stay in files.
 """
@@ -8,9 +10,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,19 +20,28 @@ import apache_beam as beam
 import pyarrow as pa
 
 from lookalike import __version__
-from lookalike.errors import RequestError
+from lookalike.errors import NotPublishedError, RequestError
+from lookalike.metrics import Ids
 from lookalike.records import Unit
-from lookalike.store.ledger import Counts, check_balance
-from lookalike.store.runs import Plan, Run, hold
+from lookalike.sources.listing import Listing
+from lookalike.store import snapshot
+from lookalike.store.ledger import Counts
+from lookalike.store.retention import next_file_no
+from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
 from pipelines import finish
 from pipelines.build import IndexBuild
 from pipelines.config import Config
 from pipelines.engine import EngineError, WorkerDiedError
 from pipelines.progress import Progress, timed
-from pipelines.runner import run
+from pipelines.runner import RunnerSpec, run
+from pipelines.scan import scan
+from pipelines.settle import Settled, settle
 
 _TRIES = 3  # of the embed stage, when workers are lost
+_WORTH_A_PROCESS = 256  # files: fewer are done before another process has loaded its libraries
+
+Manifest = dict[str, Any]
 
 
 class NothingToIndexError(RequestError):
@@ -39,33 +49,21 @@ class NothingToIndexError(RequestError):
 
 
 @dataclass(frozen=True)
-class Scanned:
-    """What a scan found.
+class Again:
+    """What to look at again though its size and version are the same.
 
     Attributes:
-        listed: Rows that the ledger will have.
-        digest: sha256 of what was listed.
-        units: Work units, whose files are written.
-        metadata: The metadata columns.
+        rehash: Read every file, and let its content decide.
+        rejects: Rejected files to try again: None for none, empty for all, else of these reasons.
     """
 
-    listed: int
-    digest: str
-    units: int
-    metadata: pa.Schema
+    rehash: bool = False
+    rejects: frozenset[str] | None = None
 
-
-@contextmanager
-def writing(store: Path) -> Iterator[None]:
-    """Hold the store, and clear away what a killed run left half written.
-
-    Raises:
-        StoreBusyError: Another run holds it.
-    """
-    with hold(store):
-        for leftover in store.rglob(".*.tmp"):  # a killed run's; nobody else writes now
-            leftover.unlink(missing_ok=True)
-        yield
+    def to_json(self) -> dict[str, Any]:
+        """What of it is asked for; nothing where nothing is."""
+        asked: dict[str, Any] = {"rehash": True} if self.rehash else {}
+        return asked if self.rejects is None else {**asked, "rejects": sorted(self.rejects)}
 
 
 @dataclass
@@ -75,12 +73,16 @@ class Job(ABC):
     config: Config
     specs: Sequence[str]
     store: Path
-    parent: dict[str, Any] | None
+    parent: Manifest | None
     progress: Progress
+    again: Again = field(default_factory=Again, kw_only=True)
+    # publishes what is finished in the store, see pipelines.stores.Place
+    commit: Callable[[Mapping[str, Any]], None] = field(kw_only=True)
 
     noun: ClassVar[str] = "files"
     wanted: ClassVar[str] = "images"  # what files may turn out not to be
     stage: ClassVar[str] = "embed"
+    by_content: ClassVar[bool] = True  # whether equal contents share a row
 
     def __post_init__(self) -> None:
         """Find the run that this request starts or continues."""
@@ -95,8 +97,26 @@ class Job(ABC):
             "sources": [_absolute(spec) for spec in self.specs],
             "fingerprints": list(fingerprints),
         }
+        self.first_file_no = self.parent["next_file_no"] if self.parent else 0
+        self.scratch = self._run()
+        if self.scratch.plan() is None:
+            # After a rollback, numbers are used already: files are never written again.
+            self.first_file_no = next_file_no(self.store)
+            self.scratch = self._run()
+        self.base = self.parent if self._goes_on() else None
+
+    def _run(self) -> Run:
         parent = self.parent["name"] if self.parent else None
-        self.scratch = Run.for_request(self.store, {**self.settings, "parent": parent})
+        asked = {"parent": parent, "file_no": self.first_file_no, **self.again.to_json()}
+        return Run.for_request(self.store, {**self.settings, **asked})
+
+    def _goes_on(self) -> bool:
+        """Whether the parent's vectors are what this run would make: then it adds to them."""
+        if self.parent is None:
+            return False
+        made: dict[str, Any] = self.parent["request"]
+        same = ("metric", "fingerprints", "dtype", "vectors", "dim")
+        return all(made.get(name) == self.settings.get(name) for name in same)
 
     # --- what differs by what is indexed --------------------------------------------------------
 
@@ -109,8 +129,15 @@ class Job(ABC):
         """What else decides what the vectors are."""
 
     @abstractmethod
-    def list_units(self) -> Scanned:
-        """List the sources and write the unit files."""
+    def list_rows(self) -> tuple[Listing, pa.Schema]:
+        """List the sources: the listing, and the metadata columns."""
+
+    @abstractmethod
+    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
+        """Write the unit files of what is to be looked at; (path, rows) of each.
+
+        `common` are the buckets of sizes that very many files have (see `cut_units`).
+        """
 
     @abstractmethod
     def transform(self, plan: Plan) -> beam.PTransform:
@@ -120,12 +147,12 @@ class Job(ABC):
     def made_by(self) -> dict[str, Any]:
         """The manifest's features and dim."""
 
+    @abstractmethod
+    def stored_as(self) -> str:
+        """The type of the components of stored vectors: float32 or float16."""
+
     def prepare(self, plan: Plan) -> None:
         """Get ready what the units need."""
-        return
-
-    def merge(self, plan: Plan) -> None:
-        """Do what is to be done once all units are."""
         return
 
     def more_lines(self) -> list[dict[str, Any]]:
@@ -134,89 +161,65 @@ class Job(ABC):
 
     # --- the stages -----------------------------------------------------------------------------
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Manifest:
         """All stages; each is skipped as far as its files say that it is done."""
         seconds: dict[str, float] = {}
         with timed(seconds, "scan"):
-            plan = self.scan()
-        if self.parent and self.parent.get("request") == self._request(plan):
-            self.scratch.finish()
-            self.progress.say(
-                f"nothing changed since {self.parent['name']}: {plan.listed:,} {self.noun}, "
-                "it stands"
-            )
-            return finish.summary(self.parent, new=False)
+            plan = scan(self)
+        if not plan.units and not plan.gone and self._same_settings():
+            return self._stands(plan)
+        with timed(seconds, "start"):
+            self.prepare(plan)
         with timed(seconds, self.stage):
             self.embed(plan)
-            self.merge(plan)
-        counts, files = self.collect(plan)
-        if not files and not counts.by_status["rejected"]:
+        with timed(seconds, "settle"):
+            settled = settle(self, plan)
+        if settled.nothing_happened and self._same_settings():
+            return self._stands(plan)
+        counts = Counts.of(settled.counts)
+        if not counts.with_vector and not counts.by_status["rejected"]:
             raise NothingToIndexError(
                 f"none of the {plan.listed:,} {self.noun} is an image (by content or by name)"
             )
-        finish.check_rejects(counts, self.config.publish, self.scratch, plan, self.wanted)
-        manifest = {**self.manifest(plan, counts, files), "stages": seconds}
-        IndexBuild(
-            self.store, self.scratch, self.config, self.progress, manifest, self.parent
-        ).run()
-        finish.Publication(self.store, self.scratch, plan, self.progress).publish(
-            manifest, self.noun
-        )
+        manifest = {**self.manifest(plan, settled), "stages": seconds}
+        try:
+            finish.check_rejects(counts, self.config.publish, self.scratch, plan, self.wanted)
+            IndexBuild(
+                self.store, self.scratch, self.config, self.progress, manifest, self.base,
+                added=settled.added, dead=settled.dead, moved=settled.moved,
+            ).run()  # fmt: skip
+        except NotPublishedError:
+            self.scratch.refuse()
+            raise
+        finish.Publication(
+            self.store, self.scratch, self.progress, self.parent, settled, self.commit
+        ).publish(manifest, self.noun, plan.listed)
         self.scratch.finish()
         return finish.summary(manifest, new=True)
 
-    def scan(self) -> Plan:
-        """List the sources and cut what they hold into work units."""
-        found = self.scratch.plan()
-        if found is not None and self._rejected(found):
-            self.progress.say("the last run rejected too many files; scanning and reading anew")
-            found = None
-        if found is not None:
-            self.progress.say(
-                f"continuing the run scanned at {found.started}: {found.listed:,} {self.noun} in "
-                f"{found.units:,} units"
-            )
-            return found
-        self.scratch.start()
-        started = datetime.now(timezone.utc)
-        scanned = self.list_units()
-        plan = Plan(
-            snapshot=f"{started:%Y%m%dT%H%M%SZ}-{self.scratch.name[:6]}",
-            started=started.isoformat(timespec="seconds"),
-            listed=scanned.listed,
-            listing_digest=scanned.digest,
-            units=scanned.units,
-            first_file_no=self.parent["next_file_no"] if self.parent else 0,
-            metadata=scanned.metadata,
+    def _same_settings(self) -> bool:
+        """Whether the parent was made as this run would be; where things lie is no part of it."""
+        if self.base is None:
+            return False
+        made, wanted = self.base["request"], self._request()
+        names = (made.keys() | wanted.keys()) - {"sources", "models", "listing"}
+        return all(made.get(name) == wanted.get(name) for name in names)
+
+    def _stands(self, plan: Plan) -> Manifest:
+        assert self.parent is not None
+        self.scratch.finish()
+        self.progress.say(
+            f"nothing changed since {self.parent['name']}: {plan.listed:,} {self.noun}, it stands"
         )
-        self.scratch.commit_plan(plan)
-        self.progress.say(f"scan: {plan.listed:,} {self.noun} in {plan.units:,} work units")
-        return plan
+        return finish.summary(self.parent, new=False)
 
-    def _rejected(self, plan: Plan) -> bool:
-        """Has the run to be continued ended by the reject limit, and would it do so again?
-
-        Then its sources are to be read again, as they may have been mended, and what it made goes.
-        """
-        done = self.scratch.done("embedded")
-        if len(done) < plan.units:
-            return False
-        counts = Counts()
-        for unit in done.values():
-            counts.merge(unit["counts"])
-        if not finish.too_many_rejected(counts, self.config.publish):
-            return False
-        for unit in done.values():
-            if unit["shard"]:
-                (self.store / unit["shard"]["path"]).unlink(missing_ok=True)
-        return True
+    # --- embed ----------------------------------------------------------------------------------
 
     def embed(self, plan: Plan) -> None:
         """Embed the units that are not done, in parallel; again where a worker was lost."""
-        self.prepare(plan)
         for tries_left in reversed(range(_TRIES)):
             done = self.scratch.done("embedded")
-            pending = [self.scratch.unit(i, plan) for i in range(plan.units) if i not in done]
+            pending = [unit for unit in self.scratch.units(plan) if unit.number not in done]
             if not pending:
                 return
             try:
@@ -231,6 +234,10 @@ class Job(ABC):
                     f"{self.stage}: {error}; going on with the units that are not done"
                 )
 
+    def runner_for(self, plan: Plan) -> RunnerSpec:
+        """The engine, with no more processes than what there is to do is worth."""
+        return self.config.runner.worth(plan.candidates, _WORTH_A_PROCESS)
+
     def _embed_units(self, pending: Sequence[Unit], plan: Plan) -> None:
         start = self.scratch.files_done()
         if start:
@@ -241,28 +248,13 @@ class Job(ABC):
             _ = pipeline | "Units" >> beam.Create(pending, reshuffle=False) | "Embed" >> transform
 
         with self.progress.stage(
-            self.stage, self.noun, plan.listed, self.scratch.files_done, start
+            self.stage, self.noun, plan.candidates, self.scratch.files_done, start
         ):
-            run(build, self.config.runner)
+            run(build, self.runner_for(plan))
 
-    def collect(self, plan: Plan) -> tuple[Counts, list[dict[str, Any]]]:
-        """Totals and files of all units; every listed file must be in the ledger."""
-        counts, files = Counts(), []
-        done = self.scratch.done("embedded")
-        missing = [number for number in range(plan.units) if number not in done]
-        if missing:
-            raise RuntimeError(
-                f"{len(missing)} of {plan.units} units did not finish (the first is "
-                f"{missing[0]}); run the same command again"
-            )
-        for unit in done.values():
-            counts.merge(unit["counts"])
-            if unit["shard"]:
-                files.append(unit["shard"])
-        check_balance(plan.listed, counts)
-        return counts, files
+    # --- what is published ----------------------------------------------------------------------
 
-    def manifest(self, plan: Plan, counts: Counts, files: list[dict[str, Any]]) -> dict[str, Any]:
+    def manifest(self, plan: Plan, settled: Settled) -> Manifest:
         """What is known before the index is built."""
         return {
             "name": plan.snapshot,
@@ -270,20 +262,24 @@ class Job(ABC):
             "scanned": plan.started,
             "lookalike": __version__,
             "parent": self.parent["name"] if self.parent else None,
-            "request": self._request(plan),
+            "request": self._request(),
             "sources": list(self.specs),
             "metric": self.config.metric,
             "model_fingerprint": self.properties["lookalike.model_fingerprint"],
             "preprocessing_fingerprint": self.properties["lookalike.preprocessing_fingerprint"],
-            "counts": {**counts.to_json(), "vectors": sum(line["rows"] for line in files)},
-            "next_file_no": plan.first_file_no + plan.units,
-            "files": [*self.more_lines(), *files],
+            "counts": {**settled.counts, "vectors": settled.vectors},
+            "changes": settled.changes,
+            "next_file_no": settled.next_file_no,
+            "files": [*self.more_lines(), *self.forgotten(), *settled.files],
             **self.made_by(),
         }
 
-    def _request(self, plan: Plan) -> dict[str, Any]:
-        index = dict(self.config.index)
-        return {**self.settings, "index": index, "listing": plan.listing_digest}
+    def forgotten(self) -> list[dict[str, Any]]:
+        """The manifest's lines for the list of what must not come back."""
+        return snapshot.files_of(self.parent, "forgotten") if self.parent else []
+
+    def _request(self) -> dict[str, Any]:
+        return {**self.settings, "index": dict(self.config.index)}
 
 
 def _absolute(spec: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from lookalike import __version__
 from lookalike.models import openvino_engine
 from lookalike.models.engine_choice import choose
 from lookalike.models.engines import INSTALL, Engine
 from lookalike.models.features import Feature, is_normalised
-from lookalike.models.handles import model_files, resolve
+from lookalike.models.handles import builtin_fingerprint, model_files, resolve
 from lookalike.models.inspection import inspect
 from lookalike.models.saved_model import ModelInfo, configure_threads
 from lookalike.store.storage import file_record, read_json, write_file, write_json
@@ -61,6 +62,45 @@ def resolve_features(
             link.symlink_to(model.folder.resolve())
         features.append(Feature(one.name, one.handle, one.weight, model.fingerprint, info, folder))
     return features
+
+
+def settings(configured: Sequence[FeatureConfig]) -> list[dict[str, Any]]:
+    """What the features were asked for as, for a manifest: see `known_features`."""
+    return [
+        {**asdict(one), "input_size": one.input_size and [*one.input_size]} for one in configured
+    ]
+
+
+def known_features(
+    configured: Sequence[FeatureConfig], store: Path, parent: Mapping[str, Any] | None, work: Path
+) -> list[Feature] | None:
+    """The features of a published snapshot where they are those configured, and None elsewhere.
+
+    Models are told by their fingerprints alone, so that a night without work needs no TensorFlow.
+
+    Args:
+        configured: The features as written.
+        store: The store's root.
+        parent: The published manifest.
+        work: A scratch folder for models that must be fetched or unpacked.
+
+    Raises:
+        RequestError: A model cannot be had.
+    """
+    if parent is None or parent["lookalike"] != __version__:
+        return None
+    if parent["request"].get("models") != settings(configured):
+        return None
+    found = [replace(Feature.from_json(one), engine=Engine()) for one in parent["features"]]
+    for number, feature in enumerate(found):
+        handle, there = feature.handle, store / feature.folder / "saved_model.pb"
+        if handle.startswith("builtin:"):
+            fingerprint = builtin_fingerprint(handle)
+        else:
+            fingerprint = resolve(handle, work / f"handle-{number}").fingerprint
+        if fingerprint != feature.fingerprint or not there.is_file():
+            return None
+    return found
 
 
 def install(store: Path, features: Sequence[Feature], work: Path) -> None:

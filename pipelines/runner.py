@@ -52,6 +52,10 @@ class RunnerSpec:
         """The same with no more processes than there are tasks."""
         return replace(self, workers=min(self.processes, max(1, tasks)))
 
+    def worth(self, work: int, each: int) -> RunnerSpec:
+        """The same with a process for every so much work, where their number is left open."""
+        return self if self.workers else self.at_most(-(-work // each))
+
     @property
     def threads(self) -> int:
         """Threads per process, so that all together are as many as there are cores."""
@@ -100,7 +104,8 @@ def _cause(error: Exception) -> str:
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
     last = (named or lines or [type(error).__name__])[-1]
     last = re.sub(r" \[while running '.*", "", last)
-    return one_line(Exception(re.sub(r"^RuntimeError: (?=[\w.]+(Error|Exception)\b)", "", last)))
+    last = re.sub(r"^RuntimeError: (?=[\w.]+(Error|Exception)\b)", "", last)
+    return one_line(Exception(re.sub(r"^lookalike\.errors\.\w+: ", "", last)))  # they say it all
 
 
 def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.models import color_texture
+from lookalike.models.handles import BUILTINS
 
 GOLDEN = Path(__file__).parent / "golden" / "color_texture_v1.json"
 SIDE = color_texture.INPUT_SIZE[0]
@@ -208,9 +209,9 @@ def test_export_gives_the_same_vectors(describe, tmp_path):
 
 
 def test_golden_vector(describe):
-    """The numbers of this VERSION: a change here needs a new VERSION and a new file."""
+    """The numbers of this version: a change here needs a new version and a new file."""
     golden = json.loads(GOLDEN.read_text())
-    assert golden["version"] == color_texture.VERSION
+    assert golden["version"] == BUILTINS["color-texture"][1]
     vector = describe([golden_picture()])[0]
     assert vector.shape == (golden["dim"],)
     np.testing.assert_allclose(vector, golden["vector"], atol=2e-4)

@@ -8,7 +8,14 @@ import yaml
 
 from lookalike.errors import RequestError
 from lookalike.pictures.images import ImageLimits
-from pipelines.config import Config, FeatureConfig, PublishConfig, load_config, parse_config
+from pipelines.config import (
+    CompactConfig,
+    Config,
+    FeatureConfig,
+    PublishConfig,
+    load_config,
+    parse_config,
+)
 from pipelines.runner import RunnerSpec
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -36,7 +43,7 @@ def test_there_are_configs() -> None:
 
 def test_everything_but_the_features_has_a_default() -> None:
     assert parse() == Config((FeatureConfig("low", "builtin:color-texture", 1.0),))
-    empty = dict.fromkeys(("index", "publish", "runner", "images", "embed"))
+    empty = dict.fromkeys(("index", "publish", "compact", "runner", "images", "embed"))
     assert parse(**empty) == parse()
 
 
@@ -50,7 +57,8 @@ def test_every_key_is_read() -> None:
         engine: openvino-bf16
         index: {kind: ivf_pq, target_recall: 1, memory: 1.5GiB, nlist: 64, code_bytes: 32,
                 nbits: 4, shards: 3, seed: 0, queries: 50}
-        publish: {min_recall: 0, max_rejected_share: 1}
+        publish: {min_recall: 0, max_rejected_share: 1, max_shrink_share: 0.25}
+        compact: {max_delta_share: 0.5, max_tombstone_share: 0, max_deltas: 3}
         runner: {name: flink, workers: 2, parallelism: 8, checkpointing_interval: 1000}
         images: {max_pixels: 1000000, max_bytes: 20 MB, max_memory: 1GiB}
         embed: {unit_files: 64}
@@ -64,7 +72,8 @@ def test_every_key_is_read() -> None:
         "l2",
         {"kind": "ivf_pq", "target_recall": 1.0, "memory": 3 << 29, "nlist": 64, "code_bytes": 32,
          "nbits": 4, "shards": 3, "seed": 0, "queries": 50},
-        PublishConfig(0.0, 1.0),
+        PublishConfig(0.0, 1.0, 0.25),
+        CompactConfig(0.5, 0.0, 3),
         RunnerSpec(
             "flink", 2, {"parallelism": 8, "checkpointing_interval": 1000}, ("--streaming",)
         ),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lookalike.store import snapshot
-from lookalike.store.runs import StoreBusyError, hold
+from lookalike.store.locks import StoreBusyError, hold
 from lookalike.store.shards import iter_blocks
 from pipelines.cli import main
 

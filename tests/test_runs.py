@@ -1,18 +1,12 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
+import pyarrow.parquet as pq
 
-from lookalike.store.runs import Plan, Run, StoreBusyError, hold, listing_digest
+from lookalike.store.runs import Plan, Run, listing_digest
 from lookalike.store.storage import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +17,8 @@ REQUEST: dict[str, Any] = {
     "parent": None,
 }
 PLAN = Plan(
-    "20240102T030405Z-abcdef", "2024-01-02T03:04:05+00:00", 10, "d" * 64, 3, 40,
+    "20240102T030405Z-abcdef", "2024-01-02T03:04:05+00:00", 10, 5, 1, "d" * 64,
+    ("runs/x/listing/00000.parquet",), 3, 40,
     pa.schema([("label", pa.string()), ("tags", pa.list_(pa.float64()))]),
 )  # fmt: skip
 
@@ -47,7 +42,6 @@ def test_a_plan_is_there_once_it_is_committed(tmp_path: Path) -> None:
     assert run.plan() is None
     run.commit_plan(PLAN)
     assert Run.for_request(tmp_path, REQUEST).plan() == PLAN
-    assert not (tmp_path / run.folder / "listing").exists()
 
 
 def test_start_and_finish_remove_the_scratch_of_this_run_alone(tmp_path: Path) -> None:
@@ -89,78 +83,13 @@ def test_done_units_are_known_by_their_done_files(tmp_path: Path) -> None:
     assert run.files_done() == 13
 
 
-def test_the_digest_of_a_listing_changes_with_names_sizes_and_versions() -> None:
+def test_the_digest_of_a_listing_changes_with_names_sizes_and_versions(tmp_path: Path) -> None:
     base = {"uri": ["/a", "/b"], "bytes": [1, 2], "version": ["x", "y"], "label": ["p", "q"]}
 
     def digest(**change: list[Any]) -> str:
-        return listing_digest(iter([pa.table({**base, **change})]))
+        pq.write_table(pa.table({**base, **change}), tmp_path / "listing.parquet")
+        return listing_digest([tmp_path / "listing.parquet"])
 
-    assert (
-        digest()
-        == digest(label=["r", "s"])
-        == listing_digest(pa.table(base).slice(i, 1) for i in range(2))
-    )
+    assert digest() == digest(label=["r", "s"])
     changes = [{"uri": ["/a", "/c"]}, {"bytes": [1, 3]}, {"version": ["x", "z"]}]
     assert len({digest(), *(digest(**change) for change in changes)}) == 4
-
-
-# --- one run at a time ------------------------------------------------------------------------
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from lookalike.store.runs import hold
-with hold(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@contextmanager
-def holder(store: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the store."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(store)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def test_a_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
-    with holder(tmp_path) as process:
-        for _ in range(2):  # the refused one leaves the holder's name in place
-            message = rf"{tmp_path}: process {process.pid} on .* \(since 20.*\) is running"
-            with pytest.raises(StoreBusyError, match=message), hold(tmp_path):
-                pytest.fail("the store was held twice")
-        with hold(tmp_path / "another store"):
-            pass
-        process.kill()  # no farewell: the system lets go
-        process.wait()
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                with hold(tmp_path):
-                    break
-            except StoreBusyError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-
-
-def test_a_store_is_free_again_after_a_run_that_failed(tmp_path: Path) -> None:
-    def fail() -> None:
-        with hold(tmp_path):
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fail()
-    # and the next one is named alone
-    message = rf"^{tmp_path}: process {os.getpid()} on \S+ \(since \S+\) is running on this store"
-    with hold(tmp_path), pytest.raises(StoreBusyError, match=message), hold(tmp_path):
-        pytest.fail("the store was held twice")

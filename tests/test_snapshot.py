@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
+from lookalike.lists.shard_files import ShardHeader, write_head
+from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import ledger, shards, snapshot, storage
 from lookalike.store.ledger import Counts, LedgerRow
 
@@ -39,8 +41,11 @@ def make_files(store: Path, name: str) -> Manifest:
         shards.shard_record(pending.finished, 0, writer.rows),
         {**record.to_json(), "kind": "ledger", "rows": written},
     ]
+    header = ShardHeader("t" * 64, "plain", 3, 0, 1, 1, 8, 0, 2)
+    with storage.write_file(store, "index/0.lists") as index:
+        write_head(header, np.array([3]), index.write)
+    files.append({**index.finished.to_json(), "kind": "index", "rows": 3})
     for path, kind, extra in (
-        ("index/0.lists", "index", {"rows": 3}),
         ("templates/t/spec.json", "template", {}),
         ("models/m/saved_model.pb", "model", {}),
         (f"snapshots/{name}/report.html", "report", {}),
@@ -195,6 +200,7 @@ def test_a_changed_manifest_is_named(store: Path, change: Callable[[Manifest], o
         (lambda manifest: manifest["files"][1].update(rows=4), "rows of the ledger"),
         (lambda manifest: manifest["files"][2].update(rows=4), "entries of the index shards"),
         (lambda manifest: manifest["counts"].update(vectors=4), "entries of the index shards"),
+        (lambda manifest: manifest["counts"].update(vectors=2), "rows of the embedding shards"),
         (lambda manifest: manifest["counts"].update(listed=6), "files by status"),
         (lambda manifest: manifest["counts"].update(embedded=4), "files by status"),
         (lambda manifest: manifest["counts"].pop("embedded"), "files by status"),
@@ -208,9 +214,42 @@ def test_counts_that_contradict_each_other_are_named(
     assert ("snapshots/first/manifest.json", what) in found(store)
 
 
-def test_rows_that_the_footer_denies_are_named(store: Path) -> None:
-    edit(store, lambda manifest: manifest["files"][0].update(rows=4), digest=True)
-    assert (paths(store)["embedding"], "rows") in found(store)
+@pytest.mark.parametrize(("number", "kind"), [(0, "embedding"), (2, "index")])
+def test_rows_that_the_file_denies_are_named(store: Path, number: int, kind: str) -> None:
+    edit(store, lambda manifest: manifest["files"][number].update(rows=4), digest=True)
+    assert (paths(store)[kind], "rows") in found(store)
+
+
+def bury(store: Path, ids: list[int], **counts: int) -> None:
+    """Make tombstones of rows."""
+    line = {**write_tombstones(store, "snapshots/first/dead.npy", ids).to_json(),
+            "kind": "tombstones"}  # fmt: skip
+
+    def change(manifest: Manifest) -> None:
+        manifest["files"].append(line)
+        manifest["counts"].update(counts)
+
+    edit(store, change, digest=True)
+
+
+def test_dead_rows_may_stay_in_the_index(store: Path) -> None:
+    bury(store, [0, 2], vectors=1)
+    assert found(store) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "what"),
+    [
+        ([1], 3, "rows of the embedding shards"),
+        ([1, 3], 2, "tombstones of no row"),
+        ([1, 1 << 32], 2, "tombstones of no row"),
+    ],
+)
+def test_tombstones_that_do_not_add_up_are_named(
+    store: Path, ids: list[int], vectors: int, what: str
+) -> None:
+    bury(store, ids, vectors=vectors)
+    assert ("snapshots/first/manifest.json", what) in found(store)
 
 
 # --- reading a manifest -----------------------------------------------------------------------

@@ -14,7 +14,8 @@ blocks' cosines. Every assignment to a bin is soft (linear between bin centres),
 change of the pixels, such as another JPEG quality, is a small change of the descriptor.
 
 Nothing here depends on the other images of a batch, and there are no variables. Anything that
-changes the numbers must raise VERSION: the fingerprint of stored vectors is made from it.
+changes the numbers must raise its version in `handles.BUILTINS`: the fingerprint of stored vectors
+is made from it.
 """
 
 import math
@@ -26,7 +27,6 @@ import numpy as np
 from lookalike.models.quiet_tf import tf
 
 NAME = "color-texture"
-VERSION = 1
 INPUT_SIZE = (128, 128)
 """Height and width of the input, in pixels."""
 

@@ -23,7 +23,9 @@ from lookalike.errors import RequestError, one_line
 from lookalike.models import downloads
 from lookalike.models.archives import extract
 
-BUILTINS = {"color-texture": "lookalike.models.color_texture"}
+# Name: the module that makes it, and the version of what it computes. The versions stand here so
+# that they are known without loading TensorFlow.
+BUILTINS = {"color-texture": ("lookalike.models.color_texture", 1)}
 """Descriptors shipped with the package, and the modules that build them."""
 
 _CHUNK = 1 << 20
@@ -138,19 +140,28 @@ def _model_root(folder: Path, what: str) -> Path:
     )
 
 
-def _builtin(handle: str, workdir: Path) -> ResolvedModel:
+def builtin_fingerprint(handle: str) -> str:
+    """The fingerprint of a `builtin:<name>`, which is known without the model.
+
+    Raises:
+        RequestError: There is no such model.
+    """
     name = handle.partition(":")[2]
     if name not in BUILTINS:
         known = ", ".join(f"builtin:{known}" for known in BUILTINS)
         raise RequestError(f"there is no {handle}; the built-in features are: {known}")
-    descriptor: Any = importlib.import_module(BUILTINS[name])
     # The exported bytes differ from one save to the next, so the version stands for them.
-    identity = f"builtin:{name}:{descriptor.VERSION}"
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    identity = f"builtin:{name}:{BUILTINS[name][1]}"
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _builtin(handle: str, workdir: Path) -> ResolvedModel:
+    fingerprint = builtin_fingerprint(handle)
     folder = workdir / fingerprint
     if not (folder / "saved_model.pb").is_file():
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="export-", dir=workdir) as scratch:
+            descriptor: Any = importlib.import_module(BUILTINS[handle.partition(":")[2]][0])
             descriptor.export(Path(scratch) / "model")
             _move(Path(scratch) / "model", folder)
     return ResolvedModel(handle, folder, fingerprint, builtin=True)

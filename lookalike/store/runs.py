@@ -10,22 +10,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lookalike.records import Unit
-from lookalike.store.storage import read_json, remove_tree, write_json
-
-if os.name == "posix":
-    import fcntl
+from lookalike.store.storage import (
+    fsync_folder,
+    make_folder,
+    read_json,
+    remove_tree,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Plan:
         snapshot: Name of the snapshot it will publish.
         started: When the scan began (UTC, ISO 8601).
         listed: Files listed.
+        candidates: Those that are new, or must be looked at again.
+        gone: Files of the parent's ledger that are not listed any more.
         listing_digest: sha256 over the names, sizes and versions of all files listed.
+        listing: The files of the listing.
         units: Number of work units.
         first_file_no: File number of unit 0; unit i has first_file_no + i.
         metadata: The metadata columns.
@@ -45,7 +48,10 @@ class Plan:
     snapshot: str
     started: str
     listed: int
+    candidates: int
+    gone: int
     listing_digest: str
+    listing: tuple[str, ...]
     units: int
     first_file_no: int
     metadata: pa.Schema
@@ -59,7 +65,7 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """Undo `to_json`."""
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["metadata"])))
-        return cls(**{**data, "metadata": schema})
+        return cls(**{**data, "listing": tuple(data["listing"]), "metadata": schema})
 
 
 @dataclass
@@ -88,12 +94,25 @@ class Run:
 
     def start(self) -> None:
         """Drop what an unfinished scan left."""
-        remove_tree(self.store / self.folder)
+        self.finish()
+        make_folder(self.store / self.folder)
 
     def commit_plan(self, plan: Plan) -> None:
         """Write the plan, last of the scan."""
         write_json(self.store, f"{self.folder}/plan.json", plan.to_json())
-        remove_tree(self.store / self.folder / "listing")
+
+    def refuse(self) -> None:
+        """Note that the run came to its end and was not published."""
+        write_json(self.store, f"{self.folder}/refused.json", {})
+
+    @property
+    def refused(self) -> bool:
+        """Whether it came to its end before, and was not published."""
+        return (self.store / self.folder / "refused.json").exists()
+
+    def units(self, plan: Plan) -> Iterator[Unit]:
+        """All units, in order."""
+        return (self.unit(number, plan) for number in range(plan.units))
 
     def unit(self, number: int, plan: Plan) -> Unit:
         """Where everything of one unit lies."""
@@ -123,43 +142,19 @@ class Run:
 
     def finish(self) -> None:
         """Remove the scratch after publication."""
+        plan = self.store / self.folder / "plan.json"
+        if plan.exists():  # first of all: what is removed in part must not be continued
+            plan.unlink()
+            fsync_folder(plan.parent)
         remove_tree(self.store / self.folder)
 
 
-def listing_digest(units: Iterator[pa.Table]) -> str:
-    """sha256 over the rows of the unit files, in order."""
+def listing_digest(parts: Iterable[Path]) -> str:
+    """sha256 over names, sizes and versions in the files of a listing, in order."""
     digest = hashlib.sha256()
-    for table in units:
-        for row in table.select(["uri", "bytes", "version"]).to_pylist():
-            digest.update(json.dumps(list(row.values())).encode())
+    for path in parts:
+        table = pq.read_table(path, columns=["uri", "bytes", "version"])
+        for column in table.columns:
+            for buffer in column.combine_chunks().buffers():
+                digest.update(buffer or b"")
     return digest.hexdigest()
-
-
-class StoreBusyError(RuntimeError):
-    """Another run holds the store."""
-
-
-@contextmanager
-def hold(store: Path) -> Iterator[None]:
-    """Hold a store against a second run; the system lets go when the process ends, however it ends.
-
-    Raises:
-        StoreBusyError: Another process holds it; the message says which, and since when.
-    """
-    path = store / "runs" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        if os.name == "posix":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise StoreBusyError(
-                    f"{store}: {holder} is running on this store; wait for it to end"
-                ) from error
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} (since {now})")
-        file.flush()
-        yield

@@ -12,18 +12,30 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError
-from lookalike.store.storage import read_json, sha256_file, write_bytes, write_json
+from lookalike.lists.shard_files import read_header
+from lookalike.searching.tombstones import read_tombstones
+from lookalike.store.storage import (
+    FileRecord,
+    leads_out,
+    read_json,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
 
 FORMAT = "lookalike-snapshot"
 VERSION = 1
 CURRENT = "CURRENT"
+_STAMP = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 _COUNTED = ("embedding", "index", "ledger")  # kinds of files with a number of rows
 
@@ -33,7 +45,7 @@ class Problem:
     """One file that is not as the manifest says."""
 
     path: str
-    problem: str  # "missing", "size", "sha256", "rows", "manifest"
+    problem: str  # "missing", "link", "size", "sha256", "rows", "manifest"
     expected: str
     actual: str
 
@@ -56,6 +68,23 @@ def current(store: Path) -> str | None:
 def names(store: Path) -> list[str]:
     """All finished snapshots, oldest first."""
     return sorted(path.parent.name for path in (store / "snapshots").glob("*/manifest.json"))
+
+
+def new_name(now: datetime, suffix: str, after: str | None) -> str:
+    """A name for a snapshot: the time (UTC, in seconds) and some letters.
+
+    Names sort in the order of publication: where the clock has not moved on since the snapshot
+    `after`, or was set back, the name says a second more than that one's.
+    """
+    if after is not None and re.match(r"\d{8}T\d{6}Z-", after):
+        last = datetime.strptime(after[:16], _STAMP).replace(tzinfo=timezone.utc)
+        now = max(now, last + timedelta(seconds=1))
+    return f"{now:{_STAMP}}-{suffix}"
+
+
+def is_name(text: str) -> bool:
+    """Whether a snapshot can be named so."""
+    return bool(_NAME.fullmatch(text))
 
 
 def manifest_path(name: str) -> str:
@@ -83,6 +112,8 @@ def read_manifest(store: Path, name: str | None = None) -> dict[str, Any]:
     if not _NAME.fullmatch(wanted) or not path.is_file():
         known = ", ".join(names(store)) or "none"
         raise RequestError(f"{store}: no snapshot {wanted!r}; finished snapshots: {known}")
+    if outside := leads_out(store, path):
+        raise RequestError(f"{path}: damaged: a link leads out of the store, to {outside}")
     try:
         manifest = read_json(path)
     except (OSError, ValueError) as error:
@@ -126,10 +157,19 @@ def _wrong_line(line: Any) -> str:
 
 def publish(store: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, then point CURRENT at it: a crash between leaves the old one there."""
+    write_manifest(store, manifest)
+    point(store, str(manifest["name"]))
+
+
+def write_manifest(store: Path, manifest: Mapping[str, Any]) -> FileRecord:
+    """Write the manifest of a finished snapshot, which is not published by that."""
     complete = {"format": FORMAT, "version": VERSION, **manifest}
     complete["digest"] = _digest(complete)
-    name = str(manifest["name"])
-    write_json(store, manifest_path(name), complete)
+    return write_json(store, manifest_path(str(manifest["name"])), complete)
+
+
+def point(store: Path, name: str) -> None:
+    """Make a finished snapshot the published one."""
     write_bytes(store, CURRENT, f"{name}\n".encode())
 
 
@@ -157,6 +197,9 @@ def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Problem]:
 def check_file(store: Path, line: Mapping[str, Any], contents: bool = True) -> Iterator[Problem]:
     """Presence and size of one listed file; and with `contents`, sha256 and rows."""
     path = store / line["path"]
+    if outside := leads_out(store, path):
+        yield Problem(line["path"], "link", "a file of the store", f"a link to {outside}")
+        return
     if not path.is_file():
         found = "no regular file" if path.exists() else "no file"
         yield Problem(line["path"], "missing", f"{line['bytes']} bytes", found)
@@ -173,17 +216,18 @@ def check_file(store: Path, line: Mapping[str, Any], contents: bool = True) -> I
         digest = f"not readable ({error.strerror})"
     if digest != line["sha256"]:
         yield Problem(line["path"], "sha256", line["sha256"], digest)
-    elif "rows" in line and path.suffix == ".parquet":
-        rows = _rows(path)
-        if rows != line["rows"]:
-            yield Problem(line["path"], "rows", str(line["rows"]), str(rows))
+        return
+    rows = _rows(path, line["kind"]) if "rows" in line else None
+    if rows is not None and rows != line["rows"]:
+        yield Problem(line["path"], "rows", str(line["rows"]), str(rows))
 
 
 def _check_counts(store: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]:
     path = manifest_path(manifest["name"])
-    vectors = sum(line["rows"] for line in files_of(manifest, "embedding"))
-    encoded = sum(line["rows"] for line in files_of(manifest, "index"))
+    rows = sum(line["rows"] for line in files_of(manifest, "embedding"))
+    entries = sum(line["rows"] for line in files_of(manifest, "index"))
     ledger = sum(line["rows"] for line in files_of(manifest, "ledger"))
+    dead, misplaced = _tombstones(store, manifest)
     ended = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
 
     def count(name: str) -> int:
@@ -191,20 +235,40 @@ def _check_counts(store: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]
         return value if isinstance(value, int) else -1
 
     for what, expected, actual in (
-        ("rows of the embedding shards", count("vectors"), vectors),
-        ("entries of the index shards", count("vectors"), encoded),
+        ("rows of the embedding shards", count("vectors") + dead, rows),
+        ("tombstones of no row", 0, misplaced),
         ("rows of the ledger", count("listed") + count("removed"), ledger),
         ("files by status", count("listed"), sum(count(name) for name in ended)),
     ):
         if expected != actual:
             yield Problem(path, what, str(expected), str(actual))
+    # The index may still hold dead rows, but nothing that is no row.
+    if not count("vectors") <= entries <= rows:
+        wanted = f"{count('vectors')} to {rows}"
+        yield Problem(path, "entries of the index shards", wanted, str(entries))
 
 
-def _rows(path: Path) -> int | str:
+def _tombstones(store: Path, manifest: Mapping[str, Any]) -> tuple[int, int]:
+    """Dead rows of the embedding shards, and tombstones that are of no row of theirs."""
     try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        return f"not readable as Parquet ({error})"
+        ids = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+    except RequestError:  # the file's own problem
+        return 0, 0
+    rows = {line.get("file_no"): line["rows"] for line in files_of(manifest, "embedding")}
+    numbers, which = np.unique(ids >> 32, return_inverse=True)
+    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
+    there = int(((ids & 0xFFFFFFFF) < ends[which]).sum())
+    return there, len(ids) - there
+
+
+def _rows(path: Path, kind: str) -> int | str | None:
+    """Rows that a file says it has; None of a kind of which that is not known."""
+    try:
+        if path.suffix == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        return read_header(path).rows if kind == "index" else None
+    except (pa.ArrowException, OSError, RequestError) as error:
+        return f"not readable ({error})"
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -1,0 +1,145 @@
+"""The first stage: list the sources, compare with the ledger, and cut what changed into units."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lookalike.changes.comparing import Comparison, candidates, common_sizes, compare
+from lookalike.changes.known import write_known
+from lookalike.errors import NotPublishedError
+from lookalike.sources.listing import Listing
+from lookalike.store import snapshot
+from lookalike.store.ledger import Counts
+from lookalike.store.runs import Plan, listing_digest
+from lookalike.store.storage import read_json
+from pipelines import finish
+
+if TYPE_CHECKING:
+    from pipelines.job import Job
+
+
+def scan(job: Job) -> Plan:
+    """What the run has to do: made anew, or found where the same run was stopped.
+
+    A run that was refused (by its certificate, say) is gone on with only while its files are as
+    they were: else a job that runs every night would never see the next day's.
+
+    Raises:
+        NotPublishedError: The sources lost too many files.
+    """
+    scratch, progress = job.scratch, job.progress
+    found = scratch.plan()
+    if found is not None and _rejected_too_many(job):
+        progress.say("the last run rejected too many files; scanning and reading anew")
+        found = None
+    if found is not None and not scratch.refused:
+        return _continued(job, found)
+    if found is None:
+        scratch.start()
+    started = datetime.now(timezone.utc)
+    listing, metadata = job.list_rows()
+    digest = listing_digest(job.store / part for part in listing.parts)
+    if found is not None:
+        if found.listing_digest == digest:
+            return _continued(job, found)
+        progress.say("the sources changed since the last run was refused; starting anew")
+        scratch.start()
+        listing, metadata = job.list_rows()
+    plan = _plan(job, started, listing, metadata, digest)
+    scratch.commit_plan(plan)
+    return plan
+
+
+def _continued(job: Job, plan: Plan) -> Plan:
+    job.progress.say(
+        f"continuing the run scanned at {plan.started}: {plan.listed:,} {job.noun}, "
+        f"{plan.candidates:,} to look at in {plan.units:,} units"
+    )
+    return plan
+
+
+def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, digest: str) -> Plan:
+    folder, base, store = job.scratch.folder, job.base, job.store
+    ledger = snapshot.files_of(base, "ledger") if base else []
+    found = compare(
+        store, listing, ledger, f"{folder}/compared",
+        scanned_ns=_nanoseconds(base["scanned"]) if base else None,
+        rehash=job.again.rehash, retry=_retried(job),
+        metadata=metadata if job.by_content else None,  # else the listing does not hold it
+    )  # fmt: skip
+    _check_shrink(job, found)
+    to_see = candidates(store, f"{folder}/compared")
+    cut = [name for name, _ in job.cut(to_see, common_sizes(store, f"{folder}/compared"))]
+    if ledger and job.by_content:
+        write_known(store, ledger, cut)
+    said = f"scan: {found.listed:,} {job.noun}"
+    if base:
+        said += (
+            f": {found.new:,} new, {found.touched:,} to be read again, {found.gone:,} gone, "
+            f"{found.same:,} as in {base['name']}"
+        )
+    else:
+        said += f" in {len(cut):,} work units"
+    job.progress.say(said)
+    last = max(snapshot.names(store), default=None)
+    return Plan(
+        snapshot=snapshot.new_name(started, job.scratch.name[:6], last),
+        started=started.isoformat(timespec="microseconds"),
+        listed=found.listed,
+        candidates=to_see.rows,
+        gone=found.gone,
+        listing_digest=digest,
+        listing=listing.parts,
+        units=len(cut),
+        first_file_no=job.first_file_no,
+        metadata=metadata,
+    )
+
+
+def _nanoseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1e9)
+
+
+def _retried(job: Job) -> frozenset[str] | None:
+    """Rejects to try again: those asked for; all, where the limits are others than they were."""
+    if job.base and job.base["request"].get("images") != job.settings.get("images"):
+        job.progress.say("the limits on images changed: what was rejected is tried again")
+        return frozenset()
+    return job.again.rejects
+
+
+def _check_shrink(job: Job, found: Comparison) -> None:
+    """A listing that lost its files is a mount that is gone, more often than a decision."""
+    if job.parent is None:
+        return
+    before, limit = int(job.parent["counts"]["listed"]), job.config.publish.max_shrink_share
+    lost = (before - found.listed) / before if before else 0.0
+    if found.listed and lost <= limit:
+        return
+    job.scratch.finish()
+    rule = f"publish.max_shrink_share is {limit:.1%}" if found.listed else "none would be left"
+    raise NotPublishedError(
+        f"not published: {', '.join(job.specs)}: {found.listed:,} {job.noun} listed, "
+        f"{job.parent['name']} has {before:,} ({lost:.1%} fewer); {rule}; look whether all is "
+        "mounted and readable; if it shall be so, set publish.max_shrink_share: 1"
+    )
+
+
+def _rejected_too_many(job: Job) -> bool:
+    """Has the run to be continued ended by the reject limit, and would it do so again?
+
+    Then its sources are to be read again, as they may have been mended, and what it made goes.
+    """
+    path = job.store / job.scratch.folder / "settled/resolved.json"
+    if not path.exists():
+        return False
+    counts = Counts.of(read_json(path)["counts"])
+    if not finish.too_many_rejected(counts, job.config.publish):
+        return False
+    for unit in job.scratch.done("embedded").values():
+        if unit["shard"]:
+            (job.store / unit["shard"]["path"]).unlink(missing_ok=True)
+    return True

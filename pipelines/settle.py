@@ -1,0 +1,181 @@
+"""Between embedding and indexing: which row stands for which names, and where each row lies.
+
+Names are settled by content, rows whose name changed are written again with their vector, and where
+too many rows are dead or too many files small, embeddings are compacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import numpy as np
+
+from lookalike.changes.copying import copy_tasks
+from lookalike.changes.resolving import Resolved, resolve
+from lookalike.metrics import Ids
+from lookalike.searching.tombstones import read_tombstones, write_tombstones
+from lookalike.store import shards, snapshot
+from lookalike.store.compacting import CompactTask, Moved, needs_compaction, plan_compaction
+from lookalike.store.runs import Plan
+from lookalike.store.storage import read_json
+from pipelines.tasks import run_tasks
+from transforms.compact import CompactShards
+from transforms.copy import CopyRows
+
+if TYPE_CHECKING:
+    from pipelines.job import Job
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the run's rows and names are.
+
+    Attributes:
+        counts: Of the ledger, as `Counts.to_json` has them.
+        changes: Of files, compared with the parent.
+        nothing_happened: Whether the parent's ledger says the same.
+        files: The manifest's lines of embedding shards and tombstones.
+        added: Those of embedding shards that this run wrote.
+        dead: Ids of rows in the shards that no name stands for, ascending.
+        vectors: Living rows.
+        next_file_no: The number that the next shard will bear.
+        compared: Folder of the comparison, relative to the store.
+        resolved: Folder of the resolution.
+        moved: New ids of rows, where embeddings were compacted.
+    """
+
+    counts: dict[str, Any]
+    changes: dict[str, int]
+    nothing_happened: bool
+    files: list[Line]
+    added: list[Line]
+    dead: Ids
+    vectors: int
+    next_file_no: int
+    compared: str
+    resolved: str
+    moved: Moved | None
+
+
+def settle(job: Job, plan: Plan) -> Settled:
+    """Resolve names, copy rows, compact; each part is skipped as far as it is done."""
+    stage = _Stage(job, plan)
+    resolved = stage.resolve()
+    copied = stage.copy()
+    added = [*stage.embedded(), *copied]
+    lines, dead = [*stage.kept, *added], stage.dead()
+    next_file_no, moved = plan.first_file_no + plan.units + len(copied), None
+    tasks = [] if resolved.nothing_happened else stage.plan_compaction(lines, added, next_file_no)
+    if tasks:
+        moved = Moved(tasks, dead)
+        made = stage.compact(tasks)
+        lines, added = (
+            [line for line in old if line["file_no"] not in moved.files] + made
+            for old in (lines, added)
+        )
+        dead, next_file_no = moved.tombstones, next_file_no + len(tasks)
+    return Settled(
+        dict(resolved.counts),
+        dict(resolved.changes),
+        resolved.nothing_happened,
+        [*lines, *stage.tombstones(dead)],
+        added,
+        dead,
+        sum(line["rows"] for line in lines) - len(dead),
+        next_file_no,
+        f"{job.scratch.folder}/compared",
+        stage.folder,
+        moved,
+    )
+
+
+@dataclass
+class _Stage:
+    job: Job
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self.store, self.scratch = self.job.store, self.job.scratch
+        self.folder = f"{self.scratch.folder}/settled"
+        base = self.job.base
+        self.kept: list[Line] = snapshot.files_of(base, "embedding") if base else []
+
+    def resolve(self) -> Resolved:
+        plan = self.plan
+        return resolve(
+            self.store, list(self.scratch.units(plan)), f"{self.scratch.folder}/compared",
+            self.folder, by_content=self.job.by_content,
+            first_file_no=plan.first_file_no + plan.units, metadata=plan.metadata,
+            listing=plan.listing,
+            shards={line["file_no"]: line["path"] for line in self.kept},
+        )  # fmt: skip
+
+    def embedded(self) -> list[Line]:
+        """Shards that the units wrote."""
+        done = self.scratch.done("embedded")
+        missing = [number for number in range(self.plan.units) if number not in done]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {self.plan.units} units did not finish (the first is "
+                f"{missing[0]}); run the same command again"
+            )
+        return [unit["shard"] for unit in done.values() if unit["shard"]]
+
+    def dead(self) -> Ids:
+        """Ids of all rows that no name stands for, before compaction."""
+        base = self.job.base
+        lines = snapshot.files_of(base, "tombstones") if base else []
+        before = read_tombstones(self.store / line["path"] for line in lines)
+        return np.union1d(before, np.load(self.store / self.folder / "dead.npy"))
+
+    def copy(self) -> list[Line]:
+        """Rows whose name or metadata changed, with the vectors that they have."""
+        first, dim = self.plan.first_file_no + self.plan.units, self.job.made_by()["dim"]
+        tasks = copy_tasks(self.store, self.folder, first, self.scratch.name)
+        schema = shards.schema(dim, self.plan.metadata, self.job.properties, self.job.stored_as())
+        files = {line["file_no"]: line["path"] for line in [*self.kept, *self.embedded()]}
+        self._run(
+            "copy",
+            "embedding shards",
+            tasks,
+            CopyRows(str(self.store), files, schema.serialize().to_pybytes()),
+        )
+        return [read_json(self.store / task.done)["shard"] for task in tasks]
+
+    # --- compaction -----------------------------------------------------------------------------
+
+    def plan_compaction(
+        self, lines: list[Line], added: list[Line], next_file_no: int
+    ) -> list[CompactTask]:
+        """The tasks; none where what there is will do."""
+        job, dead = self.job, self.dead()
+        reasons = needs_compaction(job.base, lines, added, dead, job.config.compact)
+        if not reasons:
+            return []
+        job.progress.say(f"compact: {'; '.join(reasons)}")
+        return plan_compaction(lines, dead, next_file_no, self.scratch.name)
+
+    def compact(self, tasks: Sequence[CompactTask]) -> list[Line]:
+        """The shards written anew."""
+        dead = f"{self.folder}/all-dead.npy"
+        write_tombstones(self.store, dead, self.dead())
+        self._run("compact", "embedding shards", tasks, CompactShards(str(self.store), dead))
+        made = (read_json(self.store / task.done)["shard"] for task in tasks)
+        return [line for line in made if line]
+
+    def tombstones(self, dead: Ids) -> list[Line]:
+        """The manifest's line, where any row is dead."""
+        if not len(dead):
+            return []
+        path = f"snapshots/{self.plan.snapshot}/tombstones.npy"
+        record = write_tombstones(self.store, path, dead)
+        return [{**record.to_json(), "kind": "tombstones"}]
+
+    def _run(self, name: str, unit: str, tasks: Sequence[Any], transform: beam.PTransform) -> None:
+        job = self.job
+        run_tasks(self.store, (name, unit), tasks, transform, job.config.runner, job.progress)
