@@ -111,6 +111,24 @@ class Searcher:
         check: bool = False,
     ) -> Searcher:
         """Open a published snapshot; see `lookalike.open`."""
+        while True:
+            published = snapshots.current(Path(store)) if Path(store).is_dir() else None
+            try:
+                return cls._open(store, snapshot or published, features=features, check=check)
+            except (RequestError, OSError):
+                # Another was published meanwhile, and this one's files may be gone since.
+                if snapshot is not None or snapshots.current(Path(store)) == published:
+                    raise
+
+    @classmethod
+    def _open(
+        cls,
+        store: Path | str,
+        snapshot: str | None,
+        *,
+        features: Sequence[Feature] | None,
+        check: bool,
+    ) -> Searcher:
         manifest = snapshots.read_manifest(Path(store), snapshot)
         if features is not None:
             from lookalike.models.features import model_fingerprint

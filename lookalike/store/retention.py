@@ -1,0 +1,264 @@
+"""What a store keeps: going back to an earlier snapshot, and which of them stay, and how long."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lookalike.errors import RequestError
+from lookalike.store import snapshot
+from lookalike.store.storage import write_bytes
+from lookalike.store.sweeping import Swept, sweep
+from lookalike.store.tree import entries, walk
+
+KEEP_LAST = 3
+KEEP_DAYS = 7.0
+GRACE_S = 3600.0
+_DAY_S = 86_400.0
+
+
+# --- going back -------------------------------------------------------------------------------
+
+
+def rollback(store: Path, name: str | None = None, *, check: bool = False) -> dict[str, Any]:
+    """Publish an earlier snapshot again, by default the one before the published one.
+
+    Args:
+        store: The store's root; the caller holds it.
+        name: Of the snapshot; any finished one, newer ones included.
+        check: Whether to compare every file's sha256 too, not presence and size alone.
+
+    Returns:
+        The manifest that is published now.
+
+    Raises:
+        RequestError: There is no such snapshot, or it is not whole; nothing has changed.
+    """
+    published = snapshot.current(store)
+    wanted = name or _before(store, published)
+    manifest = snapshot.read_manifest(store, wanted)
+    if wanted == published:
+        raise RequestError(f"{store}: {wanted} is the published snapshot already")
+    problems = list(snapshot.check_manifest(manifest))
+    for line in manifest["files"]:
+        problems += snapshot.check_file(store, line, contents=check)
+    if problems:
+        raise RequestError(
+            f"{store}: cannot go back to {wanted}, {len(problems)} of its files are not as they "
+            f"were: {problems[0]}; finished snapshots: {', '.join(snapshot.names(store))}"
+        )
+    if published is not None:
+        left = store / snapshot.manifest_path(published)
+        if left.is_file():
+            os.utime(left)  # it was current until now, which a reader's grace counts from
+    write_bytes(store, snapshot.CURRENT, f"{wanted}\n".encode())
+    return manifest
+
+
+def _before(store: Path, published: str | None) -> str:
+    """The parent of the published snapshot; where it cannot be read, the last one before it."""
+    known = snapshot.names(store)
+    try:
+        parent = snapshot.read_manifest(store).get("parent")
+    except RequestError:
+        earlier = [one for one in known if published is None or one < published]
+        if not earlier:
+            raise
+        return earlier[-1]
+    if not parent:
+        raise RequestError(
+            f"{store}: {published} is its first snapshot, there is none to go back to; finished "
+            f"snapshots: {', '.join(known)}"
+        )
+    return str(parent)
+
+
+def next_file_no(store: Path) -> int:
+    """The first file number that no finished snapshot has used, those rolled back included."""
+    numbers = [0]
+    for name in snapshot.names(store):
+        numbers.append(int(snapshot.read_manifest(store, name).get("next_file_no", 0)))
+    return max(numbers)
+
+
+# --- what to keep -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot that stays, and why.
+
+    Attributes:
+        name: Of the snapshot.
+        why: "published", "last", "days" or "grace".
+    """
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `gc` kept and removed.
+
+    Attributes:
+        kept: Snapshots that stay.
+        runs: Unfinished runs whose scratch stays.
+        swept: What went.
+    """
+
+    kept: list[Kept]
+    runs: list[str]
+    swept: Swept
+
+    def to_json(self) -> dict[str, Any]:
+        """As `lookalike gc --json` prints it."""
+        return {"kept": [one.__dict__ for one in self.kept], "runs": self.runs,
+                **self.swept.__dict__}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    name: str
+    created: float  # seconds since the epoch, as are all times here
+    written: float  # of its manifest; touched by a rollback away from it
+    parent: str | None
+    lines: tuple[str, ...]  # paths of its files
+
+
+def gc(
+    store: Path,
+    keep_last: int = KEEP_LAST,
+    keep_days: float = KEEP_DAYS,
+    grace_s: float = GRACE_S,
+    *,
+    dry_run: bool = False,
+    now: float | None = None,
+) -> Collected:
+    """Remove snapshots by the retention rule, and every file that no snapshot left needs.
+
+    The published snapshot stays, the last `keep_last`, those created in the last `keep_days`, and
+    any that was the published one until less than `grace_s` ago, as a reader may have it open.
+    Unfinished runs touched in the last `keep_days` stay with all that they have made.
+
+    Args:
+        store: The store's root; the caller holds it.
+        keep_last: At least 1.
+        keep_days: At least 0.
+        grace_s: At least 0.
+        dry_run: Whether to say only what would go.
+        now: Seconds since the epoch, by default the clock's.
+
+    Raises:
+        RequestError: A number is wrong, or a manifest cannot be read, so that it is not known which
+            files it needs; nothing was removed.
+    """
+    for option, value, least in (
+        ("--keep-last", keep_last, 1), ("--keep-days", keep_days, 0), ("--grace", grace_s, 0),
+    ):  # fmt: skip
+        if not value >= least:
+            raise RequestError(f"{option} must be at least {least}, got {value}")
+    now = time.time() if now is None else now
+    published = str(snapshot.read_manifest(store)["name"])
+    there = _snapshots(store)
+    kept = _kept(store, there, published, keep_last, now - keep_days * _DAY_S, now - grace_s)
+    staying = {one.name for one in kept}
+    runs = _unfinished(store, now - keep_days * _DAY_S)
+    needed = [path for one in there if one.name in staying for path in one.lines]
+    return Collected(kept, runs, sweep(store, staying, needed, runs, dry_run=dry_run))
+
+
+def remove_all_but(store: Path, name: str) -> Swept:
+    """Remove every other snapshot at once, and all that one does not need; nobody is waited for.
+
+    Args:
+        store: The store's root; the caller holds it.
+        name: Of the snapshot that stays.
+    """
+    lines = snapshot.read_manifest(store, name)["files"]
+    return sweep(store, [name], [str(line["path"]) for line in lines], [])
+
+
+def _snapshots(store: Path) -> list[_Snapshot]:
+    """All finished snapshots, oldest first."""
+    found = []
+    for name in snapshot.names(store):
+        manifest = snapshot.read_manifest(store, name)
+        problem = next(snapshot.check_manifest(manifest), None)
+        if problem is not None:
+            raise RequestError(
+                f"{store}: {problem}: which files it needs is not certain, nothing was removed; "
+                f"remove {store / 'snapshots' / name} yourself if it is of no use"
+            )
+        written = (store / snapshot.manifest_path(name)).stat().st_mtime
+        lines = tuple(str(line["path"]) for line in manifest["files"])
+        parent = manifest.get("parent")
+        found.append(_Snapshot(name, _created(manifest, written), written, parent, lines))
+    return sorted(found, key=lambda one: (one.created, one.name))
+
+
+def _created(manifest: Mapping[str, Any], otherwise: float) -> float:
+    try:
+        return datetime.fromisoformat(str(manifest.get("created"))).timestamp()
+    except ValueError:
+        return otherwise
+
+
+def _kept(
+    store: Path, there: list[_Snapshot], published: str, last: int, since: float, grace: float
+) -> list[Kept]:
+    """The snapshots that stay, oldest first.
+
+    Args:
+        store: The store's root.
+        there: All, oldest first.
+        published: The current one's name.
+        last: How many of the newest stay.
+        since: Those created then or later stay.
+        grace: Those that were current then or later stay.
+    """
+    kept = []
+    newest = {one.name for one in there[-last:]}
+    for one, ended in zip(there, _superseded(store, there, published), strict=True):
+        if one.name == published:
+            kept.append(Kept(one.name, "published"))
+        elif one.name in newest:
+            kept.append(Kept(one.name, "last"))
+        elif one.created >= since:
+            kept.append(Kept(one.name, "days"))
+        elif ended >= grace:
+            kept.append(Kept(one.name, "grace"))
+    return kept
+
+
+def _superseded(store: Path, there: list[_Snapshot], published: str) -> list[float]:
+    """When each was the published one for the last time, or a little later, never earlier."""
+    switched = (store / snapshot.CURRENT).stat().st_mtime
+    place = next((at for at, one in enumerate(there) if one.name == published), len(there))
+    ended = []
+    for at, one in enumerate(there):
+        if at >= place:  # a rollback left it behind, or it is current
+            ended.append(switched)
+            continue
+        successors = [there[at + 1], *(other for other in there if other.parent == one.name)]
+        times = [max(other.created, other.written) for other in successors]
+        # A touched manifest of a successor may be younger than the switch that ended this one.
+        ended.append(max(one.written, min(max(times), switched)))
+    return ended
+
+
+def _unfinished(store: Path, since: float) -> list[str]:
+    """Runs whose scratch was written to then or later."""
+    names = []
+    for entry in entries(store / "runs"):
+        if entry.is_dir(follow_symlinks=False):
+            times = [entry.stat(follow_symlinks=False).st_mtime]
+            times += [(store / path).lstat().st_mtime for path in walk(store, f"runs/{entry.name}")]
+            if max(times) >= since:
+                names.append(entry.name)
+    return sorted(names)

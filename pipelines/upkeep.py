@@ -1,0 +1,74 @@
+"""`lookalike rollback` and `lookalike gc`: which snapshot is published, and which are kept."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from lookalike.errors import RequestError
+from lookalike.sizes import size_text
+from lookalike.store import retention, snapshot
+from lookalike.store.storage import is_remote, path_from_uri
+from pipelines.stores import to_keep
+
+
+def check_store(name: str) -> Path:
+    """The folder of a store that is there, as an absolute path.
+
+    Raises:
+        RequestError: There is none, or nothing was published in it.
+    """
+    if is_remote(name):
+        raise RequestError(f"{name}: a store must be a local (or mounted) folder")
+    store = Path(os.path.abspath(os.fsdecode(path_from_uri(name))))
+    if not store.is_dir() or snapshot.current(store) is None:
+        raise RequestError(f"{store}: no such store, or nothing is published in it")
+    return store
+
+
+def rollback(given: argparse.Namespace) -> int:
+    """Publish an earlier snapshot again."""
+    place = to_keep(given, check_store)
+    store = place.folder
+    with place.writing():
+        before = snapshot.current(store)
+        place.fetch(given.snapshot)
+        manifest = retention.rollback(store, given.snapshot, check=given.check)
+        place.follow()
+    if given.json:
+        found = {"snapshot": manifest["name"], "before": before, "counts": manifest["counts"]}
+        print(json.dumps(found, indent=1))
+    else:
+        print(
+            f"published {manifest['name']} (created {manifest['created']}) in place of {before}, "
+            f"which stays until gc; the next run starts from {manifest['name']}"
+        )
+    return 0
+
+
+def gc(given: argparse.Namespace) -> int:
+    """Remove snapshots by the retention rule, and the files that none of those left needs."""
+    place = to_keep(given, check_store)
+    store = place.folder
+    with place.writing():
+        found = retention.gc(
+            store, given.keep_last, given.keep_days, given.grace, dry_run=given.dry_run
+        )
+        if not given.dry_run:
+            place.sweep()
+    if given.json:
+        print(json.dumps({"store": str(store), **found.to_json()}, indent=1))
+        return 0
+    kept = ", ".join(f"{one.name} ({one.why})" for one in found.kept)
+    verb = "would remove" if given.dry_run else "removed"
+    swept = found.swept
+    print(f"kept {len(found.kept)} snapshots: {kept}")
+    if found.runs:
+        print(f"kept {len(found.runs)} unfinished runs: {', '.join(found.runs)}")
+    print(
+        f"{verb} {len(swept.snapshots)} snapshots, {swept.files:,} files, "
+        f"{size_text(swept.bytes)}{': ' if swept.snapshots else ''}{', '.join(swept.snapshots)}"
+    )
+    return 0
