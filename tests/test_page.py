@@ -39,6 +39,7 @@ TAGS = {
         "dl",
         "div",
         "dt",
+        "h3",
     ),
     *("dd", "section", "figure", "img", "figcaption", "span", "b", "i", "details", "summary", "ol"),
     *("ul", "li", "footer", "table", "thead", "tbody", "tr", "th", "td"),
@@ -295,10 +296,10 @@ def test_queries_are_rendered_as_they_come():
     assert "1,000 queries" in foot
 
 
-MANIFEST = {
+FACTS = {
     "name": "20260102-030405-abcd",
     "created": "2026-01-02T03:04:05Z",
-    "parent": None,
+    "parent": "20260101-030405-aaaa",
     "metric": "cosine",
     "dim": 512,
     "model_fingerprint": "ab" * 32,
@@ -335,45 +336,131 @@ MANIFEST = {
             {"nprobe": 32, "cost": 32000, "recall": 0.9624},
         ],
     },
-    "files": [
-        {"path": "a", "kind": "embedding", "sha256": "", "bytes": 1024, "rows": 600},
-        {"path": "b", "kind": "embedding", "sha256": "", "bytes": 1024, "rows": 600},
-        {"path": "c", "kind": "index", "sha256": "", "bytes": 10},
-    ],
-}
+    "files": {
+        "embedding": {"files": 2, "rows": 1200, "bytes": 2048},
+        "index": {"files": 1, "rows": 0, "bytes": 10},
+    },
+    "before": {"counts": {"listed": 1190, "embedded": 1180}},
+    "changes": {
+        "previous": 1190,
+        "unchanged": 1180,
+        "changed": 7,
+        "removed": 3,
+        "added": 47,
+        "renamed": 2,
+        "rehashed": 1,
+    },
+    "samples": {
+        "added": [{"uri": "/d/new.jpg", "status": "embedded"}],
+        "removed": [{"uri": "/d/gone.jpg", "status": "removed"}],
+        "renamed": [{"uri": "/d/to.jpg", "previous": "/d/<i>from.jpg"}],
+        "rejected": [{"uri": "/d/<script>.jpg", "reason": "truncated", "detail": "cut & short"}],
+    },
+    "stages": {"scan": {"seconds": 2.0, "items": 1234, "rate": 617.0}, "train": {"seconds": 6.0}},
+    "lists": {
+        "lists": 1024, "median": 3, "max": 9, "imbalance": 1.25,
+        "edges": [0, 5, 10], "counts": [900, 124],
+    },
+    "codes": {
+        "edges": [0, 0.1, 0.2],
+        "sample": {"rows": 500, "mean": 0.08, "p95": 0.15, "counts": [400, 100]},
+        "fresh": {"rows": 20, "mean": 0.12, "p95": 0.19, "counts": [5, 15]},
+    },
+    "neighbourhoods": {
+        "asked": 120, "fresh": 20, "living": 1200, "alike": "cosine of at least 0.98",
+        "with_near_duplicates": 3, "share": 0.02, "group_count": 2,
+        "groups": [{"size": 7, "members": [{"uri": "/d/new.jpg", "fresh": True}, {"uri": "/d/b"}]}],
+        "outliers": [{"uri": "/d/odd.jpg", "likeness": 0.1234, "nearest": "/d/b", "fresh": True}],
+        "nearest": {"edges": [0, 0.5, 1], "counts": [20, 100]},
+    },
+}  # fmt: skip
 
 
-def test_the_report_shows_the_manifest():
-    parsed = Page(render_report(MANIFEST, [("/d/<script>.jpg", "truncated", "cut & short")]))
+def test_the_report_shows_the_facts():
+    parsed = Page(render_report(FACTS, {"/d/new.jpg": jpeg()}))
     assert_harmless(parsed)
     cells = parsed.inside("td")
     notes = parsed.inside("p")
     assert "1,234 listed = 1,200 + 10 + 4 + 15 + 5: the ledger balances" in notes
+    assert "1,190 before = 1,180 + 7 + 3: the comparison balances" in notes
+    assert "renamed: 2; rehashed: 1" in notes
     assert cells[cells.index("truncated") + 1] == "11"
     assert cells.index("truncated") < cells.index("empty")  # the most frequent reason first
     assert "builtin:<x>" in cells
-    assert "/d/<script>.jpg" in cells
     assert cells[cells.index("nlist") + 1] == "1,024"
     assert cells[cells.index("default nprobe") + 1] == "32"
+    assert cells[cells.index("scan") : cells.index("scan") + 5] == [
+        "scan", "2.00", "25%", "1,234", "617"
+    ]  # fmt: skip
     assert "recall@10 0.962 (0.951 to 0.971), 500 queries" in notes
-    assert parsed.tags.count("polyline") == 1
+    assert parsed.tags.count("polyline") == 2  # the certificate's, and of the new vectors' codes
     at = cells.index("embedding")
     assert cells[at : at + 4] == ["embedding", "2", "1,200", "2.0 KiB"]
-    assert "3 files, 2.0 KiB" in notes
+    assert "3 files, 2.0 KiB, but for this report" in notes
+
+
+def test_samples_have_their_pictures_or_say_why_not():
+    parsed = Page(render_report(FACTS, {"/d/new.jpg": jpeg()}))
+    words = parsed.inside("div")
+    assert parsed.values("img", "alt") == ["new.jpg"] * 2  # among the added, and in its group
+    assert words.count("gone") == 1
+    assert "was <i>from.jpg" in words
+    assert "truncated: cut & short" in words
+    assert "nearest 0.1234, new" in words
+    headings = parsed.inside("h3")
+    assert "Added: 1 of 47" in headings
+    assert "Near-duplicates: 1 of 2 groups found" in headings
+    assert "group 1: 7 files, 2 of them shown" in parsed.inside("p")
+
+
+def test_a_first_snapshot_has_nothing_before_it():
+    headings = Page(render_report({**FACTS, "parent": None, "before": None})).inside("h2")
+    assert not any(heading.startswith("Since") for heading in headings)
+    assert any(h.startswith("Since 20260101") for h in Page(render_report(FACTS)).inside("h2"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(strings, strings, strings, strings)
+def test_any_string_in_the_facts_is_shown_as_text_and_nothing_else(uri, reason, detail, name):
+    def report_of(uri, reason, detail, name):
+        rows = [{"uri": uri, "reason": reason, "detail": detail, "previous": detail}]
+        near = {
+            "asked": 3, "alike": name, "groups": [{"size": 2, "members": rows}],
+            "outliers": [{"uri": uri, "likeness": 0.5, "nearest": detail}],
+        }  # fmt: skip
+        facts = {
+            "name": name, "parent": reason or "p", "changes": {"previous": 1, name: 1},
+            "counts": {"rejected_by_reason": {reason: 1}}, "stages": {name: {"seconds": 1.0}},
+            "samples": dict.fromkeys(("added", "changed", "removed", "renamed", "rejected"), rows),
+            "neighbourhoods": near, "files": {name: {"files": 1, "bytes": 1}},
+            "index": {"reasons": [detail]}, "search": {name: 1},
+        }  # fmt: skip
+        return Page(render_report(facts, {uri: jpeg()}))
+
+    parsed = report_of(uri, reason, detail, name)
+    assert_harmless(parsed)
+    plain = report_of("u" * bool(uri), "r" * bool(reason), "d" * bool(detail), "n" * bool(name))
+    assert parsed.tags == plain.tags
 
 
 def test_a_ledger_that_does_not_balance_is_called_out():
-    counts = {**MANIFEST["counts"], "listed": 1235}
-    parsed = Page(render_report({**MANIFEST, "counts": counts}))
+    counts = {**FACTS["counts"], "listed": 1235}
+    parsed = Page(render_report({**FACTS, "counts": counts}))
     assert any(
         "1,235 listed, but" in note and "does not balance" in note for note in parsed.inside("p")
     )
 
 
-@pytest.mark.parametrize("missing", [*MANIFEST, None])
+@pytest.mark.parametrize("missing", [*FACTS, None])
 def test_the_report_goes_without_missing_parts(missing):
-    kept = {} if missing is None else {key: MANIFEST[key] for key in MANIFEST if key != missing}
+    kept = {} if missing is None else {key: FACTS[key] for key in FACTS if key != missing}
     assert_harmless(Page(render_report(kept)))
+
+
+@pytest.mark.parametrize("value", [None, "words", 3, [], {}, [1, "a"], {"a": 1}])
+@pytest.mark.parametrize("key", FACTS)
+def test_the_report_takes_parts_of_other_versions(key, value):
+    assert_harmless(Page(render_report({**FACTS, key: value})))
 
 
 def test_an_exact_certificate_has_no_interval():

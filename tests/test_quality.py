@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.pages.curves import Point, draw_curve, draw_shares, frontier
+from lookalike.pages.histograms import draw_histogram
 from lookalike.pages.quality import certificate_part
 
 
@@ -146,3 +147,38 @@ def test_shares_fill_the_bar():
     assert "width:25.00%" in drawn
     assert "a &amp; b <b>0.0300</b>" in drawn
     assert draw_shares([("a", 0.0)]) == ""
+
+
+def test_histograms_are_where_the_numbers_are():
+    """Shares 1/4 and 3/4 of all; of the second series all in the first bin, the highest."""
+    drawn = draw_histogram([0, 10, 20], [1, 3], "a < b", over=[5, 0], words="<w>")
+    assert places(drawn, "polygon") == [
+        (0, 100), (0, 75), (50, 75), (50, 25), (100, 25), (100, 100)
+    ]  # fmt: skip
+    assert places(drawn, "polyline") == [(0, 0), (50, 0), (50, 100), (100, 100)]
+    assert 'aria-label="a &lt; b"' in drawn
+    assert "&lt;w&gt;" in drawn
+    assert '<span class="x" style="left:50.00%">10</span>' in drawn
+
+
+@pytest.mark.parametrize(
+    ("edges", "counts"),
+    [([], []), ([0, 1], []), ([0, 1], [0]), ([1, 0], [1]), ([0, "x"], [1]), (None, 3), ([0], [1])],
+)
+def test_numbers_that_are_no_histogram_draw_nothing(edges, counts):
+    assert draw_histogram(edges, counts, "") == ""
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=40),
+    st.floats(-1e6, 1e6),
+    st.floats(1e-3, 1e9),
+)
+def test_histograms_stay_inside(pairs, low, span):
+    edges = [low + span * i / len(pairs) for i in range(len(pairs) + 1)]
+    counts, over = zip(*pairs, strict=True)
+    drawn = draw_histogram(edges, list(counts), "", over=list(over))
+    assert bool(drawn) == (any(counts) and edges[-1] > edges[0])
+    if drawn:
+        points = places(drawn, "polygon") + (places(drawn, "polyline") if any(over) else [])
+        assert all(-0.01 <= x <= 100.01 and -0.01 <= y <= 100.01 for x, y in points)

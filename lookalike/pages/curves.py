@@ -12,7 +12,7 @@ from math import ceil, floor, log10
 
 from lookalike.pages.markup import text
 
-_COLOURS = ("var(--accent)", "var(--bad)", "var(--soft)")
+_COLOURS = ("var(--accent)", "var(--bad)", "var(--soft)", "var(--ink)")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def draw_curve(
     )
 
 
-def draw_shares(shares: Sequence[tuple[str, float]]) -> str:
+def draw_shares(shares: Sequence[tuple[str, float]], decimals: int = 4) -> str:
     """Parts of a whole as one bar, each with its name and number below; "" where all are 0."""
     total = sum(share for _, share in shares)
     if total <= 0:
@@ -107,7 +107,7 @@ def draw_shares(shares: Sequence[tuple[str, float]]) -> str:
         if share > 0
     )
     names = "".join(
-        f'<li><i style="background:{colour}"></i>{text(name)} <b>{share:.4f}</b></li>'
+        f'<li><i style="background:{colour}"></i>{text(name)} <b>{share:,.{decimals}f}</b></li>'
         for (name, share), colour in zip(shares, _COLOURS, strict=False)
     )
     return f'<div class="shares" aria-hidden="true">{bar}</div>\n<ul class="key">{names}</ul>\n'

@@ -111,6 +111,10 @@ details li { user-select: all; padding: .1rem 0; }
 .meta dd { min-width: 0; }
 section.part { margin-top: 2.2rem; }
 section.part h2 { margin-bottom: .6rem; font-size: 1.1rem; }
+h3 { margin: 1.4rem 0 .5rem; font-size: .95rem; font-weight: 600; overflow-wrap: anywhere; }
+.tiles figcaption { margin-top: .3rem; }
+.more { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
+.tiles { grid-template-columns: repeat(auto-fill, minmax(min(9rem, 46%), 1fr)); }
 .wide { width: fit-content; max-width: 100%; overflow-x: auto;
   background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
@@ -124,6 +128,7 @@ td.long { overflow-wrap: anywhere; min-width: 8.5rem; }
 .note { margin: .5rem 0; font-size: .87rem; overflow-wrap: anywhere; }
 .plot { position: relative; height: clamp(12rem, 40vw, 18rem); max-width: 46rem;
   margin: 1.2rem 1rem 2.2rem 2.2rem; }
+.plot.low { height: clamp(7rem, 24vw, 10rem); margin-left: 1rem; }
 .plot svg { display: block; width: 100%; height: 100%; overflow: visible; }
 .plot span { position: absolute; color: var(--soft); font-size: .75rem; line-height: 1;
   font-variant-numeric: tabular-nums; white-space: nowrap; }

@@ -49,6 +49,11 @@ def as_part(heading: str, *content: str) -> str:
     return f'<section class="part">\n<h2>{text(heading)}</h2>\n{"".join(content)}</section>\n'
 
 
+def as_heading(words: str) -> str:
+    """A heading within a section."""
+    return f"<h3>{text(words)}</h3>\n"
+
+
 def as_note(words: str, bad: bool = False) -> str:
     """A paragraph in small print."""
     return f'<p class="note {"bad" if bad else "soft"}">{text(words)}</p>\n'

@@ -1,0 +1,154 @@
+"""The examples for schedulers: run where they can be, else held against what they must be."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import flags
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SCRIPT = EXAMPLES / "cron" / "nightly.sh"
+# Stands for `lookalike`: notes how it was called, ends as told by the file `ends`, line by line.
+COMMAND = """#!/bin/sh
+cd {folder}
+echo "$@" >>calls
+echo "line of run $(grep -c ^index calls)"
+[ "$1" = gc ] && exit {gc}
+status=$(head -n 1 ends); sed -i 1d ends
+exit "$status"
+"""
+
+
+def nightly(tmp_path, ends, gc=0, **settings):
+    """Exit status, what cron would mail, the calls, the log."""
+    (tmp_path / "ends").write_text("".join(f"{status}\n" for status in ends))
+    command = tmp_path / "command"
+    command.write_text(COMMAND.format(folder=shlex.quote(str(tmp_path)), gc=gc))
+    command.chmod(0o755)
+    environment = {
+        "PATH": os.environ["PATH"], "STORE": f"{tmp_path}/a store", "LOOKALIKE": str(command),
+        "LOG": f"{tmp_path}/log", "PAUSE": "0", **settings,
+    }  # fmt: skip
+    ended = subprocess.run(
+        [SCRIPT, "--images", "two words", "--config", "c"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    calls = (tmp_path / "calls").read_text().splitlines()
+    return ended.returncode, ended.stdout, calls, (tmp_path / "log").read_text()
+
+
+def test_a_good_night_says_nothing_and_sweeps(tmp_path):
+    status, mail, calls, log = nightly(tmp_path, [0], METRICS="/m/a b.prom")
+    store = f"--store {tmp_path}/a store"
+    assert (status, mail) == (0, "")
+    assert calls == [
+        f"index --images two words --config c {store} --metrics /m/a b.prom",
+        f"gc {store} --keep-last 3 --keep-days 14",
+    ]
+    assert "line of run 1" in log
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "runs"),
+    [
+        ([1, 0], 0, 2),
+        ([1, 1, 1, 0], 1, 3),
+        ([2], 2, 1),
+        ([3], 3, 1),
+        ([1, 3], 3, 2),
+        ([137], 137, 1),
+    ],
+)
+def test_only_status_1_is_tried_again(tmp_path, ends, status, runs):
+    ended, mail, calls, _ = nightly(tmp_path, ends)
+    assert ended == status
+    assert sum(call.startswith("index") for call in calls) == runs
+    assert any(call.startswith("gc") for call in calls) == (status == 0)
+    if status:
+        assert mail.startswith(f"lookalike index: exit status {status} after {runs} of 3 tries")
+        assert f"line of run {runs}" in mail
+        assert f"line of run {runs - 1}" not in mail  # of the last run alone
+    else:
+        assert mail == ""
+
+
+def test_a_sweep_that_fails_is_told_though_the_night_was_good(tmp_path):
+    status, mail, _, _ = nightly(tmp_path, [0], gc=1)
+    assert status == 0
+    assert mail.startswith("lookalike gc: exit status 1")
+
+
+def test_a_store_must_be_named(tmp_path):
+    ended = subprocess.run(
+        [SCRIPT], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    assert "name the store" in ended.stderr
+
+
+def parsed(arguments):
+    return flags.make_parser().parse_args(arguments)
+
+
+def test_the_crontab_has_one_line_that_the_command_takes():
+    lines = [line for line in (EXAMPLES / "cron" / "crontab").read_text().splitlines() if line]
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and line[0].isupper())
+    assert settings["METRICS"].endswith(".prom")
+    (job,) = [line for line in lines if line[0] in "0123456789*"]
+    assert "%" not in job  # which cron takes for the end of a line
+    fields = job.split(maxsplit=5)
+    for field, most in zip(fields[:5], (59, 23, 31, 12, 7), strict=True):
+        assert field == "*" or int(field) <= most
+    script, *arguments = shlex.split(fields[5])
+    assert Path(script).name == SCRIPT.name
+    more = ["--store", settings["STORE"], "--metrics", settings["METRICS"]]
+    given = parsed(["index", *arguments, *more])
+    assert given.metrics == settings["METRICS"]
+    kept = parsed(["gc", "--store", "s", "--keep-last", "3", "--keep-days", "14"])
+    assert (kept.keep_last, kept.keep_days) == (3, 14)
+
+
+def test_the_dag_calls_what_there_is():
+    source = (EXAMPLES / "airflow" / "lookalike_nightly.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    compile(tree, "dag", "exec")
+    imported = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    values = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    store = ast.literal_eval(values["STORE"])
+    command = ast.unparse(values["INDEX"]).replace("STORE", repr(store))
+    name, *arguments = ast.literal_eval(command)
+    assert name == "lookalike"
+    assert parsed(arguments).store == store
+    assert set(ast.literal_eval(values["MEANINGS"])) == {2, 3}
+    assert imported["PythonOperator"] == "airflow.providers.standard.operators.python"
+    assert imported["DAG"] == "airflow.sdk"
+
+
+def test_the_dag_is_one_where_airflow_is_installed():
+    pytest.importorskip("airflow.sdk")
+    script = "import lookalike_nightly as made; print(*made.dag.task_ids)"
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES / "airflow")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split()[-2:] == ["index", "gc"]
