@@ -12,7 +12,7 @@ STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test lint types bench bench-embed bench-index fuzz clean
+.PHONY: help install demo index query test lint types bench bench-embed bench-index faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -41,9 +41,9 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 	@test -n "$(IMAGES)" || { echo "name the pictures to search with: make query IMAGES=PICTURE [STORE=$(STORE)]" >&2; exit 2; }
 	@$(BIN)/lookalike query --store "$(STORE)" --images "$(IMAGES)" --html "$(HTML)"
 
-test: $(READY)  ## lint, types, tests
+test: $(READY)  ## lint, types, tests: [AT_ONCE=2]
 	@$(MAKE) --no-print-directory lint types
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
 
 lint: $(READY)  ## ruff
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"
@@ -59,6 +59,9 @@ bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES
 
 bench-index: $(READY)  ## the index beside autofaiss, Faiss's recipe, exact search: [ROWS=100000] [VECTORS=FILES | IMAGES=SRC MODEL=HANDLE] [JSON=FILE]
 	@$(BIN)/python -m pipelines.bench.index $(if $(ROWS),--rows "$(ROWS)") $(if $(VECTORS),--vectors $(VECTORS)) $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
+faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
+	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)
 
 fuzz: $(READY)  ## damaged files through the decode path: make fuzz IMAGES=SRC [SECONDS=60]
 	@test -n "$(IMAGES)" || { echo "name pictures to damage: make fuzz IMAGES=SRC [SECONDS=60]" >&2; exit 2; }

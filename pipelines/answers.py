@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.pages.markup import visible
 from lookalike.pages.page import QueryResult
 from lookalike.records import Neighbour
 from lookalike.search import Searcher
@@ -40,10 +41,10 @@ def print_json(result: QueryResult) -> None:
 
 def print_text(result: QueryResult) -> None:
     """For a person: a line per neighbour."""
-    print(result.query_uri)
+    print(visible(result.query_uri))
     for one in result.neighbours:
         also = f"  (also {len(one.duplicates)} more names)" if one.duplicates else ""
-        print(f"  {one.rank:3d}  {one.score:8.4f}  {one.uri}{also}")
+        print(f"  {one.rank:3d}  {one.score:8.4f}  {visible(one.uri)}{also}")
 
 
 def _lines(result: QueryResult) -> Iterator[str]:

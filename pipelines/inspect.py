@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lookalike import evaluation
+from lookalike.pages.markup import visible
 from lookalike.pages.quality import losses_line
-from lookalike.pages.report import certificate_line, size_text
+from lookalike.pages.report import certificate_line
+from lookalike.sizes import size_text
 from lookalike.store import snapshot
+from pipelines.stores import verified
 
 
 def status(given: argparse.Namespace) -> int:
@@ -25,23 +28,34 @@ def status(given: argparse.Namespace) -> int:
             "certificate",
         )  # fmt: skip
         published = {key: manifest[key] for key in keys}
+        published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
-        print(json.dumps({"store": str(store), "snapshots": finished, "published": published},
+        print(json.dumps({"store": str(given.named), "snapshots": finished, "published": published},
                          indent=1))  # fmt: skip
         return 0
     counts, index = manifest["counts"], manifest["index"]
-    print(f"store      {store}")
+    print(f"store      {given.named}")
     print(f"published  {manifest['name']} (created {manifest['created']})")
-    print(f"snapshots  {', '.join(finished)}")
+    print(f"snapshots  {visible(', '.join(finished))}")
     for feature in manifest["features"]:
         share = f", weight {feature['weight']:g}" if len(manifest["features"]) > 1 else ""
-        print(f"feature    {feature['name']}: {feature['handle']}{share}")
+        print(visible(f"feature    {feature['name']}: {feature['handle']}{share}"))
     parts = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
     print(f"files      {counts['listed']:,} listed = "
           + " + ".join(f"{counts[name]:,} {name}" for name in parts))  # fmt: skip
     for reason, count in counts["rejected_by_reason"].items():
         print(f"           rejected: {count:,} {reason}")
+    changes = manifest.get("changes") or {}
+    if changes.get("previous"):
+        kinds = ("added", "changed", "removed", "renamed")
+        print(f"changes    since {manifest['parent']}: "
+              + ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds))  # fmt: skip
     print(f"vectors    {counts['vectors']:,} of {manifest['dim']} dimensions, {manifest['metric']}")
+    deltas = sum(bool(line.get("delta")) for line in manifest["files"])
+    dead = sum(line["rows"] for line in snapshot.files_of(manifest, "embedding"))
+    dead -= counts["vectors"]
+    if deltas or dead:
+        print(f"           {deltas:,} deltas of the index, {dead:,} dead rows since compaction")
     for number, reason in enumerate(index["reasons"]):
         print(f"{'' if number else 'index':<10} {reason}")
     print(
@@ -59,9 +73,7 @@ def status(given: argparse.Namespace) -> int:
 
 def verify(given: argparse.Namespace) -> int:
     """Every file against the manifest; status 1 if any is not as it should be."""
-    store = Path(given.store)
-    manifest = snapshot.read_manifest(store, given.snapshot)
-    problems = list(snapshot.verify(store, given.snapshot))
+    manifest, problems = verified(given)
     files = len(manifest["files"])
     if given.json:
         found = [problem.__dict__ for problem in problems]
@@ -69,7 +81,7 @@ def verify(given: argparse.Namespace) -> int:
                           "problems": found}, indent=1))  # fmt: skip
     else:
         for problem in problems:
-            print(problem)
+            print(visible(str(problem)))
         verdict = f"{len(problems)} problems" if problems else "all as the manifest says"
         print(f"{manifest['name']}: {files:,} files checked: {verdict}")
     return 1 if problems else 0

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TextIO
 
+from lookalike.pages.markup import visible
+
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 15.0
 
@@ -23,11 +25,11 @@ class Progress:
         self._lock = threading.Lock()
 
     def say(self, message: str) -> None:
-        """One line that stays."""
+        """One line that stays, whatever the names in it hold."""
         if not self._quiet:
             with self._lock:
                 clear = "\r\x1b[K" if self.live else ""
-                print(f"{clear}{message}", file=self._stream, flush=True)
+                print(f"{clear}{visible(message)}", file=self._stream, flush=True)
 
     @contextmanager
     def stage(

@@ -18,6 +18,7 @@ import lookalike
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
 from lookalike.outcomes import Embedded, Failed
+from lookalike.pages.markup import visible
 from lookalike.pages.page import QueryResult, render_results
 from lookalike.pages.report import certificate_line
 from lookalike.pictures.decoding import Decoder
@@ -148,7 +149,7 @@ def _runner(config: Config | None, given: argparse.Namespace, beam: Sequence[str
 def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
     sources = [open_source(spec) for spec in specs]
     files = chain.from_iterable(
-        source.files(lambda line: print(line, file=sys.stderr)) for source in sources
+        source.files(lambda line: print(visible(line), file=sys.stderr)) for source in sources
     )
     alone = len(sources) == 1 and sources[0].kind == "file"
     answered, left_out = 0, 0
@@ -169,7 +170,7 @@ def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
             answered += len(found)
             if answered:
                 for line in held:
-                    print(f"not a query: {line}", file=sys.stderr)
+                    print(visible(f"not a query: {line}"), file=sys.stderr)
                 held.clear()
             if queries := _in_order(batch, found):
                 names = [query.file.uri for query in queries]
