@@ -22,8 +22,6 @@ from lookalike.store.storage import is_remote, path_from_uri
 
 def check_store(name: str, images: Sequence[str]) -> Path:
     """The store's folder: local, writable, a store or not there yet, and outside the sources."""
-    if is_remote(name):
-        raise RequestError(f"{name}: a store must be a local (or mounted) folder")
     store = Path(os.path.abspath(os.fsdecode(path_from_uri(name))))
     if store.exists() and not store.is_dir():
         raise RequestError(f"{store}: the store must be a folder, and this is a file")

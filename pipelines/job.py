@@ -166,7 +166,7 @@ class Job(ABC):
         seconds: dict[str, float] = {}
         with timed(seconds, "scan"):
             plan = scan(self)
-        if not plan.units and not plan.gone and self._same_settings():
+        if not plan.units and not plan.gone and self.same_settings():
             return self._stands(plan)
         with timed(seconds, "start"):
             self.prepare(plan)
@@ -174,7 +174,7 @@ class Job(ABC):
             self.embed(plan)
         with timed(seconds, "settle"):
             settled = settle(self, plan)
-        if settled.nothing_happened and self._same_settings():
+        if settled.stands:
             return self._stands(plan)
         counts = Counts.of(settled.counts)
         if not counts.with_vector and not counts.by_status["rejected"]:
@@ -197,7 +197,7 @@ class Job(ABC):
         self.scratch.finish()
         return finish.summary(manifest, new=True)
 
-    def _same_settings(self) -> bool:
+    def same_settings(self) -> bool:
         """Whether the parent was made as this run would be; where things lie is no part of it."""
         if self.base is None:
             return False

@@ -38,7 +38,7 @@ class Settled:
     Attributes:
         counts: Of the ledger, as `Counts.to_json` has them.
         changes: Of files, compared with the parent.
-        nothing_happened: Whether the parent's ledger says the same.
+        stands: Whether the parent says the same, so that nothing is to be published.
         files: The manifest's lines of embedding shards and tombstones.
         added: Those of embedding shards that this run wrote.
         dead: Ids of rows in the shards that no name stands for, ascending.
@@ -51,7 +51,7 @@ class Settled:
 
     counts: dict[str, Any]
     changes: dict[str, int]
-    nothing_happened: bool
+    stands: bool
     files: list[Line]
     added: list[Line]
     dead: Ids
@@ -70,7 +70,8 @@ def settle(job: Job, plan: Plan) -> Settled:
     added = [*stage.embedded(), *copied]
     lines, dead = [*stage.kept, *added], stage.dead()
     next_file_no, moved = plan.first_file_no + plan.units + len(copied), None
-    tasks = [] if resolved.nothing_happened else stage.plan_compaction(lines, added, next_file_no)
+    stands = resolved.nothing_happened and job.same_settings()  # nothing will be published
+    tasks = [] if stands else stage.plan_compaction(lines, added, next_file_no)
     if tasks:
         moved = Moved(tasks, dead)
         made = stage.compact(tasks)
@@ -82,8 +83,8 @@ def settle(job: Job, plan: Plan) -> Settled:
     return Settled(
         dict(resolved.counts),
         dict(resolved.changes),
-        resolved.nothing_happened,
-        [*lines, *stage.tombstones(dead)],
+        stands,
+        [*lines, *([] if stands else stage.tombstones(dead))],
         added,
         dead,
         sum(line["rows"] for line in lines) - len(dead),

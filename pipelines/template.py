@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import hypot
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def plan_next(
     free = options.get("kind") in (None, "auto")
     if old is not None and free and low <= rows <= high:
         try:
-            return plan(rows, dim, metric, {**options, "kind": old.kind})
+            kept = plan(rows, dim, metric, {**options, "kind": old.kind})
+            why = (reason.replace(", as asked for", ", as it was") for reason in kept.reasons)
+            return replace(kept, reasons=tuple(why))
         except RequestError:  # an exact one may no longer fit into memory
             pass
     return plan(rows, dim, metric, options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lookalike.errors import RequestError
 from lookalike.sizes import size_text
 from lookalike.store import retention, snapshot
-from lookalike.store.storage import is_remote, path_from_uri
+from lookalike.store.storage import path_from_uri
 from pipelines.stores import to_keep
 
 
@@ -20,8 +20,6 @@ def check_store(name: str) -> Path:
     Raises:
         RequestError: There is none, or nothing was published in it.
     """
-    if is_remote(name):
-        raise RequestError(f"{name}: a store must be a local (or mounted) folder")
     store = Path(os.path.abspath(os.fsdecode(path_from_uri(name))))
     if not store.is_dir() or snapshot.current(store) is None:
         raise RequestError(f"{store}: no such store, or nothing is published in it")

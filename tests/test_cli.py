@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.store import snapshot
-from lookalike.store.runs import hold
+from lookalike.store.locks import hold
 from pipelines.cli import main
 from tests.conftest import picture
 
@@ -135,8 +135,7 @@ ONE = "{pictures}/first/1.png"
         ("index --store {root}/file/below --images {pictures}", "not a folder"),
         ("index --store {root}/foreign --images {pictures}", "thesis.tex"),
         ("index --store {pictures}/store --images {pictures}", "inside"),
-        ("index --store s3://bucket/store --images {pictures}", "local"),
-        ("index --store {store} --images {pictures} --config {root}/other.yaml", "fingerprint"),
+        ("index --store ftp://host/store --images {pictures}", "s3, gs, az"),
         (QUERY + " --images " + ONE + " --config {root}/other.yaml", "model"),
         ("query --store {root}/new --images " + ONE, "no such store"),
         ("query --store {root}/empty --images " + ONE, "nothing is published"),

@@ -75,6 +75,11 @@ def _before(store: Path, published: str | None) -> str:
             f"{store}: {published} is its first snapshot, there is none to go back to; finished "
             f"snapshots: {', '.join(known)}"
         )
+    if parent not in known:
+        raise RequestError(
+            f"{store}: {parent}, the one before {published}, was removed (gc, forget); name one "
+            f"with --snapshot; finished snapshots: {', '.join(known)}"
+        )
     return str(parent)
 
 
