@@ -22,7 +22,8 @@ from lookalike.store.runs import Plan
 from lookalike.store.storage import read_bytes, remove_tree
 from pipelines import checks, models, stores
 from pipelines.config import Config
-from pipelines.job import Again, Job, NothingToIndexError
+from pipelines.flow import NothingToIndexError, run_job
+from pipelines.job import Again, Job
 from pipelines.progress import Progress
 from transforms.embed import EmbedSpec, EmbedUnits
 
@@ -83,7 +84,7 @@ def run_index(
                 again=again, commit=place.publish,
             )  # fmt: skip
             try:
-                return job.run()
+                return run_job(job)
             except NothingToIndexError:
                 job.scratch.finish()
                 if not existed:  # leave all as it was: not there

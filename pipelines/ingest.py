@@ -20,6 +20,7 @@ from lookalike.store.runs import Plan
 from lookalike.vector_faults import REASONS, Rules
 from pipelines import checks, stores
 from pipelines.config import Config
+from pipelines.flow import run_job
 from pipelines.job import Again, Job
 from pipelines.progress import Progress
 from transforms.ingest import IngestUnits
@@ -59,9 +60,10 @@ def run_ingest(
         place.check_parent(parent)
         for note in [*notes, *checks.other_vectors(parent, dim, config.metric)]:
             progress.say(note)
-        return VectorJob(
+        job = VectorJob(
             config, specs, store, parent, progress, tables, rules, again=again, commit=place.publish
-        ).run()
+        )
+        return run_job(job)
 
 
 @dataclass

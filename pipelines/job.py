@@ -1,10 +1,4 @@
-"""What every run has in common: its stages, their order, and how it is continued.
-
-    scan -> compare -> embed what changed -> settle names and ids -> index -> certify -> publish
-
-Each stage leaves finished files and says so last, so a run killed at any instant is continued by
-the same command. The driver holds counts and names; vectors, paths and ledger rows stay in files.
-"""
+"""A run: what was asked for, what it goes on from, and what differs by what is indexed."""
 
 from __future__ import annotations
 
@@ -12,40 +6,28 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
 import apache_beam as beam
 import pyarrow as pa
 
-from lookalike import __version__
-from lookalike.errors import NotPublishedError, RequestError
 from lookalike.metrics import Ids
 from lookalike.records import Unit
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
-from lookalike.store.ledger import Counts
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
-from pipelines import finish
-from pipelines.build import IndexBuild
 from pipelines.config import Config
 from pipelines.engine import EngineError, WorkerDiedError
-from pipelines.progress import Progress, timed
+from pipelines.progress import Progress
 from pipelines.runner import RunnerSpec, run
-from pipelines.scan import scan
-from pipelines.settle import Settled, settle
 
 _TRIES = 3  # of the embed stage, when workers are lost
 _WORTH_A_PROCESS = 256  # files: fewer are done before another process has loaded its libraries
 
 Manifest = dict[str, Any]
-
-
-class NothingToIndexError(RequestError):
-    """There are files, but no image among them."""
 
 
 @dataclass(frozen=True)
@@ -159,59 +141,23 @@ class Job(ABC):
         """The manifest's lines for files that are not of the units."""
         return []
 
-    # --- the stages -----------------------------------------------------------------------------
+    def forgotten(self) -> list[dict[str, Any]]:
+        """The manifest's lines for the list of what must not come back."""
+        return snapshot.files_of(self.parent, "forgotten") if self.parent else []
 
-    def run(self) -> Manifest:
-        """All stages; each is skipped as far as its files say that it is done."""
-        seconds: dict[str, float] = {}
-        with timed(seconds, "scan"):
-            plan = scan(self)
-        if not plan.units and not plan.gone and self.same_settings():
-            return self._stands(plan)
-        with timed(seconds, "start"):
-            self.prepare(plan)
-        with timed(seconds, self.stage):
-            self.embed(plan)
-        with timed(seconds, "settle"):
-            settled = settle(self, plan)
-        if settled.stands:
-            return self._stands(plan)
-        counts = Counts.of(settled.counts)
-        if not counts.with_vector and not counts.by_status["rejected"]:
-            raise NothingToIndexError(
-                f"none of the {plan.listed:,} {self.noun} is an image (by content or by name)"
-            )
-        manifest = {**self.manifest(plan, settled), "stages": seconds}
-        try:
-            finish.check_rejects(counts, self.config.publish, self.scratch, plan, self.wanted)
-            IndexBuild(
-                self.store, self.scratch, self.config, self.progress, manifest, self.base,
-                added=settled.added, dead=settled.dead, moved=settled.moved,
-            ).run()  # fmt: skip
-        except NotPublishedError:
-            self.scratch.refuse()
-            raise
-        finish.Publication(
-            self.store, self.scratch, self.progress, self.parent, settled, self.commit
-        ).publish(manifest, self.noun, plan.listed)
-        self.scratch.finish()
-        return finish.summary(manifest, new=True)
+    # --- what was asked for ---------------------------------------------------------------------
+
+    def whole_request(self) -> dict[str, Any]:
+        """The request as the manifest keeps it: with what was asked of the index."""
+        return {**self.settings, "index": dict(self.config.index)}
 
     def same_settings(self) -> bool:
         """Whether the parent was made as this run would be; where things lie is no part of it."""
         if self.base is None:
             return False
-        made, wanted = self.base["request"], self._request()
+        made, wanted = self.base["request"], self.whole_request()
         names = (made.keys() | wanted.keys()) - {"sources", "models", "listing"}
         return all(made.get(name) == wanted.get(name) for name in names)
-
-    def _stands(self, plan: Plan) -> Manifest:
-        assert self.parent is not None
-        self.scratch.finish()
-        self.progress.say(
-            f"nothing changed since {self.parent['name']}: {plan.listed:,} {self.noun}, it stands"
-        )
-        return finish.summary(self.parent, new=False)
 
     # --- embed ----------------------------------------------------------------------------------
 
@@ -251,35 +197,6 @@ class Job(ABC):
             self.stage, self.noun, plan.candidates, self.scratch.files_done, start
         ):
             run(build, self.runner_for(plan))
-
-    # --- what is published ----------------------------------------------------------------------
-
-    def manifest(self, plan: Plan, settled: Settled) -> Manifest:
-        """What is known before the index is built."""
-        return {
-            "name": plan.snapshot,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "scanned": plan.started,
-            "lookalike": __version__,
-            "parent": self.parent["name"] if self.parent else None,
-            "request": self._request(),
-            "sources": list(self.specs),
-            "metric": self.config.metric,
-            "model_fingerprint": self.properties["lookalike.model_fingerprint"],
-            "preprocessing_fingerprint": self.properties["lookalike.preprocessing_fingerprint"],
-            "counts": {**settled.counts, "vectors": settled.vectors},
-            "changes": settled.changes,
-            "next_file_no": settled.next_file_no,
-            "files": [*self.more_lines(), *self.forgotten(), *settled.files],
-            **self.made_by(),
-        }
-
-    def forgotten(self) -> list[dict[str, Any]]:
-        """The manifest's lines for the list of what must not come back."""
-        return snapshot.files_of(self.parent, "forgotten") if self.parent else []
-
-    def _request(self) -> dict[str, Any]:
-        return {**self.settings, "index": dict(self.config.index)}
 
 
 def _absolute(spec: str) -> str:

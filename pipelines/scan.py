@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,9 +15,7 @@ from lookalike.store.ledger import Counts
 from lookalike.store.runs import Plan, listing_digest
 from lookalike.store.storage import read_json
 from pipelines import finish
-
-if TYPE_CHECKING:
-    from pipelines.job import Job
+from pipelines.job import Job
 
 
 def scan(job: Job) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -21,12 +21,10 @@ from lookalike.store import shards, snapshot
 from lookalike.store.compacting import CompactTask, Moved, needs_compaction, plan_compaction
 from lookalike.store.runs import Plan
 from lookalike.store.storage import read_json
+from pipelines.job import Job
 from pipelines.tasks import run_tasks
 from transforms.compact import CompactShards
 from transforms.copy import CopyRows
-
-if TYPE_CHECKING:
-    from pipelines.job import Job
 
 Line = dict[str, Any]
 

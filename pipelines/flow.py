@@ -1,0 +1,104 @@
+"""The stages of a run, their order, and how it is continued.
+
+    scan -> compare -> embed what changed -> settle names and ids -> index -> certify -> publish
+
+Each stage leaves finished files and says so last, so a run killed at any instant is continued by
+the same command. The driver holds counts and names; vectors, paths and ledger rows stay in files.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from lookalike import __version__
+from lookalike.errors import NotPublishedError, RequestError
+from lookalike.store.ledger import Counts
+from lookalike.store.runs import Plan
+from pipelines import finish
+from pipelines.build import IndexBuild
+from pipelines.job import Job
+from pipelines.progress import timed
+from pipelines.scan import scan
+from pipelines.settle import Settled, settle
+
+Manifest = dict[str, Any]
+
+
+class NothingToIndexError(RequestError):
+    """There are files, but no image among them."""
+
+
+def run_job(job: Job) -> Manifest:
+    """All stages; each is skipped as far as its files say that it is done.
+
+    Returns:
+        What `lookalike index --json` prints.
+
+    Raises:
+        NothingToIndexError: There is no image among the files.
+        NotPublishedError: A limit stopped publication; the last snapshot stands.
+    """
+    seconds: dict[str, float] = {}
+    with timed(seconds, "scan"):
+        plan = scan(job)
+    if not plan.units and not plan.gone and job.same_settings():
+        return _stands(job, plan)
+    with timed(seconds, "start"):
+        job.prepare(plan)
+    with timed(seconds, job.stage):
+        job.embed(plan)
+    with timed(seconds, "settle"):
+        settled = settle(job, plan)
+    if settled.stands:
+        return _stands(job, plan)
+    counts = Counts.of(settled.counts)
+    if not counts.with_vector and not counts.by_status["rejected"]:
+        raise NothingToIndexError(
+            f"none of the {plan.listed:,} {job.noun} is an image (by content or by name)"
+        )
+    manifest = {**_manifest(job, plan, settled), "stages": seconds}
+    try:
+        finish.check_rejects(counts, job.config.publish, job.scratch, plan, job.wanted)
+        IndexBuild(
+            job.store, job.scratch, job.config, job.progress, manifest, job.base,
+            added=settled.added, dead=settled.dead, moved=settled.moved,
+        ).run()  # fmt: skip
+    except NotPublishedError:
+        job.scratch.refuse()
+        raise
+    finish.Publication(
+        job.store, job.scratch, job.progress, job.parent, settled, job.commit
+    ).publish(manifest, job.noun, plan.listed)
+    job.scratch.finish()
+    return finish.summary(manifest, new=True)
+
+
+def _stands(job: Job, plan: Plan) -> Manifest:
+    assert job.parent is not None
+    job.scratch.finish()
+    job.progress.say(
+        f"nothing changed since {job.parent['name']}: {plan.listed:,} {job.noun}, it stands"
+    )
+    return finish.summary(job.parent, new=False)
+
+
+def _manifest(job: Job, plan: Plan, settled: Settled) -> Manifest:
+    """What is known before the index is built."""
+    return {
+        "name": plan.snapshot,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "scanned": plan.started,
+        "lookalike": __version__,
+        "parent": job.parent["name"] if job.parent else None,
+        "request": job.whole_request(),
+        "sources": list(job.specs),
+        "metric": job.config.metric,
+        "model_fingerprint": job.properties["lookalike.model_fingerprint"],
+        "preprocessing_fingerprint": job.properties["lookalike.preprocessing_fingerprint"],
+        "counts": {**settled.counts, "vectors": settled.vectors},
+        "changes": settled.changes,
+        "next_file_no": settled.next_file_no,
+        "files": [*job.more_lines(), *job.forgotten(), *settled.files],
+        **job.made_by(),
+    }
