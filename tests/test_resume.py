@@ -20,7 +20,7 @@ from lookalike.store.shards import iter_blocks
 from pipelines.cli import main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs process groups")
-COUNT = 100
+COUNT = 200
 CONFIG = """
 features: [{name: low, handle: 'builtin:color-texture'}]
 runner: {workers: %d}

@@ -31,7 +31,13 @@ from lookalike.records import Unit
 from lookalike.store.ledger import SCHEMA, Counts, as_written_now, check_balance
 from lookalike.store.partitions import Spill, uri_partitions
 from lookalike.store.shard_format import Ids, file_numbers, make_id
-from lookalike.store.storage import read_json, remove_tree, write_file, write_json
+from lookalike.store.storage import (
+    make_folder,
+    read_json,
+    remove_tree,
+    write_file,
+    write_json,
+)
 
 __all__ = ["Resolved", "resolve"]
 
@@ -77,7 +83,7 @@ def resolve(
     if done.exists():
         return Resolved.from_json(read_json(done))
     remove_tree(store / folder)
-    (store / folder).mkdir(parents=True)
+    make_folder(store / folder)
     run = _Resolving(store, units, compared, folder, by_content)
     plan = CopyPlan(store, f"{folder}/copies", first_file_no)
     files = {*shards, *(unit.file_no for unit in units)}

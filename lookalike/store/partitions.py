@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lookalike.store.storage import remove_tree
+from lookalike.store.storage import make_folder, remove_tree
 
 PARTITION_ROWS = 1 << 19
 """The most rows that a partition of names has on average: some 200 MB in memory."""
@@ -72,7 +72,7 @@ class Spill:
     def __enter__(self) -> Spill:
         """Make the folder, without what was in it."""
         remove_tree(self.folder)
-        self.folder.mkdir(parents=True)
+        make_folder(self.folder)
         return self
 
     def __exit__(
