@@ -277,10 +277,12 @@ def test_lists_of_names(tmp_path):
     for name in ("list", "list.csv", "list.parquet"):
         assert forgetting.read_list(tmp_path / name) == odd
     (tmp_path / "none.csv").write_text("name\n/a\n")
+    (tmp_path / "stray.csv").write_text('uri,why\n/a,x\n/b,"12 inch\n/c,x\n')
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "none.parquet").write_bytes(b"PAR1")
     for name, message in (
         ("none.csv", "no column uri"), ("empty.txt", "names nothing"),
+        ("stray.csv", "lines 3 to 4: a quote is opened and never closed"),
         ("none.parquet", "cannot be read"), ("absent", "cannot be read"),
     ):  # fmt: skip
         with pytest.raises(RequestError, match=message):

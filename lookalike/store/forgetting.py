@@ -6,9 +6,10 @@ that are not published any more, and rows that are dead but still in their files
 
 from __future__ import annotations
 
-import csv
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from lookalike.errors import RequestError, one_line
 from lookalike.metrics import Ids
 from lookalike.searching.tombstones import read_tombstones
+from lookalike.sources.csv_rows import read_csv
 from lookalike.store import snapshot
 from lookalike.store.matching import matching_ids
 from lookalike.store.storage import is_remote, uri_from_path
@@ -73,18 +75,24 @@ def read_list(path: Path) -> list[str]:
                 name for name in pq.read_table(path, columns=["uri"])["uri"].to_pylist() if name
             ]
         elif path.suffix == ".csv":
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                names = [row["uri"] for row in csv.DictReader(file) if row["uri"]]
+            names = _csv_names(path)
         else:
             lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
             names = [line.removesuffix("\r") for line in lines if line.strip()]
     except KeyError as error:
         raise RequestError(f"--list {path}: has no column uri") from error
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
         raise RequestError(f"--list {path}: cannot be read: {one_line(error)}") from error
     if not names:
         raise RequestError(f"--list {path}: names nothing; it needs one uri in a line")
     return names
+
+
+def _csv_names(path: Path) -> list[str]:
+    """As a manifest is read: a row that a stray quote took away would not be forgotten."""
+    with open(path, "rb") as file, closing(read_csv(file, f"--list {path}")) as rows:
+        at = {name: i for i, name in enumerate(next(rows, []))}["uri"]
+        return [row[at] for row in rows if row[at]]
 
 
 def meanings(name: str) -> tuple[str, ...]:
