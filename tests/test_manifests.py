@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,10 @@ def test_types_are_settled_over_the_whole_file(write: Write) -> None:
     assert {row["p"] for row in found[:-1]} == {"padding\nof\nmore than\none block"}
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(st.lists(TEXTS, min_size=1))
 def test_quoted_text_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
@@ -209,16 +214,21 @@ def test_manifests_without_rows(write: Write) -> None:
     ("content", "message"),
     [
         ("path,label\na.jpg,x\n", r"needs a column `uri`; its columns are path, label$"),
-        ("uri;label\na.jpg;x\n", r"needs a column `uri`; its columns are uri;label$"),
+        ("uri;label\na.jpg;x\n", r"its columns are uri;label; fields are separated by semi"),
+        ('"uri"\tlabel\na.jpg\tx, y\n', r"line 1: .*fields are separated by tabs: write"),
+        ("label|uri\nx|a.jpg\n", r"fields are separated by bars: write the file"),
         (pa.table({"path": ["a"]}), r"needs a column `uri`; its columns are path$"),
         (pa.table({}), r"needs a column `uri`; its columns are none$"),
-        (b"", r"not readable as a manifest: Empty CSV file"),
-        ("uri,label\na.jpg,x,y\n", r"not readable as a manifest: .*Expected 2 columns, got 3"),
-        ("uri,label\na.jpg,x\nb.jpg\n", r"Expected 2 columns, got 1"),
-        (b"uri,label\na.jpg,caf\xe9\n", r"not readable as a manifest: .*[Ii]nvalid UTF-?8"),
-        (b"uri,caf\xe9\na.jpg,x\n", r"not readable as a manifest: .*(utf-8|UTF-?8)"),
-        (bytes(range(256)) * 50, r"not readable as a manifest|needs a column `uri`"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 999, r"not readable as a manifest|needs a column `uri`"),
+        (b"", r"it is empty; its first line names the columns$"),
+        (b"\n\r\n\n", r"it is empty; its first line names the columns$"),
+        ("uri,label\na.jpg,x,y\n", r"line 2: 3 fields where the header has 2; put a field that"),
+        ("uri,label\na.jpg,x\nb.jpg\n", r"line 3: 1 field where the header has 2; is it cut"),
+        (b"uri,label\na.jpg,caf\xe9\n", r"line 2: the byte 0xe9 is no UTF-8; save the file as"),
+        (b"uri,caf\xe9\na.jpg,x\n", r"line 1: the byte 0xe9 is no UTF-8; save the file as"),
+        (bytes(range(256)) * 50, r"line 1: a NUL character, which no text has"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 999, r"line 1: the byte 0x89 is no UTF-8"),
+        (gzip.compress(b"uri\na.jpg\n")[:-9], r"not readable as CSV: Compressed file ended before"),
+        (gzip.compress(b"uri\na.jpg\n")[:-8] + bytes(8), r"not readable as CSV: CRC check failed"),
         ("uri,x,x\na.jpg,1,2\n", r"the column 'x' is there twice"),
         ("uri,uri\na.jpg,b.jpg\n", r"the column 'uri' is there twice"),
         ("uri,id,manifest_id\na.jpg,1,2\n", r"twice .*carried as manifest_<name>"),
@@ -242,3 +252,89 @@ def test_parquet_that_is_none_is_refused(tmp_path: Path) -> None:
         (tmp_path / "m.parquet").write_bytes(content)
         with pytest.raises(RequestError, match=r"m\.parquet: not readable as Parquet: "):
             open_source(str(tmp_path / "m.parquet"))
+
+
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("checksums", [False, True])
+def test_damage_within_parquet_is_told_before_a_run_begins(
+    tmp_path: Path, column: int, checksums: bool
+) -> None:
+    path = tmp_path / "m.parquet"
+    table = pa.table({"uri": [f"{i:08x}.jpg" for i in range(30_000)], "x": range(30_000)})
+    pq.write_table(table, path, row_group_size=10_000, write_page_checksum=checksums)
+    chunk, data = pq.read_metadata(path).row_group(1).column(column), bytearray(path.read_bytes())
+    # a page's header, or what only its checksum tells
+    at = chunk.data_page_offset + checksums * chunk.total_compressed_size // 2
+    data[at : at + 8] = bytes(255 - byte for byte in data[at : at + 8])
+    path.write_bytes(data)
+    with pytest.raises(RequestError, match=r"of 30,000 rows, none after row [0-9,]+: ") as told:
+        open_source(str(path))
+    [row] = re.findall(r"after row ([0-9,]+)", str(told.value))
+    assert 8192 <= int(row.replace(",", "")) <= 20_000
+
+
+def test_text_that_is_no_utf8_in_parquet_is_named(write: Write) -> None:
+    odd = pa.array([b"a.jpg"] * 9000 + [b"caf\xe9.jpg"]).view(pa.string())
+    fine = pa.array([str(i) for i in range(9001)])
+    for table, name in ((pa.table({"uri": odd}), "uri"), (pa.table({"uri": fine, "x": odd}), "x")):
+        with pytest.raises(RequestError, match=rf"row 9,001, column '{name}': .*UTF8"):
+            open_source(write(table).spec)
+
+
+# --- rows that name nothing, and files that change ----------------------------------------------
+
+
+def test_odd_uris_are_rows_with_a_reason(write: Write, tmp_path: Path) -> None:
+    long = "x" * 5000
+    uris = ["a\0b.jpg", "new\nline.jpg", long, "nofs://x/y.jpg", "there.jpg"]
+    (tmp_path / "there.jpg").write_bytes(b"123")
+    *odd, there = open_source(write(pa.table({"uri": uris})).spec).files(pytest.fail)
+    assert there.problem == ""
+    assert [bool(file.problem) for file in odd] == [True] * 4
+    assert odd[0].problem == "the row's uri has a NUL character"
+    assert odd[1].uri == f"{tmp_path}/new\nline.jpg"
+    (tmp_path / "new\nline.jpg").write_bytes(b"1")
+    [file] = open_source(write('uri\n"new\nline.jpg"\n').spec).files(pytest.fail)
+    assert (file.uri, file.problem) == (f"{tmp_path}/new\nline.jpg", "")
+
+
+def test_a_manifest_that_changes_while_it_is_read(write: Write) -> None:
+    for before, after in (
+        ("uri,n\na,1\nb,2\n", "uri,n\na,1\n"),
+        ("uri,n\na,1\nb,2\n", "uri,n\na,x\nb,2\n"),
+        ("uri,n\na,1\nb,2\n", "uri,m\na,1\nb,2\n"),
+        (pa.table({"uri": ["a", "b"]}), pa.table({"uri": ["a"]})),
+    ):
+        manifest = write(before)
+        assert manifest.metadata_schema() is not None
+        write(after)
+        with pytest.raises(RequestError, match="it changed while it was read; run the command"):
+            list(manifest.rows())
+
+
+def test_a_gzipped_manifest(tmp_path: Path) -> None:
+    content = "uri,label\r\n" + "".join(f'{i}.jpg,"é\r\n{i}"\r\n' for i in range(30_000))
+    halves = content[:99_999].encode(), content[99_999:].encode()
+    data = b"".join(gzip.compress(half) for half in halves)  # as `cat` joins them
+    for name in ("m.csv.gz", "m.csv", "M.CSV.GZ"):
+        (tmp_path / name).write_bytes(data)
+        source = open_source(str(tmp_path / name))
+        assert source.kind == "manifest"
+        rows = list(Manifest(source.spec).rows())
+        assert rows[29_999] == (f"{tmp_path}/29999.jpg", "", {"label": "é\r\n29999"})
+
+
+def test_times_finer_than_python_has_are_cut(write: Write) -> None:
+    ns = 1_700_000_000_123_456_789
+    table = pa.table(
+        {
+            "uri": ["a.jpg"],
+            "at": pa.array([ns], pa.timestamp("ns", "UTC")),
+            "took": pa.array([ns], pa.duration("ns")),
+            "time": pa.array([123_456_789], pa.time64("ns")),
+            "in": pa.array([{"at": [ns]}], pa.struct([("at", pa.list_(pa.timestamp("ns")))])),
+        }
+    )
+    [row] = metadata(write(table))
+    assert row["at"].microsecond == row["in"]["at"][0].microsecond == 123_456
+    assert row["took"].microseconds == row["time"].microsecond == 123_456

@@ -39,8 +39,14 @@ def is_bytes(kind: pa.DataType) -> bool:
 def kept_type(kind: pa.DataType) -> pa.DataType:
     """The type by which a table's column is kept."""
     kind = plain_type(kind)
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's own has microseconds
-        return pa.timestamp("us", kind.tz)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(kept_type(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(kept_type(kind.value_type)))
+    if getattr(kind, "unit", "") == "ns":  # Python's own times have microseconds
+        if pa.types.is_timestamp(kind):
+            return pa.timestamp("us", kind.tz)
+        return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
     return kind
 
 

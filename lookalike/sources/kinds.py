@@ -24,7 +24,7 @@ from lookalike.sources.walking import GLOB, Notice, walk
 from lookalike.sources.walking import look_up as look_up
 from lookalike.store import storage
 
-_MANIFESTS = (".csv", ".parquet")
+_MANIFESTS = (".csv", ".csv.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,20 @@ class Source:
     kind: str
 
     @cached_property
+    def _manifest(self) -> Manifest:
+        return Manifest(self.spec)  # which remembers what it found when it read itself through
+
+    @cached_property
     def metadata(self) -> pa.Schema:
         """The metadata columns that its rows carry; of shards, told from samples."""
         if self.kind == "manifest":
-            return Manifest(self.spec).metadata_schema()
+            return self._manifest.metadata_schema()
         return merge_columns(self._schemas())
 
     def files(self, notice: Notice = print) -> Iterator[SourceFile]:
         """List it, sorted; `notice` is told what was left out and why."""
         if self.kind == "manifest":
-            for uri, problem, metadata in Manifest(self.spec).rows():
+            for uri, problem, metadata in self._manifest.rows():
                 found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
                 yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
             return

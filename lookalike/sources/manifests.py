@@ -1,27 +1,34 @@
 """Manifests: CSV or Parquet files with a `uri` column; the other columns are metadata.
 
-Both are read as a stream. CSV types are settled over the whole file (integer, number, true/false,
-otherwise text), because a type guessed from the first block fails on the first odd row of the last.
+Both are read as a stream, and twice: once through before anything is made of them, so that one that
+is not sound to its end is refused and no row is lost. CSV types are settled by that (integer,
+number, true/false, otherwise text): a type guessed from the first block fails on the first odd row
+of the last.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, one_line
-from lookalike.sources.columns import carried, plain_type
+from lookalike.sources.columns import carried, kept_type
+from lookalike.sources.csv_rows import read_csv, separator_hint
+from lookalike.sources.image_tables import is_table
 from lookalike.store import storage
 
+_BATCH_ROWS = 8192
+_BATCH_CHARACTERS = 32 << 20
 # In this order, each with the texts that it would not give back: 007, or 12345678901234567890.
 _CSV_TYPES = {
     pa.int64(): r"^[+-]?0[0-9]",
@@ -37,39 +44,34 @@ class Manifest:
     spec: str
 
     def metadata_schema(self) -> pa.Schema:
-        """Names and types of the metadata columns.
+        """Names and types of the metadata columns; told by reading all of it.
 
         A column whose name the shards use themselves is carried as `manifest_<name>`.
 
         Raises:
-            RequestError: It cannot be read, has no `uri` column of text, or a name twice.
+            RequestError: It cannot be read to its end, has a row that is not sound, no `uri` column
+                of text, or a name twice.
         """
-        schema = self._settled_schema()
-        if "uri" not in schema.names:
-            columns = ", ".join(schema.names) or "none"
-            raise RequestError(
-                f"{self.spec}: a manifest needs a column `uri`; its columns are {columns}"
-            )
-        kind = schema.field("uri").type
-        if not any(is_kind(kind) for is_kind in _TEXT):
-            raise RequestError(f"{self.spec}: the column `uri` must hold text, it holds {kind}")
+        schema, _ = self._settled
         return pa.schema(
             [(carried(column.name), column.type) for column in schema if column.name != "uri"]
         )
 
     def rows(self) -> Iterator[tuple[str, str, Mapping[str, object]]]:
         """Rows as (uri, problem, metadata); relative paths are taken from the manifest's folder."""
-        schema, number = self._settled_schema(), 0
+        schema, count = self._settled
+        number = 0
         for batch in self._batches():
-            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-            for row in table.to_pylist():
+            for row in self._typed(batch, schema):
                 number += 1
                 uri = row.pop("uri")
                 metadata = {carried(name): value for name, value in row.items()}
-                if uri is None or not str(uri).strip():
-                    yield f"{self._absolute()}#row={number}", "the row has no uri", metadata
+                if problem := _problem(uri):
+                    yield f"{self._absolute()}#row={number}", problem, metadata
                 else:
                     yield self._resolve(str(uri)), "", metadata
+        if number != count:
+            raise self._changed()
 
     def _resolve(self, uri: str) -> str:
         if storage.is_remote(uri):
@@ -89,8 +91,40 @@ class Manifest:
             return self.spec
         return storage.uri_from_path(os.path.abspath(storage.path_from_uri(self.spec)))
 
-    def _settled_schema(self) -> pa.Schema:
-        schema = self._schema_as_written()
+    @cached_property
+    def _settled(self) -> tuple[pa.Schema, int]:
+        """The columns with their types, and the number of rows, having read all of it."""
+        written = self._columns()
+        candidates = [
+            list(_CSV_TYPES) if self._is_csv and column.name != "uri" else [] for column in written
+        ]
+        count = 0
+        for batch in self._batches():
+            count += batch.num_rows
+            for i, column in enumerate(batch.columns):
+                candidates[i] = [kind for kind in candidates[i] if _converts(column, kind)]
+        columns = zip(written, candidates, strict=True)
+        fields = [(column.name, next(iter(kinds), column.type)) for column, kinds in columns]
+        return pa.schema(fields), count
+
+    def _columns(self) -> pa.Schema:
+        """The columns as they are written, checked; of CSV, all of them text."""
+        with self._readable(), self._open() as file:
+            if self._is_csv:
+                with closing(read_csv(file, self.spec)) as rows:
+                    names = next(rows, [])
+                schema = pa.schema([(name, pa.string()) for name in names])
+            else:
+                written = pq.ParquetFile(file).schema_arrow
+                schema = pa.schema([(column.name, kept_type(column.type)) for column in written])
+        if self._is_csv and not schema.names:
+            raise RequestError(f"{self.spec}: it is empty; its first line names the columns")
+        if "uri" not in schema.names:
+            columns = ", ".join(schema.names)
+            raise RequestError(
+                f"{self.spec}: a manifest needs a column `uri`; its columns are {columns or 'none'}"
+                + (separator_hint(columns) if self._is_csv else "")
+            )
         kept = [carried(name) for name in schema.names]
         for name, kept_name in zip(schema.names, kept, strict=True):
             if kept.count(kept_name) > 1:
@@ -98,54 +132,58 @@ class Manifest:
                     f"{self.spec}: the column {name!r} is there twice (a column of lookalike's own "
                     "is carried as manifest_<name>); names must differ"
                 )
+        kind = schema.field("uri").type
+        if not any(is_kind(kind) for is_kind in _TEXT):
+            raise RequestError(f"{self.spec}: the column `uri` must hold text, it holds {kind}")
         return schema
 
-    def _schema_as_written(self) -> pa.Schema:
-        if self.spec.lower().endswith(".parquet"):
-            try:
-                with self._open() as file:
-                    schema = pq.ParquetFile(file).schema_arrow
-            except (pa.ArrowException, OSError) as error:
-                raise RequestError(
-                    f"{self.spec}: not readable as Parquet: {one_line(error)}"
-                ) from error
-            return pa.schema([(column.name, plain_type(column.type)) for column in schema])
-        names = self._csv_names()
-        candidates = [[] if name == "uri" else list(_CSV_TYPES) for name in names]
-        for batch in self._batches():
-            for i, column in enumerate(batch.columns):
-                candidates[i] = [kind for kind in candidates[i] if _converts(column, kind)]
-        return pa.schema(
-            [
-                (name, kinds[0] if kinds else pa.string())
-                for name, kinds in zip(names, candidates, strict=True)
-            ]
-        )
-
-    def _csv_names(self) -> list[str]:
-        with self._readable(), self._open() as file:
-            return list(pacsv.open_csv(file, parse_options=_PARSE).schema.names)
-
     def _batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows; those of CSV as text, null where it is empty."""
         with self._readable(), self._open() as file:
-            if self.spec.lower().endswith(".parquet"):
-                yield from pq.ParquetFile(file).iter_batches(batch_size=8192)
+            if self._is_csv:
+                with closing(read_csv(file, self.spec)) as rows:
+                    names = next(rows, [])
+                    yield from (_to_batch(names, some) for some in _portions(rows))
                 return
-            as_text = pacsv.ConvertOptions(
-                column_types=dict.fromkeys(self._csv_names(), pa.string()),
-                null_values=[""],  # and not "NA" or "null", which name things too
-                strings_can_be_null=True,
-            )
-            yield from pacsv.open_csv(file, parse_options=_PARSE, convert_options=as_text)
+            table = pq.ParquetFile(file, page_checksum_verification=True)
+            row, count = 0, table.metadata.num_rows
+            batches = table.iter_batches(_BATCH_ROWS)
+            while True:
+                try:
+                    batch = next(batches, None)
+                    if batch is None and row < count:
+                        raise pa.ArrowInvalid("the rows end there")
+                except (pa.ArrowException, OSError) as error:
+                    what = f"of {count:,} rows, none after row {row:,}: {one_line(error)}"
+                    raise pa.ArrowInvalid(what) from error
+                if batch is None:
+                    return
+                _check_text(batch, row)
+                row += batch.num_rows
+                yield batch
+
+    def _typed(self, batch: pa.RecordBatch, schema: pa.Schema) -> list[dict[str, Any]]:
+        try:
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema, safe=False)
+            rows: list[dict[str, Any]] = table.to_pylist()
+        except (pa.ArrowException, KeyError) as error:  # it held for all rows a moment ago
+            raise self._changed() from error
+        return rows
+
+    def _changed(self) -> RequestError:
+        return RequestError(f"{self.spec}: it changed while it was read; run the command again")
+
+    @property
+    def _is_csv(self) -> bool:
+        return not is_table(self.spec)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise RequestError(
-                f"{self.spec}: not readable as a manifest: {one_line(error)}"
-            ) from error
+        except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+            kind = "CSV" if self._is_csv else "Parquet"
+            raise RequestError(f"{self.spec}: not readable as {kind}: {one_line(error)}") from error
 
     def _open(self) -> Any:
         if storage.is_remote(self.spec):
@@ -154,8 +192,51 @@ class Manifest:
         return open(storage.path_from_uri(self.spec), "rb")
 
 
-_PARSE = pacsv.ParseOptions(newlines_in_values=True)
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+
+
+def _problem(uri: object) -> str:
+    """Why a uri names nothing, "" if it may."""
+    if uri is None or not str(uri).strip():
+        return "the row has no uri"
+    return "the row's uri has a NUL character" if "\0" in str(uri) else ""
+
+
+def _check_text(batch: pa.RecordBatch, before: int) -> None:
+    """Is all text UTF-8, which Arrow does not look at as it reads; `before` rows came before."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        for row in range(batch.num_rows):
+            for name, column in zip(batch.schema.names, batch.slice(row, 1).columns, strict=True):
+                try:
+                    column.validate(full=True)
+                except pa.ArrowInvalid as error:
+                    what = f"row {before + row + 1:,}, column {name!r}: {one_line(error)}"
+                    raise pa.ArrowInvalid(what) from error
+        raise
+
+
+def _portions(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
+    """Some thousand rows at a time, fewer where they are large."""
+    some: list[list[str]] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += sum(map(len, row))
+        if len(some) == _BATCH_ROWS or size > _BATCH_CHARACTERS:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _to_batch(names: list[str], rows: list[list[str]]) -> pa.RecordBatch:
+    columns = [
+        pa.array([value or None for value in column], pa.string())
+        for column in zip(*rows, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=names)
 
 
 def _converts(column: pa.Array, kind: pa.DataType) -> bool:
