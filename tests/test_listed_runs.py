@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import lookalike
 from pipelines.cli import main
 from tests.conftest import picture
+from tests.tar_files import write_tar
 
 LOW = "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
 LOOSE = LOW + "publish: {max_rejected_share: 1.0}\n"
@@ -77,3 +79,33 @@ def test_a_manifest_that_is_not_sound_is_refused_before_anything_is_written(
     [line] = capfd.readouterr().err.splitlines()
     assert f"{place}/m.csv: lines 12 to 82: a quoted field goes over all of them" in line
     assert not (place / "store").exists()
+
+
+@pytest.mark.parametrize("name", ["s.tar", "s.tgz"])
+def test_members_of_a_tar_answer_with_their_own_captions(place: Path, name: str) -> None:
+    def image(seed: int) -> bytes:
+        return (place / f"{seed}.png").read_bytes()
+
+    shard = [
+        ("d/a.png", image(0)), ("d/a.json", b'{"caption": "first"}'),
+        ("d/a.png", image(1)), ("d/a.json", b'{"caption": "second"}'),
+        ("d/track 2.0.png", image(2)), ("d/track 2.0.json", b'{"caption": "third"}'),
+        ("copy.png", b"->d/track 2.0.png"), ("out.png", b"~>/etc/hostname"),
+        ("e.json", b'{"caption": "nobody\'s"}'),
+    ]  # fmt: skip
+    path = write_tar(place, shard, name)
+    assert index(place, name) == 0
+    found = {uri.removeprefix(f"{name}#"): row for uri, row in ledger(place).items()}
+    second = next(uri for uri in found if uri.startswith("d/a.png@"))
+    assert found == {
+        "d/a.png": ("embedded", "", ""), second: ("embedded", "", ""),
+        "copy.png": ("embedded", "", ""),  # the smallest name of its content
+        "d/track 2.0.png": ("duplicate", "", f"{path}#copy.png"),
+        "out.png": ("rejected", "unreadable",
+                    "a link to '/etc/hostname', which is no file in the tar"),
+        "e.json": ("ignored", "", ""),
+    }  # fmt: skip
+    searcher = lookalike.open(place / "store")
+    for seed, caption in ((0, "first"), (1, "second")):
+        [[best]] = searcher.search(images=[place / f"{seed}.png"], k=1)
+        assert (best.metadata["caption"], round(best.score, 5)) == (caption, 1.0)

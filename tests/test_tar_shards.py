@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import random
-import re
 import tarfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,46 +17,19 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
 from lookalike.records import SourceFile
-from lookalike.sources import tar_shards, units
+from lookalike.sources import tar_shards
 from lookalike.sources.contents import Contents, CutShortError, claimed_name
-from lookalike.sources.kinds import metadata_schema, open_source
+from lookalike.sources.kinds import open_source
 from lookalike.sources.tar_shards import GROUP
-from lookalike.sources.tar_shards import metadata_schema as shard_schema
 from lookalike.store import storage
+from tests.tar_files import Files, listed, names, pack, write_tar
 
-Files = list[tuple[str, bytes]]
 Write = Callable[..., Path]
-
-
-def pack(files: Files, fmt: int = tarfile.GNU_FORMAT) -> bytes:
-    """A tar of those members, in that order."""
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w", format=fmt) as tar:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return output.getvalue()
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def make(content: bytes | Files, name: str = "s.tar") -> Path:
-        data = content if isinstance(content, bytes) else pack(content)
-        if name.endswith("gz"):
-            data = gzip.compress(data, 1)
-        (tmp_path / name).write_bytes(data)
-        return tmp_path / name
-
-    return make
-
-
-def listed(spec: Path | str) -> list[SourceFile]:
-    return list(open_source(str(spec)).files(pytest.fail))
-
-
-def names(files: list[SourceFile]) -> list[str]:
-    return [file.uri.partition("#")[2] for file in files]
+    return partial(write_tar, tmp_path)
 
 
 PICTURES: Files = [("b/1.jpg", b"one"), ("b/2.jpg", b"2" * 5000), ("a/3.png", b""), ("4", b"four")]
@@ -114,52 +85,6 @@ def test_equal_names_are_told_apart_by_their_offset(write: Write) -> None:
     ]
     with Contents() as contents:
         assert [contents.read(file) for file in files] == [b"1", b"2", b"3", b"4"]
-
-
-def test_links_folders_and_devices_are_no_files(write: Write) -> None:
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w") as tar:
-        for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
-                     tarfile.BLKTYPE, tarfile.FIFOTYPE):  # fmt: skip
-            info = tarfile.TarInfo(f"{kind.decode()}.jpg")
-            info.type, info.linkname = kind, "/etc/passwd"
-            tar.addfile(info)
-        tar.addfile(tarfile.TarInfo("a.jpg"))
-    assert names(listed(write(output.getvalue()))) == ["a.jpg"]
-
-
-def test_a_sparse_member_and_an_unknown_one_are_problems(write: Write) -> None:
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, kind, pax in (("s.jpg", tarfile.GNUTYPE_SPARSE, {}), ("u.jpg", b"Q", {}),
-                                ("p.jpg", tarfile.REGTYPE, {"GNU.sparse.major": "1"}),
-                                ("a.jpg", tarfile.REGTYPE, {})):  # fmt: skip
-            info = tarfile.TarInfo(name)
-            info.type, info.size, info.pax_headers = kind, 3, pax
-            tar.addfile(info, io.BytesIO(b"abc"))
-    found = {file.uri.partition("#")[2]: file.problem for file in listed(write(output.getvalue()))}
-    assert found == {
-        "s.jpg": "a sparse tar member; pack the file without --sparse",
-        "u.jpg": "a tar member of unknown type b'Q'",
-        "p.jpg": "a sparse tar member; pack the file without --sparse",
-        "a.jpg": "",
-    }
-
-
-def test_global_headers_change_nothing(write: Write) -> None:
-    output = io.BytesIO()
-    options = {"comment": "x", "path": "other", "size": "7"}
-    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT, pax_headers=options):
-        pass
-    packed = output.getvalue().rstrip(b"\0")
-    packed += bytes(-len(packed) % 512)
-    files = listed(write(packed + pack(PICTURES)))
-    assert names(files) == [name for name, _ in PICTURES]
-
-
-def test_concatenated_tars_are_listed_whole(write: Write) -> None:
-    files = listed(write(pack([("a.jpg", b"1")]) + pack([("b.jpg", b"2")])))
-    assert names(files) == ["a.jpg", "b.jpg"]
 
 
 def test_a_plain_tar_is_cut_into_pieces_and_a_gzipped_one_is_not(write: Write) -> None:
@@ -287,6 +212,28 @@ def test_hostile_headers_do_no_harm(
     assert read or failed or problems
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"", "s.tar", r"not a tar \(it is empty\)"),
+        (b"hello\n", "s.tar", r"not a tar \(it starts with b'hello\\n'\)"),
+        (b"<html>" * 500, "s.tar", r"not a tar \(it starts with b'<html>"),
+        (b"\x1f\x8b123", "s.tar", "gzip: "),
+        (b"hello\n" * 200, "s.tgz", "not a tar"),
+    ],
+)
+def test_what_is_no_tar_is_refused_by_name(
+    write: Write, content: bytes, name: str, message: str
+) -> None:
+    path = write(content, name)
+    with pytest.raises(RequestError, match=rf"{name}: not readable as a tar shard: {message}"):
+        open_source(str(path))
+    # matched by a glob it is a reject among others
+    [file] = listed(path.parent / "s.*")
+    assert file.uri == str(path)
+    assert file.problem
+
+
 def test_a_tar_cut_within_its_first_headers(write: Write) -> None:
     data = pack([("é" * 200 + ".jpg", b"x")], tarfile.PAX_FORMAT)
     for cut in range(513, 1536, 200):
@@ -321,28 +268,6 @@ def test_impossible_sizes(write: Write, size: int, problem: str) -> None:
     assert set(failed) <= {"a.jpg"}
 
 
-@pytest.mark.parametrize(
-    ("content", "name", "message"),
-    [
-        (b"", "s.tar", r"not a tar \(it is empty\)"),
-        (b"hello\n", "s.tar", r"not a tar \(it starts with b'hello\\n'\)"),
-        (b"<html>" * 500, "s.tar", r"not a tar \(it starts with b'<html>"),
-        (b"\x1f\x8b123", "s.tar", "gzip: "),
-        (b"hello\n" * 200, "s.tgz", "not a tar"),
-    ],
-)
-def test_what_is_no_tar_is_refused_by_name(
-    write: Write, content: bytes, name: str, message: str
-) -> None:
-    path = write(content, name)
-    with pytest.raises(RequestError, match=rf"{name}: not readable as a tar shard: {message}"):
-        open_source(str(path))
-    # matched by a glob it is a reject among others
-    [file] = listed(path.parent / "s.*")
-    assert file.uri == str(path)
-    assert file.problem
-
-
 def test_an_empty_tar_has_no_files(write: Write) -> None:
     assert listed(write([])) == []
 
@@ -365,114 +290,11 @@ def test_a_long_name_beyond_all_measure(write: Write) -> None:
     assert "an extended header has 2,097,153 bytes" in problem
 
 
-# --- metadata ---------------------------------------------------------------------------------
-
-
-def columns(path: Path | str) -> dict[str, str]:
-    return {column.name: str(column.type) for column in open_source(str(path)).metadata}
-
-
-def test_siblings_are_metadata_of_the_other_members(write: Write) -> None:
-    fields = {"n": 1, "x": 0.5, "ok": True, "none": None, "text": "t", "list": [1, "é"], "uri": "u"}
-    shard: Files = [
-        ("d/1.jpg", b"p"), ("d/1.seg.png", b"q"), ("d/1.json", json.dumps(fields).encode()),
-        ("d/1.txt", "a caption\né".encode()), ("d/1.cls", b"7\n"),
-        ("d/2.cls", b"8"), ("d/2.JPG", b"r"),
-        ("3.jpg", b"s"), ("readme", b"-"), (".hidden.jpg", b"h"), ("4.txt", b"alone"),
-    ]  # fmt: skip
-    path = write(shard)
-    files = listed(path)
-    assert names(files) == ["d/1.jpg", "d/1.seg.png", "d/2.JPG", "3.jpg", "readme", ".hidden.jpg"]
-    expected = {"n": 1, "x": 0.5, "ok": True, "none": None, "text": "t", "list": '[1, "é"]',
-                "manifest_uri": "u", "txt": "a caption\né", "cls": 7, "__key__": "d/1"}  # fmt: skip
-    assert [dict(file.metadata) for file in files] == [
-        expected, expected, {"cls": 8, "__key__": "d/2"}, {"__key__": "3"}, {}, {},
-    ]  # fmt: skip
-    assert columns(path) == {
-        "__key__": "string", "n": "int64", "x": "double", "ok": "bool", "none": "string",
-        "text": "string", "list": "string", "manifest_uri": "string", "txt": "string",
-        "cls": "int64",
-    }  # fmt: skip
-
-
-@given(st.text("ab./", min_size=1, max_size=12))
-def test_names_are_split_as_webdataset_does(name: str) -> None:
-    if name.rpartition("/")[2].startswith("."):
-        assert tar_shards._split(name.encode()) == (None, "")
-        return
-    # the pattern of webdataset.tariterators.base_plus_ext
-    match = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name)
-    key, extension = tar_shards._split(name.encode())
-    assert (key, extension) == ((match[1].encode(), match[2]) if match else (None, ""))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[1]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000,
-     b"{" + b" " * (1 << 20) + b"}", b'{"a": ' + b"9" * 5000 + b"}"],
-)  # fmt: skip
-def test_json_that_is_no_metadata_is_a_member_like_others(write: Write, content: bytes) -> None:
-    files = listed(write([("1.jpg", b"p"), ("1.json", content)]))
-    assert names(files) == ["1.jpg", "1.json"]
-    assert dict(files[0].metadata) == {"__key__": "1"}
-
-
-def test_odd_keys_and_values(write: Write, tmp_path: Path) -> None:
-    text = r'{"": 1, "\ud800": "\udfff", "new\nline": NaN, "big": 123456789012345678901}'
-    text = text[:-1] + r', "\u0000": 1e999}'
-    path = write([("1.jpg", b"p"), ("1.json", text.encode())])
-    source = open_source(str(path))
-    schema = units.listing_schema(metadata_schema([source]))
-    [part] = units.write_listing(tmp_path, "l", source.files(), schema, pytest.fail).parts
-    [file] = units.read_files(tmp_path / part)
-    assert {k: v for k, v in file.metadata.items() if v == v} == {
-        "__key__": "1", "": 1, "?": "?", "big": "123456789012345678901", "\0": float("inf"),
-    }  # fmt: skip
-
-
-def test_types_that_disagree_become_strings_and_late_ones_are_left_out(
-    write: Write, tmp_path: Path
-) -> None:
-    def sample(i: int, **values: Any) -> Files:
-        return [(f"{i}.jpg", b"p"), (f"{i}.json", json.dumps(values).encode())]
-
-    write([*sample(1, a=1, b=2, c=1), *sample(2, a="x", b=0.5, c=2)], "1.tar")
-    late = [part for i in range(101) for part in sample(i, d=True)]
-    write([*late, *sample(200, a=5, b=7, c="late", e=1, d=3)], "2.tar")
-    source = open_source(str(tmp_path / "*.tar"))
-    assert {column.name: str(column.type) for column in source.metadata} == {
-        "__key__": "string", "a": "string", "b": "double", "c": "int64", "d": "bool",
-    }  # fmt: skip
-    notices: list[str] = []
-    schema = units.listing_schema(metadata_schema([source]))
-    listing = units.write_listing(tmp_path, "l", source.files(), schema, notices.append)
-    *_, last = units.read_files(tmp_path / listing.parts[-1])
-    assert last.metadata == {"__key__": "200", "a": "5", "b": 7.0, "c": None, "d": None}
-    assert sorted(notice.split("'")[1] for notice in notices) == ["c", "d", "e"]
-
-
-def test_very_many_columns(write: Write, tmp_path: Path) -> None:
-    fields = {f"k{i}": i for i in range(5000)}
-    source = open_source(str(write([("1.jpg", b"p"), ("1.json", json.dumps(fields).encode())])))
-    schema = metadata_schema([source])
-    assert len(schema) == 256
-    notices: list[str] = []
-    units.write_listing(tmp_path, "l", source.files(), units.listing_schema(schema), notices.append)
-    assert 1 < len(notices) < 50
-
-
-def test_a_sample_without_end(write: Write) -> None:
-    files = listed(write([("x.json", b'{"a": 1}'), *[(f"x.{i}.jpg", b"") for i in range(2500)]]))
-    assert len(files) == 2500
-    assert files[0].metadata == {"a": 1, "__key__": "x"}
-
-
-def test_unreadable_shards_have_no_columns(tmp_path: Path) -> None:
-    gone = SourceFile(str(tmp_path / "gone.tar"), -1, "")
-    assert shard_schema([gone]) == pa.schema([])
-
-
 # --- as sources -------------------------------------------------------------------------------
+
+
+def columns(spec: Path | str) -> dict[str, str]:
+    return {column.name: str(column.type) for column in open_source(str(spec)).metadata}
 
 
 def test_a_tar_in_a_folder_is_a_file_like_others(write: Write, tmp_path: Path) -> None:

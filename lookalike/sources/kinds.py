@@ -57,13 +57,15 @@ class Source:
                 found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
                 yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
             return
+        untaken = tar_shards.Untaken()
         for file, kind in self._found(notice):
             if kind == "tar":
-                yield from tar_shards.members(file)
+                yield from tar_shards.members(file, untaken)
             elif kind == "table":
                 yield from image_tables.rows(file)
             else:
                 yield file
+        untaken.tell(notice)
 
     def _found(self, notice: Notice) -> Iterator[tuple[SourceFile, str]]:
         """What lies there: containers that were named, as "tar" or "table", and files."""

@@ -6,6 +6,7 @@ one member and says what is wrong. Headers are parsed by `tarfile`.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,11 @@ _MAX_EXTENSION = 1 << 20  # bytes of a long name or of pax records
 _MAX_NAME = 4096  # bytes, as of a path
 _MAX_SIZE = 2**62
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
-_NO_FILES = (
-    *(tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE),
-    *(tarfile.FIFOTYPE, b"V", b"D"),  # a volume's label, and a folder as GNU tar dumps it
-)
-_WITH_DATA = (*_FILES, b"D")
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+_DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+_DUMPED = b"D"  # a folder as GNU tar dumps it: with data
+_UNLISTED = (tarfile.DIRTYPE, b"V", _DUMPED)  # b"V" is a volume's label
+_WITHOUT_DATA = (*_LINKS, *_DEVICES, tarfile.DIRTYPE, b"V")
 _SPARSE = b"GNU.sparse."
 _RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 
@@ -37,16 +38,18 @@ class NotATarError(BrokenTarError):
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar.
+    """A file in a tar, or a link.
 
     Attributes:
         name: As its header gives it.
+        link: The name of the member that it stands for, "" if it is a file itself.
         offset: Of its first byte in the unpacked tar.
         bytes: Its announced size.
         problem: Why it cannot be read, "" if it can.
     """
 
     name: bytes
+    link: bytes
     offset: int
     bytes: int
     problem: str = ""
@@ -57,16 +60,17 @@ class _Header:
     """One header with what the extensions before it say."""
 
     name: bytes
+    link: bytes
     size: int
     kind: bytes
     problem: str = ""
 
 
 def walk(stream: TarStream) -> Iterator[Member]:
-    """Members that are files, in order; the data of the one just given may be read.
+    """Members but for folders, in order; the data of the one just given may be read.
 
     A member whose data are cut off is given too, before the error. Members after an end mark are
-    given (tars that were concatenated).
+    given (tars that were concatenated). A link has no data of its own.
 
     Raises:
         BrokenTarError: At the end, where the tar does not end as it should.
@@ -85,12 +89,12 @@ def walk(stream: TarStream) -> Iterator[Member]:
                 raise _broken(stream, start, last, what)
             return
         header = _read_header(stream, block, start, last)
-        ended, last = False, _shown(header.name)
-        if header.kind in _NO_FILES and header.kind not in _WITH_DATA:
-            continue
+        ended, last = False, shown(header.name)
         offset = stream.position
-        if header.kind not in _NO_FILES:
-            yield Member(header.name[:_MAX_NAME], offset, header.size, header.problem)
+        if header.kind in _WITHOUT_DATA:
+            header.size = 0
+        if header.kind not in _UNLISTED:
+            yield _member(header, offset)
         assert stream.position <= offset + header.size, "more was read than the member's data"
         left = offset + header.size - stream.position
         if (skipped := stream.skip(left)) < left:
@@ -100,9 +104,17 @@ def walk(stream: TarStream) -> Iterator[Member]:
         stream.skip(-header.size % _BLOCK)
 
 
+def _member(header: _Header, offset: int) -> Member:
+    name, link = header.name[:_MAX_NAME], header.link
+    if header.kind == tarfile.SYMTYPE:  # from the folder that it lies in
+        link = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+    link = (link or b".") if header.kind in _LINKS else b""
+    return Member(name, link, offset, header.size, header.problem)
+
+
 def _read_header(stream: TarStream, block: bytes, start: int, last: str) -> _Header:
     """The header that begins with `block`; extensions before it are read and applied."""
-    long_name: bytes | None = None
+    long: dict[bytes, bytes] = {}
     pax: dict[bytes, bytes] = {}
     while True:
         try:
@@ -117,16 +129,17 @@ def _read_header(stream: TarStream, block: bytes, start: int, last: str) -> _Hea
         if not 0 <= size < _MAX_SIZE:
             raise _broken(stream, start, last, f"a header announces {size} bytes")
         if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
-            data = _extension(stream, size, start, last)
-            if kind == tarfile.GNUTYPE_LONGNAME:
-                long_name = data.split(b"\0", 1)[0]
+            long[kind] = _extension(stream, size, start, last).split(b"\0", 1)[0]
         elif kind in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
             pax.update(_pax(_extension(stream, size, start, last)))
         elif kind == tarfile.XGLTYPE:  # for all that follow, where no names or sizes belong
             _extension(stream, size, start, last)
         else:
-            name = info.name.encode("utf-8", "surrogateescape")
-            header = _Header(name if long_name is None else long_name, size, kind)
+            name, link = (
+                text.encode("utf-8", "surrogateescape") for text in (info.name, info.linkname)
+            )
+            name = long.get(tarfile.GNUTYPE_LONGNAME, name)
+            header = _Header(name, long.get(tarfile.GNUTYPE_LONGLINK, link), size, kind)
             _apply(stream, block, header, pax, start, last)
             return header
         block = stream.read(_BLOCK)
@@ -142,14 +155,17 @@ def _apply(
 ) -> None:
     """Let extensions have their way with a header, and see what is odd about it."""
     header.name = pax.get(b"GNU.sparse.name", pax.get(b"path", header.name))
+    header.link = pax.get(b"linkpath", header.link)
     if (text := pax.get(b"size")) is not None:
         if not re.fullmatch(rb"\d{1,18}", text):
             raise _broken(stream, start, last, f"a header announces {text[:40]!r} bytes")
         header.size = int(text)
     if header.kind == tarfile.AREGTYPE and header.name.endswith(b"/"):
         header.kind = tarfile.DIRTYPE  # as of old
-    if header.kind not in (*_FILES, *_NO_FILES):
+    if header.kind not in (*_FILES, *_WITHOUT_DATA, _DUMPED):
         header.problem = f"a tar member of unknown type {header.kind!r}"
+    elif header.kind in _DEVICES:
+        header.problem = "not a regular file"
     elif len(header.name) > _MAX_NAME:
         header.problem = f"a name of {len(header.name):,} bytes, the limit is {_MAX_NAME:,}"
     if header.kind == tarfile.GNUTYPE_SPARSE or _SPARSE in pax:
@@ -177,7 +193,7 @@ def _pax(data: bytes) -> dict[bytes, bytes]:
         end = position + int(match[1])
         if end <= match.end() or data[end - 1 : end] != b"\n":
             break
-        if match[2] in (b"path", b"size", b"GNU.sparse.name"):
+        if match[2] in (b"path", b"linkpath", b"size", b"GNU.sparse.name"):
             found[match[2]] = data[match.end() : end - 1]
         if match[2].startswith(_SPARSE):
             found[_SPARSE] = b""
@@ -196,6 +212,7 @@ def _broken(stream: TarStream, start: int, last: str, what: str) -> BrokenTarErr
     )
 
 
-def _shown(name: bytes) -> str:
+def shown(name: bytes) -> str:
+    """A name as messages have it."""
     text = name.decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= 100 else f"{text[:99]}…")
