@@ -81,7 +81,7 @@ def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, di
     else:
         said += f" in {len(cut):,} work units"
     if repeats := listing.rows - found.listed:
-        said += f"; {repeats:,} rows repeat a name of an earlier row, which counts"
+        said += f"; repeated names left out: {repeats:,} (the first row of each counts)"
     job.progress.say(said)
     last = max(snapshot.names(store), default=None)
     return Plan(

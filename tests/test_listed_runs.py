@@ -46,7 +46,7 @@ def test_a_name_listed_again_is_counted_and_told(
     (place / "m.csv").write_text("uri,label\n0.png,a\n./0.png,b\n1.png,c\n0.png,d\n")
     (place / "n.csv").write_text("uri,label\n1.png,e\n2.png,f\n")
     assert index(place, "m.csv", "n.csv") == 0
-    assert "; 3 rows repeat a name of an earlier row, which counts" in capfd.readouterr().err
+    assert "; repeated names left out: 3 (the first row of each counts)" in capfd.readouterr().err
     assert {name: row[0] for name, row in ledger(place).items()} == dict.fromkeys(
         ["0.png", "1.png", "2.png"], "embedded"
     )
@@ -54,7 +54,7 @@ def test_a_name_listed_again_is_counted_and_told(
     labels = pq.read_table(shard, columns=["uri", "label"]).to_pylist()
     assert sorted(row["label"] for row in labels) == ["a", "c", "f"]
     assert index(place, "m.csv", "n.csv") == 0  # once more, where nothing is new
-    assert "; 3 rows repeat a name" in capfd.readouterr().err
+    assert "; repeated names left out: 3 " in capfd.readouterr().err
 
 
 def test_rows_that_name_nothing_are_in_the_ledger(place: Path) -> None:

@@ -217,6 +217,7 @@ def test_manifests_without_rows(write: Write) -> None:
         ("uri;label\na.jpg;x\n", r"its columns are uri;label; fields are separated by semi"),
         ('"uri"\tlabel\na.jpg\tx, y\n', r"line 1: .*fields are separated by tabs: write"),
         ("label|uri\nx|a.jpg\n", r"fields are separated by bars: write the file"),
+        (" uri\na.jpg\n", r"needs a column `uri`; its columns are  uri$"),
         (pa.table({"path": ["a"]}), r"needs a column `uri`; its columns are path$"),
         (pa.table({}), r"needs a column `uri`; its columns are none$"),
         (b"", r"it is empty; its first line names the columns$"),

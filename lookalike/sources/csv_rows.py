@@ -84,7 +84,8 @@ def _rows(lines: _Lines) -> Iterator[list[str]]:
 def separator_hint(header: str) -> str:
     """What to do where the names of columns are separated by something else than commas."""
     for mark, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if "uri" in (name.strip(' "\r\n') for name in header.split(mark)):
+        names = [name.strip(' "\r\n') for name in header.split(mark)]
+        if names[1:] and "uri" in names:
             return f"; fields are separated by {what}: write the file with commas"
     return ""
 
@@ -167,12 +168,9 @@ def _misfit(
 ) -> RequestError:
     """A row has another number of fields than the header; it says how many others have, too."""
     where, others = lines.where(), 0
-    if len(lines.row) > 1:
+    mend = "put a field that holds commas in quotes" if row[len(header) :] else "is it cut short?"
+    if lines.row[1:]:
         mend = f"is a quote there not closed? {_MEND}"
-    else:
-        mend = (
-            "put a field that holds commas in quotes" if row[len(header) :] else "is it cut short?"
-        )
     with suppress(csv.Error, RequestError):
         lines.row.clear()
         for other in reader:

@@ -78,7 +78,7 @@ def describe(
 def split(name: bytes) -> tuple[bytes | None, str]:
     """Key and extension, as WebDataset splits names at the first dot of the last part.
 
-    Where that part begins with the dot there is no key, and the member is a sample of its own.
+    Where that part has no dot, or begins with it, there is no key.
     """
     folder, slash, last = name.rpartition(b"/")
     stem, dot, extension = last.partition(b".")
