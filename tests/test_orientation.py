@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from lookalike.pictures.images import decode, prepare, resize
-from tests.image_files import difference, encode, golden, scene
+from tests.image_files import chunk, difference, encode, golden, scene
 
 # what a camera stores so that the tag's reader sees the scene upright
 STORED = {
@@ -44,14 +44,37 @@ def test_the_container_of_heic_turns_its_picture_and_exif_does_not():
         assert difference(got.pixels, scene()) < 4
 
 
-def test_xmp_orientation_counts_in_png_and_not_in_avif():
-    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
-    avif = encode(scene(), "AVIF", quality=95, xmp=xmp)
-    assert difference(decode(avif).pixels, scene()) < 8
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
-    turned = np.ascontiguousarray(scene()[::-1, ::-1])
-    assert np.array_equal(decode(encode(turned, "PNG", pnginfo=info)).pixels, scene())
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="3"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_xmp_orientation_counts_for_nothing_as_in_libvips_and_imagemagick(fmt, orientation):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    options = {"exif": exif}
+    if fmt == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        options["pnginfo"] = info
+    elif fmt == "TIFF":
+        options = {"tiffinfo": {700: XMP} | ({274: orientation} if orientation else {})}
+    else:
+        options |= {"xmp": XMP, "quality": 95}
+    stored = np.ascontiguousarray(STORED[orientation or 1](scene()))
+    data = encode(stored, fmt, **options)
+    assert b"tiff:Orientation" in data
+    assert difference(decode(data).pixels, scene()) < 8
+
+
+def test_xmp_behind_the_pixels_of_a_png_counts_for_nothing():
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+    data = encode(scene(), "PNG")
+    assert np.array_equal(decode(data[:-12] + text + data[-12:]).pixels, scene())
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

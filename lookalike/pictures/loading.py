@@ -11,7 +11,7 @@ from PIL import Image
 from lookalike.pictures.colour import Transform
 from lookalike.pictures.damage import explain
 from lookalike.pictures.limits import ImageLimits
-from lookalike.pictures.openers import check_header, open_image, orientation
+from lookalike.pictures.openers import check_header, open_image, place
 from lookalike.pictures.pixels import simplify, whole_factor
 from lookalike.pictures.quiet_pillow import quiet_pillow
 from lookalike.pictures.rejections import NotAnImage, Rejected
@@ -111,28 +111,29 @@ def _decode(
     with quiet_pillow(partial):
         try:
             with open_image(kind, data, stream, limits) as image:
-                size = image.size
                 check_header(image, kind, data, limits, min_side)
+                size = image.size
                 # None keeps the colour model; the sides asked for are the least that come out
                 least = (2 * min_side, 2 * min_side) if min_side and kind == "JPEG" else None
                 drafted = image.draft(None, least) if least else None
                 image.load()
                 if partial and _is_blank(image):
                     raise Rejected("truncated", "nothing of the picture is there")
-                turn = orientation(image, kind)
+                placed = place(image, kind, data)
+                shown = image.crop(placed.box) if placed.box else image
                 # a TIFF turns itself upright as it loads, and its size with it
-                width, height = image.size if kind == "TIFF" else size
-                simple, to_srgb = simplify(image, kind, data, min_side)
-                factor = whole_factor(*image.size, min_side)
-                across, down = drafted[1][2:] if drafted else image.size
+                width, height = shown.size if placed.box or kind == "TIFF" else size
+                simple, to_srgb = simplify(shown, kind, data, min_side)
+                factor = whole_factor(*shown.size, min_side)
+                across, down = drafted[1][2:] if drafted else shown.size
         except Rejected:
             raise
         except Exception as error:
             raise explain(error, kind, data, stream, image) from error
-    if turn > 4:
+    if placed.orientation > 4:
         width, height = height, width
     extent = (across / factor, down / factor)
-    return Stored(simple, extent, to_srgb, turn, width, height, kind)
+    return Stored(simple, extent, to_srgb, placed.orientation, width, height, kind)
 
 
 def _is_blank(image: Image.Image) -> bool:

@@ -28,6 +28,13 @@ from lookalike.pictures.containers import (
     png_sums_hold,
     webp_canvas,
 )
+from lookalike.pictures.heif_properties import (
+    Placement,
+    decoder_turns,
+    placement,
+    properties,
+    without_turns,
+)
 from lookalike.pictures.limits import ImageLimits
 from lookalike.pictures.pixels import whole_factor
 from lookalike.pictures.rejections import Rejected
@@ -71,6 +78,8 @@ def open_image(kind: str, data: bytes, stream: io.BytesIO, limits: ImageLimits) 
         limits.check_pixels(*heif_size(data))  # the libraries have limits of their own
     if kind == "HEIC" and not heif_names_are_text(data):
         raise Rejected("corrupt", "the type or name of an item is no text")  # pi_heif would crash
+    if kind == "HEIC" and not decoder_turns(data):
+        stream = io.BytesIO(without_turns(data))
     if kind == "ICO":
         icon = largest_icon(data)
         if icon is None:
@@ -79,7 +88,10 @@ def open_image(kind: str, data: bytes, stream: io.BytesIO, limits: ImageLimits) 
         _check_size(*icon[1:], kind, limits)
     if kind == "PNM" and data[:2] not in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"):
         raise Rejected("unsupported_format", f"PNM images of kind {data[:2]!r} are not read")
-    return _OPENERS[kind](stream)
+    image = _OPENERS[kind](stream)
+    if kind == "TIFF":
+        image.info.pop("xmp", None)  # by which Pillow would turn it, where nothing else says how
+    return image
 
 
 def check_header(
@@ -109,18 +121,33 @@ def check_header(
         raise Rejected("corrupt", "bad checksum in an IDAT chunk")
 
 
-def orientation(image: Image.Image, kind: str) -> int:
-    """How the picture must be turned, by EXIF or XMP, 1 to 8; 1 where nothing sound says so."""
-    if kind == "HEIC":
-        return 1  # libheif has turned it
+def place(image: Image.Image, kind: str, data: bytes) -> Placement:
+    """Which part of the picture is shown, and how it must be turned.
+
+    In HEIC and AVIF the container's properties say so, and nothing else does. In the others EXIF
+    does: XMP repeats it, as other readers of pictures know, and is heeded by none of them.
+
+    Args:
+        image: loaded.
+        kind: its format.
+        data: the whole file.
+    """
+    alpha = image.mode[-1] in "Aa"
+    if kind == "AVIF" or (kind == "HEIC" and alpha and not decoder_turns(data)):
+        return placement(properties(data), *image.size)
+    if kind in ("HEIC", "TIFF"):
+        return Placement()  # they turn themselves, a TIFF as it loads
     try:
-        if kind == "AVIF":
-            # Pillow puts the container's turn in place of EXIF's, which counts for nothing here
-            image.info.pop("xmp", None)
-        value = image.getexif().get(_ORIENTATION, 1)
+        exif = Image.Exif()  # Pillow's `getexif` would turn to XMP besides
+        if "exif" in image.info:
+            exif.load(image.info["exif"])
+        elif "Raw profile type exif" in image.info:  # of a PNG, as text
+            lines = image.info["Raw profile type exif"].split("\n")
+            exif.load(bytes.fromhex("".join(lines[3:])))
+        value = exif.get(_ORIENTATION, 1)
     except Exception:  # damaged metadata must not cost the picture; the decoders raise anything
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return Placement()
+    return Placement(None, value if isinstance(value, int) and 1 <= value <= 8 else 1)
 
 
 def _heic(stream: io.BytesIO) -> Image.Image:
