@@ -1,4 +1,4 @@
-"""Embedded colour profiles (ICC) to sRGB."""
+"""Pictures to sRGB, by their embedded profile (ICC) or by what their file says of colour."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
+from lookalike.pictures.colour_spaces import described, profile
+
 Transform = Callable[[Image.Image], Image.Image]
 
 _MAX_PROFILE = 4 << 20
 _SPACES = {"RGB": b"RGB ", "CMYK": b"CMYK", "L": b"GRAY"}
 
 
-def to_srgb(image: Image.Image, mode: str) -> Transform | None:
-    """The function that takes pictures of this mode from an image's profile to sRGB.
+def to_srgb(image: Image.Image, mode: str, kind: str, data: bytes) -> Transform | None:
+    """The function that takes pictures of this mode from an image's colour space to sRGB.
 
     Args:
         image: whose `info` may hold a profile.
         mode: "RGB", "CMYK" or "L": what will be transformed.
+        kind: the format.
+        data: the file, which may describe its colours by numbers.
 
     Returns:
-        The function, to RGB; None where there is no profile of this space, where it is damaged
-        (no reason to lose the picture), or where it would change nothing worth the time.
+        The function, to RGB; None where there is neither a profile of this space nor another
+        description, where it is damaged (no reason to lose the picture), or where it would change
+        nothing worth the time.
     """
     icc = image.info.get("icc_profile")
+    has_profile = isinstance(icc, bytes) and len(icc) > 0
+    if mode != "CMYK" and (space := described(kind, data, has_profile)):
+        if mode == "RGB":
+            return _transform(profile(space), "RGB")
+        of_rgb = _transform(profile(space.of_gray()), "RGB")
+        return of_rgb and (lambda gray: of_rgb(gray.convert("RGB")))
     if not isinstance(icc, bytes) or not 128 <= len(icc) <= _MAX_PROFILE:
         return None
     return _transform(icc, mode) if icc[16:20] == _SPACES[mode] else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,48 @@ _BLOCK = 1024
 Pixels = NDArray[np.uint8]
 
 _Convert = Callable[[Image.Image], Image.Image]
+_Split = Callable[[Image.Image], tuple[Image.Image, Image.Image]]
 
 
 def simplify(
     image: Image.Image, kind: str, data: bytes, min_side: int | None
 ) -> tuple[Image.Image, Transform | None]:
-    """Turn a loaded image into RGB or gray over white, reduced by a whole factor.
+    """Turn a loaded image into opaque RGB or gray, reduced by a whole factor.
 
     Args:
         image: loaded, and not yet turned upright.
         kind: its format, as `lookalike.pictures.sniff.sniff` names it.
-        data: the file's bytes, of which PNG's header is looked at.
+        data: the file's bytes, of which headers are looked at.
         min_side: both sides stay at least twice this; None leaves the size alone.
 
     Returns:
         A picture of mode RGB or L, which may be the image itself, and what still takes it from its
-        colour profile to sRGB. What exists beside the two is the size of a few blocks.
+        colours to sRGB. What exists beside the two is the size of a few blocks.
     """
     factor = whole_factor(*image.size, min_side)
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         # nearly every file: nothing is copied
-        return (image.reduce(factor) if factor > 1 else image), to_srgb(image, image.mode)
+        whole = image.reduce(factor) if factor > 1 else image
+        return whole, to_srgb(image, image.mode, kind, data)
     mode, convert = _converter(image, kind, data)
     width, height = image.size
     simple = Image.new(mode, (-(-width // factor), -(-height // factor)))
-    step = max(1, _BLOCK // factor) * factor
+    for left, top, block in _blocks(image, max(1, _BLOCK // factor) * factor):
+        # a block is a whole number of cells, so the averages are those of the whole image
+        small = convert(block)
+        if factor > 1:
+            small = small.reduce(factor)
+        simple.paste(small, (left // factor, top // factor))
+    return simple, None if image.mode == "CMYK" else to_srgb(image, mode, kind, data)
+
+
+def _blocks(image: Image.Image, step: int = _BLOCK) -> Iterator[tuple[int, int, Image.Image]]:
+    """Left and upper edge of each part of an image, and the part."""
+    width, height = image.size
     for top in range(0, height, step):
         for left in range(0, width, step):
             box = (left, top, min(left + step, width), min(top + step, height))
-            # a block is a whole number of cells, so the averages are those of the whole image
-            block = convert(image.crop(box))
-            if factor > 1:
-                block = block.reduce(factor)
-            simple.paste(block, (left // factor, top // factor))
-    return simple, None if image.mode == "CMYK" else to_srgb(image, mode)
+            yield left, top, image.crop(box)
 
 
 def to_array(image: Image.Image) -> Pixels:
@@ -65,60 +73,86 @@ def to_array(image: Image.Image) -> Pixels:
 
 
 def _converter(image: Image.Image, kind: str, data: bytes) -> tuple[str, _Convert]:
-    """The mode and the function that give 8-bit RGB or gray over white, for blocks of an image."""
+    """The mode and the function that give 8-bit RGB or gray without alpha, for blocks of an image.
+
+    Args:
+        image: loaded.
+        kind: its format.
+        data: the file.
+    """
     mode, key = image.mode, image.info.get("transparency")
-    if mode == "P":
-        return "RGB", _over_white if key is not None else lambda block: block.convert("RGB")
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        return "RGB", _over_white
     if mode == "CMYK":
-        return "RGB", to_srgb(image, "CMYK") or (lambda block: block.convert("RGB"))
-    image.info.pop("transparency", None)  # a colour, matched below: Pillow's match is inexact
-    depth = data[24] if kind == "PNG" else 8
-    if mode[0] in "IF":
-        low, high = _gray_range(image, kind)
-        return "L", lambda block: _gray(np.asarray(block), low, high, key)
-    plain = "L" if mode in ("1", "L") else "RGB"
-    if not isinstance(key, int | tuple):
-        return plain, lambda block: block.convert(plain)
-    if mode == "RGB":
-        colour = tuple(v >> 8 if depth == 16 else v for v in key) if isinstance(key, tuple) else ()
+        return "RGB", to_srgb(image, mode, kind, data) or (lambda block: block.convert("RGB"))
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and key is not None):
+        plain, split = ("L" if mode in ("LA", "La") else "RGB"), _split_alpha
     else:
-        # Pillow spreads 1, 2 and 4 bit gray over 0..255 but leaves the key as stored
-        gray = int(key if isinstance(key, int) else key[0])
-        colour = (gray * 255 // (2 ** min(depth, 8) - 1) if depth < 8 else gray,) * 3
-    return "RGB", lambda block: _colour_over_white(block.convert("RGB"), colour)
+        image.info.pop("transparency", None)  # a colour, matched below: Pillow's match is inexact
+        plain, convert = _opaque(image, kind)
+        colour = _transparent_colour(mode, key, data[24] if kind == "PNG" else 8)
+        if colour is None:
+            return plain, convert
+
+        def split(block: Image.Image) -> tuple[Image.Image, Image.Image]:
+            simple = convert(block)
+            values = np.asarray(block if mode[0] in "IF" else simple)
+            match = (values == colour).all(axis=2) if values.ndim == 3 else values == colour
+            return simple, Image.fromarray(np.where(match, 0, 255).astype(np.uint8))
+
+    return plain, lambda block: _over("white", *split(block))
 
 
-def _over_white(block: Image.Image) -> Image.Image:
-    if block.mode == "La":
+def _opaque(image: Image.Image, kind: str) -> tuple[str, _Convert]:
+    """The same for an image without alpha, or but for a colour that stands for it."""
+    if image.mode[0] in "IF":
+        low, high = _gray_range(image, kind)
+        return "L", lambda block: _gray(np.asarray(block), low, high)
+    plain = "L" if image.mode in ("1", "L") else "RGB"
+    return plain, lambda block: block.convert(plain)
+
+
+def _transparent_colour(mode: str, key: object, depth: int) -> int | tuple[int, ...] | None:
+    """The colour that stands for no colour, as blocks of that mode have it; None where none does.
+
+    Args:
+        mode: the image's.
+        key: what the file says.
+        depth: bits of a value in the file.
+    """
+    if mode[0] in "IF":
+        return key if isinstance(key, int) else None
+    if not isinstance(key, int | tuple):
+        return None
+    if mode == "RGB":
+        return tuple(v >> 8 if depth == 16 else v for v in key) if isinstance(key, tuple) else ()
+    # Pillow spreads 1, 2 and 4 bit gray over 0..255 but leaves the key as stored
+    stored = int(key if isinstance(key, int) else key[0])
+    gray = stored * 255 // (2**depth - 1) if depth < 8 else stored
+    return gray if mode in ("1", "L") else (gray,) * 3
+
+
+def _split_alpha(block: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """A block's RGB or gray, and its alpha."""
+    if block.mode in ("LA", "La"):
         block = block.convert("LA")
+        return block.getchannel("L"), block.getchannel("A")
     if block.mode != "RGBA":
         block = block.convert("RGBA")
-    alpha = block.getchannel("A")
-    rgb = block.convert("RGB")
+    return block.convert("RGB"), block.getchannel("A")
+
+
+def _over(ground: str, colours: Image.Image, alpha: Image.Image) -> Image.Image:
     if alpha.getextrema() == (255, 255):
-        return rgb
-    white = Image.new("RGB", block.size, "white")
-    white.paste(rgb, mask=alpha)
-    return white
+        return colours
+    blended = Image.new(colours.mode, colours.size, ground)
+    blended.paste(colours, mask=alpha)
+    return blended
 
 
-def _colour_over_white(block: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    """White wherever the block has the one colour that the file declares transparent."""
-    rgb = np.array(block)
-    rgb[(rgb == colour).all(axis=2)] = 255
-    return Image.fromarray(rgb)
-
-
-def _gray(values: NDArray[Any], low: float, high: float, key: object) -> Image.Image:
+def _gray(values: NDArray[Any], low: float, high: float) -> Image.Image:
     """Gray of any depth, `low` to `high`, as 8-bit gray; what is not a number becomes `low`."""
     with np.errstate(invalid="ignore"):
         scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
-    gray = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
-    if isinstance(key, int):
-        gray[values == key] = 255
-    return Image.fromarray(gray)
+    return Image.fromarray(np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8))
 
 
 def _gray_range(image: Image.Image, kind: str) -> tuple[float, float]:
@@ -132,13 +166,11 @@ def _gray_range(image: Image.Image, kind: str) -> tuple[float, float]:
     if kind == "PNM" and image.mode == "I":
         return 0.0, 65535.0  # Pillow has scaled it
     low, high = np.inf, -np.inf
-    for top in range(0, image.height, _BLOCK):
-        for left in range(0, image.width, _BLOCK):
-            right, bottom = min(left + _BLOCK, image.width), min(top + _BLOCK, image.height)
-            values = np.asarray(image.crop((left, top, right, bottom)))
-            values = values[np.isfinite(values)]
-            if values.size:
-                low, high = min(low, float(values.min())), max(high, float(values.max()))
+    for _, _, block in _blocks(image):
+        values = np.asarray(block)
+        values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
     if image.mode == "F" and low >= 0 and high <= 1:
         return 0.0, 1.0
     if image.mode == "I" and low >= 0 and high <= 65535:
