@@ -101,7 +101,7 @@ def test_gray_alpha_and_palette_alpha():
 @pytest.mark.parametrize(
     ("depth", "colour_type", "row", "key", "expected"),
     [
-        (1, 0, b"\x40", [0], [255, 255]),  # 0 is transparent, 1 is white
+        (1, 0, b"\x40", [0], [0, 255]),  # 0 is transparent, 1 is white: seen on black
         (1, 0, b"\x40", [1], [0, 255]),
         (2, 0, b"\x60", [2], [85, 255]),
         (4, 0, b"\x5a", [10], [85, 255]),

@@ -1,4 +1,4 @@
-"""A loaded Pillow image of any mode becomes 8-bit RGB or gray, over white."""
+"""A loaded Pillow image of any mode becomes 8-bit RGB or gray, over white where it has alpha."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from lookalike.pictures.colour import Transform, to_srgb
 
@@ -98,7 +98,8 @@ def _converter(image: Image.Image, kind: str, data: bytes) -> tuple[str, _Conver
             match = (values == colour).all(axis=2) if values.ndim == 3 else values == colour
             return simple, Image.fromarray(np.where(match, 0, 255).astype(np.uint8))
 
-    return plain, lambda block: _over("white", *split(block))
+    ground = _ground(image, split)
+    return plain, lambda block: _over(ground, *split(block))
 
 
 def _opaque(image: Image.Image, kind: str) -> tuple[str, _Convert]:
@@ -146,6 +147,42 @@ def _over(ground: str, colours: Image.Image, alpha: Image.Image) -> Image.Image:
     blended = Image.new(colours.mode, colours.size, ground)
     blended.paste(colours, mask=alpha)
     return blended
+
+
+_FAINT = 15  # of 255: what differs from white by no more is not seen on it
+_LEAST_INK = 0.02
+
+
+def _ground(image: Image.Image, split: _Split) -> str:
+    """What a picture with alpha is blended with: white, unless it would vanish there.
+
+    A white drawing on a transparent ground has its shape in the alpha alone; on black it is seen.
+    What counts is the ink that a picture leaves on white, beside its area: neither changes as it is
+    resized, nor much as it is compressed.
+
+    Args:
+        image: with alpha.
+        split: gives colours and alpha of its blocks.
+    """
+    ink = area = 0.0
+    thinnest, thickest = 255, 0
+    levels, enough = np.arange(256), _LEAST_INK * 255 * image.width * image.height
+    for _, _, block in _blocks(image):
+        colours, alpha = split(block)
+        counts = np.array(alpha.histogram())
+        there = np.flatnonzero(counts)
+        thinnest, thickest = min(thinnest, int(there[0])), max(thickest, int(there[-1]))
+        area += float(levels @ counts)
+        if there[-1] == 0:
+            continue
+        darkest = colours.getchannel(0)
+        for band in range(1, len(colours.getbands())):
+            darkest = ImageChops.darker(darkest, colours.getchannel(band))
+        left = ImageChops.multiply(ImageChops.invert(darkest), alpha).histogram()
+        ink += float((levels[_FAINT:] - _FAINT) @ left[_FAINT:])
+        if ink > enough:  # whatever the rest is
+            return "white"
+    return "black" if thickest - thinnest > _FAINT and ink <= _LEAST_INK * area else "white"
 
 
 def _gray(values: NDArray[Any], low: float, high: float) -> Image.Image:
