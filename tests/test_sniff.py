@@ -32,6 +32,11 @@ from tests.image_files import encode, rejection, scene
         (b"\n\5\1\x08" + bytes(20), "PCX"),
         (bytes(128) + b"DICM", "DICOM"),
         (b"#define im_width 8\n", "XBM"),
+        (b"II\xbc\x01", "JPEG XR"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS"),
+        (b"\xc5\xd0\xd3\xc6", "EPS"),
+        (b"FLIF44", "FLIF"),
+        (b"XPDS", "DPX"),
     ],
 )
 def test_known_formats_that_are_not_read_are_named(head, kind):
@@ -61,6 +66,42 @@ def test_known_formats_that_are_not_read_are_named(head, kind):
 )
 def test_formats_that_are_read_are_named(head, kind):
     assert sniff(head) == kind in READ_FORMATS
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "kind"),
+    [(b"%PDF-1.6", "logo.ai", "Illustrator"), (b"%!PS-Adobe-3.0\n", "logo.eps", "EPS"),
+     (b"\x1f\x8b\x08\0", "icon.svgz", "SVG")],
+)  # fmt: skip
+def test_drawings_that_only_their_name_tells_from_documents(data, name, kind):
+    error = rejection(data, name)
+    assert (error.reason, kind in error.detail) == ("unsupported_format", True)
+    with pytest.raises(NotAnImage):
+        decode(data, "file")
+
+
+OTHERS = {
+    b"%PDF-1.7": "a PDF document",
+    b"\xef\xbb\xbf\n%PDF-1.4": "a PDF document",
+    b"%!PS-Adobe-3.0\n": "a PostScript document",
+    b"AT&TFORM\0\0\1\0DJVM": "a DjVu document",
+    b"PK\3\4\x14\0": "a ZIP archive, or a document in one",
+    b"\0\0\0\x18ftypmp42\0\0\0\0isommp42": "a film",
+    b"\0\0\0\x14ftypqt  \0\0\2\0qt  ": "a film",
+    b"\x1aE\xdf\xa3\x01": "a film",
+    b"RIFF\0\1\0\0AVI LIST": "a film",
+    b"ID3\4\0\0\0\0\0\x21APIC\0\0\0\0\0\0image/jpeg": "a sound",
+    b"<!DOCTYPE html><html><img>": "a page of HTML",
+}
+
+
+@pytest.mark.parametrize("data", OTHERS)
+def test_documents_films_and_sounds_are_no_images_and_named(data):
+    with pytest.raises(NotAnImage, match=OTHERS[data]):
+        decode(data, "file")
+    for name in ("holiday.jpg", "scan.TIF"):
+        error = rejection(data, name)
+        assert (error.reason, error.detail) == ("not_an_image", f"the content is {OTHERS[data]}")
 
 
 def tiff_of(make="", preview=True, order="<", photometric=1):

@@ -55,6 +55,13 @@ def explain(
     return Rejected("truncated" if ended else "corrupt", words)
 
 
+def ends_in_scan(data: bytes) -> bool:
+    """Whether a JPEG file ends among coded pixels, and not in a header before or between them."""
+    last = max(data.rfind(b"\xff" + mark) for mark in (b"\xc4", b"\xda", b"\xdb", b"\xdd", b"\xfe"))
+    length = int.from_bytes(data[last + 2 : last + 4], "big")
+    return data[last + 1 : last + 2] == b"\xda" and len(data) > last + 2 + length
+
+
 _UNSUPPORTED = re.compile(
     r"unsupported|not supported|unknown (pixel mode|compression|tga)|unable to determine"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 
@@ -9,13 +10,20 @@ import numpy as np
 from PIL import Image
 
 from lookalike.pictures.colour import Transform
-from lookalike.pictures.damage import explain
+from lookalike.pictures.damage import ends_in_scan, explain
 from lookalike.pictures.limits import ImageLimits
 from lookalike.pictures.openers import check_header, open_image, place
 from lookalike.pictures.pixels import simplify, whole_factor
 from lookalike.pictures.quiet_pillow import quiet_pillow
 from lookalike.pictures.rejections import NotAnImage, Rejected
-from lookalike.pictures.sniff import CAMERA_FORMATS, READ_FORMATS, claims_image, identify
+from lookalike.pictures.sniff import (
+    CAMERA_FORMATS,
+    READ_FORMATS,
+    bytes_before,
+    claims_image,
+    identify,
+    other_kind,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,12 @@ def load(data: bytes, name: str, limits: ImageLimits, min_side: int | None) -> S
         Rejected: an image, by content or name, of which no picture can be made.
         NotAnImage: neither content nor name says image.
     """
+    if before := bytes_before(data):
+        try:
+            return load(data[before:], "", limits, min_side)
+        except (Rejected, NotAnImage):
+            if claims_image(name):
+                raise
     kind = _recognise(data, name)
     limits.check_bytes(len(data))
     if kind in CAMERA_FORMATS:
@@ -65,7 +79,11 @@ def load(data: bytes, name: str, limits: ImageLimits, min_side: int | None) -> S
     try:
         return _decode(kind, data, limits, min_side)
     except Rejected as rejected:
-        if rejected.reason != "truncated" or limits.truncated != "accept":
+        if rejected.reason != "truncated":
+            raise
+        if whole := _whole_but_for_its_end(kind, data, limits, min_side):
+            return whole
+        if limits.truncated != "accept":
             raise
         try:
             return _decode(kind, data, limits, min_side, partial=True)
@@ -83,9 +101,11 @@ def _recognise(data: bytes, name: str) -> str:
         return kind
     if kind:
         raise Rejected("unsupported_format", f"{kind} images are not read")
+    other = other_kind(data)
     if claims:
-        raise Rejected("not_an_image", f"the content is no known image: it begins {data[:12]!r}")
-    raise NotAnImage("neither content nor name says image")
+        what = other or f"no known image: it begins {data[:12]!r}"
+        raise Rejected("not_an_image", f"the content is {what}")
+    raise NotAnImage(other or "neither content nor name says image")
 
 
 def _develop(kind: str, data: bytes, limits: ImageLimits, min_side: int | None) -> Stored:
@@ -134,6 +154,38 @@ def _decode(
         width, height = height, width
     extent = (across / factor, down / factor)
     return Stored(simple, extent, to_srgb, placed.orientation, width, height, kind)
+
+
+# Bits of one follow another as they hardly do in a picture's code, and no byte is in both.
+_TAILS = (b"\x55" * 64, b"\xfe" * 64)
+
+
+def _whole_but_for_its_end(
+    kind: str, data: bytes, limits: ImageLimits, min_side: int | None
+) -> Stored | None:
+    """The picture of a file that ends too early, where no pixel hangs on what would have followed.
+
+    That is so where the mark of the end is missing, or what fills the last row. Two ways of going
+    on are tried, and lead to one picture, of full size.
+    """
+    end = b"\xff\xd9" if kind == "JPEG" else b""
+    if kind == "JPEG" and not ends_in_scan(data):
+        return None  # a progressive one goes on with finer shades
+    data = data.removesuffix(end[:1])  # half a mark
+    try:
+        one, other = (_digest(_decode(kind, data + tail + end, limits, None)) for tail in _TAILS)
+        return _decode(kind, data + _TAILS[0] + end, limits, min_side) if one == other else None
+    except Rejected:
+        return None
+
+
+def _digest(stored: Stored) -> bytes:
+    """Equal for equal pixels, nearly surely for no others."""
+    image, digest = stored.image, hashlib.sha256()
+    for top in range(0, image.height, 256):
+        rows = image.crop((0, top, image.width, min(top + 256, image.height)))
+        digest.update(rows.tobytes())
+    return digest.digest()
 
 
 def _is_blank(image: Image.Image) -> bool:

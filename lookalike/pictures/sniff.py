@@ -24,8 +24,8 @@ _SUFFIXES = (
     "jpg jpeg jpe jfif jif mpo png apng gif bmp dib webp tif tiff heic heif heics heifs hif avif "
     "avifs jp2 j2k jpf jpx jpm jpc j2c jxl psd psb ico cur icns tga icb vda vst ppm pgm pbm pnm "
     "pam pfm qoi svg svgz eps dds exr hdr pcx dcx sgi rgb rgba bw ras xbm xpm xcf wmf emf fits "
-    "djvu bpg flif jng mng dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw x3f 3fr erf "
-    "kdc mrw iiq raw"
+    "bpg flif jng mng jxr wdp hdp ai dpx dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw "
+    "x3f 3fr erf kdc mrw iiq raw"
 )
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(_SUFFIXES.split())
@@ -63,14 +63,15 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"#?RADIANCE", "HDR"),
     (b"#?RGBE", "HDR"),
     (b"\xd7\xcd\xc6\x9a", "WMF"),
-    (b"%!PS", "EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
     (b"\x01\xda\x00\x01", "SGI"),
     (b"\x01\xda\x01\x01", "SGI"),
     (b"\x59\xa6\x6a\x95", "SUN"),
     (b"SIMPLE  =", "FITS"),
     (b"gimp xcf", "XCF"),
-    (b"AT&TFORM", "DJVU"),
+    (b"II\xbc\x01", "JPEG XR"),
+    (b"SDPX", "DPX"),
+    (b"XPDS", "DPX"),
     (b"BPG\xfb", "BPG"),
     (b"FLIF", "FLIF"),
     (b"/* XPM */", "XPM"),
@@ -141,6 +142,8 @@ def _others(head: bytes) -> str | None:
         return "EMF"
     if head[128:132] == b"DICM":
         return "DICOM"
+    if head.startswith(b"%!PS") and b"EPSF" in head[:64]:
+        return "EPS"
     return "XBM" if re.match(rb"#define\s+\w+_width\s+\d", head) else None
 
 
@@ -176,14 +179,61 @@ def identify(data: bytes, name: str) -> str | None:
         name: its path or URI, which only counts for TGA files of the old kind.
 
     Returns:
-        As `sniff`, with camera raw told from ordinary TIFF, and with "TGA".
+        As `sniff`, with camera raw told from ordinary TIFF, and with "TGA"; and with the drawings
+        that only their names tell from documents and archives.
     """
     kind = sniff(data)
+    for start, suffixes, drawing in _DRAWINGS:
+        if kind is None and data.startswith(start) and suffix(name) in suffixes:
+            return drawing
     if kind == "TIFF":
         return _camera(data) or kind
     if kind is None and (data[-18:] == b"TRUEVISION-XFILE.\0" or is_tga(data, name)):
         return "TGA"
     return kind
+
+
+_DRAWINGS = (
+    (b"%!PS", ("eps", "ai"), "EPS"), (b"%PDF", ("ai",), "Illustrator"),
+    (b"\x1f\x8b", ("svgz",), "SVG"),
+)  # fmt: skip
+
+# What is no image, by its first bytes: documents of pages, films, sounds and archives.
+_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
+    (rb"(\xef\xbb\xbf|\s)*%PDF-", "a PDF document"),
+    (rb"%!PS", "a PostScript document"),
+    (rb"AT&TFORM", "a DjVu document"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document"),
+    (rb"PK\x03\x04", "a ZIP archive, or a document in one"),
+    (rb"Rar!\x1a\x07|7z\xbc\xaf\x27\x1c|\x1f\x8b|.{257}ustar", "an archive"),
+    (rb"....ftyp|....(moov|mdat)|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01[\xb3\xba]|FLV\x01", "a film"),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11|OggS", "a film or a sound"),
+    (rb"ID3|fLaC|RIFF....WAVE|\xff[\xf2\xf3\xfa\xfb]", "a sound"),
+    (rb"\s*<(!doctype html|html)", "a page of HTML"),
+)
+
+
+def other_kind(data: bytes) -> str | None:
+    """What a file without an image's first bytes is, in words; None where it does not say."""
+    for pattern, words in _OTHER_KINDS:
+        if re.match(pattern, data[:SNIFF_BYTES], re.DOTALL | re.IGNORECASE):
+            return words
+    return None
+
+
+_LONGEST_BEFORE = 16
+_STARTS = re.compile(rb"\xff\xd8\xff[\xc0-\xc2\xc4\xdb\xdd\xe0-\xef\xfe]|\x89PNG\r\n\x1a\n")
+
+
+def bytes_before(data: bytes) -> int:
+    """How many bytes stand before a JPEG or PNG file's beginning, such as a line end.
+
+    0 where there are none, more than 16, or where what is there is the beginning of something else.
+    """
+    if sniff(data) or other_kind(data):
+        return 0
+    found = _STARTS.search(data, 0, _LONGEST_BEFORE + 8)
+    return found.start() if found and found.start() <= _LONGEST_BEFORE else 0
 
 
 def _camera(data: bytes) -> str | None:
