@@ -26,6 +26,8 @@ __all__ = [
 
 _DEFAULT_LIMITS = ImageLimits()
 
+# The words are part of the fingerprint, and another fingerprint embeds every store anew. So they
+# stay where nothing changes but pictures that came out wrong; docs/design.md says what holds.
 PREPROCESSING: dict[str, object] = {
     "version": 2,
     "frame": "first frame or page; the primary picture of HEIC; the largest icon",
@@ -86,7 +88,7 @@ def decode(
     limits: ImageLimits = _DEFAULT_LIMITS,
     min_side: int | None = None,
 ) -> DecodedImage:
-    """Decode the first frame of an image file, upright, over white, as RGB.
+    """Decode the first frame of an image file, upright, without alpha, as RGB.
 
     Args:
         data: the whole file.

@@ -31,7 +31,7 @@ class Stored:
     """A picture as the file stores it, before it is turned upright.
 
     Attributes:
-        image: of mode RGB or L, over white, reduced by a whole factor.
+        image: of mode RGB or L, without alpha, reduced by a whole factor.
         extent: (width, height) of the picture in `image`'s pixels: with what it was reduced by, the
             last column and row may reach beyond the picture's edge.
         to_srgb: what still takes it, or what is made of it, to sRGB.
@@ -66,13 +66,18 @@ def load(data: bytes, name: str, limits: ImageLimits, min_side: int | None) -> S
         Rejected: an image, by content or name, of which no picture can be made.
         NotAnImage: neither content nor name says image.
     """
-    if before := bytes_before(data):
+    try:
+        kind = _recognise(data, name)
+    except (Rejected, NotAnImage) as unrecognised:
+        before = bytes_before(data)
+        if not before:
+            raise
         try:
             return load(data[before:], "", limits, min_side)
-        except (Rejected, NotAnImage):
+        except Rejected:
             if claims_image(name):
                 raise
-    kind = _recognise(data, name)
+            raise unrecognised from None  # a picture's beginning by chance, perhaps
     limits.check_bytes(len(data))
     if kind in CAMERA_FORMATS:
         return _develop(kind, data, limits, min_side)

@@ -121,10 +121,12 @@ def _transparent_colour(mode: str, key: object, depth: int) -> int | tuple[int, 
     """
     if mode[0] in "IF":
         return key if isinstance(key, int) else None
+    if mode == "RGB":
+        if not isinstance(key, tuple) or len(key) != 3:
+            return None
+        return tuple(v >> 8 if depth == 16 else v for v in key)
     if not isinstance(key, int | tuple):
         return None
-    if mode == "RGB":
-        return tuple(v >> 8 if depth == 16 else v for v in key) if isinstance(key, tuple) else ()
     # Pillow spreads 1, 2 and 4 bit gray over 0..255 but leaves the key as stored
     stored = int(key if isinstance(key, int) else key[0])
     gray = stored * 255 // (2**depth - 1) if depth < 8 else stored
