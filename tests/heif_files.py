@@ -42,13 +42,14 @@ def _split(data):
     return [(kind, data[at:end]) for kind, at, end in boxes(data)]
 
 
-def with_properties(data, *properties, instead_of=()):
+def with_properties(data, *properties, instead_of=(), wide=False):
     """A file whose primary picture has further properties, in this order, after its own.
 
     Args:
         data: the file.
         *properties: the boxes to add.
         instead_of: types of properties that the picture no longer has.
+        wide: whether numbers of items and properties have 32 and 16 bits, not 16 and 8.
     """
     meta = next(content for kind, content in _split(data) if kind == b"meta")
     parts = dict(_split(meta[4:]))
@@ -63,6 +64,8 @@ def with_properties(data, *properties, instead_of=()):
         if kind == b"ipma":
             ipma = _associated(content, item, range(first, first + len(properties)),
                                [i + 1 for i, k in enumerate(kinds) if k in instead_of])  # fmt: skip
+    if wide:
+        ipma = _widened(ipma)
     iprp = box(b"iprp", box(b"ipco", ipco, *properties), box(b"ipma", ipma))
     parts[b"iprp"] = iprp[8:]
     grown = len(iprp) - 8 - sum(8 + len(content) for _, content in inner)
@@ -87,6 +90,18 @@ def _associated(ipma, item, added, dropped):
                 0x80 | i for i in added
             )
         out += struct.pack(">HB", number, len(have)) + have
+    return out
+
+
+def _widened(ipma):
+    """The same associations in the form for many items and properties."""
+    at, out = 8, b"\1\0\0\1" + ipma[4:8]
+    for _ in range(int.from_bytes(ipma[4:8], "big")):
+        number, of = struct.unpack(">HB", ipma[at : at + 3])
+        out += struct.pack(">IB", number, of)
+        for one in ipma[at + 3 : at + 3 + of]:
+            out += struct.pack(">H", (one & 0x80) << 8 | one & 0x7F)
+        at += 3 + of
     return out
 
 

@@ -40,9 +40,10 @@ def test_a_jpeg_that_lacks_more_is_truncated(kind):
 def test_a_progressive_jpeg_that_ends_between_two_scans_is_truncated():
     data = WHOLE["jpeg progressive"]
     scans = [i for i in range(len(data)) if data[i : i + 2] == b"\xff\xda"]
-    for at in scans[1:]:
-        assert rejection(data[: at + 3]).reason == "truncated"
-        assert rejection(data[: at + 7]).reason == "truncated"
+    tables = [i for i in range(scans[0], len(data)) if data[i : i + 2] == b"\xff\xc4"]
+    for at in (*scans[1:], *tables):
+        for more in (0, 1, 2, 3, 7):
+            assert rejection(data[: at + more]).reason == "truncated"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ def test_alpha_goes_with_the_colours_that_are_turned(steps):
         plain = decode(data).pixels
         assert (plain[:, :15] > 250).all() or (plain[:20] > 250).all()
         expected, found = changed(plain, steps)
-        assert difference(decode(with_properties(data, *found)).pixels, expected) < 1
+        for wide in (False, True):
+            turned = with_properties(data, *found, wide=wide)
+            assert difference(decode(turned).pixels, expected) < 1
 
 
 def test_the_first_frame_of_a_sequence_is_turned_as_its_track_says():

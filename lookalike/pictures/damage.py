@@ -55,11 +55,29 @@ def explain(
     return Rejected("truncated" if ended else "corrupt", words)
 
 
-def ends_in_scan(data: bytes) -> bool:
-    """Whether a JPEG file ends among coded pixels, and not in a header before or between them."""
-    last = max(data.rfind(b"\xff" + mark) for mark in (b"\xc4", b"\xda", b"\xdb", b"\xdd", b"\xfe"))
-    length = int.from_bytes(data[last + 2 : last + 4], "big")
-    return data[last + 1 : last + 2] == b"\xda" and len(data) > last + 2 + length
+_MARKERS = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]")  # but those that stand in coded pixels
+
+
+def ends_in_last_scan(data: bytes) -> bool:
+    """Whether a JPEG file ends among the coded pixels of its last scan.
+
+    A progressive file has more to come until some scan has had the last bit of every coefficient;
+    no file ends in a header.
+    """
+    missing: dict[int, set[int]] = {}  # by component: the coefficients without their last bit
+    in_scan, at = False, 2
+    while found := _MARKERS.search(data, at):
+        marker, at = data[found.start() + 1], found.start() + 2
+        body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
+        in_scan = marker == 0xDA and at + 2 + len(body) < len(data) and len(body) >= 4
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            progressive = marker & 3 == 2
+            missing = {one: set(range(64 * progressive)) for one in body[6::3]}
+        elif in_scan and body[-1] & 15 == 0:
+            for one in body[1:-3:2]:
+                missing.get(one, set()).difference_update(range(body[-3], body[-2] + 1))
+        at += 2 + len(body)
+    return in_scan and not any(missing.values())
 
 
 _UNSUPPORTED = re.compile(

@@ -146,20 +146,20 @@ class _Items:
     primary: int = -1
     known: list[tuple[bytes, bytes]] = field(default_factory=list)
     associated: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
-    auxiliary: list[int] = field(default_factory=list)
+    auxiliary: list[tuple[int, list[int]]] = field(default_factory=list)
 
     @classmethod
     def read(cls, data: bytes) -> _Items:
         items = cls()
         meta = next(((at + 4, end) for kind, at, end in boxes(data) if kind == b"meta"), (0, 0))
-        references = []
         for kind, at, end in boxes(data, *meta):
             wide = 4 if data[at : at + 1] != b"\0" else 2
             if kind == b"pitm":
                 items.primary = int.from_bytes(data[at + 4 : at + 4 + wide], "big")
             elif kind == b"iref":
-                references = [one for one in boxes(data, at + 4, end) if one[0] == b"auxl"]
-                items._read_references(data, references, wide)
+                for reference, start, stop in boxes(data, at + 4, end):
+                    if reference == b"auxl":
+                        items._read_reference(data, start, min(stop, len(data)), wide)
             elif kind == b"iprp":
                 for inner, start, stop in boxes(data, at, end):
                     if inner == b"ipco":
@@ -175,20 +175,17 @@ class _Items:
 
     def alphas(self) -> Iterator[int]:
         """The items that are the primary one's alpha plane."""
-        for item in self.auxiliary:
-            if any(k == b"auxC" and c[4:].startswith(_ALPHA) for k, c in self.properties(item)):
+        for item, to in self.auxiliary:
+            if self.primary in to and any(
+                kind == b"auxC" and content[4:].startswith(_ALPHA)
+                for kind, content in self.properties(item)
+            ):
                 yield item
 
-    def _read_references(
-        self, data: bytes, found: Sequence[tuple[bytes, int, int]], wide: int
-    ) -> None:
-        for _, at, end in found:
-            numbers = [
-                int.from_bytes(data[i : i + wide], "big")
-                for i in (at, *range(at + wide + 2, min(end, len(data)) - wide + 1, wide))
-            ]
-            if self.primary in numbers[1:]:
-                self.auxiliary.append(numbers[0])
+    def _read_reference(self, data: bytes, at: int, end: int, wide: int) -> None:
+        starts = (at, *range(at + wide + 2, end - wide + 1, wide))
+        item, *to = (int.from_bytes(data[i : i + wide], "big") for i in starts)
+        self.auxiliary.append((item, to))
 
     def _read_associations(self, data: bytes, at: int, end: int) -> None:
         wide = 4 if data[at : at + 1] != b"\0" else 2

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lookalike.pictures.colour import Transform
-from lookalike.pictures.damage import ends_in_scan, explain
+from lookalike.pictures.damage import ends_in_last_scan, explain
 from lookalike.pictures.limits import ImageLimits
 from lookalike.pictures.openers import check_header, open_image, place
 from lookalike.pictures.pixels import simplify, whole_factor
@@ -174,8 +174,8 @@ def _whole_but_for_its_end(
     on are tried, and lead to one picture, of full size.
     """
     end = b"\xff\xd9" if kind == "JPEG" else b""
-    if kind == "JPEG" and not ends_in_scan(data):
-        return None  # a progressive one goes on with finer shades
+    if kind == "JPEG" and not ends_in_last_scan(data):
+        return None
     data = data.removesuffix(end[:1])  # half a mark
     try:
         one, other = (_digest(_decode(kind, data + tail + end, limits, None)) for tail in _TAILS)
