@@ -6,9 +6,13 @@ fails never costs another: each yields exactly one outcome.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from dataclasses import replace
 
-from lookalike.models.features import Embedder
+import numpy as np
+
+from lookalike.errors import one_line
+from lookalike.models.features import Embedder, Mask, Vectors
 from lookalike.outcomes import Decoded, Duplicate, Embedded, Failed
 from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile
@@ -48,15 +52,55 @@ def embed_files(
     yield from _embed(waiting, embedder)
 
 
+def embed_uris(
+    uris: Iterable[str],
+    embedder: Embedder,
+    decoder: Decoder,
+    find: Callable[[str], SourceFile],
+) -> Iterator[tuple[str, Embedded | Failed]]:
+    """Embed named files; each uri comes back once, as it was given, in no particular order.
+
+    Args:
+        uris: Paths or URIs; relative ones and two for one file are no matter.
+        embedder: The features.
+        decoder: Makes inputs of the embedder's `sizes`.
+        find: Looks a file up.
+    """
+    files = (replace(find(uri), metadata={"uri": uri}) for uri in uris)
+    for outcome in embed_files(files, embedder, decoder, once=False):
+        assert not isinstance(outcome, Duplicate)
+        yield str(outcome.file.metadata["uri"]), outcome
+
+
 def _embed(waiting: list[Decoded], embedder: Embedder) -> Iterator[Embedded | Failed]:
     if not waiting:
         return
-    vectors, sound = embedder.embed([one.inputs for one in waiting])
-    for one, vector, is_sound in zip(waiting, vectors, sound, strict=True):
-        if is_sound:
+    vectors, sound, faults = _vectors(waiting, embedder)
+    for row, (one, vector) in enumerate(zip(waiting, vectors, strict=True)):
+        if sound[row]:
             yield Embedded(
                 one.file, one.sha256, one.bytes, one.width, one.height, one.format, vector
             )
         else:
-            detail = "the model's vector is zero or not finite"
+            detail = faults.get(row, "the model's vector is zero or not finite")
             yield Failed(one.file, "rejected", "model_failed", detail, one.sha256)
+
+
+def _vectors(waiting: list[Decoded], embedder: Embedder) -> tuple[Vectors, Mask, dict[int, str]]:
+    """Vectors, whether they can be used, and how the model failed by row.
+
+    A picture at which the model fails costs no other its vector; a model that fails at any picture,
+    a blank one too, is no fault of theirs, and its error is raised.
+    """
+    try:
+        return *embedder.embed([one.inputs for one in waiting]), {}
+    except Exception:  # every engine has its own
+        embedder.embed([tuple(np.zeros_like(array) for array in waiting[0].inputs)])
+    vectors = np.zeros((len(waiting), embedder.dim), np.float32)
+    sound, faults = np.zeros(len(waiting), np.bool_), {}
+    for row, one in enumerate(waiting):
+        try:
+            [vectors[row]], [sound[row]] = embedder.embed([one.inputs])
+        except Exception as error:
+            faults[row] = f"the model fails at it: {one_line(error)}"
+    return vectors, sound, faults

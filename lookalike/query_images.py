@@ -37,22 +37,9 @@ def load_embedder(store: Path, manifest: Mapping[str, Any]) -> Embedder:
     Raises:
         RequestError: The snapshot was made with another preprocessing, or without models.
     """
-    lines = manifest.get("features") or []
-    if not lines:
-        raise RequestError(
-            f"{store}: its vectors were made elsewhere, without models, so pictures cannot be "
-            "embedded; search it with vectors (query --vectors)"
-        )
-    from lookalike.models.features import Embedder, Feature, preprocessing_fingerprint
+    from lookalike.models.features import Embedder, stored_features
 
-    features = [Feature.from_json(line) for line in lines]
-    here, there = preprocessing_fingerprint(features), manifest["preprocessing_fingerprint"]
-    if here != there:
-        raise RequestError(
-            f"{store}: its pictures were prepared with preprocessing {there}, this lookalike "
-            f"prepares queries with {here}; use the version that made the store, or index again"
-        )
-    return Embedder(features, store, manifest["metric"])
+    return Embedder(stored_features(store, manifest), store, manifest["metric"])
 
 
 def embed_images(images: Sequence[Image], embedder: Embedder) -> Vectors:

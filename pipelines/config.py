@@ -15,6 +15,7 @@ import yaml
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
 from lookalike.models.engine_choice import CHOICES
+from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pictures.images import ImageLimits
 from lookalike.planning.spec import KINDS
 from pipelines.runner import RunnerSpec
@@ -22,18 +23,6 @@ from pipelines.runner import RunnerSpec
 DTYPES = ("auto", "float32", "float16")
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FeatureConfig:
-    """One feature as written: a handle, its weight, and what its model leaves open."""
-
-    name: str
-    handle: str
-    weight: float = 1.0
-    signature: str | None = None
-    output: str | None = None
-    input_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -187,4 +187,4 @@ class ImageJob(Job):
             self.stored_as(),
             forgotten=tuple(line["path"] for line in self.forgotten()),
         )
-        return EmbedUnits(spec, plan.metadata.serialize().to_pybytes(), self.properties)
+        return EmbedUnits(spec, plan.metadata, self.properties)

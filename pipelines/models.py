@@ -13,55 +13,11 @@ from lookalike.models.engine_choice import choose
 from lookalike.models.engines import INSTALL, Engine
 from lookalike.models.features import Feature, is_normalised
 from lookalike.models.handles import builtin_fingerprint, model_files, resolve
-from lookalike.models.inspection import inspect
-from lookalike.models.saved_model import ModelInfo, configure_threads
-from lookalike.store.storage import file_record, read_json, write_file, write_json
-from pipelines.config import FeatureConfig
-
-
-def resolve_features(
-    configured: Sequence[FeatureConfig],
-    work: Path,
-    say: Callable[[str], None] = print,
-    threads: int | None = None,
-) -> list[Feature]:
-    """Resolve and inspect every feature's model; nothing is written outside `work`.
-
-    A resolved model can be found at work/<feature.folder> as it will be in the store.
-
-    Args:
-        configured: The features as written.
-        work: A scratch folder.
-        say: Takes a line for a person.
-        threads: TensorFlow threads of this process, for `choose_engines` to compare engines as
-            they will run in a worker; None leaves that to TensorFlow.
-
-    Raises:
-        RequestError: A model cannot be had, or cannot be used as configured.
-    """
-    if threads is not None:
-        configure_threads(threads)
-    (work / "models").mkdir(exist_ok=True)
-    features = []
-    for number, one in enumerate(configured):
-        if not one.handle.startswith("builtin:"):
-            say(f"model {one.name}: {one.handle}")
-        model = resolve(one.handle, work / f"handle-{number}")
-        info = inspect(
-            model.folder, signature=one.signature, output=one.output, input_size=one.input_size
-        )
-        info = replace(info, rewritten=not model.builtin)
-        if info.size_assumed:
-            say(
-                f"model {one.name}: takes pictures of any size; "
-                f"{info.input_size[0]}x{info.input_size[1]} is used (features: input_size sets it)"
-            )
-        folder = f"models/{model.fingerprint}"
-        link = work / folder
-        if not link.is_symlink():
-            link.symlink_to(model.folder.resolve())
-        features.append(Feature(one.name, one.handle, one.weight, model.fingerprint, info, folder))
-    return features
+from lookalike.models.resolving import FeatureConfig, copy_into
+from lookalike.models.resolving import install as install
+from lookalike.models.resolving import resolve_features as resolve_features
+from lookalike.models.saved_model import ModelInfo
+from lookalike.store.storage import file_record, read_json, write_json
 
 
 def settings(configured: Sequence[FeatureConfig]) -> list[dict[str, Any]]:
@@ -101,18 +57,6 @@ def known_features(
         if fingerprint != feature.fingerprint or not there.is_file():
             return None
     return found
-
-
-def install(store: Path, features: Sequence[Feature], work: Path) -> None:
-    """Copy the models into the store, each file whole or absent; those there are left alone."""
-    for feature in features:
-        source = work / feature.folder
-        # saved_model.pb last: a folder that has it has all of the model
-        names = sorted(model_files(source), key=lambda name: (name == "saved_model.pb", name))
-        if (store / feature.folder / "saved_model.pb").exists():
-            continue
-        for name in names:
-            _copy(source / name, store, f"{feature.folder}/{name}")
 
 
 def choose_engines(
@@ -170,7 +114,7 @@ def install_engines(store: Path, folder: str, features: Sequence[Feature]) -> li
             source = Path(engine.path)
             for suffix in (".bin", ".xml"):
                 name = f"{folder}/{source.stem}{suffix}"
-                _copy(source.with_suffix(suffix), store, name)
+                copy_into(store, name, source.with_suffix(suffix))
             engine = replace(engine, path=f"{folder}/{source.name}")
         installed.append(replace(feature, engine=engine))
     write_json(store, f"{folder}/engines.json", [asdict(one.engine) for one in installed])
@@ -186,12 +130,6 @@ def installed_engines(
         return None
     engines = [Engine(**one) for one in read_json(path)]
     return [replace(one, engine=engine) for one, engine in zip(features, engines, strict=True)]
-
-
-def _copy(source: Path, store: Path, name: str) -> None:
-    with write_file(store, name) as pending, open(source, "rb") as file:
-        while chunk := file.read(1 << 20):
-            pending.write(chunk)
 
 
 def model_lines(store: Path, features: Sequence[Feature]) -> list[dict[str, Any]]:

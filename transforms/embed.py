@@ -6,79 +6,41 @@ worker process, and shared by its threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.shared import Shared
+from apache_beam.transforms.window import SlidingWindows
+from apache_beam.typehints.typehints import TupleConstraint
 from apache_beam.utils.windowed_value import WindowedValue
 
 from lookalike.changes.known import read_known
-from lookalike.embedding import embed_files
-from lookalike.models.features import Embedder, Feature
+from lookalike.embed_spec import FAILED_SCHEMA as FAILED_SCHEMA
+from lookalike.embed_spec import EmbedSpec as EmbedSpec
+from lookalike.embed_spec import whole_number
+from lookalike.embedding import embed_uris
+from lookalike.errors import RequestError
+from lookalike.models.features import Embedder
 from lookalike.outcomes import Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits
-from lookalike.records import Unit
-from lookalike.sources.kinds import look_up
+from lookalike.records import SourceFile, Unit
+from lookalike.sources.locating import Locator
 from lookalike.sources.units import read_files
 from lookalike.store.forgotten import Forgotten
+from lookalike.store.storage import is_remote
 from lookalike.unit_embedding import embed_unit
 from transforms.counters import count, timed
+from transforms.embedder import EmbedderFn, check_spec, display, shared_models
 
+_RECORD = dict[str, Any]
+_MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
 
-@dataclass(frozen=True)
-class EmbedSpec:
-    """Everything a worker needs to embed.
-
-    Attributes:
-        features: One, or several for a hybrid; each names its model folder below `store`.
-        store: The store's root, reachable from every worker.
-        metric: Decides whether vectors are normalised (see features.fuse).
-        limits: What a file may ask for before it is decoded.
-        threads: TensorFlow threads per worker process.
-        dtype: Vectors are stored as: float32 or float16.
-        forgotten: Files below `store` that list contents which must not come back.
-    """
-
-    features: tuple[Feature, ...]
-    store: str
-    metric: str = "cosine"
-    limits: ImageLimits = field(default_factory=ImageLimits)
-    threads: int = 1
-    dtype: str = "float32"
-    forgotten: tuple[str, ...] = ()
-
-
-def _load(spec: EmbedSpec) -> Embedder:
-    return Embedder(spec.features, Path(spec.store), spec.metric, threads=spec.threads)
-
-
-class _EmbedderFn(beam.DoFn):
-    """A DoFn with the process's one copy of the models, and a decoder process of its own."""
-
-    def __init__(self, spec: EmbedSpec, shared: Shared | None = None) -> None:
-        self._spec = spec
-        self._shared = shared or Shared()
-
-    def setup(self) -> None:
-        sizes = dict.fromkeys(feature.info.input_size for feature in self._spec.features)
-        self._decoder = Decoder([*sizes], self._spec.limits)
-        self._decoder.start()  # beside the loading of the models
-        try:
-            self._embedder: Embedder = self._shared.acquire(partial(_load, self._spec))
-        except BaseException:
-            self._decoder.close()  # teardown does not follow
-            raise
-
-    def teardown(self) -> None:
-        self._decoder.close()
+_Place = tuple[Any, Any, Any, Any]  # an element, its time, window and pane
 
 
 @dataclass
@@ -91,41 +53,45 @@ class EmbedUnits(beam.PTransform):
 
     Attributes:
         spec: What to embed with.
-        metadata: Serialized Arrow schema of the metadata columns.
-        properties: Key-value metadata of every shard.
+        metadata: The metadata columns.
+        properties: Key-value metadata of every shard; by default what made the vectors.
     """
 
     spec: EmbedSpec
-    metadata: bytes
-    properties: dict[str, str]
+    metadata: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    properties: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        """Name what the processes share."""
+        """Check what was given."""
         super().__init__()
-        self._shared = Shared()
+        check_spec(self.spec)
+        if is_remote(self.spec.store):
+            raise RequestError(
+                f"store: units are written into a folder that workers see, and {self.spec.store} "
+                "is a URI; name a folder"
+            )
         self._loaded: Embedder | None = None  # else nothing would hold it
 
     def load(self) -> None:
         """Load the models now, in this process, for an engine that runs the units in it."""
-        self._loaded = self._shared.acquire(partial(_load, self.spec))
+        self._loaded = shared_models(self.spec).acquire(self.spec.load)
         sizes = self._loaded.sizes
         self._loaded.embed([tuple(np.zeros((*size, 3), np.uint8) for size in sizes)])  # compiles
 
+    def display_data(self) -> dict[str, Any]:
+        """What an engine's page shows."""
+        return display(self.spec)
+
     def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[int]:
         """PCollection[Unit] -> PCollection[int]."""
-        return (
-            units
-            | "SpreadUnits" >> beam.Reshuffle()
-            | "EmbedUnit"
-            >> beam.ParDo(_EmbedUnitFn(self.spec, self.metadata, self.properties, self._shared))
-        )
+        properties = self.spec.properties if self.properties is None else self.properties
+        embed = _EmbedUnitFn(self.spec, self.metadata, dict(properties))
+        return units | "SpreadUnits" >> beam.Reshuffle() | "EmbedUnit" >> beam.ParDo(embed)
 
 
-class _EmbedUnitFn(_EmbedderFn):
-    def __init__(
-        self, spec: EmbedSpec, metadata: bytes, properties: dict[str, str], shared: Shared
-    ) -> None:
-        super().__init__(spec, shared)
+class _EmbedUnitFn(EmbedderFn):
+    def __init__(self, spec: EmbedSpec, metadata: pa.Schema, properties: dict[str, str]) -> None:
+        super().__init__(spec)
         self._metadata, self._properties = metadata, properties
 
     def setup(self) -> None:
@@ -135,6 +101,7 @@ class _EmbedUnitFn(_EmbedderFn):
 
     def process(self, unit: Unit) -> Iterator[int]:
         store = Path(self._spec.store)
+        assert self._embedder is not None
         with timed("embed"):
             done = embed_unit(
                 unit,
@@ -142,7 +109,7 @@ class _EmbedUnitFn(_EmbedderFn):
                 store,
                 self._embedder,
                 self._decoder,
-                pa.ipc.read_schema(pa.py_buffer(self._metadata)),
+                self._metadata,
                 self._properties,
                 self._spec.dtype,
                 read_known(store, unit.source),
@@ -157,64 +124,162 @@ class _EmbedUnitFn(_EmbedderFn):
 class EmbedImages(beam.PTransform):
     """Embed single files, for a pipeline of your own.
 
-    PCollection[str] of paths or URIs -> {"embedded": PCollection[Embedded], "failed":
-    PCollection[Failed]}. Every uri comes out exactly once: repeated bytes are embedded again, since
-    there is no unit within which to know them.
+    Takes paths and URIs, or (key, uri) pairs with keys of any kind, and gives two collections by
+    name: `embedded`, of flat records of `spec.schema`, and `failed`, of `FAILED_SCHEMA`. What came
+    of a pair is a pair (key, record). Key and uri are given back as they came, in the window, at
+    the time and of the pane of the element that bore them; every element has exactly one record in
+    each of its windows. A file that is named more than once in a batch is embedded once.
 
-        paths | EmbedImages(EmbedSpec(features, store="/models"))
+        spec = EmbedSpec.from_store("photos.store")
+        outputs = uris | EmbedImages(spec)
+        outputs["embedded"] | WriteToParquet("vectors", spec.schema)
 
     Attributes:
         spec: What to embed with.
-        batch: Files taken at a time.
+        batch: Files taken at a time, within a bundle. With 1 a record leaves when its element came,
+            as it must where an engine drops what a bundle's end gives: Dask's does, and there it is
+            always 1.
+        max_wait: Seconds after which files wait no longer for a batch to be full. It is heeded
+            whenever an element comes; the end of a bundle takes all that are left.
     """
 
     spec: EmbedSpec
     batch: int = 64
+    max_wait: float = 10.0
 
-    def expand(self, uris: beam.PCollection[str]) -> dict[str, Any]:
-        """PCollection[str] -> two PCollections by name."""
-        outputs = (
-            uris
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "EmbedFiles"
-            >> beam.ParDo(_EmbedFilesFn(self.spec, self.batch)).with_outputs(
-                "failed", main="embedded"
-            )
-        )
-        return {"embedded": outputs.embedded, "failed": outputs.failed}
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        super().__init__()
+        check_spec(self.spec)
+        self.batch = whole_number("batch", self.batch)
+        if not isinstance(self.max_wait, int | float) or not self.max_wait >= 0:
+            raise RequestError(f"max_wait: needs a number of seconds from 0, got {self.max_wait!r}")
+
+    def default_type_hints(self) -> Any:
+        """Paths or URIs, alone or with keys; what comes of them has its own hints."""
+        return beam.typehints.decorators.IOTypeHints.empty().with_input_types(str | tuple[Any, str])
+
+    def display_data(self) -> dict[str, Any]:
+        """What an engine's page shows."""
+        return {**display(self.spec), "batch": self.batch, "max_wait": self.max_wait}
+
+    def expand(self, uris: beam.PCollection[Any]) -> dict[str, beam.PCollection[Any]]:
+        """PCollection[str | tuple[K, str]] -> two PCollections by name."""
+        batch = 1 if type(uris.pipeline.runner).__name__ == "DaskRunner" else self.batch
+        if not isinstance(uris.windowing.windowfn, SlidingWindows):
+            # A Reshuffle takes an element apart by window, each to be embedded somewhere else.
+            uris = uris | "SpreadFiles" >> beam.Reshuffle()
+        kind = _record_type(uris.element_type)
+        embed = _EmbedFilesFn(self.spec, batch, self.max_wait)
+        # One output to choose from: tagged ones are not right on every engine.
+        records = uris | "EmbedFiles" >> beam.ParDo(embed).with_output_types(kind)
+        return {
+            "embedded": records | "Embedded" >> beam.Filter(_is_embedded).with_output_types(kind),
+            "failed": records | "Failed" >> beam.Filter(_is_failed).with_output_types(kind),
+        }
 
 
-class _EmbedFilesFn(_EmbedderFn):
-    def __init__(self, spec: EmbedSpec, batch: int) -> None:
+def _record_type(element: Any) -> Any:
+    """The type of what comes of elements of a type: it decides how an engine encodes it."""
+    if element is str:
+        return _RECORD
+    if isinstance(element, TupleConstraint) and len(element.tuple_types) == 2:
+        return beam.typehints.Tuple[element.tuple_types[0], _RECORD]
+    return Any
+
+
+def _is_embedded(output: Any) -> bool:
+    return "embedding" in (output[1] if isinstance(output, tuple) else output)
+
+
+def _is_failed(output: Any) -> bool:
+    return not _is_embedded(output)
+
+
+class _EmbedFilesFn(EmbedderFn):
+    """Files wait for one another whatever their windows, as a model does not mind these.
+
+    What becomes of a file is kept until the next batch, since an element comes once for each of its
+    windows.
+    """
+
+    def __init__(self, spec: EmbedSpec, batch: int, max_wait: float) -> None:
         super().__init__(spec)
-        self._batch = batch
+        self._batch, self._max_wait = batch, max_wait
+
+    def setup(self) -> None:
+        super().setup()
+        self._locator = Locator()
 
     def start_bundle(self) -> None:
-        self._uris: list[str] = []
+        self._waiting: dict[str, list[_Place]] = {}
+        self._places, self._since = 0, 0.0
+        self._last: dict[str, _RECORD] = {}
 
-    def process(self, uri: str) -> Iterator[Any]:
-        self._uris.append(uri)
-        if len(self._uris) >= self._batch:
-            yield from self._flush()
+    def process(
+        self,
+        element: Any,
+        timestamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+        pane: Any = beam.DoFn.PaneInfoParam,
+    ) -> Iterator[WindowedValue]:
+        place = (element, timestamp, window, pane)
+        uri = _uri_of(element)
+        if not isinstance(uri, str):
+            count("embed", "rejected-files")
+            yield _put(self._spec.record("", _no_name(element)), place)
+        elif uri in self._last:
+            yield _put(self._last[uri], place)
+        else:
+            if not self._waiting:
+                self._since = monotonic()
+            self._waiting.setdefault(uri, []).append(place)
+            self._places += 1
+            if self._is_due():
+                yield from self._flush()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        for value in self._flush():
-            window = GlobalWindow()
-            if isinstance(value, beam.pvalue.TaggedOutput):
-                windowed = WindowedValue(value.value, window.max_timestamp(), [window])
-                yield beam.pvalue.TaggedOutput(value.tag, windowed)
-            else:
-                yield WindowedValue(value, window.max_timestamp(), [window])
+        yield from self._flush()
+        self._last = {}
 
-    def _flush(self) -> Iterator[Any]:
-        uris, self._uris = self._uris, []
+    def _is_due(self) -> bool:
+        full = len(self._waiting) >= self._batch or self._places >= _MOST_PLACES
+        return full or monotonic() - self._since >= self._max_wait
+
+    def _flush(self) -> Iterator[WindowedValue]:
+        waiting, self._waiting, self._places, self._last = self._waiting, {}, 0, {}
+        assert self._embedder is not None
         with timed("embed"):
-            files = map(look_up, uris)
-            outcomes = [*embed_files(files, self._embedder, self._decoder, once=False)]
-        for outcome in outcomes:
-            if isinstance(outcome, Failed):
-                count("embed", f"{outcome.status}-files")
-                yield beam.pvalue.TaggedOutput("failed", outcome)
-            else:
-                count("embed", "embedded-files")
-                yield outcome
+            outcomes = (
+                [*embed_uris(waiting, self._embedder, self._decoder, self._locator.find)]
+                if waiting
+                else []
+            )
+        for uri, outcome in outcomes:
+            status = outcome.status if isinstance(outcome, Failed) else "embedded"
+            count("embed", f"{status}-files")
+            self._last[uri] = self._spec.record(uri, outcome)
+        for uri, places in waiting.items():
+            for place in places:
+                yield _put(self._last[uri], place)
+
+
+def _uri_of(element: Any) -> Any:
+    return element[1] if _is_pair(element) else element
+
+
+def _is_pair(element: Any) -> bool:
+    return isinstance(element, tuple) and len(element) == 2
+
+
+def _put(record: _RECORD, place: _Place) -> WindowedValue:
+    """A record in the place of an element, with its key; a copy, which may be kept and changed."""
+    element, timestamp, window, pane = place
+    record = deepcopy(record)
+    value = (element[0], record) if _is_pair(element) else record
+    return WindowedValue(value, timestamp, (window,), pane)
+
+
+def _no_name(element: Any) -> Failed:
+    detail = f"needs a path or URI, or (key, path or URI), as str; got {element!r:.200}"
+    return Failed(SourceFile("", -1, ""), "rejected", "unreadable", detail)

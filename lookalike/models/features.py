@@ -86,7 +86,8 @@ def check(features: Sequence[Feature], metric: str) -> None:
     """Check that features can be used together.
 
     Raises:
-        RequestError: There are none, two share a name, or the metric is unknown.
+        RequestError: There are none, two share a name, or the metric is unknown or is one that
+            compares a single feature.
     """
     names = [feature.name for feature in features]
     if not names:
@@ -96,6 +97,32 @@ def check(features: Sequence[Feature], metric: str) -> None:
         raise RequestError(f"feature names must differ; used more than once: {', '.join(twice)}")
     if metric not in METRICS:
         raise RequestError(f"the metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if metric == "jaccard" and len(features) > 1:
+        raise RequestError(
+            f"the metric jaccard compares one histogram feature, and there are {len(features)}; "
+            "use cosine for a hybrid"
+        )
+
+
+def stored_features(store: Path | str, manifest: Mapping[str, Any]) -> list[Feature]:
+    """The features that made a snapshot's vectors, to make others that compare with them.
+
+    Raises:
+        RequestError: The snapshot was made with another preprocessing, or without models.
+    """
+    features = [Feature.from_json(line) for line in manifest.get("features") or []]
+    if not features:
+        raise RequestError(
+            f"{store}: its vectors were made elsewhere, without models, so pictures cannot be "
+            "embedded; search it with vectors (query --vectors)"
+        )
+    here, there = preprocessing_fingerprint(features), manifest["preprocessing_fingerprint"]
+    if here != there:
+        raise RequestError(
+            f"{store}: its pictures were prepared with preprocessing {there}, this lookalike "
+            f"prepares others with {here}; use the version that made the store, or index again"
+        )
+    return features
 
 
 def is_normalised(blocks: int, metric: str) -> bool:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,7 +173,9 @@ def _with_a_usable_name(file: SourceFile) -> SourceFile:
     """The file, or a row with a problem where its name is too long for any request."""
     if len(file.uri) + len(file.container) + len(file.problem) <= _LONGEST_NAME:
         return file
-    return SourceFile(file.uri[:_LONGEST_NAME], file.bytes, file.version, "the name is too long")
+    return replace(
+        file, uri=file.uri[:_LONGEST_NAME], problem="the name is too long", container="", offset=-1
+    )
 
 
 def _settles_equals(outcome: Decoded | Duplicate | Failed) -> bool:

@@ -1,0 +1,72 @@
+"""The process's one copy of a spec's models, for the DoFns that embed."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from time import monotonic
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+
+from lookalike.embed_spec import EmbedSpec
+from lookalike.errors import RequestError
+from lookalike.models.features import Embedder
+from lookalike.pictures.decoding import Decoder
+
+_LOG = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=64)
+def shared_models(spec: EmbedSpec) -> Shared:
+    """One handle for all transforms of one spec, so that a worker process loads it once."""
+    return Shared()
+
+
+def check_spec(spec: object) -> None:
+    """Check that a transform was given what it embeds with.
+
+    Raises:
+        RequestError: It was not.
+    """
+    if not isinstance(spec, EmbedSpec):
+        raise RequestError(
+            f"spec: needs an EmbedSpec, got {spec!r:.80}; make one by EmbedSpec.from_store or "
+            "EmbedSpec.from_handles"
+        )
+
+
+def display(spec: EmbedSpec) -> dict[str, Any]:
+    """What an engine's page shows of a spec."""
+    handles = ", ".join(feature.handle for feature in spec.features)
+    return {"models": handles, "store": spec.store, "metric": spec.metric, "dtype": spec.dtype}
+
+
+class EmbedderFn(beam.DoFn):
+    """A DoFn with the process's one copy of the models, and a decoder process of its own."""
+
+    def __init__(self, spec: EmbedSpec) -> None:
+        self._spec, self._shared = spec, shared_models(spec)
+
+    def setup(self) -> None:
+        """Start the decoder and, beside it, load the models."""
+        sizes = dict.fromkeys(feature.info.input_size for feature in self._spec.features)
+        self._decoder = Decoder([*sizes], self._spec.limits)
+        self._decoder.start()
+        try:
+            self._embedder: Embedder | None = self._shared.acquire(self._load)
+        except BaseException:
+            self._decoder.close()  # teardown does not follow
+            raise
+
+    def _load(self) -> Embedder:
+        start = monotonic()
+        embedder = self._spec.load()
+        _LOG.info("models of %s loaded in %.1f s", self._spec.store, monotonic() - start)
+        return embedder
+
+    def teardown(self) -> None:
+        """End the decoder, and let go of the models."""
+        self._decoder.close()
+        self._embedder = None
