@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.lists.encoding import EncodeTask, shard_sizes, total_fitness
-from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.lists.tasks import encode_tasks, group_tasks
 from lookalike.metrics import Ids
 from lookalike.planning.planner import ROWS_PER_SHARD, IndexSpec
 from lookalike.quality.certificate import certify
@@ -175,20 +175,9 @@ class Attempt:
 
     @cached_property
     def _parts(self) -> list[EncodeTask]:
-        groups = list(_groups(self._encoded, self.spec.part_rows))
-        whole = len(groups) == 1
-        return [
-            EncodeTask(
-                number,
-                tuple(line["path"] for line in group),
-                output=self._output(0) if whole else f"{self.folder}/parts/{number:05d}.part",
-                truth=f"{self.folder}/truth/{number:05d}.npz",
-                done=f"{self.folder}/encoded/{number:05d}.json",
-                whole=whole,
-                removed=self._removed,
-            )
-            for number, group in enumerate(groups)
-        ]
+        groups = _groups(self._encoded, self.spec.part_rows)
+        paths = [[line["path"] for line in group] for group in groups]
+        return encode_tasks(paths, self.folder, self._output(0), self._removed)
 
     @cached_property
     def _compared(self) -> list[EncodeTask]:
@@ -216,10 +205,8 @@ class Attempt:
 
     def _encode(self) -> None:
         """Parts of the index, in parallel; a part that is alone is the finished shard."""
-        encode = EncodeParts(
-            str(self.store), f"templates/{self._name}", self._name, self._comparisons.all,
-            self.config.runner.threads,
-        )  # fmt: skip
+        queries, threads = self._comparisons.all, self.config.runner.threads
+        encode = EncodeParts(str(self.store), self._name, queries, threads)
         tasks = [*self._parts, *self._compared]
         runner = self.config.runner.worth(self._rows, _WORTH_A_PROCESS)
         run_tasks(self.store, ("encode", "parts"), tasks, encode, runner, self.progress)
@@ -261,17 +248,11 @@ class Attempt:
         """Index shards by list, out of the parts."""
         tasks: Sequence[Any] = self._parts
         if len(tasks) > 1:
-            parts = tuple(task.output for task in self._parts)
             shards = ceil(self._rows / ROWS_PER_SHARD) if self.way == DELTA else self.spec.shards
-            ranges = list_ranges(list_sizes(self.store, parts, self._template), shards)
-            tasks = [
-                GroupTask(
-                    number, first, last, parts, self._output(number),
-                    done=f"{self.folder}/grouped/{number:05d}.json",
-                )
-                for number, (first, last) in enumerate(ranges)
-            ]  # fmt: skip
-            group = GroupLists(str(self.store), f"templates/{self._name}", self._name)
+            tasks = group_tasks(
+                self.store, self._parts, self._template, shards, self.folder, self._output
+            )
+            group = GroupLists(str(self.store), self._name)
             stage = ("group", "index shards")
             run_tasks(self.store, stage, tasks, group, self.config.runner, self.progress)
         lines = [read_json(self.store / task.done)["shard"] for task in tasks]

@@ -117,9 +117,8 @@ class VectorJob(Job):
 
     def transform(self, plan: Plan) -> IngestUnits:
         """Units of rows into shards."""
-        metadata = plan.metadata.serialize().to_pybytes()
         forgotten = tuple(line["path"] for line in self.forgotten())
-        return IngestUnits(str(self.store), self.rules, metadata, self.properties, forgotten)
+        return IngestUnits(str(self.store), self.rules, plan.metadata, self.properties, forgotten)
 
 
 def _stored_as(dtype: str, tables: Sequence[VectorTable]) -> str:

@@ -142,7 +142,7 @@ class _Stage:
             "copy",
             "embedding shards",
             tasks,
-            CopyRows(str(self.store), files, schema.serialize().to_pybytes()),
+            CopyRows(str(self.store), files, schema),
         )
         return [read_json(self.store / task.done)["shard"] for task in tasks]
 

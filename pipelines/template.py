@@ -16,12 +16,11 @@ from lookalike.metrics import Ids
 from lookalike.planning.planner import EXACT_BELOW, IndexSpec, plan
 from lookalike.searching.selections import difference
 from lookalike.store.shard_format import make_id
-from lookalike.store.storage import file_record, write_bytes, write_json
+from lookalike.store.storage import file_record
 from lookalike.store.vector_reader import VectorReader
-from lookalike.training import template as templates
 from lookalike.training.fitness import MOST_ERROR, compare
 from lookalike.training.sampling import Sample, sample_ids
-from lookalike.training.template import Template
+from lookalike.training.template import Template, write_template
 from lookalike.training.train import train
 
 Line = dict[str, Any]
@@ -147,23 +146,10 @@ def train_template(store: Path, spec: IndexSpec, sample: Sample, held_out: Sampl
         held_out: Rows that are not among them, on which the template's error is measured.
     """
     data, training = train(spec, sample)
-    name = templates.template_hash(data)
     if spec.kind != "exact":
         measured = fitness_of(Template(data, spec), held_out, _DRIFT_ROWS)
         training["held_out_error"] = measured.measures()["quantisation_error"]
         training["held_out_standard_error"] = measured.standard_error()
-    described = {**spec.to_json(), "training": training}
-    lines = _commit(store, f"templates/{name}", data, described)
+    name, paths = write_template(store, spec, data, training)
+    lines = [{**file_record(store, path).to_json(), "kind": "template"} for path in paths]
     return {"template": name, "files": lines, "training": training}
-
-
-def _commit(store: Path, folder: str, data: bytes, described: Line) -> list[Line]:
-    """Write a template, spec last; one that is there is never written again."""
-    spec = f"{folder}/{templates.SPEC_FILE}"
-    if not (store / spec).exists():
-        write_bytes(store, f"{folder}/{templates.TEMPLATE_FILE}", data)
-        write_json(store, spec, described)
-    return [
-        {**file_record(store, path).to_json(), "kind": "template"}
-        for path in (f"{folder}/{templates.TEMPLATE_FILE}", spec)
-    ]

@@ -125,7 +125,7 @@ def test_the_transform_writes_what_the_function_writes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": ["/a"], "source": [3 << 32]}), tmp_path / "copies.parquet")
     schema = shards.schema(2, pa.schema([]), {})
     task = CopyTask(4, "copies.parquet", "embeddings/20.parquet", 20, "done.json")
-    copy = CopyRows(str(tmp_path), paths, schema.serialize().to_pybytes())
+    copy = CopyRows(str(tmp_path), paths, schema)
     assert [task] | copy == [4]
     found = (tmp_path / task.shard).read_bytes()
     assert isinstance(copy, beam.PTransform)

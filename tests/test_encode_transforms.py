@@ -10,12 +10,11 @@ import pyarrow as pa
 import pytest
 
 from lookalike.lists.encoding import EncodeTask
-from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.lists.tasks import encode_tasks, group_tasks
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
-from lookalike.store.storage import read_json, write_bytes, write_json
-from lookalike.training import template as index
-from lookalike.training.template import Template
+from lookalike.store.storage import read_json, write_bytes
+from lookalike.training.template import Template, write_template
 from pipelines.runner import RunnerSpec, run
 from tests.vector_stores import trained
 from transforms.encode import EncodeParts, GroupLists
@@ -25,9 +24,7 @@ def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
     """A template, queries and embedding files of unequal length, and the tasks to encode them."""
     data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
     template = Template(data, spec)
-    folder = f"templates/{template.sha256}"
-    write_bytes(store, f"{folder}/{index.TEMPLATE_FILE}", data)
-    write_json(store, f"{folder}/{index.SPEC_FILE}", spec.to_json())
+    assert write_template(store, spec, data, {})[0] == template.sha256
     held_out = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), 10, spec.metric)
     write_bytes(store, "runs/queries.npz", held_out.to_bytes())
     schema = shards.schema(24, pa.schema([]), {})
@@ -41,17 +38,12 @@ def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
                     "format": "PNG", "bytes": 9,
                 }  # fmt: skip
                 writer.append(fields, vectors[row])
-    tasks = [
-        EncodeTask(i, (path,), f"runs/{i}.part", f"runs/{i}.npz", f"runs/{i}.json")
-        for i, path in enumerate(paths)
-    ]
-    return template, tasks
+    return template, encode_tasks([[path] for path in paths], "runs", "")
 
 
 def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int) -> list[bytes]:
     """The bytes of every index shard, and of the merged truth."""
     runner = RunnerSpec(name="direct", workers=workers)
-    folder = f"templates/{template.sha256}"
 
     def transform(name: str, items: list[object], transform: beam.PTransform) -> None:
         def chain(pipeline: beam.Pipeline) -> None:
@@ -59,15 +51,10 @@ def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int
 
         run(chain, runner)
 
-    encode = EncodeParts(str(store), folder, template.sha256, "runs/queries.npz")
+    encode = EncodeParts(str(store), template.sha256, "runs/queries.npz")
     transform("Encode", [*tasks], encode)
-    parts = tuple(task.output for task in tasks)
-    ranges = list_ranges(list_sizes(store, parts, template), 3)
-    groups = [
-        GroupTask(i, first, last, parts, f"index/{i}.lists", f"runs/g{i}.json")
-        for i, (first, last) in enumerate(ranges)
-    ]
-    transform("Group", [*groups], GroupLists(str(store), folder, template.sha256))
+    groups = group_tasks(store, tasks, template, 3, "runs", "index/{}.lists".format)
+    transform("Group", [*groups], GroupLists(str(store), template.sha256))
     truth = ExactNeighbours.from_bytes((store / "runs/queries.npz").read_bytes())
     for task in tasks:
         truth.merge(ExactNeighbours.from_bytes((store / task.truth).read_bytes()))

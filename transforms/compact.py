@@ -13,6 +13,8 @@ from lookalike.store.compacting import CompactTask, compact
 from transforms.counters import count, timed
 
 
+@beam.typehints.with_input_types(CompactTask)
+@beam.typehints.with_output_types(int)
 @dataclass
 class CompactShards(beam.PTransform):
     """Write embedding shards anew without their dead rows, each out of several.

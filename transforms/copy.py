@@ -13,6 +13,8 @@ from lookalike.changes.copying import CopyTask, copy_rows
 from transforms.counters import count, timed
 
 
+@beam.typehints.with_input_types(CopyTask)
+@beam.typehints.with_output_types(int)
 @dataclass
 class CopyRows(beam.PTransform):
     """Write shards of rows that bear the vectors of other rows.
@@ -22,12 +24,12 @@ class CopyRows(beam.PTransform):
     Attributes:
         store: The store's root, reachable from every worker.
         shards: Embedding shards by file number, relative to the store.
-        schema: Of the new shards: a serialized Arrow schema.
+        schema: Of the new shards.
     """
 
     store: str
     shards: Mapping[int, str]
-    schema: bytes
+    schema: pa.Schema
 
     def expand(self, tasks: beam.PCollection[CopyTask]) -> beam.PCollection[int]:
         """PCollection[CopyTask] -> PCollection[int]."""
@@ -36,12 +38,11 @@ class CopyRows(beam.PTransform):
 
 
 class _CopyFn(beam.DoFn):
-    def __init__(self, store: str, shards: Mapping[int, str], schema: bytes) -> None:
+    def __init__(self, store: str, shards: Mapping[int, str], schema: pa.Schema) -> None:
         self._store, self._shards, self._schema = Path(store), dict(shards), schema
 
     def process(self, task: CopyTask) -> Iterator[int]:
-        schema = pa.ipc.read_schema(pa.py_buffer(self._schema))
         with timed("copy"):
-            done = copy_rows(task, self._store, self._shards, schema)
+            done = copy_rows(task, self._store, self._shards, self._schema)
         count("copy", "copied-rows", done["shard"]["rows"])
         yield task.number

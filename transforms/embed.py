@@ -43,6 +43,8 @@ _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
 _Place = tuple[Any, Any, Any, Any]  # an element, its time, window and pane
 
 
+@beam.typehints.with_input_types(Unit)
+@beam.typehints.with_output_types(int)
 @dataclass
 class EmbedUnits(beam.PTransform):
     """Embed work units, each into one Parquet shard, a ledger part and a done file.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.utils.shared import Shared
 
 from lookalike.lists.encoding import EncodeTask, encode
@@ -16,6 +17,8 @@ from lookalike.training.template import Template, load_template, set_threads
 from transforms.counters import count, timed
 
 
+@beam.typehints.with_input_types(EncodeTask)
+@beam.typehints.with_output_types(int)
 @dataclass
 class EncodeParts(beam.PTransform):
     """Encode groups of embedding shards, each into one part of the index and of the truth.
@@ -24,25 +27,26 @@ class EncodeParts(beam.PTransform):
 
     Attributes:
         store: The store's root, reachable from every worker.
-        template: Folder of the template below it.
-        sha256: What the template's bytes must hash to.
-        queries: The held-out queries (ExactNeighbours without neighbours), relative to the store.
+        template: The template's name: the sha256 of its bytes, which are checked.
+        queries: The held-out queries (ExactNeighbours without neighbours), relative to the store;
+            "" where no truth is wanted.
         threads: Faiss threads per worker process.
     """
 
     store: str
     template: str
-    sha256: str
-    queries: str
+    queries: str = ""
     threads: int = 1
 
     def expand(self, tasks: beam.PCollection[EncodeTask]) -> beam.PCollection[int]:
         """PCollection[EncodeTask] -> PCollection[int]."""
         return tasks | "SpreadParts" >> beam.Reshuffle() | "EncodePart" >> beam.ParDo(
-            _EncodeFn(self.store, self.template, self.sha256, self.threads, self.queries)
+            _EncodeFn(self.store, self.template, self.threads, self.queries)
         )  # fmt: skip
 
 
+@beam.typehints.with_input_types(GroupTask)
+@beam.typehints.with_output_types(int)
 @dataclass
 class GroupLists(beam.PTransform):
     """Write index shards, each one range of lists from all parts.
@@ -51,51 +55,52 @@ class GroupLists(beam.PTransform):
 
     Attributes:
         store: The store's root, reachable from every worker.
-        template: Folder of the template below it.
-        sha256: What the template's bytes must hash to.
+        template: The template's name: the sha256 of its bytes, which are checked.
     """
 
     store: str
     template: str
-    sha256: str
 
     def expand(self, tasks: beam.PCollection[GroupTask]) -> beam.PCollection[int]:
         """PCollection[GroupTask] -> PCollection[int]."""
         return tasks | "SpreadRanges" >> beam.Reshuffle() | "GroupLists" >> beam.ParDo(
-            _GroupFn(self.store, self.template, self.sha256)
+            _GroupFn(self.store, self.template)
         )  # fmt: skip
 
 
 class _TemplateFn(beam.DoFn):
     """A DoFn with the process's one copy of the template."""
 
-    def __init__(self, store: str, template: str, sha256: str, threads: int = 1) -> None:
-        self._store, self._folder, self._sha256 = Path(store), template, sha256
-        self._threads = threads
+    def __init__(self, store: str, template: str, threads: int = 1) -> None:
+        self._store, self._name, self._threads = Path(store), template, threads
         self._shared = Shared()
 
     def setup(self) -> None:
         set_threads(self._threads)
-        folder = self._store / self._folder
+        folder, name = self._store / "templates" / self._name, self._name
 
         def load() -> Template:
-            return load_template(folder, self._sha256)
+            return load_template(folder, name)
 
         self._template: Template = self._shared.acquire(load)
 
 
 class _EncodeFn(_TemplateFn):
-    def __init__(self, store: str, template: str, sha256: str, threads: int, queries: str) -> None:
-        super().__init__(store, template, sha256, threads)
+    def __init__(self, store: str, template: str, threads: int, queries: str) -> None:
+        super().__init__(store, template, threads)
         self._queries = queries
 
     def process(self, task: EncodeTask) -> Iterator[int]:
-        path = self._store / (task.queries or self._queries)
-        queries = ExactNeighbours.from_bytes(path.read_bytes())
         with timed("encode"):
-            encode(task, self._store, self._template, queries)
+            encode(task, self._store, self._template, self._queries_of(task))
         count("encode", "parts")
         yield task.number
+
+    def _queries_of(self, task: EncodeTask) -> ExactNeighbours:
+        path, spec = task.queries or self._queries, self._template.spec
+        if not path:
+            return ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
+        return ExactNeighbours.from_bytes((self._store / path).read_bytes())
 
 
 class _GroupFn(_TemplateFn):

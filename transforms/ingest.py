@@ -16,6 +16,8 @@ from lookalike.vector_units import ingest_unit
 from transforms.counters import count, timed
 
 
+@beam.typehints.with_input_types(Unit)
+@beam.typehints.with_output_types(int)
 @dataclass
 class IngestUnits(beam.PTransform):
     """Ingest work units, each into one Parquet shard, a ledger part and a done file.
@@ -26,14 +28,14 @@ class IngestUnits(beam.PTransform):
     Attributes:
         store: The store's root, reachable from every worker.
         rules: What the vectors must be.
-        metadata: Serialized Arrow schema of the metadata columns.
+        metadata: The metadata columns.
         properties: Key-value metadata of every shard.
         forgotten: Files below `store` that list vectors which must not come back.
     """
 
     store: str
     rules: Rules
-    metadata: bytes
+    metadata: pa.Schema
     properties: dict[str, str]
     forgotten: tuple[str, ...] = ()
 
@@ -48,7 +50,7 @@ class _IngestFn(beam.DoFn):
         self,
         store: str,
         rules: Rules,
-        metadata: bytes,
+        metadata: pa.Schema,
         properties: dict[str, str],
         forgotten: tuple[str, ...],
     ) -> None:
@@ -60,10 +62,9 @@ class _IngestFn(beam.DoFn):
         self._forgotten = Forgotten.load(self._store / path for path in self._paths)
 
     def process(self, unit: Unit) -> Iterator[int]:
-        metadata = pa.ipc.read_schema(pa.py_buffer(self._metadata))
         with timed("ingest"):
             done = ingest_unit(
-                unit, self._store, self._rules, metadata, self._properties, self._forgotten
+                unit, self._store, self._rules, self._metadata, self._properties, self._forgotten
             )
         for status in ("embedded", "unchanged", "rejected"):
             count("ingest", f"{status}-vectors", done["counts"][status])

@@ -12,6 +12,8 @@ from lookalike.searching.batch_search import Batch, BatchSpec
 from transforms.counters import count, timed
 
 
+@beam.typehints.with_input_types(int)
+@beam.typehints.with_output_types(int)
 @dataclass
 class SearchBlocks(beam.PTransform):
     """Queries x shards -> the best candidates of each query -> exact scores.
@@ -39,6 +41,8 @@ class SearchBlocks(beam.PTransform):
         )
 
 
+@beam.typehints.with_input_types(int)
+@beam.typehints.with_output_types(int)
 @dataclass
 class CompareBlocks(beam.PTransform):
     """Compare queries with every row of a selection, without the index; else as `SearchBlocks`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from lookalike.errors import RequestError
 from lookalike.metrics import Ids, Vectors, candidate_vectors
 from lookalike.planning.planner import IndexSpec
+from lookalike.store.storage import write_bytes, write_json
 from lookalike.training.coarse import Coarse
 from lookalike.training.rotation import rotate
 from lookalike.training.train import faiss_metric
@@ -189,3 +191,19 @@ def load_template(folder: Path, sha256: str) -> Template:
             "was changed: restore it or index again"
         )
     return Template(data, load_spec(folder))
+
+
+def write_template(
+    store: Path, spec: IndexSpec, data: bytes, training: Mapping[str, Any]
+) -> tuple[str, list[str]]:
+    """Write what `train` returned into a store; a template that is there is never written again.
+
+    Returns:
+        The template's name, and the paths of its files relative to the store.
+    """
+    name = template_hash(data)
+    paths = [f"templates/{name}/{file}" for file in (TEMPLATE_FILE, SPEC_FILE)]
+    if not (store / paths[1]).exists():  # which is written last
+        write_bytes(store, paths[0], data)
+        write_json(store, paths[1], {**spec.to_json(), "training": dict(training)})
+    return name, paths

@@ -1,0 +1,64 @@
+"""Which parts and shards of an index to make: a task for each, for `transforms.encode`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lookalike.lists.encoding import EncodeTask
+from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.training.template import Template
+
+
+def encode_tasks(
+    groups: Sequence[Sequence[str]], folder: str, shard: str, removed: str = ""
+) -> list[EncodeTask]:
+    """A part of the index for each group of embedding shards; of one alone the finished shard.
+
+    Args:
+        groups: Paths of embedding shards, relative to the store.
+        folder: Of everything but that finished shard.
+        shard: The finished shard's path, where there is but one group.
+        removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
+    """
+    whole = len(groups) == 1
+    return [
+        EncodeTask(
+            number,
+            tuple(group),
+            output=shard if whole else f"{folder}/parts/{number:05d}.part",
+            truth=f"{folder}/truth/{number:05d}.npz",
+            done=f"{folder}/encoded/{number:05d}.json",
+            whole=whole,
+            removed=removed,
+        )
+        for number, group in enumerate(groups)
+    ]
+
+
+def group_tasks(
+    store: Path,
+    encoded: Sequence[EncodeTask],
+    template: Template,
+    shards: int,
+    folder: str,
+    name: Callable[[int], str],
+) -> list[GroupTask]:
+    """An index shard for each range of lists, about equally long; none where a part is whole.
+
+    Args:
+        store: The store's root.
+        encoded: Tasks that are done: their parts are looked into.
+        template: Of the parts.
+        shards: How many, at most.
+        folder: Of the done files.
+        name: Gives the path of a shard by its number.
+    """
+    if any(task.whole for task in encoded):
+        return []
+    parts = tuple(task.output for task in encoded)
+    ranges = list_ranges(list_sizes(store, parts, template), shards)
+    return [
+        GroupTask(number, first, last, parts, name(number), f"{folder}/grouped/{number:05d}.json")
+        for number, (first, last) in enumerate(ranges)
+    ]
