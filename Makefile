@@ -12,11 +12,11 @@ STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test lint types bench bench-embed bench-index faults fuzz clean
+.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
-	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  make index IMAGES=DIR [STORE=store] [CONFIG=configs/quickstart.yaml]"
 	@echo "  make query IMAGES=PICTURE [STORE=store] [HTML=store-results.html]"
 
@@ -44,6 +44,10 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 test: $(READY)  ## lint, types, tests: [AT_ONCE=2]
 	@$(MAKE) --no-print-directory lint types
 	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
+
+test-engines: $(READY)  ## the Beam transforms on Prism, built by Go the first time
+	@$(BIN)/python -m tests.prism >/dev/null
+	@$(BIN)/python -m pytest -m engines -ra
 
 lint: $(READY)  ## ruff
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"

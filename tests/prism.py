@@ -1,0 +1,48 @@
+"""`python -m tests.prism`: find Beam's engine Prism of the SDK's version, or build it with Go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import apache_beam
+
+_SOURCE = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
+
+
+def find() -> Path | None:
+    """The binary that LOOKALIKE_PRISM names, else the one that was built here before."""
+    named = os.environ.get("LOOKALIKE_PRISM")
+    path = Path(named) if named else _built()
+    return path if path.is_file() else None
+
+
+def build() -> Path:
+    """Build it into the cache, whole or not at all; takes minutes."""
+    if named := os.environ.get("LOOKALIKE_PRISM"):
+        sys.exit(f"prism: LOOKALIKE_PRISM names {named}, and there is no such file")
+    go = shutil.which("go")
+    if go is None:
+        sys.exit("prism: needs Go to be built (https://go.dev), or LOOKALIKE_PRISM=BINARY")
+    target = _built()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"prism: building {_SOURCE}, some minutes the first time", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+        ended = subprocess.run([go, "install", _SOURCE], env={**os.environ, "GOBIN": work})
+        if ended.returncode:
+            sys.exit(f"prism: not built: go install ended with status {ended.returncode}")
+        os.replace(Path(work) / "prism", target)
+    return target
+
+
+def _built() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "lookalike" / f"prism-{apache_beam.__version__}" / "prism"
+
+
+if __name__ == "__main__":
+    print(find() or build())

@@ -1,0 +1,181 @@
+"""The README's code blocks and the page on Beam, run as a reader would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipelines import flags
+from pipelines.cli import main
+from pipelines.config import parse_config
+from tests.conftest import picture
+from tests.documented import ROOT, blocks, languages, marked, script
+
+README, BEAM = ROOT / "README.md", ROOT / "docs" / "beam.md"
+COMMAND = Path(sys.executable).with_name("lookalike")
+LABELS = ("dog", "cat")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages speak of: pictures, a store of them, vectors."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    (folder / "Pictures").symlink_to(folder / "pictures")  # of the home folder
+    (folder / "pictures").mkdir()
+    names = [f"pictures/{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        picture(number).save(folder / name)
+    for name in ("some.jpg", "cat.jpg"):
+        picture(3, (900, 600)).save(folder / name)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (folder / "pictures.txt").write_text("\n".join([*names, "broken.png"]))
+    rows = "".join(f"{folder}/{name},{LABELS[i % 2]}\n" for i, name in enumerate(names))
+    (folder / "labelled.csv").write_text(f"uri,label\n{rows}")
+    arguments = [
+        "--images",
+        str(folder / "labelled.csv"),
+        "--store",
+        str(folder / "pictures.store"),
+    ]
+    assert main(["index", *arguments]) == 0
+    for where, count in (("vectors", 40), ("own", 2000)):
+        (folder / where).mkdir()
+        for number in range(3):
+            rng = np.random.default_rng(number)
+            vectors = pa.array(rng.normal(size=count * 32).astype(np.float32))
+            table = {
+                "uri": [f"{where}/{number}/{row}" for row in range(count)],
+                "embedding": pa.FixedSizeListArray.from_arrays(vectors, 32),
+            }
+            pq.write_table(pa.table(table), folder / where / f"{number}.parquet")
+    np.save(folder / "queries.npy", np.ones((2, 32), np.float32))
+    return folder
+
+
+def run_as_reader(command: list[str], place: Path) -> str:
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    environment = {
+        **os.environ, "HOME": str(place), "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": os.pathsep.join([str(COMMAND.parent), os.environ["PATH"]]),
+    }  # fmt: skip
+    environment.pop("XDG_CACHE_HOME", None)
+    ended = subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+def run_python(page: Path, place: Path) -> str:
+    """All of a page's Python, in one go; errors name the line of the page."""
+    code = f"exec(compile({script(page)!r}, {str(page)!r}, 'exec'))"
+    return run_as_reader([sys.executable, "-c", code], place)
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    assert languages(README) == {"python", "yaml", ""}
+    assert languages(BEAM) == {"python"}
+    assert len(marked(README, "not run")) == 2
+
+
+def test_the_readmes_python(place: Path) -> None:
+    out = run_python(README, place)
+    first = out.splitlines()[0].split()
+    assert first[:1] + first[2:3] == ["1", f"{place}/pictures/3.png"]
+    assert float(first[1]) > 0.9
+    [written] = place.glob("vectors-*")
+    table = pq.read_table(written)
+    given = (place / "pictures.txt").read_text().splitlines()
+    assert sorted(table["uri"].to_pylist()) == sorted(given[:-1])
+    [written] = place.glob("failed-*")
+    assert pq.read_table(written).select(["uri", "reason"]).to_pylist() == [
+        {"uri": "broken.png", "reason": "corrupt"}
+    ]
+
+
+# What the words of the README's commands stand for.
+WORDS = {"F": "configs/quickstart.yaml", "SRC": "pictures", "STORE": "pictures.store"}
+
+
+@pytest.mark.parametrize(("line", "code"), blocks(README, ""))
+def test_the_readmes_commands(line: int, code: str, place: Path) -> None:
+    words = {**WORDS, **({"STORE": "of-vectors.store"} if "--embeddings" in code else {})}
+    for command in code.splitlines():
+        assert command.startswith("lookalike "), command
+        command = re.sub(r"\b[A-Z]+\b", lambda word: words.get(word[0], word[0]), command)
+        run_as_reader(["sh", "-c", command], place)
+
+
+def synopses() -> list[tuple[str, str]]:
+    """(command, line) of the README's synopses; one that goes on is of the command before it."""
+    found = []
+    for _, code in marked(README, "synopsis"):
+        commands: list[str] = []
+        for line in code.splitlines():
+            named = re.match(r"lookalike ([a-z]+(?: \| [a-z]+)*)", line)
+            commands = named[1].split(" | ") if named else commands
+            found += [(command, line) for command in commands]
+    return found
+
+
+@pytest.mark.parametrize(("command", "line"), synopses())
+def test_the_readmes_synopses_name_what_there_is(
+    command: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        flags.make_parser().parse_args([command, "--help"])
+    assert ended.value.code == 0
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert set(re.findall(r"--[a-z-]+", line)) <= known
+
+
+def test_the_readmes_config_is_the_default() -> None:
+    [(_, text)] = blocks(README, "yaml")
+    documented = yaml.safe_load(text)
+    found = parse_config(documented, [])
+    usual = parse_config({"features": documented["features"]}, [])
+    index = {**usual.index, **documented["index"], "memory": 4 << 30}
+    assert found == parse_config({"features": documented["features"], "index": index}, [])
+
+
+@pytest.fixture(scope="module")
+def beam_page(place: Path) -> str:
+    return run_python(BEAM, place)
+
+
+def test_the_page_on_beam(place: Path, beam_page: str) -> None:
+    [line] = beam_page.splitlines()
+    ids, scores = line.strip("[]").split("] [")
+    assert [int(one) for one in ids.split()] == [0, (1 << 32) + 5]
+    assert [float(one) for one in scores.split()] == pytest.approx([1, 1], abs=1e-5)
+    tables = {name: pq.read_table(next(place.glob(f"{name}-*"))) for name in ("tables", "products")}
+    assert tables["tables"].num_rows == 12
+    products = tables["products"].select(["product", "uri"]).to_pylist()
+    assert sorted((one["product"], one["uri"]) for one in products) == [
+        (17, "pictures/0.png"), (18, "./pictures/1.png")
+    ]  # fmt: skip
+    rows = [pq.read_metadata(path).num_rows for path in (place / "shards/embeddings").iterdir()]
+    assert sum(rows) == 12
+    found = place / "own.store" / "index"
+    assert sorted(path.name for path in found.iterdir()) == ["0.lists", "1.lists"]
+
+
+@pytest.mark.usefixtures("beam_page")
+def test_what_a_pipeline_wrote_can_be_indexed(place: Path) -> None:
+    """As the page says."""
+    written = shlex.quote(str(next(place.glob("tables-*"))))
+    store = str(place / "written.store")
+    run_as_reader(["sh", "-c", f"lookalike index --embeddings {written} --store {store}"], place)
+    out = run_as_reader(["lookalike", "status", "--store", store], place)
+    assert "12" in out
