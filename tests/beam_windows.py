@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
 from apache_beam.transforms import window
+from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWatermark
 from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.windowed_value import PaneInfoTiming
 
 from transforms.embed import EmbedImages, EmbedSpec
 
@@ -82,6 +85,59 @@ def check_places(
     embedded = (keyed | EmbedImages(spec, 4))["embedded"]
     after = embedded | "Pair" >> beam.MapTuple(_pair) | "After" >> beam.Map(_place, "after")
     assert_that((before, after) | "Both" >> beam.Flatten(), check, reify_windows=False)
+
+
+def check_stream(pipeline: beam.Pipeline, uris: Sequence[str], spec: EmbedSpec) -> None:
+    """Expect panes of a stream, early, on time and late, to stay what they are."""
+    first, second, late, next_one = uris[:4]
+    stream = (
+        TestStream()
+        .advance_watermark_to(0)
+        .add_elements([TimestampedValue(first, 1), TimestampedValue(second, 2)])
+        .advance_processing_time(10)
+        .advance_watermark_to(61)
+        .add_elements([TimestampedValue(late, 5)])
+        .advance_watermark_to(100)
+        .add_elements([TimestampedValue(next_one, 99)])
+        .advance_watermark_to_infinity()
+    )
+    trigger = AfterWatermark(early=AfterCount(1), late=AfterCount(1))
+    keyed = (
+        pipeline
+        | stream
+        | "Typed" >> beam.Map(_as_it_is).with_output_types(str)
+        | beam.WindowInto(
+            window.FixedWindows(60),
+            trigger=trigger,
+            accumulation_mode=AccumulationMode.DISCARDING,
+            allowed_lateness=1000,
+        )
+        | "Group" >> beam.WithKeys(_one_key)
+        | "AsPanes" >> beam.GroupByKey()
+        | "Apart" >> beam.FlatMap(_apart).with_output_types(tuple[int, str])
+    )
+    embedded = (keyed | EmbedImages(spec, 3))["embedded"] | "Pair" >> beam.MapTuple(_pair)
+    for name, pairs in (("Before", keyed), ("After", embedded)):
+        found = pairs | name >> beam.Map(_place, name)
+        assert_that(found, _StreamPanes({first, second, next_one}, late), label=f"Check{name}")
+
+
+class _StreamPanes:
+    """A matcher: of these files none is of a late pane, and one is."""
+
+    def __init__(self, in_time: set[str], late: str) -> None:
+        self._in_time, self._late = in_time, late
+
+    def __call__(self, found: list[Any]) -> None:
+        timings = {pair[1]: pane >> 2 for _, (pair, *_, pane, _) in found}
+        assert timings.keys() == {*self._in_time, self._late}, found
+        assert timings.pop(self._late) == PaneInfoTiming.LATE, found
+        assert PaneInfoTiming.LATE not in timings.values(), found
+        assert {end for _, (*_, end, _, _) in found} == {60.0, 120.0}, found
+
+
+def _as_it_is(uri: str) -> str:
+    return uri
 
 
 def _windowed(

@@ -13,7 +13,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests import prism
-from tests.beam_windows import WINDOWS, Event, check_windows
+from tests.beam_windows import WINDOWS, Event, check_stream, check_windows
 from tests.documented import ROOT
 from transforms.embed import EmbedImages, EmbedSpec
 
@@ -36,19 +36,29 @@ def events(indexed: tuple[Path, Path]) -> list[Event]:
     return [(str(file), time) for file, time in zip(files, times, strict=True)]
 
 
-@needs_prism
-@pytest.mark.parametrize("batch", [1, 3, 64])
-@pytest.mark.parametrize("name", WINDOWS)
-def test_windows_on_prism(name: str, batch: int, spec: EmbedSpec, events: list[Event]) -> None:
-    options = PipelineOptions(
+def on_prism(*more: str) -> PipelineOptions:
+    return PipelineOptions(
         [
             "--runner=PrismRunner",
             f"--prism_location={prism.find()}",
             "--job_server_timeout=604800",  # else it ends what takes longer than five minutes
+            *more,
         ]
     )
-    with beam.Pipeline(options=options) as pipeline:
+
+
+@needs_prism
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_on_prism(name: str, batch: int, spec: EmbedSpec, events: list[Event]) -> None:
+    with beam.Pipeline(options=on_prism()) as pipeline:
         check_windows(pipeline, name, events, spec, batch)
+
+
+@needs_prism
+def test_early_and_late_files_of_a_stream(spec: EmbedSpec, events: list[Event]) -> None:
+    with beam.Pipeline(options=on_prism("--streaming")) as pipeline:
+        check_stream(pipeline, [uri for uri, _ in events], spec)
 
 
 def main(store: str, uris: str, output: str) -> None:

@@ -9,6 +9,7 @@ import tarfile
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from lookalike.models.features import Embedder
 from lookalike.store import snapshot
 from lookalike.store.shards import iter_blocks, iter_rows
 from pipelines.runner import RunnerSpec, run
-from transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec
+from transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
+from transforms.encode import EncodeParts, GroupLists
 
 Records = list[dict[str, Any]]
 
@@ -232,6 +234,20 @@ def test_wrong_arguments_are_told_at_once(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         EmbedImages(**{"spec": spec, **arguments})
+
+
+def test_units_are_written_into_a_folder(spec: EmbedSpec) -> None:
+    with pytest.raises(RequestError, match=r"units are written into a folder .* s3://b/x is a URI"):
+        EmbedUnits(replace(spec, store="s3://b/x"))
+    with pytest.raises(RequestError, match="spec: needs an EmbedSpec, got None"):
+        EmbedUnits(None)  # type: ignore[arg-type]
+
+
+def test_tasks_of_another_kind_are_told_at_once(spec: EmbedSpec) -> None:
+    given = beam.Pipeline(runner=FnApiRunner()) | beam.Create(["a unit"])
+    for transform in (EmbedUnits(spec), EncodeParts("s", "t"), GroupLists("s", "t")):
+        with pytest.raises(TypeCheckError, match=r"expected .*, got <class 'str'>"):
+            _ = given | transform
 
 
 def slowly(path: str) -> str:

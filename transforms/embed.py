@@ -249,14 +249,13 @@ class _EmbedFilesFn(EmbedderFn):
         return full or monotonic() - self._since >= self._max_wait
 
     def _flush(self) -> Iterator[WindowedValue]:
+        if not self._waiting:
+            return
         waiting, self._waiting, self._places, self._last = self._waiting, {}, 0, {}
         assert self._embedder is not None
-        with timed("embed"):
-            outcomes = (
-                [*embed_uris(waiting, self._embedder, self._decoder, self._locator.find)]
-                if waiting
-                else []
-            )
+        with timed("embed"):  # in order of names, which is that of members in a container
+            found = embed_uris(sorted(waiting), self._embedder, self._decoder, self._locator.find)
+            outcomes = list(found)
         for uri, outcome in outcomes:
             status = outcome.status if isinstance(outcome, Failed) else "embedded"
             count("embed", f"{status}-files")
