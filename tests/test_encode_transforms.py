@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lookalike.errors import RequestError
 from lookalike.lists.encoding import EncodeTask
 from lookalike.lists.tasks import encode_tasks, group_tasks
 from lookalike.quality.recall import ExactNeighbours
@@ -82,3 +83,45 @@ def test_a_task_that_failed_once_changes_nothing(tmp_path: Path, expected: list[
     assert not (tmp_path / tasks[2].done).exists()
     (tmp_path / "away").rename(hidden)
     assert build(tmp_path, template, tasks, workers=1) == expected
+
+
+def test_what_every_task_needs_is_looked_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, _ = prepare(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    assert EncodeParts(tmp_path.name, template.sha256).store == str(tmp_path)
+    for transform in (EncodeParts, GroupLists):
+        with pytest.raises(RequestError, match="has no templates/other; write one with"):
+            transform(str(tmp_path), "other")
+        with pytest.raises(RequestError, match="elsewhere has no templates/"):
+            transform("elsewhere", template.sha256)
+    with pytest.raises(RequestError, match=r"has no runs/other\.npz"):
+        EncodeParts(str(tmp_path), template.sha256, "runs/other.npz")
+    with pytest.raises(RequestError, match="threads: needs a whole number from 1, got 0"):
+        EncodeParts(str(tmp_path), template.sha256, threads=0)
+
+
+def test_no_queries_give_no_truth_and_the_same_index(tmp_path: Path, expected: list[bytes]) -> None:
+    template, tasks = prepare(tmp_path)
+
+    def chain(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | beam.Create(tasks) | EncodeParts(str(tmp_path), template.sha256)
+
+    run(chain, RunnerSpec(workers=1))
+    for task in tasks:
+        assert not len(ExactNeighbours.from_bytes((tmp_path / task.truth).read_bytes()).queries)
+    groups = group_tasks(tmp_path, tasks, template, 3, "runs", "index/{}.lists".format)
+
+    def regroup(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | beam.Create(groups) | GroupLists(str(tmp_path), template.sha256)
+
+    run(regroup, RunnerSpec(workers=1))
+    assert [(tmp_path / task.output).read_bytes() for task in groups] == expected[:-1]
+
+
+def test_one_group_is_the_finished_shard(tmp_path: Path) -> None:
+    template, tasks = prepare(tmp_path)
+    [whole] = encode_tasks([[task.embeddings[0] for task in tasks]], "runs", "index/whole.lists")
+    assert (whole.whole, whole.output) == (True, "index/whole.lists")
+    assert group_tasks(tmp_path, [whole], template, 3, "runs", "index/{}.lists".format) == []

@@ -244,8 +244,10 @@ def test_units_are_written_into_a_folder(spec: EmbedSpec) -> None:
 
 
 def test_tasks_of_another_kind_are_told_at_once(spec: EmbedSpec) -> None:
+    template = snapshot.read_manifest(Path(spec.store))["index"]["template"]
     given = beam.Pipeline(runner=FnApiRunner()) | beam.Create(["a unit"])
-    for transform in (EmbedUnits(spec), EncodeParts("s", "t"), GroupLists("s", "t")):
+    encode, group = EncodeParts(spec.store, template), GroupLists(spec.store, template)
+    for transform in (EmbedUnits(spec), encode, group):
         with pytest.raises(TypeCheckError, match=r"expected .*, got <class 'str'>"):
             _ = given | transform
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.utils.shared import Shared
 
+from lookalike.embed_spec import whole_number
+from lookalike.errors import RequestError
 from lookalike.lists.encoding import EncodeTask, encode
 from lookalike.lists.grouping import GroupTask, group
 from lookalike.quality.recall import ExactNeighbours
-from lookalike.training.template import Template, load_template, set_threads
+from lookalike.training.template import SPEC_FILE, Template, load_template, set_threads
 from transforms.counters import count, timed
 
 
@@ -38,6 +41,14 @@ class EncodeParts(beam.PTransform):
     queries: str = ""
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        """Check that what every task needs is there."""
+        super().__init__()
+        self.store = _store_of(self.store, self.template)
+        self.threads = whole_number("threads", self.threads)
+        if self.queries and not Path(self.store, self.queries).is_file():
+            raise RequestError(f"queries: {self.store} has no {self.queries}")
+
     def expand(self, tasks: beam.PCollection[EncodeTask]) -> beam.PCollection[int]:
         """PCollection[EncodeTask] -> PCollection[int]."""
         return tasks | "SpreadParts" >> beam.Reshuffle() | "EncodePart" >> beam.ParDo(
@@ -61,11 +72,27 @@ class GroupLists(beam.PTransform):
     store: str
     template: str
 
+    def __post_init__(self) -> None:
+        """Check that what every task needs is there."""
+        super().__init__()
+        self.store = _store_of(self.store, self.template)
+
     def expand(self, tasks: beam.PCollection[GroupTask]) -> beam.PCollection[int]:
         """PCollection[GroupTask] -> PCollection[int]."""
         return tasks | "SpreadRanges" >> beam.Reshuffle() | "GroupLists" >> beam.ParDo(
             _GroupFn(self.store, self.template)
         )  # fmt: skip
+
+
+def _store_of(store: str, template: str) -> str:
+    """The absolute path of a store that has the template: a worker is elsewhere."""
+    folder = os.path.abspath(store)
+    if not Path(folder, "templates", template, SPEC_FILE).is_file():
+        raise RequestError(
+            f"template: {folder} has no templates/{template}; write one with "
+            "lookalike.training.template.write_template, and name it by what that returns"
+        )
+    return folder
 
 
 class _TemplateFn(beam.DoFn):
