@@ -14,7 +14,7 @@ import yaml
 
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
-from lookalike.models.engine_choice import CHOICES
+from lookalike.models.engines import CHOICES
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pictures.images import ImageLimits
 from lookalike.planning.spec import KINDS

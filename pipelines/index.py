@@ -27,8 +27,6 @@ from pipelines.job import Again, Job
 from pipelines.progress import Progress
 from transforms.embed import EmbedSpec, EmbedUnits
 
-_WORTH_CHOOSING = 1000  # files
-
 
 def run_index(
     config: Config,
@@ -64,15 +62,8 @@ def run_index(
     with TemporaryDirectory(prefix="lookalike-") as work:
         notes: list[str] = []  # a person sees them at once; in a log, a wrong request is one line
         say = progress.say if progress.live else notes.append
-        features = models.known_features(config.features, store, parent, Path(work))
-        if features is None or config.engine != "auto":
-            features = models.resolve_features(
-                config.features, Path(work), say, config.runner.threads
-            )
-        if config.engine != "auto":  # one that is named may change what vectors mean
-            features = models.choose_engines(
-                features, config.engine, config.metric, Path(work), Path(work), say
-            )
+        features = models.resolve_features(config.features, Path(work), say, store)
+        features = models.choose_engines(features, config.engine, config.metric, Path(work), say)
         existed = store.exists()
         with place.writing():
             place.check_parent(parent)
@@ -80,7 +71,7 @@ def run_index(
                 progress.say(note)
             models.install(store, features, Path(work))
             job = ImageJob(
-                config, images, store, parent, progress, sources, features, Path(work),
+                config, images, store, parent, progress, sources, features,
                 again=again, commit=place.publish,
             )  # fmt: skip
             try:
@@ -98,7 +89,6 @@ class ImageJob(Job):
 
     sources: Sequence[Source]
     features: Sequence[Feature]
-    work: Path
 
     def fingerprints(self) -> tuple[str, str]:
         """Of the models, and of how pictures are prepared for them."""
@@ -152,26 +142,11 @@ class ImageJob(Job):
             yield from source.files(self.progress.say)
 
     def prepare(self, plan: Plan) -> None:
-        """Choose what runs the models: once in a run, when there is work for it."""
-        self.features = self._with_engines(plan)
+        """Load the models in this process where it is the one that embeds."""
         self._transform = self._units_transform(plan)
         runner, done = self.runner_for(plan), self.scratch.done("embedded")
         if len(done) < plan.units and runner.name == "direct" and runner.processes == 1:
             self._transform.load()
-
-    def _with_engines(self, plan: Plan) -> Sequence[Feature]:
-        """The features with what runs them."""
-        folder = f"{self.scratch.folder}/engines"
-        chosen = models.installed_engines(self.store, folder, self.features)
-        if chosen is None and len(self.scratch.done("embedded")) < plan.units:
-            features = self.features
-            # To convert models and to compare engines takes as long as some hundred files.
-            if self.config.engine == "auto" and plan.candidates >= _WORTH_CHOOSING:
-                features = models.choose_engines(
-                    features, "auto", self.config.metric, self.store, self.work, self.progress.say
-                )
-            chosen = models.install_engines(self.store, folder, features)
-        return chosen or self.features
 
     def transform(self, plan: Plan) -> EmbedUnits:
         """Units of files into shards."""

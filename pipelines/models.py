@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lookalike import __version__
 from lookalike.models import openvino_engine
-from lookalike.models.engine_choice import choose
-from lookalike.models.engines import INSTALL, Engine
+from lookalike.models.engines import INSTALL, Engine, choose
 from lookalike.models.features import Feature, is_normalised
-from lookalike.models.handles import builtin_fingerprint, model_files, resolve
-from lookalike.models.resolving import FeatureConfig, copy_into
+from lookalike.models.prepared import read
+from lookalike.models.resolving import FeatureConfig, installed_files
 from lookalike.models.resolving import install as install
 from lookalike.models.resolving import resolve_features as resolve_features
-from lookalike.models.saved_model import ModelInfo
-from lookalike.store.storage import file_record, read_json, write_json
+from lookalike.store.storage import file_record
 
 
 def settings(configured: Sequence[FeatureConfig]) -> list[dict[str, Any]]:
-    """What the features were asked for as, for a manifest: see `known_features`."""
+    """What the features were asked for as, for a manifest."""
     return [
         {**asdict(one), "input_size": one.input_size and [*one.input_size]} for one in configured
     ]
-
-
-def known_features(
-    configured: Sequence[FeatureConfig], store: Path, parent: Mapping[str, Any] | None, work: Path
-) -> list[Feature] | None:
-    """The features of a published snapshot where they are those configured, and None elsewhere.
-
-    Models are told by their fingerprints alone, so that a night without work needs no TensorFlow.
-
-    Args:
-        configured: The features as written.
-        store: The store's root.
-        parent: The published manifest.
-        work: A scratch folder for models that must be fetched or unpacked.
-
-    Raises:
-        RequestError: A model cannot be had.
-    """
-    if parent is None or parent["lookalike"] != __version__:
-        return None
-    if parent["request"].get("models") != settings(configured):
-        return None
-    found = [replace(Feature.from_json(one), engine=Engine()) for one in parent["features"]]
-    for number, feature in enumerate(found):
-        handle, there = feature.handle, store / feature.folder / "saved_model.pb"
-        if handle.startswith("builtin:"):
-            fingerprint = builtin_fingerprint(handle)
-        else:
-            fingerprint = resolve(handle, work / f"handle-{number}").fingerprint
-        if fingerprint != feature.fingerprint or not there.is_file():
-            return None
-    return found
 
 
 def choose_engines(
@@ -64,7 +29,6 @@ def choose_engines(
     asked: str,
     metric: str,
     root: Path,
-    work: Path,
     say: Callable[[str], None] = print,
 ) -> list[Feature]:
     """Choose what runs each model; the features come back with their engines.
@@ -75,7 +39,6 @@ def choose_engines(
         metric: One of `metrics.METRICS`.
         root: What the features' folders are relative to: the `work` of `resolve_features`, or a
             store that has the models.
-        work: A scratch folder for converted models.
         say: Takes a line for a person.
 
     Raises:
@@ -85,58 +48,23 @@ def choose_engines(
         say(f"engine: tensorflow (another may be faster on this machine: {INSTALL})")
         return list(features)
     lengths = not is_normalised(len(features), metric)
-    chosen: dict[tuple[str, ModelInfo], Engine] = {}
+    chosen = []
     for feature in features:
-        key = (feature.folder, feature.info)
-        if key not in chosen:
-            target = work / f"{feature.fingerprint}-{len(chosen)}.xml"
-            folder = root / feature.folder
-            chosen[key] = choose(asked, folder, feature.info, target, lengths=lengths, say=say)
-            say(f"model {feature.name}: engine {chosen[key]}")
-    return [replace(one, engine=chosen[one.folder, one.info]) for one in features]
-
-
-def install_engines(store: Path, folder: str, features: Sequence[Feature]) -> list[Feature]:
-    """Copy converted models into the store, each file whole or absent, for workers to load.
-
-    Args:
-        store: The store.
-        folder: Where to, relative to the store: scratch of the run.
-        features: As `choose_engines` gave them.
-
-    Returns:
-        The features, naming the copies.
-    """
-    installed = []
-    for feature in features:
-        engine = feature.engine
-        if engine.path:
-            source = Path(engine.path)
-            for suffix in (".bin", ".xml"):
-                name = f"{folder}/{source.stem}{suffix}"
-                copy_into(store, name, source.with_suffix(suffix))
-            engine = replace(engine, path=f"{folder}/{source.name}")
-        installed.append(replace(feature, engine=engine))
-    write_json(store, f"{folder}/engines.json", [asdict(one.engine) for one in installed])
-    return installed
-
-
-def installed_engines(
-    store: Path, folder: str, features: Sequence[Feature]
-) -> list[Feature] | None:
-    """The features as `install_engines` returned them; None where it has not finished."""
-    path = store / folder / "engines.json"
-    if not path.exists():
-        return None
-    engines = [Engine(**one) for one in read_json(path)]
-    return [replace(one, engine=engine) for one, engine in zip(features, engines, strict=True)]
+        found = read(root / feature.folder, feature.prepared)
+        engine = Engine()
+        if found is not None:
+            name = f"model {feature.name}"
+            engine = choose(asked, name, found, lengths=lengths, say=say)
+            say(f"{name}: engine {engine}")
+        chosen.append(replace(feature, engine=engine))
+    return chosen
 
 
 def model_lines(store: Path, features: Sequence[Feature]) -> list[dict[str, Any]]:
     """The manifest's lines for the models' files."""
-    lines = []
-    for folder in sorted({feature.folder for feature in features}):
-        for name in model_files(store / folder):
-            record = file_record(store, f"{folder}/{name}")
-            lines.append({**record.to_json(), "kind": "model"})
-    return lines
+    names = {
+        f"{feature.folder}/{name}"
+        for feature in features
+        for name in installed_files(store, feature)
+    }
+    return [{**file_record(store, name).to_json(), "kind": "model"} for name in sorted(names)]

@@ -161,6 +161,6 @@ def folder_of(name: str, cache: str | None) -> Path:
     """The folder that a store is, or is mirrored in; nothing is fetched."""
     if not is_remote(name):
         return Path(name)
-    from lookalike.store.mirror import cache_folder
+    from lookalike.store.mirror import mirror_folder
 
-    return cache_folder(name, cache)
+    return mirror_folder(name, cache)

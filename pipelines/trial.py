@@ -81,8 +81,8 @@ def survey(files: Iterable[SourceFile], size: int) -> Survey:
 
 def resolve(config: Config, work: Path, say: Callable[[str], None]) -> list[Feature]:
     """The config's models and what runs them, in `work`."""
-    features = models.resolve_features(config.features, work, say, config.runner.threads)
-    return models.choose_engines(features, config.engine, config.metric, work, work, say)
+    features = models.resolve_features(config.features, work, say)
+    return models.choose_engines(features, config.engine, config.metric, work, say)
 
 
 def embed_sample(

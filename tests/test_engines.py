@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lookalike.models.engine_choice import agreement, choose, golden_pictures
 
 from lookalike.errors import RequestError
 from lookalike.models import engine_choice, openvino_engine
-from lookalike.models.engine_choice import agreement, choose, golden_pictures
 from lookalike.models.engines import BOUND, Engine, check_available, open_model
 from lookalike.models.features import Embedder, Feature, model_fingerprint
 from lookalike.models.inspection import inspect

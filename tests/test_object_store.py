@@ -15,7 +15,7 @@ from lookalike.errors import RequestError
 from lookalike.store import objects as objects_module
 from lookalike.store import snapshot
 from lookalike.store.locks import StoreBusyError
-from lookalike.store.mirror import Mirror, cache_folder, local_copy
+from lookalike.store.mirror import Mirror, local_copy, mirror_folder
 from lookalike.store.objects import ConflictError, Objects, ObjectStoreError
 from lookalike.store.pushing import WritableMirror
 from lookalike.store.storage import FileRecord, file_record, write_bytes
@@ -175,7 +175,7 @@ def test_readers_fetch_what_they_need_and_only_once(uri: str, tmp_path: Path, se
     said: list[str] = []
     publish(WritableMirror(uri, tmp_path / "one"), "first", FIRST)
     folder, name = local_copy(uri, kinds=("index",), cache=tmp_path / "other", say=said.append)
-    assert (folder, name) == (cache_folder(uri, tmp_path / "other"), "first")
+    assert (folder, name) == (mirror_folder(uri, tmp_path / "other"), "first")
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert there >= {"CURRENT", "index/1.lists", "snapshots/first/manifest.json"}
     assert not any(path.startswith(("embeddings", "models")) for path in there)
@@ -213,7 +213,7 @@ def test_objects_that_are_not_what_the_manifest_says(uri: str, tmp_path: Path) -
     assert sorted(one.missing(one.pull())) == ["index/1.lists", "models/a b/é%.txt"]
     with pytest.raises(ObjectStoreError, match=r"1.parquet: sha256: expected .*, found"):
         Mirror(uri, tmp_path / "other").pull(["embeddings"])
-    assert not list(cache_folder(uri, tmp_path / "other").rglob("*1.parquet*"))
+    assert not list(mirror_folder(uri, tmp_path / "other").rglob("*1.parquet*"))
 
 
 def test_a_file_that_another_snapshot_lists_is_never_changed(uri: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import lookalike
 from lookalike.store import snapshot
-from lookalike.store.mirror import cache_folder
+from lookalike.store.mirror import mirror_folder
 from lookalike.store.objects import Objects
 from pipelines.cli import main
 from tests.conftest import picture
@@ -89,7 +89,7 @@ def test_nights_on_object_storage(
     assert len(Objects(store).folders("snapshots")) == 3
     run("gc", "--keep-last", "1", "--keep-days", "0", "--grace", "0", machine="two")
     assert Objects(store).folders("snapshots") == [third["snapshot"]]
-    manifest = snapshot.read_manifest(cache_folder(store, tmp_path / "two"))
+    manifest = snapshot.read_manifest(mirror_folder(store, tmp_path / "two"))
     listed = {line["path"] for line in manifest["files"]}
     there = {one.path for one in Objects(store).entries() if not one.path.startswith("runs/")}
     assert there == {*listed, "CURRENT", snapshot.manifest_path(third["snapshot"])}

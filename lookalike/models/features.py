@@ -41,6 +41,8 @@ class Feature:
         info: How it is called.
         folder: Where the store keeps it, relative to the store: `models/<fingerprint>`.
         engine: What runs it.
+        prepared: Key of the files beside the model that spare TensorFlow (`prepared.key_of`); ""
+            in stores of older versions.
 
     Raises:
         RequestError: The name is empty, or the weight is not a positive finite number.
@@ -53,6 +55,7 @@ class Feature:
     info: ModelInfo
     folder: str
     engine: Engine = field(default_factory=Engine)
+    prepared: str = ""
 
     def __post_init__(self) -> None:
         """Check what the user wrote."""
@@ -73,6 +76,7 @@ class Feature:
             "info": self.info.to_json(),
             "folder": self.folder,
             "engine": self.engine.to_json(),
+            "prepared": self.prepared,
         }
 
     @classmethod
@@ -260,13 +264,12 @@ class Embedder:
         """Distinct (height, width) of the models' inputs, in the order `prepare` returns them."""
         self.min_side = max(max(size) for size in self.sizes)
         """Larger side of the largest input: how small a picture may be decoded."""
-        loaded: dict[tuple[str, ModelInfo, Engine], Model] = {}
+        loaded: dict[tuple[str, ModelInfo, Engine, str], Model] = {}
         self._models = []
         for feature in features:
-            key = (feature.folder, feature.info, feature.engine)
+            key = (feature.folder, feature.info, feature.engine, feature.prepared)
             if key not in loaded:
-                folder = store_root / feature.folder
-                loaded[key] = open_model(folder, feature.info, feature.engine, store_root, threads)
+                loaded[key] = open_model(store_root / feature.folder, *key[1:], threads)
             self._models.append(loaded[key])
         self.batch = min(model.batch for model in self._models)
         """Images per call that the engines are fastest with; any number will do."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib
 import os
 import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from lookalike.errors import RequestError, one_line
@@ -25,14 +23,17 @@ from lookalike.models.archives import extract
 
 # Name: the module that makes it, and the version of what it computes. The versions stand here so
 # that they are known without loading TensorFlow.
-BUILTINS = {"color-texture": ("lookalike.models.color_texture", 1)}
-"""Descriptors shipped with the package, and the modules that build them."""
+BUILTINS = {
+    "photo": ("lookalike.models.photo", 1),
+    "color-texture": ("lookalike.models.color_texture", 1),
+}
+"""Features shipped with the package, and the modules that build them."""
 
 _CHUNK = 1 << 20
 _WAYS_ON = (
     "; ways on: download the model where that works (for Kaggle: `kaggle models instances versions "
     "download OWNER/MODEL/FRAMEWORK/VARIATION/VERSION`) and give its folder or archive as the "
-    "handle, or use builtin:color-texture, which needs no network"
+    "handle, or use builtin:photo, which needs no network"
 )
 
 
@@ -42,7 +43,8 @@ class ResolvedModel:
 
     Attributes:
         handle: As it was asked for.
-        folder: Local folder that holds `saved_model.pb`.
+        folder: Local folder that holds `saved_model.pb`; for a shipped feature, the one that
+            `preparation` exports it to.
         fingerprint: 64 hex digits that identify what the model computes.
         builtin: Whether it is shipped with the package.
     """
@@ -69,7 +71,8 @@ def resolve(handle: str, workdir: Path) -> ResolvedModel:
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", handle)
     kind = scheme.group(1).lower() if scheme else ""
     if kind == "builtin":
-        return _builtin(handle, workdir)
+        fingerprint = builtin_fingerprint(handle)
+        return ResolvedModel(handle, workdir / fingerprint, fingerprint, builtin=True)
     if kind in ("http", "https"):
         folder = _download(handle, workdir)
     elif kind == "file" or not re.match(r"[^:/]+://", handle):
@@ -150,21 +153,9 @@ def builtin_fingerprint(handle: str) -> str:
     if name not in BUILTINS:
         known = ", ".join(f"builtin:{known}" for known in BUILTINS)
         raise RequestError(f"there is no {handle}; the built-in features are: {known}")
-    # The exported bytes differ from one save to the next, so the version stands for them.
+    # The version stands for the exported bytes, which other versions of TensorFlow may change.
     identity = f"builtin:{name}:{BUILTINS[name][1]}"
     return hashlib.sha256(identity.encode()).hexdigest()
-
-
-def _builtin(handle: str, workdir: Path) -> ResolvedModel:
-    fingerprint = builtin_fingerprint(handle)
-    folder = workdir / fingerprint
-    if not (folder / "saved_model.pb").is_file():
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="export-", dir=workdir) as scratch:
-            descriptor: Any = importlib.import_module(BUILTINS[handle.partition(":")[2]][0])
-            descriptor.export(Path(scratch) / "model")
-            _move(Path(scratch) / "model", folder)
-    return ResolvedModel(handle, folder, fingerprint, builtin=True)
 
 
 def _local(handle: str, workdir: Path) -> Path:

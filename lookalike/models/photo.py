@@ -51,7 +51,8 @@ CHECKPOINT_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3
 # Repeats, kernel, stride, expansion: Lite2 has the repeats of Lite0 times 1.2, rounded up but for
 # the first and last stage. Channels are as the tensors say.
 STAGES = (
-    (1, 3, 1, 1), (3, 3, 2, 6), (3, 5, 2, 6), (4, 3, 2, 6), (4, 5, 1, 6), (5, 5, 2, 6), (1, 3, 1, 6),
+    (1, 3, 1, 1), (3, 3, 2, 6), (3, 5, 2, 6), (4, 3, 2, 6), (4, 5, 1, 6), (5, 5, 2, 6),
+    (1, 3, 1, 6),
 )  # fmt: skip
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's; PyTorch's 1e-5 costs three points of accuracy
 RELU6_STEP = 1 / 32
@@ -72,7 +73,8 @@ class Layer:
 
     Attributes:
         name: `stem`, `<block>.expand`, `<block>.depthwise`, `<block>.project` or `head`.
-        weights: (kernel, kernel, inputs, outputs); of a depthwise one (kernel, kernel, channels, 1).
+        weights: (kernel, kernel, inputs, outputs), or (kernel, kernel, channels, 1) of a depthwise
+            one.
         bias: (outputs,).
         stride: In pixels.
         step: Of the grid that its output lies on.

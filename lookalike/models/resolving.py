@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lookalike.models.features import Feature
-from lookalike.models.handles import model_files, resolve
-from lookalike.models.inspection import inspect
-from lookalike.models.saved_model import configure_threads
+from lookalike.models.handles import ResolvedModel, model_files, resolve
+from lookalike.models.preparation import Task, is_current, models_cache, prepare
+from lookalike.models.prepared import files, key_of, read
 from lookalike.store.storage import write_file
 
 
@@ -29,57 +29,107 @@ def resolve_features(
     configured: Sequence[FeatureConfig],
     work: Path,
     say: Callable[[str], None] = print,
-    threads: int | None = None,
+    store: Path | None = None,
 ) -> list[Feature]:
-    """Resolve and inspect every feature's model; nothing is written outside `work`.
+    """Resolve every feature's model, and find out how it is called.
 
-    A resolved model can be found at work/<feature.folder> as it will be in the store.
+    What was found out before, on this machine or for this store, is not found out again. Nothing is
+    written outside `work` and the cache. A resolved model can be found at work/<feature.folder> as
+    it will be in the store.
 
     Args:
         configured: The features as written.
         work: A scratch folder.
         say: Takes a line for a person.
-        threads: TensorFlow threads of this process, to compare engines as they will run in a
-            worker; None leaves that to TensorFlow.
+        store: A store that may have the models already.
 
     Raises:
         RequestError: A model cannot be had, or cannot be used as configured.
     """
-    if threads is not None:
-        configure_threads(threads)
-    (work / "models").mkdir(exist_ok=True)
-    features = []
+    cache = models_cache(work)
+    resolved: list[ResolvedModel] = []
     for number, one in enumerate(configured):
         if not one.handle.startswith("builtin:"):
             say(f"model {one.name}: {one.handle}")
-        model = resolve(one.handle, work / f"handle-{number}")
-        info = inspect(
-            model.folder, signature=one.signature, output=one.output, input_size=one.input_size
+        workdir = cache if one.handle.startswith("builtin:") else work / f"handle-{number}"
+        resolved.append(resolve(one.handle, workdir))
+    keys = [key_of(one.signature, one.output, one.input_size) for one in configured]
+    ready = [
+        _where_ready(model, key, [cache, *([store / "models"] if store else [])])
+        for model, key in zip(resolved, keys, strict=True)
+    ]
+    tasks = {
+        (model.fingerprint, key): Task(
+            one.handle if model.builtin else "", str(model.folder), str(cache / model.fingerprint),
+            key, one.signature, one.output, one.input_size,
         )
-        info = replace(info, rewritten=not model.builtin)
-        if info.size_assumed:
-            say(
-                f"model {one.name}: takes pictures of any size; "
-                f"{info.input_size[0]}x{info.input_size[1]} is used (features: input_size sets it)"
-            )
-        folder = f"models/{model.fingerprint}"
-        link = work / folder
-        if not link.is_symlink():
-            link.symlink_to(model.folder.resolve())
-        features.append(Feature(one.name, one.handle, one.weight, model.fingerprint, info, folder))
-    return features
+        for one, model, key, place in zip(configured, resolved, keys, ready, strict=True)
+        if place is None
+    }  # fmt: skip
+    if tasks:
+        say("making the models ready: once for each, some seconds")
+        prepare(list(tasks.values()))
+    return [
+        _feature(one, model, place or cache / model.fingerprint, key, work, say)
+        for one, model, key, place in zip(configured, resolved, keys, ready, strict=True)
+    ]
+
+
+def _where_ready(model: ResolvedModel, key: str, places: Sequence[Path]) -> Path | None:
+    """The folder with all that is known of a model; a shipped one must be there itself."""
+    for folder in (place / model.fingerprint for place in places):
+        whole = not model.builtin or (folder / "saved_model.pb").is_file()
+        if whole and is_current(read(folder, key)):
+            return folder
+    return None
+
+
+def _feature(
+    one: FeatureConfig,
+    model: ResolvedModel,
+    place: Path,
+    key: str,
+    work: Path,
+    say: Callable[[str], None],
+) -> Feature:
+    """A feature, and its model's files gathered in `work`."""
+    found = read(place, key)
+    if found is None:
+        raise RuntimeError(f"{place} lacks what was found out about {one.handle}")
+    info = found.info
+    if info.size_assumed:
+        say(
+            f"model {one.name}: takes pictures of any size; "
+            f"{info.input_size[0]}x{info.input_size[1]} is used (features: input_size sets it)"
+        )
+    folder = f"models/{model.fingerprint}"
+    source = place if model.builtin else model.folder
+    for name in model_files(source):
+        _link(work / folder / name, source / name)
+    for name in files(place, key):
+        _link(work / folder / name, place / name)
+    return Feature(one.name, one.handle, one.weight, model.fingerprint, info, folder, prepared=key)
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(target.resolve())
+
+
+def installed_files(root: Path, feature: Feature) -> list[str]:
+    """The files of a feature's model, relative to its folder; the one that marks a model last."""
+    folder = root / feature.folder
+    names = [*model_files(folder), *files(folder, feature.prepared)]
+    return sorted(names, key=lambda name: name == "saved_model.pb")
 
 
 def install(store: Path, features: Sequence[Feature], work: Path) -> None:
     """Copy the models into the store, each file whole or absent; those there are left alone."""
     for feature in features:
-        source = work / feature.folder
-        # saved_model.pb last: a folder that has it has all of the model
-        names = sorted(model_files(source), key=lambda name: (name == "saved_model.pb", name))
-        if (store / feature.folder / "saved_model.pb").exists():
-            continue
-        for name in names:
-            copy_into(store, f"{feature.folder}/{name}", source / name)
+        for name in installed_files(work, feature):
+            if not (store / feature.folder / name).exists():
+                copy_into(store, f"{feature.folder}/{name}", work / feature.folder / name)
 
 
 def copy_into(store: Path, name: str, source: Path) -> None:

@@ -9,7 +9,6 @@ TensorFlow is imported by the first function that needs it, so this module is ch
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -87,16 +86,11 @@ def configure_threads(intra: int) -> bool:
     return True
 
 
-def threads_in_use() -> int:
-    """Threads of each TensorFlow operation in this process."""
-    from lookalike.models.quiet_tf import tf
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return tf.config.threading.get_intra_op_parallelism_threads() or cores or 1
-
-
-def has_gpu() -> bool:
+def uses_gpu() -> bool:
     """Whether TensorFlow sees a GPU, on which it then runs models by itself."""
+    # TensorFlow takes seconds to load, and no machine has a GPU without these.
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return False
     from lookalike.models.quiet_tf import tf
 
     return bool(tf.config.list_physical_devices("GPU"))
@@ -169,7 +163,7 @@ class FrozenModel(Model):
                 f"the model in {folder} is not the one described: {one_line(error)}"
             ) from error
         self._vectors = runner(self._function, info)
-        if has_gpu():
+        if uses_gpu():
             self.batch = 64
         # Constants need nothing of the loaded object; variables live only as long as it does.
         self._keep = None if info.frozen else loaded

@@ -17,14 +17,14 @@ import math
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "torch FloatStorage": np.dtype("<f4"),
     "torch LongStorage": np.dtype("<i8"),
 }
@@ -93,8 +93,8 @@ def _read_pickle(file: io.BytesIO) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
-        for instruction, argument, _ in pickletools.genops(file):
-            name = instruction.name
+        for instruction, found, _ in pickletools.genops(file):
+            name, argument = instruction.name, cast(Any, found)
             if name == "STOP":
                 if len(stack) != 1:
                     raise CheckpointError(f"a pickle ends with {len(stack)} values")
@@ -165,12 +165,13 @@ def _call(stack: list[Any]) -> None:
 def _persistent(stack: list[Any]) -> None:
     """The reference to a storage: ("storage", type, key, device, count, view of another)."""
     kind, dtype, key, _, count, view = stack.pop()
-    known = isinstance(dtype, _Name) and dtype.text in _DTYPES
-    if kind != "storage" or not known or not isinstance(key, str) or view is not None:
+    type_name = dtype.text if isinstance(dtype, _Name) else ""
+    known = kind == "storage" and type_name in _DTYPES and isinstance(key, str)
+    if not known or view is not None:
         raise CheckpointError("a storage is not described as storages of float32 and int64 are")
     if type(count) is not int or count < 0:
         raise CheckpointError(f"storage {key} has {count!r} numbers")
-    stack.append(_Storage(key, _DTYPES[dtype.text], count))
+    stack.append(_Storage(key, _DTYPES[type_name], count))
 
 
 def _take(stack: list[Any], count: int) -> list[Any]:
@@ -229,17 +230,17 @@ def _read_storages(
 def _array(name: str, view: _View, storages: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Cut a tensor out of its storage; strides count, since some are transposed views."""
     storage = storages[view.storage.key]
-    last = view.offset + sum(
-        (size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True)
-    )
-    size = math.prod(view.shape)
+    # The stride of an axis with one place says nothing, and may be anything.
+    strides = [n if size > 1 else 0 for size, n in zip(view.shape, view.strides, strict=True)]
+    last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, strides, strict=True))
     # A tensor that repeats numbers (stride 0) could be larger than any memory.
-    if size and (last >= len(storage) or size > len(storage)):
+    if 0 in view.shape or last >= len(storage) or math.prod(view.shape) > len(storage):
         raise CheckpointError(
-            f"tensor {name} reaches to number {last} of its storage, which has {len(storage)}"
+            f"tensor {name} of shape {view.shape} reaches to number {last} of its storage, which "
+            f"has {len(storage)}"
         )
-    if storage.dtype != view.storage.dtype or not size:
-        return np.zeros(view.shape if not size else (0,), view.storage.dtype)
-    strides = tuple(stride * storage.itemsize for stride in view.strides)
+    if storage.dtype != view.storage.dtype:
+        raise CheckpointError(f"tensor {name} is {view.storage.dtype}, its storage {storage.dtype}")
+    strides = [stride * storage.itemsize for stride in strides]
     part = np.lib.stride_tricks.as_strided(storage[view.offset :], view.shape, strides)
     return part.copy()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.objects import Objects, ObjectStoreError, Version
@@ -34,12 +35,10 @@ Manifest = dict[str, Any]
 _Item = TypeVar("_Item")
 
 
-def cache_folder(uri: str, cache: str | Path | None = None) -> Path:
+def mirror_folder(uri: str, cache: str | Path | None = None) -> Path:
     """Where the mirror of a store lies: a folder of its own below the cache."""
-    if cache is None:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        cache = Path(home) / "lookalike"
-    return Path(os.path.abspath(cache)) / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
+    folder = cache_folder() if cache is None else Path(os.path.abspath(cache))
+    return folder / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
 
 
 def local_copy(
@@ -87,7 +86,7 @@ class Mirror:
             RequestError: The store cannot be opened, or the folder not be made.
         """
         self.objects = Objects(uri)
-        self.uri, self.folder, self._say = self.objects.uri, cache_folder(uri, cache), say
+        self.uri, self.folder, self._say = self.objects.uri, mirror_folder(uri, cache), say
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

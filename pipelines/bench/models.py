@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.bench.task import Task
 from pipelines.config import Config
-from pipelines.models import choose_engines, install, install_engines, resolve_features
+from pipelines.models import choose_engines, install, resolve_features
 
 
 def resolve(task: Task, out: Path) -> None:
@@ -16,10 +16,10 @@ def resolve(task: Task, out: Path) -> None:
     config: Config = pickle.loads(task.config)
     work = out / "work"
     work.mkdir()
-    features = resolve_features(config.features, work, _say, threads=task.threads)
-    features = choose_engines(features, config.engine, config.metric, work, work, _say)
+    features = resolve_features(config.features, work, _say)
+    features = choose_engines(features, config.engine, config.metric, work, _say)
     install(out, features, work)
-    resolved = replace(task, features=tuple(install_engines(out, "engines", features)))
+    resolved = replace(task, features=tuple(features))
     resolved = replace(resolved, batch=resolved.embedder().batch)
     (out / "resolved.pickle").write_bytes(pickle.dumps(resolved))
 

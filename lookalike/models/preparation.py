@@ -1,0 +1,87 @@
+"""Making models ready: in a process of its own, which alone loads TensorFlow, and once.
+
+What that process finds out lies in the cache of this machine, by the model's fingerprint, so that
+every later run, and every command that embeds, starts without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lookalike.cache_folder import cache_folder
+from lookalike.errors import RequestError, one_line
+from lookalike.models import openvino_engine
+from lookalike.models.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to be made ready.
+
+    Attributes:
+        builtin: The shipped feature's handle, which is exported first; "" for another model.
+        model: Folder of the SavedModel.
+        target: Folder that gets the files of `prepared`, below the model's fingerprint.
+        key: Of these files.
+        signature: As configured, and so the next two.
+        output: Key of the output.
+        input_size: Height and width.
+    """
+
+    builtin: str
+    model: str
+    target: str
+    key: str
+    signature: str | None
+    output: str | None
+    input_size: tuple[int, int] | None
+
+
+def models_cache(work: Path) -> Path:
+    """The folder of models made ready on this machine; below `work` where there can be none."""
+    folder = cache_folder() / "models"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except OSError:  # a read-only home, no home: it is made ready again every time
+        pass
+    return work / "cache"
+
+
+def is_current(found: Prepared | None) -> bool:
+    """Whether what is known is all that can be known here: OpenVINO may have been installed."""
+    return found is not None and bool(found.openvino or openvino_engine.missing())
+
+
+def prepare(tasks: Sequence[Task]) -> None:
+    """Make models ready, one after another.
+
+    Raises:
+        RequestError: A model cannot be loaded, or is none that this library can call.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    finished = subprocess.run(
+        [sys.executable, "-m", "lookalike.models.prepare_process"],
+        input=json.dumps([asdict(task) for task in tasks]).encode(),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        check=False,
+    )
+    if finished.returncode == 0:
+        return
+    try:
+        wrong = json.loads(finished.stdout)["request_error"]
+    except (ValueError, KeyError, TypeError):
+        told = one_line(ValueError(finished.stderr.decode(errors="replace")[-300:]))
+        raise RuntimeError(
+            f"the process that makes models ready ended with status {finished.returncode}: {told}"
+        ) from None
+    raise RequestError(wrong)

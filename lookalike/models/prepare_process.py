@@ -1,0 +1,113 @@
+"""The process that makes models ready, started by `preparation`: `prepared` says what it writes.
+
+It reads a list of tasks from its standard input. A model that cannot be used ends it with status 2
+and {"request_error": …} on its standard output.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookalike.errors import RequestError, one_line
+from lookalike.models import openvino_engine, prepared
+from lookalike.models.golden import agreement, golden_pictures
+from lookalike.models.handles import BUILTINS
+from lookalike.models.inspection import inspect
+from lookalike.models.openvino_engine import OpenVINOModel
+from lookalike.models.preparation import Task
+from lookalike.models.prepared import Agreement, Prepared
+from lookalike.models.saved_model import FrozenModel, ModelInfo
+
+
+def main() -> int:
+    """Do the tasks of standard input."""
+    told = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    try:
+        for one in json.load(sys.stdin):
+            size = one.pop("input_size")
+            make_ready(Task(**one, input_size=size and (size[0], size[1])))
+    except RequestError as error:
+        os.write(told, json.dumps({"request_error": str(error)}).encode())
+        return 2
+    return 0
+
+
+def make_ready(task: Task) -> None:
+    """Export the model if it is a shipped one, find out all about it, and write that down."""
+    model = Path(task.model)
+    if task.builtin and not (model / "saved_model.pb").is_file():
+        _export(task.builtin, model)
+    info = inspect(model, signature=task.signature, output=task.output, input_size=task.input_size)
+    info = replace(info, rewritten=not task.builtin)
+    with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
+        found = _compare(model, info, scratch / task.key)
+        text = json.dumps(found.to_json(), indent=1)
+        (scratch / f"{task.key}.json").write_text(text, encoding="utf-8")
+
+
+def _compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:
+    """Convert a model, and compare the engines that can run it with TensorFlow."""
+    pictures = golden_pictures(info.input_size)
+    reference = FrozenModel(model, info)
+    expected = reference(pictures)
+    np.save(stem.with_suffix(".npy"), expected)
+    if missing := openvino_engine.missing():
+        return Prepared(info, trouble=missing)
+    version = openvino_engine.version()
+    path = stem.with_suffix(".xml")
+    try:
+        openvino_engine.convert(reference.graph(), path)
+        vectors = {"openvino": OpenVINOModel(path, info, golden=expected)(pictures)}
+        if openvino_engine.has_bf16():
+            vectors["openvino-bf16"] = OpenVINOModel(path, info, bf16=True)(pictures)
+    except Exception as error:  # OpenVINO knows not every graph, and raises whatever it meets
+        path.unlink(missing_ok=True)
+        path.with_suffix(".bin").unlink(missing_ok=True)
+        return Prepared(info, version, trouble=one_line(error))
+    agreements = {
+        name: Agreement(agreement(one, expected), agreement(one, expected, lengths=True))
+        for name, one in vectors.items()
+    }
+    return Prepared(info, version, agreements)
+
+
+def _export(handle: str, folder: Path) -> None:
+    descriptor: Any = importlib.import_module(BUILTINS[handle.partition(":")[2]][0])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="export-", dir=folder.parent) as scratch:
+        made = Path(scratch) / "model"
+        descriptor.export(made)
+        folder.mkdir(exist_ok=True)
+        # What marks a model comes last, and whoever else exports it writes the same.
+        for name in sorted(os.listdir(made), key=lambda name: (name == "saved_model.pb", name)):
+            if (made / name).is_dir():
+                shutil.copytree(made / name, folder / name, dirs_exist_ok=True)
+            else:
+                os.replace(made / name, folder / name)
+
+
+@contextmanager
+def _files_for(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files are moved into `folder` in the end, the .json last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="prepare-", dir=folder) as scratch:
+        yield Path(scratch)
+        for name in sorted(os.listdir(scratch), key=lambda name: (name.endswith(".json"), name)):
+            os.replace(Path(scratch) / name, folder / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
