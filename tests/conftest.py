@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,20 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
     """A smooth random picture: (width, height) RGB, different for every seed."""
     values = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def models_made_ready_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that the processes of one run of the tests share, and that is not the user's."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
+    yield
+    os.environ.pop("XDG_CACHE_HOME")
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import apache_beam
 
+from lookalike.cache_folder import cache_folder
+
 _SOURCE = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
 
 
@@ -39,9 +41,11 @@ def build() -> Path:
     return target
 
 
+_CACHE = cache_folder()  # the user's: the tests have one of their own, which would be empty
+
+
 def _built() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "lookalike" / f"prism-{apache_beam.__version__}" / "prism"
+    return _CACHE / f"prism-{apache_beam.__version__}" / "prism"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,16 +17,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lookalike.models.engine_choice import agreement, choose, golden_pictures
 
 from lookalike.errors import RequestError
-from lookalike.models import engine_choice, openvino_engine
-from lookalike.models.engines import BOUND, Engine, check_available, open_model
+from lookalike.models import golden as golden_module
+from lookalike.models import openvino_engine, prepared
+from lookalike.models.engines import Engine, check_available, choose, open_model
 from lookalike.models.features import Embedder, Feature, model_fingerprint
+from lookalike.models.golden import BOUND, agreement, golden_pictures
 from lookalike.models.inspection import inspect
+from lookalike.models.prepare_process import compare
+from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.quiet_tf import tf
+from lookalike.models.resolving import install
 from lookalike.models.saved_model import FrozenModel, ModelInfo
-from pipelines.models import choose_engines, install_engines, installed_engines
+from pipelines.models import choose_engines
 
 needs_openvino = pytest.mark.skipif(
     bool(openvino_engine.missing()), reason="OpenVINO is not installed: an extra"
@@ -35,7 +40,8 @@ needs_bf16 = pytest.mark.skipif(
     reason="this processor does not calculate in bfloat16",
 )
 SIZE = (24, 32)
-Saved = Callable[..., tuple[Path, ModelInfo]]
+KEY = prepared.key_of(None, None, None)
+Saved = Callable[..., tuple[Path, Prepared]]
 
 
 @pytest.fixture
@@ -52,18 +58,20 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Saves `call`, from images to vectors, as a model; gives its folder and how it is called."""
-    made: dict[Any, tuple[Path, ModelInfo]] = {}
+    """Saves `call`, from images to vectors, as a model made ready; gives its folder too."""
+    made: dict[Any, tuple[Path, Prepared]] = {}
 
-    def save(call: Callable[[Any], Any], dtype: Any = tf.float32) -> tuple[Path, ModelInfo]:
+    def save(call: Callable[[Any], Any], dtype: Any = tf.float32) -> tuple[Path, Prepared]:
         if call not in made:
             folder = tmp_path_factory.mktemp("model") / "m"
             spec = tf.TensorSpec([None, *SIZE, 3], dtype)
             function = tf.function(call, [spec], autograph=False)
             kind = type("M", (tf.Module,), {"__call__": staticmethod(function)})
             tf.saved_model.save(kind(), str(folder))
+            (folder / prepared.FOLDER).mkdir()
             # `inspect` would not freeze `chaotic`.
-            made[call] = folder, replace(inspect(folder), frozen=True)
+            info = replace(inspect(folder), frozen=True)
+            made[call] = folder, compare(folder, info, folder / prepared.FOLDER / KEY)
         return made[call]
 
     return save
@@ -81,6 +89,10 @@ def network(images: Any) -> Any:
 
 def feature_maps(images: Any) -> Any:
     return tf.nn.relu(tf.nn.conv2d(images, KERNEL, 2, "SAME"))
+
+
+def feature_maps_once(images: Any) -> Any:
+    return feature_maps(images)
 
 
 def of_bytes(images: Any) -> Any:
@@ -101,8 +113,8 @@ def pictures(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, *SIZE, 3), np.uint8)
 
 
-def converted(folder: Path, info: ModelInfo, target: Path) -> Engine:
-    return choose("openvino", folder, info, target, say=lambda line: None)
+def by_name(name: str, found: Prepared) -> Engine:
+    return choose(name, "m", found, say=lambda line: None)
 
 
 # --- agreement --------------------------------------------------------------------------------
@@ -140,7 +152,7 @@ def test_golden_pictures_differ_in_kind() -> None:
     assert contrasts.min() == 0
     assert contrasts.max() > 120
     assert len({hashlib.sha256(one.tobytes()).digest() for one in shown}) == 16
-    folder = Path(engine_choice.__file__).with_name("golden")
+    folder = Path(golden_module.__file__).with_name("golden")
     assert sum(file.stat().st_size for file in folder.iterdir()) < 300_000
 
 
@@ -148,23 +160,21 @@ def test_golden_pictures_differ_in_kind() -> None:
 
 
 def test_an_engine_survives_json_and_pickle() -> None:
-    engine = Engine("openvino", 0.9995, {"tensorflow": 90.0, "openvino": 120.0}, "runs/x/m.xml")
-    there = Engine.from_json(json.loads(json.dumps(engine.to_json())))
-    assert there == replace(engine, path="")  # a converted model belongs to its run
+    engine = Engine("openvino", 0.9995)
+    assert Engine.from_json(json.loads(json.dumps(engine.to_json()))) == engine
     assert pickle.loads(pickle.dumps(engine)) == engine
     assert Engine().to_json() == {"name": "tensorflow"}
     assert Engine.from_json({"name": "tensorflow"}) == Engine()
-    assert (
-        str(engine)
-        == "openvino (cosine 0.99950 to tensorflow; images/s: tensorflow 90, openvino 120)"
-    )
+    raced = {"name": "openvino", "cosine": 0.9995, "images_per_s": {"openvino": 9.0}}
+    assert Engine.from_json(raced) == engine  # as older versions wrote it
+    assert str(engine) == "openvino (cosine 0.99950 to tensorflow)"
     assert str(Engine()) == "tensorflow"
 
 
 @pytest.mark.parametrize(("cosine", "deviates"), [(1.0, False), (BOUND, False), (0.9989, True)])
 def test_only_a_deviating_engine_is_in_the_fingerprint(cosine: float, deviates: bool) -> None:
     feature = Feature("f", "h", 1, "ab" * 32, ModelInfo(SIZE, 4), "models/m")
-    other = replace(feature, engine=Engine("openvino-bf16", cosine, {"openvino-bf16": 9.0}, "x"))
+    other = replace(feature, engine=Engine("openvino-bf16", cosine), prepared="x")
     assert other.engine.deviates == deviates
     prints = {model_fingerprint([each], "cosine") for each in (feature, other)}
     assert len(prints) == 1 + deviates
@@ -175,7 +185,7 @@ def test_only_a_deviating_engine_is_in_the_fingerprint(cosine: float, deviates: 
 def test_manifests_from_before_engines_mean_tensorflow() -> None:
     feature = Feature("f", "h", 1, "ab" * 32, ModelInfo(SIZE, 4), "models/m")
     line = feature.to_json()
-    del line["engine"]
+    del line["engine"], line["prepared"]
     assert Feature.from_json(line) == feature
 
 
@@ -183,35 +193,48 @@ def test_manifests_from_before_engines_mean_tensorflow() -> None:
 
 
 @pytest.mark.usefixtures("without_openvino")
-def test_without_openvino_tensorflow_is_chosen(tmp_path: Path, saved: Saved) -> None:
-    folder, info = saved(network)
+def test_without_openvino_tensorflow_is_chosen(tmp_path: Path) -> None:
+    info = ModelInfo(SIZE, 4)
     lines: list[str] = []
-    assert choose("auto", folder, info, tmp_path / "m.xml", say=lines.append) == Engine()
+    found = Prepared(info, "2026", {"openvino": Agreement(1, 1)})
+    assert choose("auto", "m", found, say=lines.append) == Engine()
     assert not lines
     feature = Feature("f", "h", 1, "m", info, "models/m")
-    features = choose_engines([feature], "auto", "cosine", tmp_path, tmp_path, lines.append)
+    features = choose_engines([feature], "auto", "cosine", tmp_path, lines.append)
     assert features == [feature]
     assert lines == [
         "engine: tensorflow (another may be faster on this machine: pip install "
         "'lookalike[openvino]')"
     ]
-    assert choose("tensorflow", folder, info, tmp_path / "m.xml") == Engine()
+    assert choose("tensorflow", "m", found) == Engine()
     for name in ("openvino", "openvino-bf16"):
         with pytest.raises(RequestError, match=rf"engine {name} needs OpenVINO .*pip install 'l"):
-            choose(name, folder, info, tmp_path / "m.xml")
+            choose(name, "m", found)
     check_available("tensorflow")
 
 
 @pytest.mark.usefixtures("without_openvino")
+def test_without_openvino_a_model_is_made_ready_for_tensorflow(saved: Saved) -> None:
+    folder, found = saved(feature_maps_once)
+    assert (found.openvino, found.agreements) == ("", {})
+    assert found.trouble
+    assert prepared.files(folder, KEY) == [f"{prepared.FOLDER}/{KEY}.npy"]
+    np.testing.assert_allclose(
+        FrozenModel(folder, found.info)(golden_pictures(SIZE)),
+        prepared.golden_vectors(folder, KEY), rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
+
+
 def test_without_openvino_only_its_own_vectors_are_out_of_reach(
-    tmp_path: Path, saved: Saved
+    saved: Saved, request: pytest.FixtureRequest
 ) -> None:
-    folder, info = saved(network)
-    near = open_model(folder, info, Engine("openvino", 0.9999, path="gone.xml"), tmp_path)
+    folder, found = saved(network)
+    request.getfixturevalue("without_openvino")
+    near = open_model(folder, found.info, Engine("openvino", 0.9999), KEY)
     assert isinstance(near, FrozenModel)
-    for path in ("", "gone.xml"):
+    for key in ("", KEY):
         with pytest.raises(RequestError, match=r"engine openvino needs OpenVINO .*pip install"):
-            open_model(folder, info, Engine("openvino", 0.9, path=path), tmp_path)
+            open_model(folder, found.info, Engine("openvino", 0.9), key)
 
 
 # --- with OpenVINO ----------------------------------------------------------------------------
@@ -223,15 +246,14 @@ def test_without_openvino_only_its_own_vectors_are_out_of_reach(
     [(network, tf.float32), (feature_maps, tf.float32), (of_bytes, tf.uint8)],
     ids=["network", "feature maps", "bytes"],
 )
-def test_openvino_gives_the_vectors_of_tensorflow(
-    tmp_path: Path, saved: Saved, call: Any, dtype: Any
-) -> None:
-    folder, info = saved(call, dtype)
-    engine = converted(folder, info, tmp_path / "m.xml")
+def test_openvino_gives_the_vectors_of_tensorflow(saved: Saved, call: Any, dtype: Any) -> None:
+    folder, found = saved(call, dtype)
+    engine = by_name("auto", found)
     assert engine.name == "openvino"
     assert engine.cosine == pytest.approx(1, abs=1e-6)
     assert not engine.deviates
-    model, reference = open_model(folder, info, engine, tmp_path, 1), FrozenModel(folder, info)
+    model = open_model(folder, found.info, engine, KEY, 1)
+    reference = FrozenModel(folder, found.info)
     assert isinstance(model, openvino_engine.OpenVINOModel)
     for n in (0, 1, 5, 17, 5):
         vectors = model(pictures(n))
@@ -242,9 +264,9 @@ def test_openvino_gives_the_vectors_of_tensorflow(
 
 
 @needs_openvino
-def test_a_vector_is_the_same_in_any_batch_and_thread(tmp_path: Path, saved: Saved) -> None:
-    folder, info = saved(network)
-    model = open_model(folder, info, converted(folder, info, tmp_path / "m.xml"), tmp_path, 1)
+def test_a_vector_is_the_same_in_any_batch_and_thread(saved: Saved) -> None:
+    folder, found = saved(network)
+    model = open_model(folder, found.info, by_name("openvino", found), KEY, 1)
     shown = pictures(64)
     together = model(shown)
     kept = together.copy()
@@ -256,103 +278,104 @@ def test_a_vector_is_the_same_in_any_batch_and_thread(tmp_path: Path, saved: Sav
 
 
 @needs_openvino
-def test_the_choice_says_what_was_measured(tmp_path: Path, saved: Saved) -> None:
-    folder, info = saved(network)
+def test_vectors_too_far_off_are_not_used_by_auto(saved: Saved) -> None:
+    _, found = saved(chaotic)
     lines: list[str] = []
-    engine = choose("auto", folder, info, tmp_path / "m.xml", say=lines.append)
-    assert not lines
-    assert set(engine.rates) >= {"tensorflow", "openvino"}
-    assert min(engine.rates.values()) > 0
-    best = max(engine.rates.values())
-    assert engine.rates[engine.name] >= 0.95 * best
-    preferred = ["openvino", "tensorflow", "openvino-bf16"]  # of those nearly as fast as the best
-    before = set(preferred[: preferred.index(engine.name)]) & set(engine.rates)
-    assert all(engine.rates[name] < 0.95 * best for name in before)
-    assert engine.path == ("" if engine.name == "tensorflow" else str(tmp_path / "m.xml"))
-    assert not engine.deviates
+    assert choose("auto", "model m", found, say=lines.append) == Engine()
+    (line,) = lines
+    assert line.startswith("warning: engine openvino gives model m vectors with a cosine of ")
+    assert "(bound 0.999); engine tensorflow is used" in line
 
 
 @needs_openvino
-def test_vectors_too_far_off_are_not_used_by_auto(tmp_path: Path, saved: Saved) -> None:
-    folder, info = saved(chaotic)
-    lines: list[str] = []
-    assert choose("auto", folder, info, tmp_path / "m.xml", say=lines.append) == Engine()
-    (line,) = lines
-    assert line.startswith("warning: engine openvino")
-    assert "(bound 0.999); engine tensorflow is used" in line
+def test_lengths_count_where_vectors_keep_them() -> None:
+    found = Prepared(ModelInfo(SIZE, 4), "2026", {"openvino": Agreement(0.9999, 0.9)})
+    assert choose("auto", "m", found, say=lambda _: None) == Engine("openvino", 0.9999)
+    assert choose("auto", "m", found, lengths=True, say=lambda _: None) == Engine()
 
 
 @needs_openvino
 def test_an_engine_by_name_may_deviate_and_is_then_needed(
     tmp_path: Path, saved: Saved, request: pytest.FixtureRequest
 ) -> None:
-    folder, info = saved(chaotic)
+    folder, found = saved(chaotic)
     lines: list[str] = []
-    engine = choose("openvino", folder, info, tmp_path / "m.xml", say=lines.append)
+    engine = choose("openvino", "m", found, say=lines.append)
     assert engine.deviates
     (line,) = lines
     assert f"a cosine of {engine.cosine:.5f} to those of tensorflow (bound 0.999)" in line
 
-    feature = Feature("f", "h", 1, "m", info, str(folder), engine)
+    feature = Feature("f", "h", 1, "m", found.info, str(folder), engine, KEY)
     shown = [(one,) for one in pictures(5)]
     indexed, _ = Embedder([feature], tmp_path, "cosine", threads=1).embed(shown)
-    # A query knows the manifest alone: the model is converted again.
-    there = Feature.from_json(feature.to_json())
+    there = Feature.from_json(feature.to_json())  # a query knows the manifest alone
     queried, _ = Embedder([there], tmp_path, "cosine").embed(shown)
     assert np.array_equal(queried, indexed)
     reference, _ = Embedder([replace(feature, engine=Engine())], tmp_path, "cosine").embed(shown)
     assert agreement(indexed, reference) < BOUND
+    with pytest.raises(RequestError, match="has no model for engine openvino"):
+        Embedder([replace(there, prepared="")], tmp_path, "cosine")
     request.getfixturevalue("without_openvino")
     with pytest.raises(RequestError, match="needs OpenVINO"):
         Embedder([there], tmp_path, "cosine")
 
 
+@needs_openvino
+def test_a_damaged_conversion_leaves_the_model_to_tensorflow(tmp_path: Path, saved: Saved) -> None:
+    folder = Path(shutil.copytree(saved(network)[0], tmp_path / "m"))
+    (folder / prepared.FOLDER / f"{KEY}.xml").write_text("<net version='99'/>")
+    info = saved(network)[1].info
+    assert isinstance(open_model(folder, info, Engine("openvino", 1.0), KEY), FrozenModel)
+    with pytest.raises(RequestError, match=r"engine openvino cannot run .*; use the version"):
+        open_model(folder, info, Engine("openvino", 0.9), KEY)
+
+
 @needs_bf16
-def test_bfloat16_is_an_engine_of_its_own(tmp_path: Path, saved: Saved) -> None:
-    folder, info = saved(network)
-    engine = choose("openvino-bf16", folder, info, tmp_path / "m.xml", say=lambda line: None)
+def test_bfloat16_is_an_engine_of_its_own(saved: Saved) -> None:
+    folder, found = saved(network)
+    engine = by_name("openvino-bf16", found)
     assert 0.9 < engine.cosine < 1
-    model = open_model(folder, info, engine, tmp_path, 1)
-    distance = np.abs(model(pictures(4)) - FrozenModel(folder, info)(pictures(4))).max()
+    model = open_model(folder, found.info, engine, KEY, 1)
+    distance = np.abs(model(pictures(4)) - FrozenModel(folder, found.info)(pictures(4))).max()
     assert 1e-4 < distance < 1
 
 
 @needs_openvino
 def test_a_model_that_openvino_cannot_run(tmp_path: Path, saved: Saved) -> None:
-    folder, info = saved(uncommon)
-    for unfit, words in ((info, "OpenVINO cannot run"), (replace(info, frozen=False), "tables")):
+    folder, found = saved(uncommon)
+    unfit = compare(folder, replace(found.info, frozen=False), tmp_path / "unfit")
+    assert not (tmp_path / "unfit.xml").exists()
+    for each, words in ((found, "OpenVINO cannot run model m: "), (unfit, "tables")):
         lines: list[str] = []
-        assert choose("auto", folder, unfit, tmp_path / "m.xml", say=lines.append) == Engine()
+        assert choose("auto", "model m", each, say=lines.append) == Engine()
         (line,) = lines
         assert line.startswith("warning: ")
         assert words in line
         assert line.endswith("; engine tensorflow is used")
         assert "\n" not in line
         with pytest.raises(RequestError, match=r"^engine openvino: .*; use engine: tensorflow$"):
-            choose("openvino", folder, unfit, tmp_path / "m.xml")
+            choose("openvino", "model m", each)
 
 
 @needs_openvino
-def test_engines_come_into_a_store_and_workers_need_no_tensorflow(
-    tmp_path: Path, saved: Saved
-) -> None:
+def test_workers_need_no_tensorflow(tmp_path: Path, saved: Saved) -> None:
     """In a fresh process, with the same vectors to the last bit, and with nothing reported."""
     store, work, home = (tmp_path / name for name in ("store", "work", "home"))
     for each in (store, work, home):
         each.mkdir()
-    folder, info = saved(network)
-    one = Feature("one", "h", 1, "ab" * 32, info, str(folder))
+    folder, found = saved(network)
+    (work / "models").mkdir()
+    (work / "models" / "m").symlink_to(folder)
+    one = Feature("one", "h", 1, "ab" * 32, found.info, "models/m", prepared=KEY)
+    (folder / prepared.FOLDER / f"{KEY}.json").write_text(json.dumps(found.to_json()))
     lines: list[str] = []
     features = [one, replace(one, name="two")]
-    features = choose_engines(features, "openvino", "cosine", store, work, lines.append)
-    assert [line.split(" (")[0] for line in lines] == ["model one: engine openvino"]
-    assert installed_engines(store, "engines", features) is None
-    features = install_engines(store, "engines", features)
-    assert installed_engines(store, "engines", features) == features
-    names = [f"engines/{'ab' * 32}-0.{end}" for end in ("bin", "xml")]
-    found = sorted(str(path.relative_to(store)) for path in store.rglob("*.*"))
-    assert found == [*names, "engines/engines.json"]
-    assert [feature.engine.path for feature in features] == [names[1]] * 2
+    features = choose_engines(features, "openvino", "cosine", work, lines.append)
+    assert [line.split(" (")[0] for line in lines] == [
+        "model one: engine openvino", "model two: engine openvino",
+    ]  # fmt: skip
+    install(store, features, work)
+    install(store, features, work)  # leaves alone what is there
 
     (tmp_path / "features").write_bytes(pickle.dumps(features))
     np.save(tmp_path / "pictures.npy", pictures(7))

@@ -53,12 +53,12 @@ def make_ready(task: Task) -> None:
     info = inspect(model, signature=task.signature, output=task.output, input_size=task.input_size)
     info = replace(info, rewritten=not task.builtin)
     with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
-        found = _compare(model, info, scratch / task.key)
+        found = compare(model, info, scratch / task.key)
         text = json.dumps(found.to_json(), indent=1)
         (scratch / f"{task.key}.json").write_text(text, encoding="utf-8")
 
 
-def _compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:
+def compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:
     """Convert a model, and compare the engines that can run it with TensorFlow."""
     pictures = golden_pictures(info.input_size)
     reference = FrozenModel(model, info)
