@@ -147,7 +147,7 @@ def _index(given: argparse.Namespace, beam: list[str]) -> int:
 
 
 def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
-    from pipelines.config import Config, FeatureConfig, load_config
+    from pipelines.config import DEFAULT_FEATURES, Config, load_config
     from pipelines.index import run_index
     from pipelines.ingest import run_ingest
     from pipelines.job import Again
@@ -159,8 +159,7 @@ def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
     if given.config:
         config = load_config(given.config, beam, vectors=bool(given.embeddings))
     else:
-        low = FeatureConfig("low", "builtin:color-texture")
-        features = () if given.embeddings else (low,)
+        features = () if given.embeddings else DEFAULT_FEATURES
         config = Config(features, runner=RunnerSpec(arguments=tuple(beam)))
     if given.embeddings:
         return run_ingest(config, given.embeddings, given.store, Progress(), again, given.cache)

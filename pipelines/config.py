@@ -43,6 +43,13 @@ class CompactConfig:
     max_deltas: int = 16
 
 
+DEFAULT_FEATURES: tuple[FeatureConfig, ...] = (
+    FeatureConfig("deep", "builtin:photo", 0.7),
+    FeatureConfig("low", "builtin:color-texture", 0.3),
+)
+"""What pictures are compared by unless a config says: what they show, then how it looks."""
+
+
 @dataclass(frozen=True)
 class Config:
     """A checked config; `index` holds the planner's options by name."""
@@ -92,7 +99,11 @@ def parse_config(
     )  # fmt: skip
     _known("", top, known)
     metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
-    features = _no_features(top) if vectors else _features(top.get("features"), folder)
+    features = DEFAULT_FEATURES
+    if vectors:
+        features = _no_features(top)
+    elif "features" in top:
+        features = _features(top["features"], folder)
     if metric == "jaccard" and len(features) > 1:
         raise RequestError(
             f"metric: jaccard compares one histogram feature, and features lists {len(features)}; "

@@ -18,7 +18,7 @@ from lookalike.sizes import size_text
 from lookalike.sources.kinds import open_source
 from lookalike.sources.vector_tables import find_dim, list_tables
 from pipelines import checks, models, trial
-from pipelines.config import Config, FeatureConfig, load_config
+from pipelines.config import DEFAULT_FEATURES, Config, load_config
 from pipelines.progress import Progress, duration
 
 SAMPLE = 64  # pictures
@@ -100,7 +100,7 @@ def _check(given: argparse.Namespace) -> None:
 
 def _config(given: argparse.Namespace) -> Config:
     if not given.config:
-        return Config(() if given.embeddings else (FeatureConfig("low", "builtin:color-texture"),))
+        return Config(() if given.embeddings else DEFAULT_FEATURES)
     if given.images or given.dim is None:
         return load_config(given.config, vectors=bool(given.embeddings))
     try:  # its index alone matters: either kind of config will do

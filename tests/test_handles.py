@@ -328,7 +328,7 @@ def fails(handle: str, work: Path, message: str) -> None:
     text = one_line(caught)
     assert handle in text
     assert "kaggle models instances versions download" in text
-    assert "builtin:color-texture" in text
+    assert "builtin:photo" in text
     assert not list(work.iterdir())
 
 
@@ -486,25 +486,14 @@ def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_unknown_builtins_are_listed(tmp_path: Path) -> None:
     for handle in ("builtin:sift", "builtin:"):
-        with pytest.raises(RequestError, match=r"features are: builtin:color-texture") as caught:
+        with pytest.raises(RequestError, match="features are: builtin:photo, builtin:c") as caught:
             resolve(handle, tmp_path)
         assert one_line(caught).startswith(f"there is no {handle};")
 
 
-def test_the_builtin_is_exported_once(tmp_path: Path) -> None:
-    from lookalike.models import color_texture
-    from lookalike.models.inspection import inspect
-    from lookalike.models.saved_model import ModelInfo
-
+def test_a_builtin_is_known_without_its_model(tmp_path: Path) -> None:
     found = resolve("builtin:color-texture", tmp_path / "work")
     assert found.builtin
     assert found.folder == tmp_path / "work" / found.fingerprint
-    written = (found.folder / "saved_model.pb").stat()
-    assert resolve("builtin:color-texture", tmp_path / "work") == found
-    assert (found.folder / "saved_model.pb").stat() == written
-    elsewhere = resolve("builtin:color-texture", tmp_path / "other")
-    assert elsewhere.fingerprint == found.fingerprint
-    assert os.listdir(tmp_path / "work") == [found.fingerprint]
-
-    info = inspect(found.folder)
-    assert info == ModelInfo(color_texture.INPUT_SIZE, color_texture.DIM)
+    assert resolve("builtin:photo", tmp_path).fingerprint != found.fingerprint
+    assert not os.listdir(tmp_path)

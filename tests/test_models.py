@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.models import downloads
+from lookalike.models import color_texture, downloads
 from lookalike.models.handles import resolve
 from lookalike.models.inspection import inspect
 from lookalike.models.quiet_tf import tf
@@ -211,7 +211,8 @@ def test_keras_export(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_is_left_as_it_is_gives_the_same_vectors(tmp_path: Path) -> None:
-    folder = resolve("builtin:color-texture", tmp_path).folder
+    folder = tmp_path / "m"
+    color_texture.export(folder)
     info = inspect(folder)
     images = np.random.default_rng(5).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
     as_it_is = FrozenModel(folder, replace(info, rewritten=False))(images)

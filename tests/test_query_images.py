@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +8,12 @@ from PIL import Image
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.models import handles
 from lookalike.models.features import (
     Embedder,
-    Feature,
     model_fingerprint,
     preprocessing_fingerprint,
 )
-from lookalike.models.inspection import inspect
+from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.search import Searcher
 from lookalike.training import template as index
 from tests.vector_stores import make_store
@@ -31,11 +28,9 @@ def _one_thread():
 def gallery(tmp_path_factory):
     """(store, manifest, folder of twelve pictures, features): embedded by the shipped model."""
     store, folder = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("pictures")
-    resolved = handles.resolve("builtin:color-texture", tmp_path_factory.mktemp("work"))
-    relative = f"models/{resolved.fingerprint}"
-    shutil.copytree(resolved.folder, store / relative)
-    info = inspect(store / relative)
-    feature = Feature("low", resolved.handle, 1.0, resolved.fingerprint, info, relative)
+    work = tmp_path_factory.mktemp("work")
+    (feature,) = resolve_features([FeatureConfig("low", "builtin:color-texture")], work)
+    install(store, [feature], work)
     embedder = Embedder([feature], store, "cosine")
     prepared = []
     for number in range(12):

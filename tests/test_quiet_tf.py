@@ -19,11 +19,12 @@ def test_nothing_is_printed_on_stderr(tmp_path: Path) -> None:
     done = run(f"""
 import numpy as np
 from pathlib import Path
-from lookalike.models import handles
+from lookalike.models import color_texture
 from lookalike.models import saved_model as models
 from lookalike.models.inspection import inspect
 print(models.configure_threads(1), models.configure_threads(1))
-folder = handles.resolve("builtin:color-texture", Path({str(tmp_path)!r})).folder
+folder = Path({str(tmp_path)!r}) / "m"
+color_texture.export(folder)
 info = inspect(folder)
 print(models.FrozenModel(folder, info)(np.zeros((2, 128, 128, 3), np.uint8)).shape)
 print(models.configure_threads(1), models.configure_threads(2))

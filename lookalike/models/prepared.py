@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.models.saved_model import ModelInfo
-from lookalike.store.storage import read_json
 
 FOLDER = "prepared"
 _VERSION = 1  # of what these files hold
@@ -88,7 +87,9 @@ def key_of(signature: str | None, output: str | None, input_size: tuple[int, int
 def read(folder: Path, key: str) -> Prepared | None:
     """What is known of the model in a folder; None where it was not made ready there."""
     path = folder / FOLDER / f"{key}.json"
-    return Prepared.from_json(read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return Prepared.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def files(folder: Path, key: str) -> list[str]:

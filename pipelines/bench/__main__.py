@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.bench.launch import WayError, least_files
     from pipelines.bench.measure import measure
     from pipelines.bench.pictures import gather
-    from pipelines.config import Config, FeatureConfig, load_config
+    from pipelines.config import DEFAULT_FEATURES, Config, load_config
     from pipelines.runner import cores
 
     with TemporaryDirectory(prefix="lookalike-bench-") as folder:
         try:
             config = (load_config(given.config) if given.config
-                      else Config((FeatureConfig("low", "builtin:color-texture"),)))  # fmt: skip
+                      else Config(DEFAULT_FEATURES))  # fmt: skip
             count = given.files or max(1000, 2 * least_files(config.runner.processes))
             files = gather(given.images, count, Path(folder) / "pictures").paths
             rows = measure(config, files, given.rounds, Path(folder))
