@@ -9,6 +9,7 @@ import yaml
 from lookalike.errors import RequestError
 from lookalike.pictures.images import ImageLimits
 from pipelines.config import (
+    DEFAULT_FEATURES,
     CompactConfig,
     Config,
     FeatureConfig,
@@ -216,7 +217,7 @@ def test_wrong_configs_name_the_key_the_rule_and_the_value(
             r": the config: needs a mapping .*got \['features', 'metric'\]",
         ),
         (b"features", r": the config: needs a mapping of keys to values, got 'features'"),
-        (b"metric: l2", r": features: needs a list of at least one feature"),
+        (b"metric: l3", r": metric: needs one of cosine"),
     ],
 )
 def test_files_that_are_no_config(tmp_path: Path, content: bytes, message: str) -> None:
@@ -232,3 +233,13 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load_config(str(tmp_path / "absent.yaml"))
     with pytest.raises(RequestError, match="Is a directory"):
         load_config(str(tmp_path))
+
+
+def test_a_config_without_features_has_the_shipped_ones(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("metric: l2\n")
+    assert load_config(str(tmp_path / "c.yaml")).features == DEFAULT_FEATURES
+    assert [(one.handle, one.weight) for one in DEFAULT_FEATURES] == [
+        ("builtin:photo", 0.7), ("builtin:color-texture", 0.3),
+    ]  # fmt: skip
+    quickstart = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+    assert load_config(str(quickstart)).features == DEFAULT_FEATURES

@@ -25,10 +25,12 @@ CONFIG = """
 features: [{name: low, handle: 'builtin:color-texture'}]
 runner: {workers: %d}
 embed: {unit_files: 10}
+engine: tensorflow  # slow enough to be stopped in the middle
 """
 OURS = (
     "scan:",
     "model ",
+    "making the models ready",
     "engine:",
     "continuing ",
     "embed:",
