@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from lookalike.changes.metadata import metadata_hashes
 from lookalike.records import Unit
+from lookalike.sources.columns import cast
 from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
@@ -184,17 +185,8 @@ def _columns(
     }
     for field in metadata:
         if field.name in batch.schema.names:
-            columns[field.name] = _cast(batch[field.name], field.type)
+            columns[field.name] = cast(batch[field.name], field.type)
     return pa.table(columns)
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """As the metadata column has it; a string where tables do not agree on a type."""
-    try:
-        return column.cast(kind, safe=False)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        values = (None if value is None else str(value) for value in column.to_pylist())
-        return pa.array(values, pa.string()).cast(kind)
 
 
 # --- the ledger -------------------------------------------------------------------------------

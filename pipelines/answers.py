@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.cells import to_json
 from lookalike.pages.markup import visible
 from lookalike.pages.page import QueryResult
 from lookalike.records import Neighbour
 from lookalike.search import Searcher
+from lookalike.sources.columns import fit_or_none
 from lookalike.store.storage import write_file
 
 Sink = Callable[[QueryResult], object]
@@ -31,7 +33,7 @@ def to_file(path: Path, searcher: Searcher) -> Iterator[Sink]:
             return
         schema = _schema(searcher)
         with pq.ParquetWriter(pending.file, schema, compression="zstd") as writer:
-            yield lambda result: writer.write_table(pa.Table.from_pylist(_rows(result), schema))
+            yield lambda result: writer.write_table(_to_table(result, schema))
 
 
 def print_json(result: QueryResult) -> None:
@@ -49,7 +51,7 @@ def print_text(result: QueryResult) -> None:
 
 def _lines(result: QueryResult) -> Iterator[str]:
     for row in _rows(result):
-        yield json.dumps(row, default=str, ensure_ascii=True) + "\n"
+        yield json.dumps(to_json(row), ensure_ascii=True) + "\n"
 
 
 def _rows(result: QueryResult) -> list[dict[str, Any]]:
@@ -59,6 +61,14 @@ def _rows(result: QueryResult) -> list[dict[str, Any]]:
 def _row(neighbour: Neighbour) -> dict[str, Any]:
     base = {name: getattr(neighbour, name) for name in _BASE}
     return {**base, "duplicates": list(neighbour.duplicates), **neighbour.metadata}
+
+
+def _to_table(result: QueryResult, schema: pa.Schema) -> pa.Table:
+    rows, kinds = _rows(result), {column.name: column.type for column in schema}
+    fitted = [
+        {name: fit_or_none(value, kinds[name]) for name, value in row.items()} for row in rows
+    ]
+    return pa.Table.from_pylist(fitted, schema)
 
 
 def _schema(searcher: Searcher) -> pa.Schema:

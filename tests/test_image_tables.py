@@ -96,12 +96,13 @@ def test_metadata_columns(write: Write) -> None:
     })  # fmt: skip
     source = open_source(str(write(table)))
     assert {column.name: str(column.type) for column in source.metadata} == {
-        "manifest_id": "int64", "word": "string", "when": "timestamp[us]", "nothing": "null",
+        "manifest_id": "int64", "word": "string", "when": "timestamp[ns]", "nothing": "null",
         "size": "uint64",
     }  # fmt: skip
     [file] = source.files(pytest.fail)
     assert file.metadata == {
-        "manifest_id": 9, "word": "x", "when": when, "nothing": None, "size": 2**63,
+        "manifest_id": 9, "word": "x", "when": 1_704_164_645_678_901_000, "nothing": None,
+        "size": 2**63,
     }  # fmt: skip
 
 

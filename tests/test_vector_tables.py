@@ -73,7 +73,7 @@ def test_metadata_columns(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {column.name: str(column.type) for column in metadata_schema(tables)} == {
         "label": "string", "manifest_id": "string", "tags": "list<element: int64>",
-        "word": "string", "when": "timestamp[us]",
+        "word": "string", "when": "timestamp[ns]",
     }  # fmt: skip
 
 

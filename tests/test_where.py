@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import re
 import sqlite3
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
 from lookalike.store.matching import evaluate, matching_ids
+from lookalike.store.steps import steps_of
 from lookalike.store.where import (
     Both,
     Column,
@@ -316,3 +318,124 @@ def test_a_damaged_file_is_named(files):
     (store / "first.parquet").write_bytes(b"nothing")
     with pytest.raises(RequestError, match=r"first\.parquet: cannot be filtered"):
         matching_ids(store, names, "width = 3")
+
+
+# --- times, decimals, bytes: each against values written out ----------------------------------
+
+UTC = datetime.timezone.utc
+HOURS = [datetime.datetime(2024, 1, 1, hour, tzinfo=UTC) for hour in range(5)]
+ZONED = {
+    "berlin": pa.array(HOURS, pa.timestamp("us", "Europe/Berlin")),
+    "york": pa.array(HOURS, pa.timestamp("s", "America/New_York")),
+    "fixed": pa.array(HOURS, pa.timestamp("ns", "+05:30")),
+    "utc": pa.array(HOURS, pa.timestamp("ms", "UTC")),
+    "naive": pa.array([one.replace(tzinfo=None) for one in HOURS], pa.timestamp("us")),
+    "day": pa.array([datetime.date(2024, 1, 1)] * 5),
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("berlin > '2024-01-01T02:00:00'", [2, 3, 4]),
+        ("berlin = '2024-01-01 02:00'", [1]),
+        ("berlin >= '2024-01-01T02:00:00Z'", [2, 3, 4]),
+        ("berlin = '2024-01-01T02:00:00+01:00'", [1]),
+        ("berlin = '2023-12-31T22:30:00-03:30'", [2]),
+        ("berlin >= '2024-01-01'", [0, 1, 2, 3, 4]),
+        ("berlin < '2024-01-02'", [0, 1, 2, 3, 4]),
+        ("york < '2024-01-01'", [0, 1, 2, 3, 4]),
+        ("york = '2023-12-31T20:00:00'", [1]),
+        ("fixed = '2024-01-01T05:30'", [0]),
+        ("fixed in ('2024-01-01T07:30:00', '2024-01-01T01:00:00z')", [1, 2]),
+        ("utc > '2024-01-01T02:59:59.999999999'", [3, 4]),
+        ("utc = '2024-01-01T02:59:59.999999999'", []),
+        ("utc != '2024-01-01T03:00:00+0000'", [0, 1, 2, 4]),
+        ("'2024-01-01T03:00:00Z' <= berlin", [3, 4]),
+        ("berlin = york and york = fixed and fixed = utc", [0, 1, 2, 3, 4]),
+        ("naive >= '2024-01-01T03:00:00'", [3, 4]),
+        ("naive < '9999-12-31' and fixed < '9999-12-31' and fixed > '0001-01-01'", [0, 1, 2, 3, 4]),
+        ("day < berlin", [0, 1, 2, 3, 4]),
+        ("day > york", [0, 1, 2, 3, 4]),
+        ("day < naive", [1, 2, 3, 4]),
+        ("day < '2024-01-01T00:00:01'", [0, 1, 2, 3, 4]),
+        ("day = '2024-01-01T12:00'", []),
+    ],
+)
+def test_times_with_zones(where, expected):
+    mask = evaluate(parse(where), ZONED)
+    assert [row for row, one in enumerate(mask.to_pylist()) if one] == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("naive > '2024-01-01T00:00:00Z'", "naive .* has no time zone, and .* names one; write it"),
+        ("day = '2024-01-01T00:00+01:00'", "day .* has no time zone"),
+        ("naive < berlin", "naive .* berlin .*: only one of them has a time zone"),
+        ("berlin > '2024-10-27T02:30:00'", "not one moment there; write it with an offset"),
+        ("berlin > '2024-03-31T02:30:00'", "not one moment there; write it with an offset"),
+        ("berlin > 'soon'", "berlin holds timestamp.*'soon' is none; .*with an offset 2024-12-31T"),
+        ("berlin > '2024-02-30'", "'2024-02-30' is none"),
+        ("berlin > '2024-01-01T24:00'", "is none"),
+        ("berlin > '2024-01-01T00:00 Europe/Paris'", "is none"),
+        ("berlin > 1704067200", "berlin .* a date or time in single quotes"),
+    ],
+)
+def test_what_is_no_moment_is_refused(where, message):
+    with pytest.raises(RequestError, match=message):
+        evaluate(parse(where), ZONED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "where", "expected"),
+    [
+        (pa.timestamp("ns"), [1, 2, None], "x > '1970-01-01T00:00:00.000000001'", [1]),
+        (pa.timestamp("ns"), [1, 2], "x = '1970-01-01T00:00:00.000000002'", [1]),
+        (pa.timestamp("us"), [0, 1], "x >= '1970-01-01T00:00:00.0000001'", [1]),
+        (pa.timestamp("us"), [-1, 0], "x < '1969-12-31T23:59:59.9999995'", [0]),
+        (pa.time64("us"), [datetime.time(12, 30), None], "x <= '12:30'", [0]),
+        (pa.time32("s"), [datetime.time(12, 30)], "x > '12:29:59.9'", [0]),
+        (pa.duration("us"), [1_500_000, 10], "x = 1.5", [0]),
+        (pa.duration("s"), [1, 2], "x > 1.5", [1]),
+        (pa.decimal128(38, 2), [10, 11], "x in (10, 11.0, 1e999)", [0, 1]),
+        (pa.decimal128(20, 0), [2**63, 2**63 + 1], f"x = {2**63 + 1}", [1]),
+        (pa.decimal128(4, 2), [1, 2], "x < 1.005", [0]),
+        (pa.int64(), [2**53, 2**53 + 1], "x > 9007199254740992.0", [1]),
+        (pa.int8(), [1, 2], "x > -1e999 and x < 1e999", [0, 1]),
+        (pa.binary(), [b"\x00\xff", b"", None], "x = '00FF' or x = ''", [0, 1]),
+        (pa.binary(2), [b"ab", b"cd"], "x in ('6364', '61')", [1]),
+        (pa.binary(1), [b"a", b"b"], "x > '61'", [1]),
+    ],
+)
+def test_numbers_between_steps_and_bytes(kind, values, where, expected):
+    mask = evaluate(parse(where), {"x": pa.array(values, kind)})
+    assert [row for row, one in enumerate(mask.to_pylist()) if one] == expected
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=1),
+    st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
+    st.fractions(min_value=-(2**65), max_value=2**65, max_denominator=3),
+)
+def test_steps_compare_as_fractions_do(values, operator, exact):
+    by_python = {"=": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": "__gt__",
+                 ">=": "__ge__"}[operator]  # fmt: skip
+    found = steps_of(pa.array(values, pa.int64())).compare(operator, exact).to_pylist()
+    assert found == [None if v is None else getattr(Fraction(v), by_python)(exact) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "where", "wanted"),
+    [
+        (pa.binary(), b"a", "x = 'zz'", "write it as hexadecimal digits"),
+        (pa.binary(), b"a", "x like 'a%'", "it takes hexadecimal digits in single quotes"),
+        (pa.duration("s"), 1, "x = '1 day'", "it takes a number of seconds"),
+        (pa.time32("s"), datetime.time(1), "x = 'noon'", "write it as 23:59"),
+        (pa.decimal128(4, 2), 1, "x = '1'", "it takes a number"),
+        (pa.struct([("a", pa.int8())]), {"a": 1}, "x = 1", "only is null and is not null"),
+    ],
+)
+def test_every_type_says_what_it_takes(kind, value, where, wanted):
+    with pytest.raises(RequestError, match=wanted):
+        evaluate(parse(where), {"x": pa.array([value], kind)})

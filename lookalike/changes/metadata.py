@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.cells import to_rows
 from lookalike.store.ledger import metadata_hash
 
 Ids = npt.NDArray[np.int64]
@@ -25,9 +26,9 @@ def metadata_hashes(table: pa.Table) -> Ids:
         codes = _codes(column.combine_chunks())
         alike = alike * (int(codes.max()) + 1) + codes  # both below the number of rows
         _, first, alike = np.unique(alike, return_index=True, return_inverse=True)
-    rows = table.take(pa.array(first)).to_pylist()
-    hashes: Ids = np.fromiter(map(metadata_hash, rows), dtype=np.int64, count=len(rows))[alike]
-    return hashes
+    distinct = to_rows(table.take(pa.array(first)))
+    hashes: Ids = np.fromiter(map(metadata_hash, distinct), dtype=np.int64, count=len(distinct))
+    return hashes[alike]
 
 
 def _codes(column: pa.Array) -> Ids:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lookalike.cells import shown
 from lookalike.pages.markup import MAX_VALUE, Facts, head, short_name, shorten, text, visible
 from lookalike.records import Neighbour
 
@@ -85,7 +86,7 @@ def _neighbour(neighbour: Neighbour, bar: bool, thumbnail: Thumbnail) -> str:
     if known:
         rows = "".join(
             f"<div><dt>{text(shorten(visible(str(key))))}</dt>"
-            f"<dd>{text(shorten(visible(str(value)), MAX_VALUE))}</dd></div>"
+            f"<dd>{text(shorten(visible(shown(value)), MAX_VALUE))}</dd></div>"
             for key, value in known
         )
         parts.append(f'<dl class="meta">{rows}</dl>')

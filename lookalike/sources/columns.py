@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+
+from lookalike.cells import as_text, cells
+
+_FIRST_YEAR_NS, _LAST_YEAR_NS = 1678, 2261  # that 64 bits of nanoseconds reach
 
 # Names that the shards, the query results and the unit files use themselves.
 RESERVED = frozenset(
@@ -36,6 +42,11 @@ def is_bytes(kind: pa.DataType) -> bool:
     )
 
 
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes, or numbers of bytes such as hashes."""
+    return is_bytes(kind) or bool(pa.types.is_fixed_size_binary(plain_type(kind)))
+
+
 def kept_type(kind: pa.DataType) -> pa.DataType:
     """The type by which a table's column is kept."""
     kind = plain_type(kind)
@@ -43,10 +54,6 @@ def kept_type(kind: pa.DataType) -> pa.DataType:
         return pa.struct([field.with_type(kept_type(field.type)) for field in kind])
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(kept_type(kind.value_type)))
-    if getattr(kind, "unit", "") == "ns":  # Python's own times have microseconds
-        if pa.types.is_timestamp(kind):
-            return pa.timestamp("us", kind.tz)
-        return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
     return kind
 
 
@@ -64,6 +71,10 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     """The type that holds the values of both, such as int64 for int32 and int64; else string."""
     if one == other:
         return one
+    if is_binary(one) != is_binary(other) and not any(map(pa.types.is_null, (one, other))):
+        return pa.string()  # Arrow would make bytes of text
+    if _is_zoned(one) and _is_zoned(other) and one.tz != other.tz:
+        one, other = pa.timestamp(one.unit, "UTC"), pa.timestamp(other.unit, "UTC")
     schemas = [pa.schema([("value", kind)]) for kind in (one, other)]
     try:
         return pa.unify_schemas(schemas, promote_options="permissive").field("value").type
@@ -93,7 +104,7 @@ def fit(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if pa.types.is_string(kind):
-        return value if isinstance(value, str) else str(value)
+        return as_text(value)
     sound = True
     if pa.types.is_boolean(kind):
         sound = isinstance(value, bool)
@@ -102,6 +113,30 @@ def fit(value: Any, kind: pa.DataType) -> Any:
     elif pa.types.is_floating(kind):
         sound = isinstance(value, (int, float)) and not isinstance(value, bool)
         value = float(value) if sound and type_of(value) == pa.int64() else value
+    elif pa.types.is_timestamp(kind) and kind.unit == "ns" and isinstance(value, datetime):
+        sound = _FIRST_YEAR_NS <= value.year <= _LAST_YEAR_NS
     if not sound:
         raise ValueError(f"{value!r} is no {kind}")
     return value
+
+
+def cast(column: Any, kind: pa.DataType) -> Any:
+    """An array as a column of that type takes it (see `fit`); null where a value does not fit."""
+    if column.type == kind:
+        return column
+    if not (is_binary(column.type) and pa.types.is_string(kind)):  # Arrow takes bytes for text
+        with suppress(pa.ArrowNotImplementedError, pa.ArrowInvalid):
+            return column.cast(kind, safe=not pa.types.is_floating(kind))
+    return pa.array([fit_or_none(value, kind) for value in cells(column)], kind)
+
+
+def fit_or_none(value: Any, kind: pa.DataType) -> Any:
+    """See `fit`; None where the value does not fit."""
+    try:
+        return fit(value, kind)
+    except ValueError:
+        return None
+
+
+def _is_zoned(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) and kind.tz)

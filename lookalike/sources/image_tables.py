@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.cells import to_rows
 from lookalike.errors import RequestError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources.image_columns import TableColumns, image_columns
@@ -217,4 +218,4 @@ def _metadata(
             else:
                 array = pc.struct_field(batch.column(columns.image), "path")
             arrays.append(array.cast(columns.schema.field(kept).type, safe=False))
-        yield from pa.RecordBatch.from_arrays(arrays, schema=columns.schema).to_pylist()
+        yield from to_rows(pa.RecordBatch.from_arrays(arrays, schema=columns.schema))

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.cells import to_rows
 from lookalike.errors import one_line
 from lookalike.records import SourceFile
 from lookalike.sources.columns import fit
@@ -86,7 +87,7 @@ def read_files(path: Path) -> Iterator[SourceFile]:
     with pq.ParquetFile(path) as file:
         columns = [name for name in file.schema_arrow.names if name not in _BESIDE]
         for batch in file.iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
+            for row in to_rows(batch):
                 base = {name: row.pop(name) for name in _BASE}
                 place = {field: row.pop(name) for name, field in _PLACE.items()}
                 yield SourceFile(**base, metadata=row, **place)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.cells import to_rows
 from lookalike.errors import RequestError, one_line
 from lookalike.sources.columns import carried, kept_type
 from lookalike.sources.csv_rows import read_csv, separator_hint
@@ -165,10 +166,10 @@ class Manifest:
     def _typed(self, batch: pa.RecordBatch, schema: pa.Schema) -> list[dict[str, Any]]:
         try:
             table = pa.Table.from_batches([batch]).select(schema.names).cast(schema, safe=False)
-            rows: list[dict[str, Any]] = table.to_pylist()
+            typed = to_rows(table)
         except (pa.ArrowException, KeyError) as error:  # it held for all rows a moment ago
             raise self._changed() from error
-        return rows
+        return typed
 
     def _changed(self) -> RequestError:
         return RequestError(f"{self.spec}: it changed while it was read; run the command again")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
-from lookalike.sources.columns import fit, merge_columns
+from lookalike.sources.columns import cast, merge_columns
 from lookalike.store.shard_format import (
     COLUMNS,
     Vectors,
@@ -292,11 +292,6 @@ def _living_rows(
 
 def _as(table: pa.Table, target: pa.Schema) -> pa.Table:
     """A table's columns by the types of another schema."""
-    columns = {}
-    for name in table.column_names:
-        kind = target.field(name).type
-        try:
-            columns[name] = table[name].cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a list as a string, say
-            columns[name] = pa.array([fit(one, kind) for one in table[name].to_pylist()], kind)
-    return pa.table(columns)
+    return pa.table(
+        {name: cast(table[name], target.field(name).type) for name in table.column_names}
+    )

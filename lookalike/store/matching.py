@@ -5,7 +5,7 @@ Only the columns that the condition names are read, a row group or a batch at a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, one_line
 from lookalike.parallel import run_all
+from lookalike.sources.columns import is_binary
+from lookalike.store.literals import exact_of, family, is_counted, mismatch, scalar_of
+from lookalike.store.steps import COMPARE, steps_of
 from lookalike.store.where import (
     Both,
     Column,
@@ -40,11 +43,6 @@ Ids = npt.NDArray[np.int64]
 
 _BATCH_ROWS = 65_536
 _HIDDEN = ("embedding", "content_sha256")  # columns that no condition can use
-_INT64 = range(-(2**63), 2**63)
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal,
-    ">": pc.greater, ">=": pc.greater_equal,
-}  # fmt: skip
 
 
 def matching_ids(store: Path, files: Mapping[int, str], where: str) -> Ids:
@@ -129,8 +127,8 @@ def evaluate(condition: Condition, columns: Mapping[str, Any]) -> Any:
             array = _plain(columns[column.name])
             if not _has_values(array):
                 return _no_values(array)
-            if _family(array.type) != "text":
-                raise _mismatch(column.name, array.type, "matched with like")
+            if family(array.type) != "text":
+                raise mismatch(column.name, array.type, "matched with like")
             return pc.match_like(array, pattern)
         case IsNull(column):
             return pc.is_null(columns[column.name])
@@ -147,41 +145,62 @@ def _compare(left: Operand, operator: str, right: Operand, columns: Mapping[str,
         turned = operator.translate(str.maketrans("<>", "><"))
         return _compare(right, turned, left, columns)
     array = _plain(columns[left.name])
-    if isinstance(right, Column):
-        other: Any = _plain(columns[right.name])
-        if not (_has_values(array) and _has_values(other)):
-            return _no_values(array)
-        if _family(array.type) != _family(other.type) or _family(array.type) == "other":
-            raise _mismatch(left.name, array.type, f"compared with {right.name} ({other.type})")
-    else:
-        if not _has_values(array):
-            return _no_values(array)
-        other = _scalar(left.name, array.type, right.value)
-    if pa.types.is_integer(array.type) and pa.types.is_floating(other.type):
-        array = array.cast(pa.float64(), safe=False)  # Arrow itself refuses those above 2^53
+    if not _has_values(array):
+        return _no_values(array)
     try:
-        return _COMPARE[operator](array, other)
+        if isinstance(right, Column):
+            return _compare_columns(left.name, array, operator, right.name, columns)
+        if is_counted(array.type):
+            return steps_of(array).compare(operator, exact_of(left.name, array.type, right.value))
+        return COMPARE[operator](array, scalar_of(left.name, array.type, right.value))
     except pa.ArrowException as error:
         raise RequestError(f"column {left.name} cannot be compared: {one_line(error)}") from error
+
+
+def _compare_columns(
+    name: str, array: Any, operator: str, other_name: str, columns: Mapping[str, Any]
+) -> Any:
+    other = _plain(columns[other_name])
+    if not _has_values(other):
+        return _no_values(array)
+    what = f"compared with {other_name} ({other.type})"
+    if family(array.type) != family(other.type) or family(array.type) == "other":
+        raise mismatch(name, array.type, what)
+    zones = [getattr(one, "tz", None) for one in (array.type, other.type)]
+    if pa.types.is_timestamp(array.type) and pa.types.is_timestamp(other.type) and any(zones):
+        if not all(zones):
+            raise RequestError(
+                f"column {name} ({array.type}) cannot be {what}: only one of them has a time zone; "
+                "compare each with a text"
+            )
+        array, other = (one.cast(pa.timestamp(one.type.unit, "UTC")) for one in (array, other))
+    elif any(zones):  # a date begins by the other's clock
+        array, other = (_at_midnight(one, zones[0] or zones[1]) for one in (array, other))
+    if pa.types.is_floating(array.type) != pa.types.is_floating(other.type):
+        array, other = (one.cast(pa.float64(), safe=False) for one in (array, other))
+    elif array.type != other.type and pa.uint64() in (array.type, other.type):
+        array, other = (one.cast(pa.decimal128(38, 0)) for one in (array, other))
+    return COMPARE[operator](array, other)
+
+
+def _at_midnight(array: Any, zone: str | None) -> Any:
+    if not pa.types.is_date(array.type):
+        return array
+    return pc.assume_timezone(
+        array.cast(pa.timestamp("s")), zone, ambiguous="earliest", nonexistent="latest"
+    )
 
 
 def _is_in(name: str, array: Any, values: Iterable[Value]) -> Any:
     if not _has_values(array):
         return _no_values(array)
-    scalars = [_scalar(name, array.type, value) for value in values]
+    if is_counted(array.type):
+        return steps_of(array).is_in(exact_of(name, array.type, value) for value in values)
+    scalars = [scalar_of(name, array.type, value) for value in values]
     if pa.types.is_floating(array.type):  # to a hash table, 0 and -0 differ
         return reduce(pc.or_, (pc.equal(array, scalar) for scalar in scalars))
-    # A number that the column's type cannot hold is in none of its rows.
-    fitting = [one for one in (_cast(scalar, array.type) for scalar in scalars) if one is not None]
-    found = pc.is_in(array, pa.array([one.as_py() for one in fitting], array.type))
+    found = pc.is_in(array, pa.array([one.as_py() for one in scalars], array.type))
     return pc.if_else(pc.is_valid(array), found, pa.scalar(None, pa.bool_()))
-
-
-def _cast(scalar: Any, kind: Any) -> Any | None:
-    try:
-        return scalar.cast(kind)
-    except (pa.ArrowInvalid, OverflowError):
-        return None
 
 
 def _plain(array: Any) -> Any:
@@ -189,10 +208,12 @@ def _plain(array: Any) -> Any:
     kind = array.type
     if pa.types.is_dictionary(kind):
         return _plain(array.dictionary_decode())
+    if isinstance(array, pa.ExtensionArray):  # such as UUIDs
+        return _plain(array.storage)
     if pa.types.is_float16(kind):
         return array.cast(pa.float32())
-    if pa.types.is_decimal(kind):
-        return array.cast(pa.float64())
+    if is_binary(kind):
+        return array.cast(pa.large_binary())
     return array
 
 
@@ -202,60 +223,3 @@ def _has_values(array: Any) -> bool:
 
 def _no_values(array: Any) -> Any:
     return pa.nulls(len(array), pa.bool_())
-
-
-def _family(kind: Any) -> str:
-    types = pa.types
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return "text"
-    if types.is_integer(kind) or types.is_floating(kind):
-        return "number"
-    if types.is_boolean(kind):
-        return "boolean"
-    return "time" if types.is_timestamp(kind) or types.is_date(kind) else "other"
-
-
-def _scalar(name: str, kind: Any, value: Value) -> Any:
-    """A literal as what a column of that type compares with."""
-    family = _family(kind)
-    if family == "text" and isinstance(value, str):
-        return pa.scalar(value, kind)
-    if family == "boolean" and isinstance(value, bool):
-        return pa.scalar(value)
-    if family == "time" and isinstance(value, str):
-        try:
-            return pa.scalar(value).cast(kind)
-        except pa.ArrowException as error:
-            raise RequestError(
-                f"column {name} holds {kind}, {value!r} is none; write it as 2024-12-31 or "
-                f"2024-12-31T23:59:59: {one_line(error)}"
-            ) from error
-    if family == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(kind, value)
-    raise _mismatch(name, kind, f"compared with {_shown(value)}")
-
-
-def _number(kind: Any, value: int | float) -> Any:
-    if pa.types.is_floating(kind):  # as the column rounds it, so that score = 0.1 finds 0.1
-        return pa.scalar(float(value), kind)
-    if isinstance(value, float) and not value.is_integer():
-        return pa.scalar(value)
-    whole = int(value)
-    if pa.types.is_uint64(kind) and 0 <= whole < 2**64:
-        return pa.scalar(whole, kind)
-    fits = whole in _INT64 and not pa.types.is_uint64(kind)
-    return pa.scalar(whole) if fits else pa.scalar(float(whole))
-
-
-def _shown(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"the text {value!r}" if isinstance(value, str) else f"the number {value}"
-
-
-def _mismatch(name: str, kind: Any, what: str) -> RequestError:
-    wanted = {
-        "text": "text in single quotes", "number": "a number", "boolean": "true or false",
-        "time": "a date or time in single quotes", "other": "only is null and is not null",
-    }[_family(kind)]  # fmt: skip
-    return RequestError(f"column {name} ({kind}) cannot be {what}; it takes {wanted}")

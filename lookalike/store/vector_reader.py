@@ -20,6 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.cells import to_rows
+from lookalike.sources.columns import merge_columns
 from lookalike.store.shard_format import (
     COLUMNS,
     Addresses,
@@ -183,18 +185,18 @@ class VectorReader:
             names = tuple(columns) if columns is not None else self._columns(file_no)
             rows = row_numbers(wanted[positions])
             for inside, table, inner in self._tables_of(file_no, rows, names):
-                found = table.take(pa.array(inner)).to_pylist()
+                found = to_rows(table.take(pa.array(inner)))
                 for position, row in zip(positions[inside].tolist(), found, strict=True):
                     output[position] = row
         return output
 
     def metadata_schema(self) -> pa.Schema:
-        """Columns that are not this module's own."""
-        if not self._files:
-            return pa.schema([])
+        """Columns that are not this module's own, of all files together."""
         with self._lock:
-            found = self._file(next(iter(self._files))).schema_arrow
-        return pa.schema([column for column in found if column.name not in COLUMNS])
+            found = [self._file(number).schema_arrow for number in self._files]
+        return merge_columns(
+            pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
+        )
 
     def _columns(self, file_no: int) -> tuple[str, ...]:
         with self._lock:
