@@ -17,6 +17,7 @@ from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import Source
+from lookalike.store.locks import why_not_writable
 from lookalike.store.storage import is_remote, path_from_uri
 
 
@@ -47,17 +48,9 @@ def check_store(name: str, images: Sequence[str]) -> Path:
 
 
 def _check_writable(store: Path) -> None:
-    there = store
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir():
-        raise RequestError(
-            f"{store}: the store cannot be made: {there} is not a folder; name another place"
-        )
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RequestError(
-            f"{store}: the store cannot be written: no permission in {there}; name another place"
-        )
+    if why := why_not_writable(store):
+        what = "written" if store.is_dir() else "made"
+        raise RequestError(f"{store}: the store cannot be {what}: {why}; name another place")
 
 
 def check_images(sources: Sequence[Source]) -> None:

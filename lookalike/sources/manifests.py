@@ -25,6 +25,7 @@ from lookalike.cells import to_rows
 from lookalike.errors import RequestError, one_line
 from lookalike.sources.columns import carried, kept_type
 from lookalike.sources.csv_rows import read_csv, separator_hint
+from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.image_tables import is_table
 from lookalike.store import storage
 
@@ -183,8 +184,10 @@ class Manifest:
         try:
             yield
         except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
-            kind = "CSV" if self._is_csv else "Parquet"
-            raise RequestError(f"{self.spec}: not readable as {kind}: {one_line(error)}") from error
+            why = f"not readable as CSV: {one_line(error)}"
+            if not self._is_csv:
+                why = not_parquet(self.spec, error, "a column uri")
+            raise RequestError(f"{self.spec}: {why}") from error
 
     def _open(self) -> Any:
         if storage.is_remote(self.spec):

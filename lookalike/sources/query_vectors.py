@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
+from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.errors import RequestError, one_line
-from lookalike.sources.vector_tables import UNREADABLE, is_vector, open_table
+from lookalike.sources.file_kinds import ARCHIVE, ARRAY, TABLE, file_kind, not_parquet, read_head
+from lookalike.sources.kinds import kind_of
+from lookalike.sources.vector_tables import SUFFIXES, UNREADABLE, is_vector, open_table
+from lookalike.store.storage import is_remote, path_from_uri, read_bytes
 from lookalike.vector_faults import Rules, judge
 
 _BATCH = 1024
@@ -27,12 +34,17 @@ def read_queries(path: str, rules: Rules) -> Iterator[Batch]:
         RequestError: The file is not readable, has not the shape, or a row breaks the rules; it
             names the row and what is wrong with it.
     """
-    if path.endswith(".npy"):
+    _check_there(path)
+    name = (path.partition("?")[0] if is_remote(path) else path).lower()
+    if name.endswith(".npy"):
         batches = _of_array(path, rules)
-    elif path.endswith(".parquet"):
+    elif name.endswith(SUFFIXES):
         batches = _of_table(path)
     else:
-        raise RequestError(f"{path}: --vectors needs a .npy or a .parquet file")
+        kind = file_kind(read_head(path))
+        raise RequestError(
+            f"{path}: it is {kind}, and --vectors needs a .npy or a .parquet file; {_remedy(kind)}"
+        )
     start = 0
     with _readable(path):
         for batch in batches:
@@ -50,15 +62,29 @@ def _readable(path: str) -> Iterator[None]:
     except RequestError:
         raise
     except UNREADABLE as error:
-        raise RequestError(f"{path}: not readable: {one_line(error)}") from error
+        why = not_parquet(path, error, "a column embedding")
+        raise RequestError(f"{path}: {why}") from error
+
+
+def _check_there(path: str) -> None:
+    kind = kind_of(path)
+    if kind != "file":
+        what = {"folder": "is a folder; name a file in it", "absent": "no such file"}
+        raise RequestError(f"{path}: {what.get(kind, 'not a regular file')}")
+    try:
+        read_head(path)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise RequestError(f"{path}: not readable: {reason}") from error
 
 
 def _of_array(path: str, rules: Rules) -> Iterator[pa.RecordBatch]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = _load(path)
     other = array.ndim == 2 and len(array) > 0 and array.shape[1] != rules.dim
     if array.ndim != 2 or other or array.dtype.kind != "f":
         raise RequestError(
             f"{path}: needs an array (n, {rules.dim}) of floats, it is {array.shape} {array.dtype}"
+            f"; {_reshaped(array, rules.dim)}"
         )
     for start in range(0, len(array), _BATCH):
         # a copy, in this machine's byte order, of a type that Arrow has
@@ -67,6 +93,53 @@ def _of_array(path: str, rules: Rules) -> Iterator[pa.RecordBatch]:
         names = [f"vector:{start + row}" for row in range(len(block))]
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), rules.dim)
         yield pa.RecordBatch.from_arrays([pa.array(names), vectors], ["uri", "embedding"])
+
+
+def _load(path: str) -> npt.NDArray[Any]:
+    """The array of a .npy file, mapped where it is local."""
+    kind = file_kind(read_head(path))
+    if kind != ARRAY:
+        raise RequestError(f"{path}: no .npy file: it is {kind}; {_remedy(kind)}")
+    try:
+        if is_remote(path):
+            remote: npt.NDArray[Any] = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
+            return remote
+        local: npt.NDArray[Any] = np.load(
+            os.fsdecode(path_from_uri(path)), mmap_mode="r", allow_pickle=False
+        )
+        return local
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, TokenError) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            raise RequestError(
+                f"{path}: holds Python objects, not numbers; write it anew with "
+                "numpy.save(FILE, array.astype('float32'))"
+            ) from error
+        raise RequestError(
+            f"{path}: damaged or cut short: {one_line(error)}; write it anew"
+        ) from error
+
+
+def _remedy(kind: str) -> str:
+    """What to do with a file that is no .npy, or no file of vectors at all."""
+    if kind == ARCHIVE:
+        return "write its one array with numpy.save('queries.npy', archive[NAME])"
+    if kind == TABLE:
+        return "name it .parquet"
+    if kind == ARRAY:
+        return "name it .npy"
+    if kind.startswith("a picture"):
+        return "ask with pictures by --images"
+    return "write an array (n, d) of float32 with numpy.save('queries.npy', array)"
+
+
+def _reshaped(array: npt.NDArray[Any], dim: int) -> str:
+    if array.dtype.kind in "iub":
+        return "give it as array.astype('float32')"
+    if array.shape == (dim,):
+        return "one vector is array[None]"
+    if array.ndim == 2 and array.dtype.kind == "f":
+        return f"the vectors of the store have {dim} components"
+    return "each row is a query"
 
 
 def _of_table(path: str) -> Iterator[pa.RecordBatch]:

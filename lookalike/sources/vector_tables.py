@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError
 from lookalike.records import SourceFile
 from lookalike.sources.columns import carried, is_bytes, kept_type, merge_columns
+from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.kinds import kind_of
 from lookalike.sources.walking import GLOB, Notice, walk
 from lookalike.store import storage
@@ -191,10 +192,8 @@ def read_footer(file: SourceFile) -> VectorTable:
             schema, footer = opened.schema_arrow, opened.metadata
             groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise RequestError(
-            f"{file.uri}: not readable as Parquet: {reason}; write it anew, or leave it out"
-        ) from error
+        why = not_parquet(file.uri, error, "the columns uri and embedding")
+        raise RequestError(f"{file.uri}: {why}") from error
     if sum(groups) > _ROWS_PER_BYTE * max(file.bytes, 1 << 20):
         raise RequestError(f"{file.uri}: damaged: it announces {sum(groups):,} rows")
     dim, kind = _embedding(file.uri, schema)

@@ -7,6 +7,7 @@ server's clock alone. A holder whose lease was taken over notices, at the latest
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from lookalike.errors import RequestError
 from lookalike.store.storage import check_inside, make_folder, write_bytes
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ EXPIRES_S = 300.0
 _FREE = b"free\n"
 
 
+_NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 class StoreBusyError(RuntimeError):
     """Another run holds the store, or changed it meanwhile."""
 
@@ -45,17 +50,41 @@ def holder() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} (since {now})"
 
 
+def why_not_writable(folder: Path) -> str:
+    """Why nothing can be written in a folder, or in what there is of the way to it; "" if it can.
+
+    Linux tells of a file system that is read-only by the same answer as of a missing permission.
+    """
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    if os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"{folder} is on a file system that is mounted read-only"
+    return f"no permission in {folder}"
+
+
 @contextmanager
 def hold(store: Path) -> Iterator[None]:
     """Hold a store against a second run; the system lets go when the process ends, however it ends.
 
     Raises:
         StoreBusyError: Another process holds it; the message says which, and since when.
+        RequestError: It cannot be written.
     """
     path = store / LOCK
-    make_folder(path.parent)
-    check_inside(store, path)
-    with open(path, "a+", encoding="utf-8") as file:
+    try:
+        _check_writable(store)
+        make_folder(path.parent)
+        check_inside(store, path)
+        opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        if error.errno not in _NO_WRITING:
+            raise
+        raise _not_writable(store, error.strerror or "") from error
+    with opened as file:
         if os.name == "posix":
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,6 +98,20 @@ def hold(store: Path) -> Iterator[None]:
         file.write(holder())
         file.flush()
         yield
+
+
+def _check_writable(store: Path) -> None:
+    """May files be made and removed in the store's folders; told before anything is changed."""
+    for folder in (store, *(path for path in store.glob("*") if path.is_dir())):
+        if why := why_not_writable(folder):
+            raise _not_writable(store, why)
+
+
+def _not_writable(store: Path, why: str) -> RequestError:
+    return RequestError(
+        f"{store}: the store cannot be written: {why}; mount it to be written, or run as a user "
+        "who may write all of it"
+    )
 
 
 class Lease:
