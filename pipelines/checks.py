@@ -16,7 +16,9 @@ from lookalike.models.features import Feature, model_fingerprint, preprocessing_
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, claimed_name
+from lookalike.sources.image_tables import is_table
 from lookalike.sources.kinds import Source
+from lookalike.sources.tar_shards import is_tar
 from lookalike.store.locks import why_not_writable
 from lookalike.store.storage import is_remote, path_from_uri
 
@@ -59,9 +61,10 @@ def check_images(sources: Sequence[Source]) -> None:
     def files() -> Iterator[SourceFile]:
         return chain.from_iterable(source.files(lambda _: None) for source in sources)
 
-    listed = 0
+    listed = containers = 0
     for file in files():
         listed += 1
+        containers += is_tar(file.uri) or is_table(file.uri)
         if file.problem or claims_image(claimed_name(file)):
             return
     with Contents() as contents:
@@ -70,9 +73,19 @@ def check_images(sources: Sequence[Source]) -> None:
         specs = ", ".join(source.spec for source in sources)
         raise RequestError(
             f"{specs}: none of the {listed:,} files is an image, by name or by content"
+            + (_in_containers(containers, sources[0].spec) if containers else "")
             if listed
             else f"{specs}: no files there; nothing to index"
         )
+
+
+def _in_containers(count: int, spec: str) -> str:
+    """What to do about tables and shards in a folder, which are opened where a glob names them."""
+    what = "is a Parquet table or tar shard" if count == 1 else "are Parquet tables or tar shards"
+    return (
+        f"; {count:,} {what}: to index the images or uris in them, name them by a glob, such as "
+        f"{spec.rstrip('/')}/**/*.parquet"
+    )
 
 
 def _shows_image(file: SourceFile, contents: Contents) -> bool:

@@ -32,7 +32,10 @@ def write(tmp_path: Path) -> Write:
 
 
 def listed(spec: Path | str) -> list[SourceFile]:
-    return list(open_source(str(spec)).files(pytest.fail))
+    said: list[str] = []
+    files = list(open_source(str(spec)).files(said.append))
+    assert all(" is left out: of tables of images, " in line for line in said)
+    return files
 
 
 def contents_of(files: list[SourceFile]) -> list[bytes]:
@@ -99,7 +102,12 @@ def test_metadata_columns(write: Write) -> None:
         "manifest_id": "int64", "word": "string", "when": "timestamp[ns]", "nothing": "null",
         "size": "uint64",
     }  # fmt: skip
-    [file] = source.files(pytest.fail)
+    said: list[str] = []
+    [file] = source.files(said.append)
+    assert [line.partition(" is left out: ")[0] for line in said] == [
+        f"{source.spec}: the column other (binary)",
+        f"{source.spec}: the column boxes (list<element: int64>)",
+    ]
     assert file.metadata == {
         "manifest_id": 9, "word": "x", "when": 1_704_164_645_678_901_000, "nothing": None,
         "size": 2**63,
@@ -167,15 +175,17 @@ def test_tables_without_rows(write: Write) -> None:
 def test_a_glob_of_tables(write: Write, tmp_path: Path) -> None:
     write({"image": [b"1"], "a": [1]}, "1.parquet")
     write({"img": [b"2"], "a": [0.5], "b": ["x"]}, "2.parquet")
-    write({"uri": ["a.jpg"]}, "3.parquet")
+    write({"uri": ["a.jpg"], "c": [True]}, "3.parquet")
+    write({"nothing": ["x"]}, "5.parquet")
     (tmp_path / "4.parquet").write_bytes(b"PAR1 no more")
     source = open_source(str(tmp_path / "*.parquet"))
     assert {column.name: str(column.type) for column in source.metadata} == {
-        "a": "double", "b": "string",
+        "a": "double", "b": "string", "c": "bool",
     }  # fmt: skip
-    one, two, manifest, broken = source.files(pytest.fail)
+    one, two, listed_there, broken, other = source.files(pytest.fail)
     assert contents_of([one, two]) == [b"1", b"2"]
-    assert (manifest.uri, manifest.container) == (str(tmp_path / "3.parquet"), "")
+    assert (listed_there.uri, listed_there.metadata) == (str(tmp_path / "a.jpg"), {"c": True})
+    assert (other.uri, other.container) == (str(tmp_path / "5.parquet"), "")
     assert broken.problem.startswith("not readable as Parquet: ")
     # in a folder they are files like others
     assert {file.container for file in listed(tmp_path)} == {""}

@@ -24,12 +24,14 @@ class TableColumns:
         path: The bytes as Parquet selects them (`image`, `image.bytes`).
         metadata: Names of the others that are kept, by the name in the table.
         schema: The metadata columns, under the names that they are kept by.
+        left_out: Columns that are neither, with their types.
     """
 
     image: str
     path: str
     metadata: dict[str, str]
     schema: pa.Schema
+    left_out: tuple[str, ...] = ()
 
 
 def image_columns(uri: str, schema: pa.Schema) -> TableColumns | None:
@@ -59,7 +61,12 @@ def image_columns(uri: str, schema: pa.Schema) -> TableColumns | None:
             "manifest_<name>, the path in a struct as <struct>_path); names must differ"
         )
     kept = pa.schema([(metadata[name], types[name]) for name in metadata])
-    return TableColumns(found.name, path, metadata, kept)
+    left_out = (
+        f"{column.name} ({column.type})"
+        for column in schema
+        if column.name != found.name and not _is_plain(column.type)
+    )
+    return TableColumns(found.name, path, metadata, kept, tuple(left_out))
 
 
 def _image_column(uri: str, schema: pa.Schema) -> pa.Field | None:

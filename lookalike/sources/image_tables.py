@@ -6,7 +6,7 @@ Listing reads the other columns only, so the sizes of the images are not known b
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from typing import Any
@@ -47,19 +47,28 @@ def find_columns(uri: str) -> TableColumns | None:
         return None
 
 
-def is_to_be_listed(uri: str) -> bool:
-    """Whether `rows` has something to say: images, or that it cannot be read."""
+def kind_of_table(uri: str) -> str:
+    """What a Parquet file is in a listing.
+
+    "table" where `rows` has something to say: images, or that it cannot be read; "manifest" where
+    it has a column `uri` and no images; else "file".
+    """
     try:
         with _opened(uri) as file:
-            return image_columns(uri, file.schema_arrow) is not None
+            if image_columns(uri, file.schema_arrow) is not None:
+                return "table"
+            return "manifest" if "uri" in file.schema_arrow.names else "file"
     except _NotParquetError:
-        return True
+        return "table"
 
 
-def rows(table: SourceFile) -> Iterator[SourceFile]:
+def rows(
+    table: SourceFile, left_out: Callable[[str, str], None] = lambda table, column: None
+) -> Iterator[SourceFile]:
     """The rows of a table of images; a row group that cannot be read is one row with a problem.
 
-    The metadata columns are read here, the images are not.
+    The metadata columns are read here, the images are not; `left_out` is told the table and each
+    column that is not carried along.
     """
     problem = table.problem
     if not problem:
@@ -67,6 +76,8 @@ def rows(table: SourceFile) -> Iterator[SourceFile]:
             with _opened(table.uri) as file:
                 columns = image_columns(table.uri, file.schema_arrow)
                 if columns is not None:
+                    for column in columns.left_out:
+                        left_out(table.uri, column)
                     yield from _rows(table, file, columns)
                     return
                 problem = "no column of image bytes"

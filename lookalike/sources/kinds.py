@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from lookalike.errors import RequestError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
 from lookalike.sources.columns import merge_columns
+from lookalike.sources.hive import Partitions, same_value
 from lookalike.sources.manifests import Manifest
 from lookalike.sources.walking import GLOB, Notice, walk
 from lookalike.sources.walking import look_up as look_up
@@ -38,71 +39,131 @@ class Source:
 
     spec: str
     kind: str
-
-    @cached_property
-    def _manifest(self) -> Manifest:
-        return Manifest(self.spec)  # which remembers what it found when it read itself through
+    _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def metadata(self) -> pa.Schema:
         """The metadata columns that its rows carry; of shards, told from samples."""
-        if self.kind == "manifest":
-            return self._manifest.metadata_schema()
-        return merge_columns(self._schemas())
+        schemas, tars = [], []
+        for file, kind in self._containers:
+            if kind == "tar":
+                tars.append(file)
+            elif kind == "manifest":
+                schemas.append(self._manifest(file).metadata_schema())
+            elif columns := image_tables.find_columns(file.uri):
+                schemas.append(columns.schema)
+        return merge_columns([*schemas, tar_shards.metadata_schema(tars), self._partitions.schema])
+
+    @cached_property
+    def _containers(self) -> list[tuple[SourceFile, str]]:
+        """Tar shards, tables and manifests, whose rows or members are listed."""
+        if not self._may_hold_containers():
+            return []
+        return [pair for pair in self._found(lambda _: None) if pair[1] != "file"]
+
+    @cached_property
+    def _partitions(self) -> Partitions:
+        return Partitions(file.uri for file, _ in self._containers)
+
+    def _manifest(self, file: SourceFile) -> Manifest:
+        """One for each file: it remembers what it found when it read itself through."""
+        name = self.spec if self.kind == "manifest" else file.uri
+        return self._manifests.setdefault(name, Manifest(name))
 
     def files(self, notice: Notice = print) -> Iterator[SourceFile]:
         """List it, sorted; `notice` is told what was left out and why."""
-        if self.kind == "manifest":
-            for uri, problem, metadata in self._manifest.rows():
-                found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
-                yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
-            return
-        untaken = tar_shards.Untaken()
+        untaken, untold = tar_shards.Untaken(), _Untold(notice)
         for file, kind in self._found(notice):
             if kind == "tar":
-                yield from tar_shards.members(file, untaken)
+                rows: Iterable[SourceFile] = tar_shards.members(file, untaken)
             elif kind == "table":
-                yield from image_tables.rows(file)
+                rows = image_tables.rows(file, untold.left_out)
+            elif kind == "manifest":
+                rows = _manifest_rows(self._manifest(file))
             else:
                 yield file
+                continue
+            said = self._partitions.of(file.uri)
+            yield from map(partial(untold.within, file, said), rows) if said else rows
         untaken.tell(notice)
 
     def _found(self, notice: Notice) -> Iterator[tuple[SourceFile, str]]:
-        """What lies there: containers that were named, as "tar" or "table", and files."""
-        if self.kind in ("tar", "table"):
+        """What lies there: containers that were named, as "tar", "table" or "manifest", and files.
+
+        A glob names manifests where it ends as they do; `*` finds them among the pictures.
+        """
+        if self.kind in ("tar", "table", "manifest"):
             [(file, _)] = walk(self.spec, "file", notice)
             yield file, self.kind
             return
+        manifests = self.names_manifests
         for file, is_named in walk(self.spec, self.kind, notice):
             named = is_named and self.kind == "glob" and not file.problem
             if named and tar_shards.is_tar(file.uri):
                 yield file, "tar"
             elif named and image_tables.is_table(file.uri):
-                yield file, "table" if image_tables.is_to_be_listed(file.uri) else "file"
+                found = image_tables.kind_of_table(file.uri)
+                yield file, found if manifests or found == "table" else "file"
             else:
-                yield file, "file"
+                yield file, "manifest" if named and manifests else "file"
 
-    def _schemas(self) -> Iterator[pa.Schema]:
-        if not self._may_hold_containers():
-            return
-        tars: list[SourceFile] = []
-        for file, kind in self._found(lambda _: None):
-            if kind == "tar":
-                tars.append(file)
-            elif kind == "table" and (columns := image_tables.find_columns(file.uri)):
-                yield columns.schema
-        yield tar_shards.metadata_schema(tars)
+    @property
+    def names_manifests(self) -> bool:
+        """Whether it is a glob of manifests, which are checked before all else."""
+        return self.kind == "glob" and self._path.lower().endswith(_MANIFESTS)
+
+    @property
+    def _path(self) -> str:
+        return self.spec.partition("?")[0] if storage.is_remote(self.spec) else self.spec
 
     def _may_hold_containers(self) -> bool:
         """Spares the walk where a glob ends in another suffix."""
         if self.kind != "glob":
-            return self.kind in ("tar", "table")
-        pattern = self.spec.partition("?")[0] if storage.is_remote(self.spec) else self.spec
+            return self.kind in ("tar", "table", "manifest")
+        pattern = self._path
         end = pattern.lower()[max(pattern.rfind(mark) for mark in "*?]") + 1 :]
         return any(
             suffix.endswith(end) or end.endswith(suffix)
-            for suffix in (*tar_shards.SUFFIXES, image_tables.SUFFIX)
+            for suffix in (*tar_shards.SUFFIXES, image_tables.SUFFIX, *_MANIFESTS)
         )
+
+
+class _Untold:
+    """What is not carried along of tables, told once for each column."""
+
+    def __init__(self, notice: Notice) -> None:
+        self._notice, self._said = notice, set[str]()
+
+    def left_out(self, table: str, column: str) -> None:
+        self._say(
+            column,
+            f"{table}: the column {column} is left out: of tables of images, plain values are "
+            "carried, not bytes, lists or structs",
+        )
+
+    def within(
+        self, file: SourceFile, said: Mapping[str, int | str | None], row: SourceFile
+    ) -> SourceFile:
+        """A row with what the folders above its file say; what it says itself counts."""
+        for name, value in said.items():
+            if name in row.metadata and not same_value(row.metadata[name], value):
+                self._say(
+                    name,
+                    f"{file.uri}: the rows' own {name} counts ({row.metadata[name]} in {row.uri}), "
+                    f"and not its folder's name ({name}={value})",
+                )
+        return replace(row, metadata={**said, **row.metadata})
+
+    def _say(self, column: str, line: str) -> None:
+        if column not in self._said:
+            self._said.add(column)
+            self._notice(line)
+
+
+def _manifest_rows(manifest: Manifest) -> Iterator[SourceFile]:
+    for uri, problem, metadata in manifest.rows():
+        found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
+        yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
 
 
 def open_source(spec: str) -> Source:
@@ -116,7 +177,10 @@ def open_source(spec: str) -> Source:
     kind = kind_of(spec)
     if kind == "absent":
         if GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
-            return Source(spec, "glob")
+            source = Source(spec, "glob")
+            if source.names_manifests:
+                _ = source.metadata  # they are checked as it is told
+            return source
         raise RequestError(f"{spec}: no such file or folder")
     if kind == "other":
         raise RequestError(f"{spec}: neither a file nor a folder")

@@ -130,7 +130,7 @@ def _listed(table: VectorTable, rows: _Rows, size: int) -> pa.Table:
         {
             "uri": uris,
             "bytes": np.full(count, size),
-            "version": joined(f"{file.version}+", numbers),
+            "version": joined(f"{table.version}+", numbers),
             "problem": pa.repeat("", count),
             "_container": pa.repeat(file.uri, count),
             "_offset": numbers,

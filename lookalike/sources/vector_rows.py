@@ -140,4 +140,6 @@ def _as_kept(batch: pa.RecordBatch, table: VectorTable) -> pa.RecordBatch:
         column = batch.column(name)
         columns[kept] = column.dictionary_decode() if hasattr(column, "dictionary") else column
     columns["uri"] = columns["uri"].cast(pa.string())
+    for name, value in table.partitions.items():
+        columns[name] = pa.repeat(pa.scalar(value, pa.string()), batch.num_rows)
     return pa.RecordBatch.from_pydict(columns)

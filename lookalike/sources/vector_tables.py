@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from lookalike.errors import RequestError
 from lookalike.records import SourceFile
 from lookalike.sources.columns import carried, is_bytes, kept_type, merge_columns
 from lookalike.sources.file_kinds import not_parquet
+from lookalike.sources.hive import NULL, all_rows_say, partition_schema, partition_values
 from lookalike.sources.kinds import kind_of
 from lookalike.sources.walking import GLOB, Notice, walk
 from lookalike.store import storage
@@ -45,6 +46,9 @@ class VectorTable:
         kind: Arrow type of a component.
         metadata: Names that columns are kept by, by their names in the table.
         schema: The metadata columns, under the names that they are kept by.
+        partitions: Further ones that the names of its folders say (see `hive`), in every row.
+        contradicted: Of these, `name=value` where a column of the table says otherwise, and counts.
+        left_out: Columns that are not kept, with their types.
     """
 
     file: SourceFile
@@ -53,6 +57,15 @@ class VectorTable:
     kind: pa.DataType
     metadata: dict[str, str]
     schema: pa.Schema
+    partitions: Mapping[str, str | None] = field(default_factory=dict)
+    contradicted: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """What changes when the table does, or is moved among partitions."""
+        texts = (f"{name}={value!r}" for name, value in self.partitions.items())
+        return "+".join(filter(None, (self.file.version, ";".join(texts))))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -88,7 +101,26 @@ def list_tables(specs: Sequence[str], notice: Notice) -> list[VectorTable]:
             notice(f"{spec}: {len(others):,} files are no .parquet, for example {others[0]}")
     if not found:
         raise RequestError(f"{', '.join(specs)}: no Parquet files there; nothing to index")
-    return [read_footer(file) for file in found.values()]
+    tables = [read_footer(file) for file in found.values()]
+    _tell(tables, notice)
+    return tables
+
+
+def _tell(tables: Sequence[VectorTable], notice: Notice) -> None:
+    """What of the tables is not carried along, once for each column."""
+    said: set[str] = set()
+    for table in tables:
+        for pair in table.contradicted:
+            if (name := pair.partition("=")[0]) not in said:
+                said.add(name)
+                notice(
+                    f"{table.file.uri}: the table's own column {name} counts, and not its folder's "
+                    f"name {pair}, which is not the same in every row"
+                )
+        for column in table.left_out:
+            if column not in said:
+                said.add(column)
+                notice(f"{table.file.uri}: the column {column} is left out: bytes are not carried")
 
 
 @contextmanager
@@ -159,7 +191,9 @@ def find_dim(tables: Sequence[VectorTable]) -> int:
 
 def metadata_schema(tables: Iterable[VectorTable]) -> pa.Schema:
     """Metadata columns of all tables together; types that do not agree become strings."""
-    return merge_columns(table.schema for table in tables)
+    tables = list(tables)
+    folders = partition_schema(table.partitions for table in tables)
+    return merge_columns([*(table.schema for table in tables), folders])
 
 
 def _kind(spec: str) -> str:
@@ -208,7 +242,26 @@ def read_footer(file: SourceFile) -> VectorTable:
             "as manifest_<name>); names must differ"
         )
     kept = [(metadata[name], kept_type(schema.field(name).type)) for name in metadata]
-    return VectorTable(file, tuple(groups), dim, kind, metadata, pa.schema(kept))
+    folders = partition_values(file.uri)
+    return VectorTable(
+        file,
+        tuple(groups),
+        dim,
+        kind,
+        metadata,
+        pa.schema(kept),
+        {
+            carried(name): value
+            for name, value in folders.items()
+            if name not in schema.names and carried(name) not in metadata.values()
+        },
+        tuple(
+            f"{name}={NULL if value is None else value}"
+            for name, value in folders.items()
+            if name in schema.names and not all_rows_say(footer, name, value)
+        ),
+        tuple(f"{one.name} ({one.type})" for one in schema if _holds_bytes(one.type)),
+    )
 
 
 def _embedding(uri: str, schema: pa.Schema) -> tuple[int, pa.DataType]:
