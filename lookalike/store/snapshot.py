@@ -59,6 +59,10 @@ def current(store: Path) -> str | None:
         return (store / CURRENT).read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
+    except NotADirectoryError as error:
+        raise RequestError(
+            f"{store}: a store is a folder, and this is a file; make one with: lookalike index"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             f"{store / CURRENT}: not readable as a snapshot's name: {error}"
@@ -100,6 +104,8 @@ def read_manifest(store: Path, name: str | None = None) -> dict[str, Any]:
             that this version cannot read.
     """
     if not store.is_dir():
+        if store.exists():
+            raise RequestError(f"{store}: a store is a folder, and this is a file")
         raise RequestError(
             f"{store}: no such store; make one with: lookalike index --store {store}"
         )
