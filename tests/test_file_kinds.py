@@ -160,3 +160,10 @@ def test_names_say_what_is_wanted(tmp_path: Path) -> None:
         list(read_queries(str(tmp_path / "absent.npy"), Rules(3, "cosine")))
     with pytest.raises(RequestError, match="is a folder; name a file in it"):
         list(read_queries(str(tmp_path), Rules(3, "cosine")))
+
+
+def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+    for name in (".", "t.parquet"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(RequestError, match=r"is a folder; name a CSV or Parquet file"):
+            Manifest(str(tmp_path / name)).metadata_schema()

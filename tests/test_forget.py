@@ -276,6 +276,9 @@ def test_lists_of_names(tmp_path):
     pq.write_table(pa.table({"uri": odd, "x": [1, 2, 3]}), tmp_path / "list.parquet")
     for name in ("list", "list.csv", "list.parquet"):
         assert forgetting.read_list(tmp_path / name) == odd
+    (tmp_path / "bytes").write_bytes(b"/caf\xe9.png\n/b.png\n")
+    assert forgetting.read_list(tmp_path / "bytes") == ["file:///caf%E9.png", "/b.png"]
+    (tmp_path / "array").write_bytes(b"\x93NUMPY\x01\0v\0")
     (tmp_path / "none.csv").write_text("name\n/a\n")
     (tmp_path / "stray.csv").write_text('uri,why\n/a,x\n/b,"12 inch\n/c,x\n')
     (tmp_path / "empty.txt").write_text("\n\n")
@@ -284,6 +287,7 @@ def test_lists_of_names(tmp_path):
         ("none.csv", "no column uri"), ("empty.txt", "names nothing"),
         ("stray.csv", "lines 3 to 4: a quote is opened and never closed"),
         ("none.parquet", "cannot be read"), ("absent", "cannot be read"),
+        ("array", "is no text; it needs one uri in a line"), (".", "cannot be read: .*directory"),
     ):  # fmt: skip
         with pytest.raises(RequestError, match=message):
             forgetting.read_list(tmp_path / name)

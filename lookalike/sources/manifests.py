@@ -183,6 +183,8 @@ class Manifest:
     def _readable(self) -> Iterator[None]:
         try:
             yield
+        except IsADirectoryError as error:
+            raise RequestError(f"{self.spec}: is a folder; name a CSV or Parquet file") from error
         except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
             why = f"not readable as CSV: {one_line(error)}"
             if not self._is_csv:

@@ -77,14 +77,28 @@ def read_list(path: Path) -> list[str]:
         elif path.suffix == ".csv":
             names = _csv_names(path)
         else:
-            lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
-            names = [line.removesuffix("\r") for line in lines if line.strip()]
+            names = _text_names(path)
     except KeyError as error:
         raise RequestError(f"--list {path}: has no column uri") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
         raise RequestError(f"--list {path}: cannot be read: {one_line(error)}") from error
     if not names:
         raise RequestError(f"--list {path}: names nothing; it needs one uri in a line")
+    return names
+
+
+def _text_names(path: Path) -> list[str]:
+    """The lines of a text file; a path that is not UTF-8 as the ledger writes it."""
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    if "\0" in text:
+        raise RequestError(f"--list {path}: is no text; it needs one uri in a line")
+    names = []
+    for line in filter(str.strip, text.split("\n")):
+        name = os.fsencode(line.removesuffix("\r"))
+        try:
+            names.append(name.decode())
+        except UnicodeDecodeError:
+            names.append(uri_from_path(os.path.abspath(name)))
     return names
 
 
