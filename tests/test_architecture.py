@@ -27,6 +27,7 @@ OWNERS = {
             "pipelines.bench.pillow"},  # there as the plain way that ours is compared with
     "pi_heif": {"lookalike.pictures.heic"},
     "rawpy": {"lookalike.pictures.camera_raw"},
+    "botocore": {"lookalike.store.s3"},
     "obstore": {"lookalike.store.objects"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"pipelines.bench.way_hub"},

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
 from lookalike.sources.columns import merge_columns
@@ -23,8 +23,10 @@ from lookalike.sources.manifests import Manifest
 from lookalike.sources.walking import GLOB, Notice, walk
 from lookalike.sources.walking import look_up as look_up
 from lookalike.store import storage
+from lookalike.store.s3_uri import canonical
 
 _MANIFESTS = (".csv", ".csv.gz", ".parquet")
+_MOST_LOST = 20  # rows of a manifest in a row that cannot be reached
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,7 @@ class Source:
     def files(self, notice: Notice = print) -> Iterator[SourceFile]:
         """List it, sorted; `notice` is told what was left out and why."""
         if self.kind == "manifest":
-            for uri, problem, metadata in self._manifest.rows():
-                found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
-                yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
+            yield from self._manifest_files()
             return
         untaken = tar_shards.Untaken()
         for file, kind in self._found(notice):
@@ -66,6 +66,26 @@ class Source:
             else:
                 yield file
         untaken.tell(notice)
+
+    def _manifest_files(self) -> Iterator[SourceFile]:
+        """Its rows; where many in a row cannot be reached, or all, it is the source that cannot."""
+        lost: list[UnreachableError] = []
+        answered = False
+        for uri, problem, metadata in self._manifest.rows():
+            found = SourceFile(uri, -1, "", problem)
+            if not problem:
+                try:
+                    found = look_up(uri, strict=True)
+                    answered = True
+                    lost.clear()
+                except UnreachableError as error:
+                    lost.append(error)
+                    if len(lost) == _MOST_LOST:
+                        raise
+                    found = SourceFile(canonical(uri), -1, "", one_line(error))
+            yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
+        if lost and not answered:
+            raise lost[0]
 
     def _found(self, notice: Notice) -> Iterator[tuple[SourceFile, str]]:
         """What lies there: containers that were named, as "tar" or "table", and files."""
@@ -97,7 +117,7 @@ class Source:
         """Spares the walk where a glob ends in another suffix."""
         if self.kind != "glob":
             return self.kind in ("tar", "table")
-        pattern = self.spec.partition("?")[0] if storage.is_remote(self.spec) else self.spec
+        pattern = storage.plain_name(self.spec)
         end = pattern.lower()[max(pattern.rfind(mark) for mark in "*?]") + 1 :]
         return any(
             suffix.endswith(end) or end.endswith(suffix)
@@ -110,12 +130,13 @@ def open_source(spec: str) -> Source:
 
     Raises:
         RequestError: There is no such thing, or it is of a kind that is not read.
+        UnreachableError: Nobody can tell now.
     """
     if not spec:
         raise RequestError("an empty source was given; name a folder, a glob, a manifest or a file")
     kind = kind_of(spec)
     if kind == "absent":
-        if GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
+        if GLOB & set(storage.plain_name(spec)):
             return Source(spec, "glob")
         raise RequestError(f"{spec}: no such file or folder")
     if kind == "other":
@@ -125,7 +146,7 @@ def open_source(spec: str) -> Source:
         return Source(spec, "tar")
     if kind == "file" and image_tables.is_table(spec) and image_tables.find_columns(spec):
         return Source(spec, "table")
-    if kind == "file" and spec.lower().endswith(_MANIFESTS):
+    if kind == "file" and storage.plain_name(spec).lower().endswith(_MANIFESTS):
         source = Source(spec, "manifest")
         _ = source.metadata  # it is checked as it is told
         return source
