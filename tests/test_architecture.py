@@ -27,7 +27,7 @@ OWNERS = {
             "pipelines.bench.pillow"},  # there as the plain way that ours is compared with
     "pi_heif": {"lookalike.pictures.heic"},
     "rawpy": {"lookalike.pictures.camera_raw"},
-    "botocore": {"lookalike.store.s3"},
+    "botocore": {"lookalike.store.s3_client"},
     "obstore": {"lookalike.store.objects"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"pipelines.bench.way_hub"},

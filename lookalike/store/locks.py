@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from lookalike.errors import RequestError
 from lookalike.store.storage import check_inside, make_folder, write_bytes
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         # What cannot be given back expires; the run itself has ended as it has.
-        with self._turn, suppress(ConflictError, ObjectStoreError):
+        with self._turn, suppress(ConflictError, ObjectStoreError, RequestError):
             if not self._lost and self._version is not None:
                 self._objects.replace(LOCK, _FREE, self._version)
 
@@ -175,7 +176,7 @@ class Lease:
         from lookalike.store.objects import ObjectStoreError
 
         while not self._ended.wait(RENEW_S):
-            with suppress(ObjectStoreError):  # next time; confirm() says it where it matters
+            with suppress(ObjectStoreError, RequestError):  # confirm() says it where it matters
                 self._renew()
 
     def _renew(self) -> None:
