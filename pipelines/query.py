@@ -250,7 +250,7 @@ class _Thumbnails:
     """Small JPEGs of source files, or None for what cannot be had now."""
 
     def __init__(self) -> None:
-        self._locator, self._contents = Locator(), Contents()
+        self._locator, self._contents = Locator(read_before=True), Contents()
 
     def __call__(self, uri: str) -> bytes | None:
         file = self._locator.find(uri)

@@ -54,7 +54,7 @@ class Thumbnails:
         return dict(made)
 
     def _work(self, uris: Iterator[str], made: dict[str, bytes], over: threading.Event) -> None:
-        locator = Locator()
+        locator = Locator(read_before=True)
         with self._decoder as decoder:
             while not over.is_set() and (some := list(islice(uris, _TOGETHER))):
                 files = [

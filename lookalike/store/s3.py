@@ -48,20 +48,21 @@ def info(uri: str) -> tuple[str, int, str]:
     name = parse(uri)
     client = open_client(name)
     denied = False
-    if name.key:
+    if name.key and not name.key.endswith("/"):
         try:
             with told(name, client, "look at"):
                 found = client.head_object(Bucket=name.bucket, Key=name.key)
-            size = int(found["ContentLength"])
-            if size or not name.key.endswith("/"):  # else it marks a folder
-                return "file", size, _version(found)
+            return "file", int(found["ContentLength"]), _version(found)
         except FileNotFoundError:
             pass
         except RequestError:
             denied = True  # perhaps only what lies below it may be read
-    with told(name.named(name.prefix), client, "list"):
-        page = client.list_objects_v2(Bucket=name.bucket, Prefix=name.prefix, MaxKeys=1)
-    if page.get("Contents") or not name.key:
+    for page in _pages(name.named(name.prefix), {"MaxKeys": 1}):
+        for first in page:
+            if first["Key"] == name.key and first["Size"]:  # an empty one marks a folder
+                return "file", int(first["Size"]), _version(first)
+            return "folder", 0, "0"
+    if not name.key:
         return "folder", 0, "0"
     if denied:  # an answer to HEAD has no body that says why
         with told(name, client, "look at"):
@@ -151,12 +152,12 @@ def _version(answer: Mapping[str, Any]) -> str:
 # --- listing ----------------------------------------------------------------------------------
 
 
-def _pages(name: S3Name) -> Iterator[list[dict[str, Any]]]:
+def _pages(name: S3Name, more: Mapping[str, int] | None = None) -> Iterator[list[dict[str, Any]]]:
     """The pages of a listing, which must go on: Brent's way to find a circle keeps one page's mark.
 
     Keys come in no order that could be relied on: directory buckets have none.
     """
-    client, asked = open_client(name), {"Bucket": name.bucket, "Prefix": name.key}
+    client, asked = open_client(name), {"Bucket": name.bucket, "Prefix": name.key, **(more or {})}
     old: object = None
     number = kept = empty = 0
     while True:

@@ -127,9 +127,12 @@ def _answered(name: S3Name, client: Any, begin: str, answer: Mapping[str, Any]) 
 
     status = int(answer["ResponseMetadata"].get("HTTPStatusCode", 0))
     code, message = (str(answer["Error"].get(key, "")) for key in ("Code", "Message"))
-    why = f"{code}: {message}" if message and message != code else code
+    if code in (str(status), "Unknown", ""):  # the answer had no body
+        why = f"{status} {message}".strip()
+    else:
+        why = f"{status} {code}: {message}" if message else f"{status} {code}"
     if status >= 500 or status == 429 or code in _LATER:
-        text = f"{begin}: {client.meta.endpoint_url} answers {status} {why}; try again later"
+        text = f"{begin}: {client.meta.endpoint_url} answers {why}; try again later"
         return UnreachableError(one_line(OSError(text)), name.shown)
     if code == "NoSuchBucket":
         return RequestError(f"{begin}: there is no bucket {name.bucket!r}; check its name")
@@ -144,7 +147,7 @@ def _answered(name: S3Name, client: Any, begin: str, answer: Mapping[str, Any]) 
         remedy = "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, …"
     elif status not in (400, 401, 403):
         remedy = "check the endpoint and the region"
-    return RequestError(one_line(ValueError(f"{begin}: {status} {why}; {remedy}")))
+    return RequestError(one_line(ValueError(f"{begin}: {why}; {remedy}")))
 
 
 def short(name: S3Name) -> str:
