@@ -161,7 +161,7 @@ def metadata_schema(sources: list[Source]) -> pa.Schema:
 def kind_of(spec: str) -> str:
     """What a path or URI is: "file", "folder", "absent" or "other"."""
     if storage.is_remote(spec):
-        return storage.remote_info(spec)[0]
+        return storage.remote_info(spec, folders=True)[0]
     try:
         mode = os.stat(storage.path_from_uri(spec)).st_mode
     except FileNotFoundError:

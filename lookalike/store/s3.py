@@ -39,8 +39,11 @@ class Part(NamedTuple):
     e_tag: str
 
 
-def info(uri: str) -> tuple[str, int, str]:
+def info(uri: str, folders: bool = False) -> tuple[str, int, str]:
     """Kind ("file", "folder" or "absent"), size and version of what a URI names.
+
+    Where a key that ends in `/` names an object and begins others, it is a file, or a folder where
+    `folders` says that these are meant.
 
     Raises:
         UnreachableError, RequestError: Nobody can tell.
@@ -57,10 +60,11 @@ def info(uri: str) -> tuple[str, int, str]:
             pass
         except RequestError:
             denied = True  # perhaps only what lies below it may be read
-    for page in _pages(name.named(name.prefix), {"MaxKeys": 1}):
-        for first in page:
-            if first["Key"] == name.key and first["Size"]:  # an empty one marks a folder
-                return "file", int(first["Size"]), _version(first)
+    for page in _pages(name.named(name.prefix), {"MaxKeys": 2}):
+        named = page and page[0]["Key"] == name.key and page[0]["Size"]  # empty, it marks a folder
+        if named and not (folders and page[1:]):
+            return "file", int(page[0]["Size"]), _version(page[0])
+        if page:
             return "folder", 0, "0"
     if not name.key:
         return "folder", 0, "0"

@@ -158,14 +158,14 @@ def open_binary(uri: str, from_end: bool = False) -> Any:
     return fs.open_input_file(path)
 
 
-def remote_info(uri: str) -> tuple[str, int, str]:
-    """Kind ("file", "folder" or "absent"), size and version of a remote path.
+def remote_info(uri: str, folders: bool = False) -> tuple[str, int, str]:
+    """Kind ("file", "folder" or "absent"), size and version of a remote path; `folders`: see `s3`.
 
     Raises:
         UnreachableError, RequestError: Nobody can tell.
     """
     if is_s3(uri):
-        return s3.info(uri)
+        return s3.info(uri, folders)
     fs, path = filesystem(uri)
     try:
         info = fs.get_file_info(path)
