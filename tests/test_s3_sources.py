@@ -292,6 +292,23 @@ def test_an_object_as_a_file(put: Callable[..., str]) -> None:
             file.read(100)
 
 
+def test_copies_here(put: Callable[..., str], tmp_path: Path) -> None:
+    """As of a model's folder; a key that no file could have is refused, not written elsewhere."""
+    uri = put(
+        {"m/v 1/a": b"1", "m/v 1/sub/b": b"22", "m/v 1/": b"", "m/v 2": b"3", "bad/../x": b""}
+    )
+    folder = storage.copy_to_local(at(uri, "m/v 1/"), tmp_path)
+    assert folder == tmp_path / "v 1"
+    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file()} == {"a": b"1", "sub/b": b"22"}  # fmt: skip
+    assert storage.copy_to_local(at(uri, "m/v%202"), tmp_path).read_bytes() == b"3"
+    with pytest.raises(RequestError, match=r"/bad/../x: its key is no path that a file could have"):
+        storage.copy_to_local(at(uri, "bad"), tmp_path)
+    with pytest.raises(FileNotFoundError, match="/m/v: no such object or folder"):
+        storage.copy_to_local(at(uri, "m/v"), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "v 1", "v 2"]
+
+
 # --- requests ---------------------------------------------------------------------------------
 
 
