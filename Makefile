@@ -67,9 +67,8 @@ bench-index: $(READY)  ## the index beside autofaiss, Faiss's recipe, exact sear
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)
 
-fuzz: $(READY)  ## damaged files through the decode path: make fuzz IMAGES=SRC [SECONDS=60]
-	@test -n "$(IMAGES)" || { echo "name pictures to damage: make fuzz IMAGES=SRC [SECONDS=60]" >&2; exit 2; }
-	@$(BIN)/python -m tests.fuzz --images "$(IMAGES)" --seconds $(or $(SECONDS),60)
+fuzz: $(READY)  ## damaged files through the decode path: make fuzz [IMAGES=SRC] [SECONDS=60]
+	@$(BIN)/python -m tests.fuzz $(if $(IMAGES),--images "$(IMAGES)") --seconds $(or $(SECONDS),60)
 
 clean:  ## remove what was made here (.venv, demo)
 	rm -rf $(VENV) demo build *.egg-info
