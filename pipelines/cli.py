@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import logging
 import os
 import resource
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.errors import NotPublishedError, RequestError
+from lookalike.json_text import to_json
 from lookalike.pages.markup import visible
 from pipelines import flags
 
@@ -122,7 +122,7 @@ def _fail(message: str, status: int, debug: bool = False) -> int:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=True))
+    print(to_json(value, indent=1))
 
 
 def _index(given: argparse.Namespace, beam: list[str]) -> int:
@@ -137,7 +137,7 @@ def _index(given: argparse.Namespace, beam: list[str]) -> int:
         raise
     finally:
         if given.metrics:
-            from pipelines.facts import write_metrics
+            from pipelines.metrics_file import write_metrics
             from pipelines.stores import folder_of
 
             seconds = time.monotonic() - began
