@@ -10,9 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.errors import RequestError
+from lookalike.faults import Faults
 from lookalike.pages.metrics import metrics_text
 from lookalike.store import snapshot
 from pipelines.facts import from_manifest
+
+
+def check_place(name: str) -> None:
+    """Can a file of that name be written; asked before any work is done.
+
+    Raises:
+        RequestError: It cannot.
+    """
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise RequestError(f"--metrics {name}: no such folder: {path.parent}; make it first")
+    if path.is_dir():
+        raise RequestError(f"--metrics {name}: is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise RequestError(f"--metrics {name}: no permission to write in {path.parent}")
 
 
 def write_metrics(
@@ -42,7 +58,12 @@ def write_metrics(
         "finished": round(now, 3),
         "succeeded": round(now, 3) if status == 0 else _succeeded(path),
     }
-    text = metrics_text(_published(store), run=run, labels={"store": name or str(store)})
+    labels = {"store": name or str(store)}
+    text = Faults().spare(
+        "snapshot",
+        lambda: metrics_text(_published(store), run=run, labels=labels),
+        "",
+    ) or metrics_text({}, run=run, labels=labels)  # how the run ended is known in any case
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

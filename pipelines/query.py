@@ -33,6 +33,7 @@ from lookalike.store import snapshot
 from lookalike.store.storage import write_file
 from lookalike.vector_faults import Rules
 from pipelines.answers import Sink, print_json, print_text, to_file
+from pipelines.streams import reader_gone
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -93,6 +94,8 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
                 sink(result)
             if page and len(shown) < _PAGE_QUERIES:
                 shown.append(result)
+            if not output and not page and reader_gone():
+                break  # as `head` does
     if page:
         _write_page(page, searcher, shown, answered)
     if not given.json:
