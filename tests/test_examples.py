@@ -64,6 +64,7 @@ def test_a_good_night_says_nothing_and_sweeps(tmp_path):
         ([2], 2, 1),
         ([3], 3, 1),
         ([1, 3], 3, 2),
+        ([4], 4, 1),
         ([137], 137, 1),
     ],
 )

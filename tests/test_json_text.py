@@ -8,6 +8,7 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from lookalike.records import Neighbour
 from lookalike.store import snapshot
 from lookalike.store.storage import write_json
 from pipelines.answers import to_file
+from pipelines.cli import main
 
 
 def strict(text):
@@ -99,3 +101,53 @@ def test_a_manifest_is_what_it_says_though_a_number_was_none(tmp_path):
     found = strict((tmp_path / "snapshots/one/manifest.json").read_bytes())
     assert found["fitness"] == {"x": None}
     assert list(snapshot.check_manifest(found)) == []
+
+
+def write_table(path, rows, first=0):
+    """Vectors with metadata that JSON has no words for."""
+    odd = [math.nan, math.inf, -math.inf, None, 1.5]
+    columns = {
+        "uri": [f"/group {i % 2}/{first + i}" for i in range(rows)],
+        "embedding": pa.array(
+            np.random.default_rng(first).standard_normal((rows, 4)).tolist(), pa.list_(pa.float32())
+        ),
+        "f": pa.array([odd[i % 5] for i in range(rows)], pa.float64()),
+        "h": pa.array([np.float16(odd[i % 5] or 0) for i in range(rows)], pa.float16()),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def test_every_output_of_every_command(tmp_path, capsys):
+    store, table, queries = tmp_path / "s", tmp_path / "v.parquet", tmp_path / "q.npy"
+    np.save(queries, np.eye(4, dtype=np.float32))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("uri,label\n" + "".join(f"/group {i % 2}/{i},{i % 2}\n" for i in range(10)))
+    index = ["index", "--embeddings", str(table), "--json"]
+    query = ["query", "--vectors", str(queries), "-k", "20"]
+
+    def said(*arguments):
+        capsys.readouterr()
+        assert main([*arguments, "--store", str(store)]) == 0, arguments
+        return capsys.readouterr().out
+
+    for rows in (10, 12):
+        write_table(table, rows)
+        assert strict(said(*index))["new"]
+    lines = [strict(line) for line in said(*query, "--json").splitlines()]
+    assert [line["f"] for line in lines].count(None) >= 4 * 8
+    assert {line["f"] for line in lines} == {None, 1.5}
+    said(*query, "--output", str(tmp_path / "a.jsonl"))
+    assert [strict(line) for line in (tmp_path / "a.jsonl").read_bytes().splitlines()] == lines
+    for arguments in (
+        ["status"], ["verify"], ["evaluate", "--labels", str(labels)], ["gc", "--dry-run"],
+        ["forget", "--uri", "/group 0/0", "--dry-run"], ["rollback"], ["gc"],
+        ["forget", "--uri", "/group 0/0"],
+    ):  # fmt: skip
+        assert strict(said(*arguments, "--json")), arguments
+    capsys.readouterr()
+    assert main(["plan", "--rows", "500", "--dim", "4", "--json"]) == 0
+    assert strict(capsys.readouterr().out)["vectors"] == 500
+    files = [*store.rglob("*.json")]
+    assert len(files) >= 3
+    for path in files:
+        strict(path.read_bytes())
