@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from lookalike.outcomes import Decoded
@@ -45,9 +46,12 @@ class Thumbnails:
         """
         made: dict[str, bytes] = {}
         over = threading.Event()
-        worker = threading.Thread(
-            target=self._work, args=(iter(dict.fromkeys(uris)), made, over), daemon=True
-        )
+
+        def work() -> None:
+            with suppress(Exception):  # a page does without those that are not made
+                self._work(iter(dict.fromkeys(uris)), made, over)
+
+        worker = threading.Thread(target=work, daemon=True)
         worker.start()
         worker.join(seconds)
         over.set()  # it ends after the file it is at, which takes seconds at most
