@@ -133,7 +133,8 @@ def test_degenerate_vectors_have_a_report_without_faults(tmp_path, vectors, metr
     assert known["faults"] == {}
     near = known["neighbourhoods"]
     if len(vectors) > 1:
-        assert near["asked"] == sum(near["nearest"]["counts"]) == len(vectors)
+        # All of them, or as many as there was time for.
+        assert 0 < near["asked"] == sum(near["nearest"]["counts"]) <= len(vectors)
         assert 'class="plot low"' in page
     else:
         assert near["asked"] == 0
