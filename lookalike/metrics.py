@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.products import inner_products
 
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -79,7 +80,8 @@ def score_pairs(
     products = np.empty(len(rows), dtype=np.float64)
     for query, one in zip(wide, slices, strict=True):
         if one.stop > one.start:
-            products[one] = vectors[rows[one]].astype(np.float64) @ query
+            own = vectors[rows[one]].astype(np.float64)
+            products[one] = inner_products(query[None], own)[0]
     distinct, which = np.unique(rows, return_inverse=True)
     squares = _wide_squares(vectors[distinct])[which]
     return _from_products(products, _wide_squares(wide)[chosen], squares, metric)

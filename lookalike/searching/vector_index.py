@@ -2,8 +2,9 @@
 
 queries -> rotate -> coarse lists -> scan each shard -> merge -> exact scores
 
-The first two steps are matrix products of all queries of a block, by all cores. What follows is
-done for a few queries at a time, those near one another together, by a pool of one thread per core.
+The first two steps are matrix products of all queries of a block, by all cores where they are many.
+What follows is done for a few queries at a time, those near one another together, by a pool of one
+thread per core. A single query is answered by the thread that asks, and waits for no other.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lookalike.quality.recall import ExactNeighbours
 from lookalike.searching.reranking import best_candidates, exact_scores
 from lookalike.searching.selections import Selection
 from lookalike.store.shards import VectorReader
-from lookalike.training.template import Template, set_threads
+from lookalike.training.template import Template, one_faiss_thread
 
 _BLOCK = 4096  # queries with their lists in memory
 _TOGETHER = 256  # queries that a thread works on at a time, at most
@@ -214,10 +215,10 @@ class VectorIndex:
                 coarse: Scores = coarse,
                 lists: Ids = lists,
             ) -> None:
-                set_threads(1)  # in Faiss, for this thread of the pool
-                found = self._scan_shards(
-                    prepared[rows], coarse[rows], lists[rows], depth, selector
-                )
+                with one_faiss_thread():
+                    found = self._scan_shards(
+                        prepared[rows], coarse[rows], lists[rows], depth, selector
+                    )
                 take(start + rows, *found)
 
             run_all(work, [order[at : at + step] for at in range(0, len(order), step)])

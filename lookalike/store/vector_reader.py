@@ -11,6 +11,7 @@ import mmap
 import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -34,6 +35,7 @@ _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _OPEN_FILES = 48  # for decoding
 _KNOWN_FILES = 65536  # of which the addresses are kept
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
+_FEW_ROWS = 8  # of one table, whose cells are read one by one: a call of Arrow's costs as much
 _RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
 _MOST_MAPPED = 2 << 20  # by one read
 _STATM = "/proc/self/statm"
@@ -62,6 +64,21 @@ class _Recent(Generic[K, V]):
         self._weight += self._weigh(value)
         while self._weight > self._limit and len(self.values) > 1:
             self._weight -= self._weigh(self.values.popitem(last=False)[1])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a footer says of a file, without the file.
+
+    Attributes:
+        columns: Names of all columns but the vector.
+        described: Those of the name and the metadata.
+        ends: The row after each row group, (groups,) int64.
+    """
+
+    columns: tuple[str, ...]
+    described: tuple[str, ...]
+    ends: Ids
 
 
 def _most_maps() -> int:
@@ -97,6 +114,7 @@ class VectorReader:
         self._addresses: _Recent[int, Addresses] = _Recent(_KNOWN_FILES)
         self._maps: _Recent[int, mmap.mmap] = _Recent(_most_maps())
         self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
+        self._layouts: _Recent[int, _Layout] = _Recent(_KNOWN_FILES)
         self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
         self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
         self._floor = _mapped_bytes()  # when pages were dropped last
@@ -178,13 +196,24 @@ class VectorReader:
     ) -> list[dict[str, Any]]:
         """The columns named (by default all but the vector) of each id, in their order."""
         wanted = np.asarray(list(ids), dtype=np.int64)
-        output: list[dict[str, Any]] = [{} for _ in range(len(wanted))]
-        for positions, file_no in _by_file(wanted):
-            names = tuple(columns) if columns is not None else self._columns(file_no)
-            rows = row_numbers(wanted[positions])
+        chosen = None if columns is None else tuple(columns)
+        return self._cells(wanted, lambda layout: layout.columns if chosen is None else chosen)
+
+    def described(self, ids: Ids) -> list[dict[str, Any]]:
+        """The uri and the metadata columns of each id (n,), in their order."""
+        return self._cells(ids, lambda layout: layout.described)
+
+    def _cells(
+        self, ids: Ids, columns: Callable[[_Layout], tuple[str, ...]]
+    ) -> list[dict[str, Any]]:
+        output: list[dict[str, Any]] = [{} for _ in range(len(ids))]
+        for positions, file_no in _by_file(ids):
+            names = columns(self._layout(file_no))
+            rows = row_numbers(ids[positions])
             for inside, table, inner in self._tables_of(file_no, rows, names):
-                found = table.take(pa.array(inner)).to_pylist()
-                for position, row in zip(positions[inside].tolist(), found, strict=True):
+                for position, row in zip(
+                    positions[inside].tolist(), _dicts(table, names, inner), strict=True
+                ):
                     output[position] = row
         return output
 
@@ -196,18 +225,26 @@ class VectorReader:
             found = self._file(next(iter(self._files))).schema_arrow
         return pa.schema([column for column in found if column.name not in COLUMNS])
 
-    def _columns(self, file_no: int) -> tuple[str, ...]:
+    def _layout(self, file_no: int) -> _Layout:
         with self._lock:
-            names = self._file(file_no).schema_arrow.names
-        return tuple(name for name in names if name != "embedding")
+            layout = self._layouts.get(file_no)
+            if layout is None:
+                file = self._file(file_no)
+                footer, names = file.metadata, file.schema_arrow.names
+                groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+                layout = _Layout(
+                    tuple(name for name in names if name != "embedding"),
+                    tuple(name for name in names if name == "uri" or name not in COLUMNS),
+                    np.cumsum(groups, dtype=np.int64),
+                )
+                self._layouts.put(file_no, layout)
+        return layout
 
     def _tables_of(
         self, file_no: int, rows: Ids, columns: tuple[str, ...]
     ) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table, Ids]]:
         """For each row group asked of: positions in `rows`, its table, and the rows within it."""
-        with self._lock:
-            footer = self._file(file_no).metadata
-        ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
+        ends = self._layout(file_no).ends
         groups = np.searchsorted(ends, rows, side="right")
         for group in np.unique(groups).tolist():
             key = (file_no, group, columns)
@@ -238,6 +275,16 @@ def _by_file(ids: Ids) -> Iterator[tuple[npt.NDArray[np.intp], int]]:
     starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1)).tolist()
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
         yield order[start:end], int(numbers[start])
+
+
+def _dicts(table: pa.Table, columns: tuple[str, ...], rows: Ids) -> list[dict[str, Any]]:
+    """Cells of some rows (n,) of a table of these columns."""
+    if len(rows) > _FEW_ROWS:
+        found: list[dict[str, Any]] = table.take(pa.array(rows)).to_pylist()
+        return found
+    places = rows.tolist()
+    cells = [[column[place].as_py() for place in places] for column in table.columns]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def _map(path: Path) -> mmap.mmap:
