@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import mmap
 import resource
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.store.recent import Recent
 from lookalike.store.shard_format import (
     COLUMNS,
     Addresses,
@@ -39,31 +39,6 @@ _FEW_ROWS = 8  # of one table, whose cells are read one by one: a call of Arrow'
 _RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
 _MOST_MAPPED = 2 << 20  # by one read
 _STATM = "/proc/self/statm"
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class _Recent(Generic[K, V]):
-    """The values used last, up to a weight; not for several threads at once."""
-
-    def __init__(self, limit: int, weigh: Callable[[V], int] = lambda _: 1) -> None:
-        self._limit, self._weigh, self._weight = limit, weigh, 0
-        self.values: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        value = self.values.get(key)
-        if value is not None:
-            self.values.move_to_end(key)
-        return value
-
-    def put(self, key: K, value: V) -> None:
-        if key in self.values:  # two threads made it
-            return
-        self.values[key] = value
-        self._weight += self._weigh(value)
-        while self._weight > self._limit and len(self.values) > 1:
-            self._weight -= self._weigh(self.values.popitem(last=False)[1])
 
 
 @dataclass(frozen=True)
@@ -111,12 +86,12 @@ class VectorReader:
         self._resident = resident or _RESIDENT_BYTES
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
-        self._addresses: _Recent[int, Addresses] = _Recent(_KNOWN_FILES)
-        self._maps: _Recent[int, mmap.mmap] = _Recent(_most_maps())
-        self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
-        self._layouts: _Recent[int, _Layout] = _Recent(_KNOWN_FILES)
-        self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
-        self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
+        self._addresses: Recent[int, Addresses] = Recent(_KNOWN_FILES)
+        self._maps: Recent[int, mmap.mmap] = Recent(_most_maps())
+        self._open: Recent[int, pq.ParquetFile] = Recent(_OPEN_FILES)
+        self._layouts: Recent[int, _Layout] = Recent(_KNOWN_FILES)
+        self._tables: Recent[tuple[int, int, tuple[str, ...]], pa.Table]
+        self._tables = Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
         self._floor = _mapped_bytes()  # when pages were dropped last
         self._room, self._unchecked = self._resident, 0  # bytes, and reads since it was known
 
