@@ -11,6 +11,7 @@ import mmap
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -186,9 +187,8 @@ class VectorReader:
             names = columns(self._layout(file_no))
             rows = row_numbers(ids[positions])
             for inside, table, inner in self._tables_of(file_no, rows, names):
-                for position, row in zip(
-                    positions[inside].tolist(), _dicts(table, names, inner), strict=True
-                ):
+                found = _dicts(table, inner)
+                for position, row in zip(positions[inside].tolist(), found, strict=True):
                     output[position] = row
         return output
 
@@ -217,11 +217,12 @@ class VectorReader:
 
     def _tables_of(
         self, file_no: int, rows: Ids, columns: tuple[str, ...]
-    ) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table, Ids]]:
-        """For each row group asked of: positions in `rows`, its table, and the rows within it."""
+    ) -> Iterator[tuple[slice, pa.Table, Ids]]:
+        """For each row group asked of: where in `rows` (ascending), its table, and rows of that."""
         ends = self._layout(file_no).ends
         groups = np.searchsorted(ends, rows, side="right")
-        for group in np.unique(groups).tolist():
+        for start, stop in _runs(groups):
+            group = int(groups[start])
             key = (file_no, group, columns)
             with self._lock:  # one file is read by one thread at a time
                 table = self._tables.get(key)
@@ -229,9 +230,8 @@ class VectorReader:
                     file = self._file(file_no)
                     table = file.read_row_group(group, columns=list(columns), use_threads=False)
                     self._tables.put(key, table)
-            positions = np.flatnonzero(groups == group)
             first = int(ends[group - 1]) if group else 0
-            yield positions, table, rows[positions] - first
+            yield slice(start, stop), table, rows[start:stop] - first
 
     def _file(self, file_no: int) -> pq.ParquetFile:
         file = self._open.get(file_no)
@@ -247,19 +247,23 @@ def _by_file(ids: Ids) -> Iterator[tuple[npt.NDArray[np.intp], int]]:
         return
     order = np.argsort(ids, kind="stable")
     numbers = file_numbers(ids[order])
-    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1)).tolist()
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield order[start:end], int(numbers[start])
+    for start, stop in _runs(numbers):
+        yield order[start:stop], int(numbers[start])
 
 
-def _dicts(table: pa.Table, columns: tuple[str, ...], rows: Ids) -> list[dict[str, Any]]:
-    """Cells of some rows (n,) of a table of these columns."""
+def _runs(values: Ids) -> Iterator[tuple[int, int]]:
+    """Starts and stops of runs of equal values (n,), one value or more."""
+    edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
+    return pairwise(edges)
+
+
+def _dicts(table: pa.Table, rows: Ids) -> list[dict[str, Any]]:
+    """Some rows (n,) of a table."""
     if len(rows) > _FEW_ROWS:
         found: list[dict[str, Any]] = table.take(pa.array(rows)).to_pylist()
         return found
-    places = rows.tolist()
-    cells = [[column[place].as_py() for place in places] for column in table.columns]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
+    columns = list(zip(table.column_names, table.columns, strict=True))
+    return [{name: column[row].as_py() for name, column in columns} for row in rows.tolist()]
 
 
 def _map(path: Path) -> mmap.mmap:
