@@ -37,6 +37,7 @@ _BLOCK = 4096  # queries with their lists in memory
 _TOGETHER = 256  # queries that a thread works on at a time, at most
 _SCORED = 1 << 20  # candidates in memory at a time, for each thread
 _READ_ROWS = 8192  # stored vectors compared with all queries of a block at a time
+_PART_ROWS = 2048  # of which a thread reads so many: fewer are read before it would be awake
 
 Rows = npt.NDArray[np.intp]
 
@@ -137,7 +138,8 @@ class VectorIndex:
         found = ExactNeighbours(queries, nobody, k, self.spec.metric)
         for start in range(0, len(ids), _READ_ROWS):
             part = ids[start : start + _READ_ROWS]
-            pieces = run_all(self._reader.vectors, np.array_split(part, min(cores(), len(part))))
+            threads = min(cores(), -(-len(part) // _PART_ROWS))
+            pieces = run_all(self._reader.vectors, np.array_split(part, threads))
             found.update(part, np.concatenate(pieces))
         return found.ids, found.scores
 
