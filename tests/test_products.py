@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lookalike.parallel import cores
 from lookalike.products import FEW, SOME, inner_products
 
 
@@ -38,7 +39,7 @@ def test_views_of_any_strides_and_no_components(n: int) -> None:
     )
 
 
-# Nanoseconds of processor time of all other threads while products of few and of some rows are made.
+# Nanoseconds of processor time of all other threads, while few and some rows are multiplied.
 CODE = """
 import os, time, numpy
 from lookalike.products import FEW, SOME, inner_products
@@ -60,12 +61,15 @@ print(len(os.listdir("/proc/self/task")), used() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads' times are told by /proc")
+@pytest.mark.skipif(
+    cores() < 2 or not Path("/proc/self/task").exists(),
+    reason="threads are as many as cores, and their times are told by /proc",
+)
 def test_few_and_some_rows_wake_no_thread_of_a_blas() -> None:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "4"}
     done = subprocess.run(
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True
     )
     threads, others = map(int, done.stdout.split())
-    assert threads >= 4
+    assert threads >= 2  # there are some to wake
     assert others < 1_000_000  # one that is on its way to sleep; one that is woken uses more
