@@ -12,7 +12,7 @@ import pytest
 from pipelines.bench.launch import worker_threads
 from pipelines.bench.query.__main__ import main
 from pipelines.bench.query.made import queries
-from pipelines.bench.query.measure import Round, busy, middle
+from pipelines.bench.query.measure import Round, busy, middle, summary
 from tests.vector_stores import clustered, make_store
 
 
@@ -53,6 +53,11 @@ def test_queries_are_near_stored_rows_of_every_file(tmp_path: Path) -> None:
 
 
 def test_the_middle_of_rounds_is_that_of_each_number() -> None:
+    first = {"seconds": [0.001, 0.003], "own": 0.004, "others": 0.0}
+    second = {"seconds": [0.002], "own": 0.002, "others": 0.003}
+    one = summary([first, second])
+    assert (one.p50, one.p90) == pytest.approx((2, 2.8))
+    assert (one.own_ms, one.others_ms) == pytest.approx((2, 1))
     rounds = [Round(1, 9, 3, 0), Round(2, 7, 1, 0), Round(3, 8, 2, 5)]
     assert middle(rounds) == {"p50": 2, "p90": 8, "own_ms": 2, "others_ms": 0}
 

@@ -22,6 +22,8 @@ SETTINGS: Mapping[str, str | None] = {"unset": None, "1": "1"}
 """What the variable is, by name: as users have it, and one thread."""
 STATES = ("alone", "beside")
 
+_LOT = 25  # queries that one process is asked before the other's turn, so that both meet the same
+
 # Ends when its parent has, however that ended.
 _BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100_000))"
 
@@ -57,14 +59,12 @@ class Server:
         )
         self.told = self._answer()
 
-    def ask(self, first: int, count: int) -> Round:
-        """Search for some of the queries, one at a time."""
+    def ask(self, first: int, count: int) -> dict[str, Any]:
+        """Search for some of the queries, one at a time; what the process answers."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{first} {count}\n")
         self._process.stdin.flush()
-        answer = self._answer()
-        p50, p90 = (float(ms) for ms in 1e3 * np.percentile(answer["seconds"], [50, 90]))
-        return Round(p50, p90, *(1e3 * answer[name] / count for name in ("own", "others")))
+        return self._answer()
 
     def close(self) -> None:
         """End it."""
@@ -96,7 +96,7 @@ def busy(count: int) -> Iterator[None]:
 def measure(
     store: Path, queries: Path, count: int, rounds: int, others: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Ask `count` queries a time in each setting and state; each round asks the settings in turn.
+    """Ask `count` queries a round in each state and setting, some of each setting in turn.
 
     Returns:
         The store's rows and dim, the load average before, and by state and setting the rounds'
@@ -116,8 +116,13 @@ def measure(
             for state in STATES:
                 names = list(SETTINGS)[:: -1 if number % 2 else 1]
                 with busy(others if state == "beside" else 0):
-                    for name in names:
-                        found[state][name].append(servers[name].ask(number * count, count))
+                    lots: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+                    for first in range(0, count, _LOT):
+                        for name in names:
+                            some = min(_LOT, count - first)
+                            lots[name].append(servers[name].ask(number * count + first, some))
+                for name in names:
+                    found[state][name].append(summary(lots[name]))
                 took = (f"{name} {own[-1].p50:.2f} ms" for name, own in found[state].items())
                 say(f"round {number + 1} {state}: {', '.join(took)}")
     return {**told, "load_before": load, "states": {
@@ -125,6 +130,14 @@ def measure(
                 "ratio": median(unset.p50 / one.p50 for unset, one in
                                 zip(by_name["unset"], by_name["1"], strict=True))}
         for state, by_name in found.items()}}  # fmt: skip
+
+
+def summary(answers: list[dict[str, Any]]) -> Round:
+    """What a process's answers of one round come to."""
+    seconds = [one for answer in answers for one in answer["seconds"]]
+    p50, p90 = (float(ms) for ms in 1e3 * np.percentile(seconds, [50, 90]))
+    own, others = (sum(answer[name] for answer in answers) for name in ("own", "others"))
+    return Round(p50, p90, 1e3 * own / len(seconds), 1e3 * others / len(seconds))
 
 
 def middle(rounds: list[Round]) -> dict[str, float]:
