@@ -12,7 +12,7 @@ STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index faults fuzz clean
+.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -64,12 +64,14 @@ bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES
 bench-index: $(READY)  ## the index beside autofaiss, Faiss's recipe, exact search: [ROWS=100000] [VECTORS=FILES | IMAGES=SRC MODEL=HANDLE] [JSON=FILE]
 	@$(BIN)/python -m pipelines.bench.index $(if $(ROWS),--rows "$(ROWS)") $(if $(VECTORS),--vectors $(VECTORS)) $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
+bench-query: $(READY)  ## what one query takes, alone and beside busy processes: [ROWS=300000] [STORE=DIR] [JSON=FILE]
+	@$(BIN)/python -m pipelines.bench.query $(if $(ROWS),--rows "$(ROWS)") $(if $(filter command line environment,$(origin STORE)),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)
 
-fuzz: $(READY)  ## damaged files through the decode path: make fuzz IMAGES=SRC [SECONDS=60]
-	@test -n "$(IMAGES)" || { echo "name pictures to damage: make fuzz IMAGES=SRC [SECONDS=60]" >&2; exit 2; }
-	@$(BIN)/python -m tests.fuzz --images "$(IMAGES)" --seconds $(or $(SECONDS),60)
+fuzz: $(READY)  ## damaged files through the decode path: make fuzz [IMAGES=SRC] [SECONDS=60]
+	@$(BIN)/python -m tests.fuzz $(if $(IMAGES),--images "$(IMAGES)") --seconds $(or $(SECONDS),60)
 
 clean:  ## remove what was made here (.venv, demo)
 	rm -rf $(VENV) demo build *.egg-info

@@ -9,7 +9,7 @@ VERSION = "0.1.0"
 # newer system (glibc 2.35) than many have, so there it is an extra.
 _OPENVINO = "openvino>=2026,<2027"
 _OPENVINO_HERE = f"{_OPENVINO}; platform_machine in 'x86_64 AMD64 arm64'"
-_REMOTE = ["obstore>=0.11,<0.13"]
+_REMOTE = ["botocore>=1.36,<2", "obstore>=0.11,<0.13"]
 _RAW = ["rawpy>=0.24,<1"]
 
 setup(
@@ -39,7 +39,7 @@ setup(
     extras_require={
         "openvino": [_OPENVINO],  # where it does not come by itself
         "raw": _RAW,  # camera raw files
-        "remote": _REMOTE,  # stores on object storage
+        "remote": _REMOTE,  # stores on object storage; sources on S3
         # Only the tests and the benchmark call tensorflow-hub, as the reference to compare with; it
         # needs tf-keras of tensorflow's version, and pkg_resources, which newer setuptools lack.
         "dev": [*_RAW, *_REMOTE, "hypothesis>=6.100", "flask>=3,<4", "flask-cors>=6,<7",

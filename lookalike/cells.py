@@ -71,7 +71,7 @@ def cells(array: pa.Array | pa.ChunkedArray) -> list[Any]:
     if isinstance(array, pa.ChunkedArray):
         return [value for chunk in array.chunks for value in cells(chunk)]
     kind = array.type
-    if not _has_times(kind):
+    if not has_times(kind):
         return list(array.to_pylist())
     if pa.types.is_dictionary(kind):
         return cells(array.dictionary_decode())
@@ -109,18 +109,19 @@ def _cell(scalar: pa.Scalar) -> Any:
         return Exact(scalar.value, scalar.type)
 
 
-def _has_times(kind: pa.DataType) -> bool:
+def has_times(kind: pa.DataType) -> bool:
+    """Whether values of a type are times, or hold some: of those `to_pylist` may lose a part."""
     if pa.types.is_dictionary(kind):
-        return _has_times(kind.value_type)
+        return has_times(kind.value_type)
     if pa.types.is_nested(kind):
-        return any(_has_times(kind.field(i).type) for i in range(kind.num_fields))
+        return any(has_times(kind.field(i).type) for i in range(kind.num_fields))
     return bool(pa.types.is_temporal(kind)) and not pa.types.is_interval(kind)
 
 
 # --- to show --------------------------------------------------------------------------------------
 
 
-def to_json(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value as JSON has it, nothing rounded.
 
     Times are ISO 8601 texts, durations numbers of seconds, decimals texts, bytes hexadecimal
@@ -140,9 +141,9 @@ def to_json(value: Any) -> Any:
         case bytes() | bytearray() | memoryview():
             return value.hex()
         case Mapping():
-            return {str(key): to_json(inner) for key, inner in value.items()}
+            return {str(key): json_value(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [to_json(inner) for inner in value]
+            return [json_value(inner) for inner in value]
         case Decimal():
             return format(value, "f") if value.is_finite() else None
     return str(value)
@@ -151,7 +152,7 @@ def to_json(value: Any) -> Any:
 def as_text(value: Any) -> str:
     """A value in a column of text, where sources do not agree on a type."""
     if isinstance(value, (Exact, bytes, date, time, timedelta)):
-        value = to_json(value)
+        value = json_value(value)
     return str(value)
 
 
@@ -159,7 +160,7 @@ def shown(value: Any) -> str:
     """A value to a person: as JSON has it, long bytes cut short."""
     if isinstance(value, bytes) and len(value) > _SHOWN_BYTES:
         return f"{value[:_SHOWN_BYTES].hex()}… ({len(value):,} bytes)"
-    plain = to_json(value)
+    plain = json_value(value)
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 

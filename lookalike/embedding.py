@@ -82,7 +82,7 @@ def _embed(waiting: list[Decoded], embedder: Embedder) -> Iterator[Embedded | Fa
                 one.file, one.sha256, one.bytes, one.width, one.height, one.format, vector
             )
         else:
-            detail = faults.get(row, "the model's vector is zero or not finite")
+            detail = faults.get(row, "the model's vector is zero, not finite or too long")
             yield Failed(one.file, "rejected", "model_failed", detail, one.sha256)
 
 

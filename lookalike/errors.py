@@ -1,4 +1,4 @@
-"""The two ways a command ends that a caller plans for, and how others' errors are worded."""
+"""The ways a command ends that a caller plans for, and how others' errors are worded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ class RequestError(ValueError):
 
 class NotPublishedError(RuntimeError):
     """The run finished, but a limit stopped publication; the last snapshot stands (status 3)."""
+
+
+class UnreachableError(OSError):
+    """What lies elsewhere cannot be had now: no answer, a fault there, too much asked (status 1).
+
+    Attributes:
+        where: What was asked for: an object, or the prefix that was being listed.
+    """
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
 
 
 class StoreWriteError(OSError):

@@ -12,12 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.products import inner_products
 
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 
 METRICS = ("cosine", "inner_product", "l2", "jaccard")
+
+LONGEST = 1e15
+"""Length of a vector that l2 and inner_product take: float32 holds the squares up to some 1e38, and
+training adds up millions of them."""
 
 _PAIRS_AT_ONCE = 4_000_000  # components in memory at a time for jaccard
 
@@ -75,7 +80,8 @@ def score_pairs(
     products = np.empty(len(rows), dtype=np.float64)
     for query, one in zip(wide, slices, strict=True):
         if one.stop > one.start:
-            products[one] = vectors[rows[one]].astype(np.float64) @ query
+            own = vectors[rows[one]].astype(np.float64)
+            products[one] = inner_products(query[None], own)[0]
     distinct, which = np.unique(rows, return_inverse=True)
     squares = _wide_squares(vectors[distinct])[which]
     return _from_products(products, _wide_squares(wide)[chosen], squares, metric)
@@ -168,8 +174,9 @@ def check_vectors(vectors: npt.ArrayLike, dim: int, metric: str) -> Vectors:
 
     Raises:
         RequestError: Wrong shape, a value that is not finite, a zero vector under cosine or
-            jaccard, or a negative value under jaccard. Faiss itself would count vectors that are
-            not finite and silently leave them out of its lists.
+            jaccard, a negative value under jaccard, or a vector longer than LONGEST under l2 or
+            inner_product. Faiss itself would count vectors that are not finite and silently leave
+            them out of its lists.
     """
     array: Vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dim:
@@ -181,10 +188,31 @@ def check_vectors(vectors: npt.ArrayLike, dim: int, metric: str) -> Vectors:
             raise RequestError(f"vector {row} has a value that is not finite")
         if metric in ("cosine", "jaccard") and not array[row].any():
             raise RequestError(f"vector {row} is zero, which {metric} forbids")
+        if too_long(array[row : row + 1], metric).any():
+            raise RequestError(f"vector {row} is too long: {about_length(array[row], metric)}")
     if metric == "jaccard" and (array < 0).any():
         row = int(np.argmax((array < 0).any(axis=1)))
         raise RequestError(f"vector {row} has a negative value, which jaccard forbids")
     return array
+
+
+def too_long(vectors: Vectors, metric: str) -> npt.NDArray[np.bool_]:
+    """Which vectors (n, d) float32 have squares that float32 does not hold, where they matter.
+
+    Under cosine and jaccard none has: there the length, or the sum, is divided out in float64.
+    """
+    if metric in ("cosine", "jaccard"):
+        return np.zeros(len(vectors), dtype=bool)
+    return np.asarray(~(squared_lengths(vectors) <= np.float32(LONGEST) ** 2))
+
+
+def about_length(vector: npt.NDArray[Any], metric: str) -> str:
+    """What is wrong with a vector (d,) that is too long, and what to do."""
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return (
+        f"its length is {length:.4g}, {metric} takes at most {LONGEST:g}, beyond which its squares "
+        "do not fit into float32; divide all vectors by one number, or use the metric cosine"
+    )
 
 
 def candidate_vectors(vectors: Vectors, metric: str) -> Vectors:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.metrics import Vectors
 from lookalike.outcomes import Pixels
 from lookalike.store.storage import read_bytes
@@ -85,5 +85,7 @@ def _prepared(image: Image, name: str, embedder: Embedder) -> tuple[Pixels, ...]
     except Rejected as error:
         detail = f": {error.detail}" if error.detail else ""
         raise RequestError(f"{name}: {error.reason}{detail}") from error
+    except UnreachableError:
+        raise
     except OSError as error:
         raise RequestError(f"{name}: unreadable: {error.strerror or one_line(error)}") from error

@@ -260,7 +260,7 @@ class Searcher:
             scores: (n, k).
         """
         distinct = np.unique(ids[ids >= 0])
-        rows = dict(zip(distinct.tolist(), self._reader.rows(distinct.tolist()), strict=True))
+        rows = dict(zip(distinct.tolist(), self._reader.described(distinct), strict=True))
         duplicates = self._duplicates.of(distinct)
         described = []
         for name, own_ids, own_scores in zip(names, ids.tolist(), scores.tolist(), strict=True):

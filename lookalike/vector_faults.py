@@ -12,12 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.metrics import about_length, too_long
+
 REASONS = ("", "null_uri", "duplicate_uri", "null_vector", "wrong_dimension", "not_finite",
-           "zero_vector", "negative", "unreadable")  # fmt: skip
+           "zero_vector", "negative", "unreadable", "too_long")  # fmt: skip
 """Why a row has no vector in the store; the first that applies, "" for none."""
 
 (_, NULL_URI, DUPLICATE_URI, NULL_VECTOR, WRONG_DIMENSION, NOT_FINITE, ZERO_VECTOR, NEGATIVE,
- UNREADABLE_ROW) = range(len(REASONS))  # fmt: skip
+ UNREADABLE_ROW, TOO_LONG) = range(len(REASONS))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Rules:
 
     Attributes:
         dim: Components.
-        metric: cosine and jaccard forbid zero vectors, jaccard negative components too.
+        metric: cosine and jaccard forbid zero vectors, jaccard negative components too, l2 and
+            inner_product those longer than `metrics.LONGEST`.
         dtype: They are stored as: float32 or float16.
     """
 
@@ -116,6 +119,7 @@ def _unusable(stored: npt.NDArray[Any], metric: str) -> npt.NDArray[np.uint8]:
         faults[(vectors < 0).any(axis=1)] = NEGATIVE
     if metric in ("cosine", "jaccard"):
         faults[~vectors.any(axis=1)] = ZERO_VECTOR
+    faults[too_long(vectors, metric)] = TOO_LONG
     faults[~np.isfinite(vectors).all(axis=1)] = NOT_FINITE
     return faults
 
@@ -137,6 +141,8 @@ def _about_values(fault: int, given: npt.NDArray[Any], rules: Rules) -> str:
     if fault == NEGATIVE:
         at = int(np.argmax(given < 0))
         return f"component {at} is {given[at]!s}, and jaccard needs at least 0"
+    if fault == TOO_LONG:
+        return about_length(given, rules.metric)
     with np.errstate(over="ignore"):
         at = int(np.argmin(np.isfinite(given.astype(rules.dtype))))
     beyond = f", more than a {rules.dtype} holds" if np.isfinite(given[at]) else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.cells import to_json
+from lookalike.cells import json_value
+from lookalike.json_text import to_json
 from lookalike.pages.markup import visible
 from lookalike.pages.page import QueryResult
 from lookalike.records import Neighbour
@@ -51,7 +51,7 @@ def print_text(result: QueryResult) -> None:
 
 def _lines(result: QueryResult) -> Iterator[str]:
     for row in _rows(result):
-        yield json.dumps(to_json(row), ensure_ascii=True) + "\n"
+        yield to_json(json_value(row)) + "\n"
 
 
 def _rows(result: QueryResult) -> list[dict[str, Any]]:

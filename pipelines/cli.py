@@ -1,14 +1,12 @@
 """The `lookalike` command: flags in, exit status out.
 
 0 done (and published); 2 the request is wrong, nothing was written; 3 the run finished but a limit
-stopped publication; 1 anything else.
+stopped publication; 4 a fault that ends the same way every time; 1 anything else: try again.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import logging
 import os
 import resource
@@ -17,14 +15,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lookalike.errors import NotPublishedError, RequestError
+from lookalike.errors import one_line
+from lookalike.json_text import to_json
 from lookalike.pages.markup import visible
-from pipelines import flags
+from pipelines import flags, streams, temporary
+from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
 
 # Heavy libraries are imported by the commands that need them, so that --help is immediate.
 
@@ -40,14 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with whatever an engine may have left running; to take TensorFlow down in order takes a second.
     """
     if argv is not None:
-        return _run(list(argv))
+        return _run(list(argv), lambda required: nullcontext())
+    streams.hold()
     _heed_signals()
     _open_many_files()
-    status = _run(sys.argv[1:])
-    with suppress(BrokenPipeError):  # whoever read has had enough
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+    os._exit(streams.settle(_run(sys.argv[1:], temporary.private)))
 
 
 def _heed_signals() -> None:
@@ -64,9 +61,9 @@ def _heed_signals() -> None:
         while os.read(came, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
             continue
         time.sleep(_GRACE_S)
-        _fail("stopped in the midst of its work; the same command continues where it was", 1)
-        sys.stderr.flush()
-        os._exit(1)
+        _fail("stopped in the midst of its work; the same command continues where it was", AGAIN)
+        temporary.remove()
+        os._exit(streams.settle(AGAIN))
 
     threading.Thread(target=end_at_last, name="signals", daemon=True).start()
 
@@ -79,12 +76,10 @@ def _open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[None]]) -> int:
+    """Run a command in a place for its temporary files, given whether it needs one."""
     # Beam talks while it is imported, and repeats an error that ends the run
     logging.getLogger().setLevel(logging.ERROR if "--debug" in arguments else logging.CRITICAL)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # any file name can be printed anywhere
-            stream.reconfigure(errors="backslashreplace")
     beam: list[str] = []
     if "--" in arguments:
         cut = arguments.index("--")
@@ -94,24 +89,27 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as stop:  # argparse's way to end, after --help too
         return int(stop.code or 0)
     if beam and given.command not in ("index", "query"):
-        return _fail(f"Beam options after -- go with index or query, not {given.command}", 2)
+        return _fail(
+            f"Beam options after -- go with index or query, not {given.command}", WRONG_REQUEST
+        )
     try:
-        return int(_COMMANDS[given.command](given, beam))
-    except RequestError as error:
-        return _fail(str(error), 2, given.debug)
-    except NotPublishedError as error:
-        return _fail(str(error), 3, given.debug)
+        with place(_needs_files(given)):
+            return int(_COMMANDS[given.command](given, beam))
     except KeyboardInterrupt:
         again = "; the same command continues where it was" if given.command == "index" else ""
-        return _fail(f"stopped{again}", 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _fail(f"stopped{again}", AGAIN)
     except Exception as error:
-        if type(error).__module__.split(".")[0] in _OURS:
-            return _fail(str(error), 1, given.debug)
-        hint = "" if given.debug else " (--debug shows where)"
-        return _fail(f"{type(error).__name__}: {error}{hint}", 1, given.debug)
+        status = status_of(error)
+        ours = type(error).__module__.split(".")[0] in _OURS
+        hints = ["trying again ends the same way"] if status == FAULT else []
+        hints += [] if ours or given.debug else ["--debug shows where"]
+        what = str(error) if ours else f"{type(error).__name__}: {error}"
+        return _fail(f"{what} ({'; '.join(hints)})" if hints else what, status, given.debug)
+
+
+def _needs_files(given: argparse.Namespace) -> bool:
+    """Whether a command cannot do without temporary files: models are unpacked and compiled."""
+    return given.command in ("index", "plan", "forget") or bool(getattr(given, "images", None))
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:
@@ -122,28 +120,39 @@ def _fail(message: str, status: int, debug: bool = False) -> int:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=True))
+    print(to_json(value, indent=1))
 
 
 def _index(given: argparse.Namespace, beam: list[str]) -> int:
-    began, status, published = time.monotonic(), 1, False
+    began, status, published = time.monotonic(), AGAIN, False
+    if given.metrics:
+        from pipelines.metrics_file import check_place
+
+        check_place(given.metrics)
     try:
         result = _run_index(given, beam)
-        status, published = 0, result["new"]
+        status, published = DONE, result["new"]
         if given.json:
             _print_json(result)
-    except (RequestError, NotPublishedError) as error:
-        status = 2 if isinstance(error, RequestError) else 3
+    except BaseException as error:
+        status = status_of(error)
         raise
     finally:
         if given.metrics:
-            from pipelines.facts import write_metrics
-            from pipelines.stores import folder_of
-
-            seconds = time.monotonic() - began
-            path, store = Path(given.metrics), folder_of(given.store, given.cache)
-            write_metrics(path, store, status=status, seconds=seconds, published=published)
+            _write_metrics(given, status, time.monotonic() - began, published)
     return status
+
+
+def _write_metrics(given: argparse.Namespace, status: int, seconds: float, published: bool) -> None:
+    """Write the file of metrics; where that fails, the run ended as it did all the same."""
+    from pipelines.metrics_file import write_metrics
+    from pipelines.stores import folder_of
+
+    try:
+        path, store = Path(given.metrics), folder_of(given.store, given.cache)
+        write_metrics(path, store, status=status, seconds=seconds, published=published)
+    except Exception as error:
+        _fail(f"--metrics {given.metrics}: not written: {one_line(error)}", status, given.debug)
 
 
 def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:

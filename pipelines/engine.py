@@ -31,7 +31,17 @@ _PATIENCE_S = 5.0  # until the engine has ended after its workers
 
 
 class EngineError(RuntimeError):
-    """The engine did not finish; what is done stays done."""
+    """The engine did not finish; what is done stays done.
+
+    Attributes:
+        kind: Class of the error that a worker ended with, as a traceback names it; "" of the
+            engine's own.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        """Keep what happened, in one line, and the class of the worker's error."""
+        super().__init__(message)
+        self.kind = kind
 
 
 class WorkerDiedError(EngineError):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from lookalike import __version__
 from lookalike.changes.assembling import rewrite_ledger
 from lookalike.errors import RequestError
+from lookalike.faults import Faults
 from lookalike.metrics import Ids
 from lookalike.searching.tombstones import read_tombstones, write_tombstones
 from lookalike.store import forgotten, snapshot
@@ -109,7 +110,9 @@ class Erasure:
         else:
             manifest["files"] += [line for line in parent["files"] if line["kind"] in _INDEX]
             manifest |= {key: parent[key] for key in _INDEX_KEYS}
-        manifest["files"] += write_report(self.store, folder, manifest, parent, {})
+        manifest["files"] += write_report(
+            self.store, folder, manifest, parent, {}, Faults(self.progress.say)
+        )
         return manifest
 
     @cached_property

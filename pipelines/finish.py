@@ -9,6 +9,7 @@ from typing import Any
 
 from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
+from lookalike.faults import Faults
 from lookalike.store.ledger import Counts, LedgerRow, check_balance, read_ledger
 from lookalike.store.runs import Plan, Run
 from pipelines.config import PublishConfig
@@ -82,8 +83,7 @@ class Publication:
         check_balance(listed, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
-        shown = samples(self.store, settled.compared, settled.resolved, _SAMPLES)
-        manifest["files"] += write_report(self.store, folder, manifest, self.parent, shown)
+        manifest["files"] += self._report(folder, manifest)
         self.commit(manifest)
         parts = ", ".join(
             f"{counts[name]:,} {name}"
@@ -91,6 +91,15 @@ class Publication:
             if counts[name] or name not in ("unchanged", "removed")
         )
         self.progress.say(f"published {manifest['name']}: {counts['listed']:,} {noun}: {parts}")
+
+    def _report(self, folder: str, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Write the report, which says of its own faults what there is to say."""
+        compared, resolved = self.settled.compared, self.settled.resolved
+        faults = Faults(self.progress.say)
+        shown = faults.spare(
+            "samples", lambda: samples(self.store, compared, resolved, _SAMPLES), {}
+        )
+        return write_report(self.store, folder, manifest, self.parent, shown, faults)
 
 
 def _check_rows(counts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:

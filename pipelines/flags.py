@@ -17,7 +17,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="Image-by-image search, built offline: index piles of image files, find the "
         "nearest to any picture.",
         epilog="exit status: 0 done; 2 the request is wrong, nothing written; 3 finished but not "
-        "published (too little recall, too many rejects or lost files); 1 anything else",
+        "published (too little recall, too many rejects or lost files); 4 a fault that ends the "
+        "same way every time; 1 anything else: try again",
     )
     parser.add_argument("--version", action="version", version=f"lookalike {__version__}")
     commands = parser.add_subparsers(

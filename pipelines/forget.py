@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError
+from lookalike.json_text import to_json
 from lookalike.metrics import candidate_vectors
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
@@ -81,7 +82,7 @@ def run_forget(given: argparse.Namespace) -> int:
         found = proof.prove(store, _traces(store, held))
         manifest = snapshot.read_manifest(store)
     if given.json:
-        print(json.dumps({**_described(held), "snapshot": noted.snapshot,
+        print(to_json({**_described(held), "snapshot": noted.snapshot,
                           "certificate": manifest.get("certificate"),
                           "removed": {"snapshots": swept.snapshots, "files": swept.files,
                                       "bytes": swept.bytes},
@@ -181,7 +182,7 @@ def _described(held: Held) -> dict[str, Any]:
 
 def _say_what_would_go(given: argparse.Namespace, held: Held) -> int:
     if given.json:
-        print(json.dumps({**_described(held), "dry_run": True}, indent=1))
+        print(to_json({**_described(held), "dry_run": True}, indent=1))
         return 0
     print(f"would forget {_summary(held)}:")
     _list("", held.names)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from lookalike import evaluation
+from lookalike.json_text import to_json
 from lookalike.pages.markup import visible
 from lookalike.pages.quality import losses_line
 from lookalike.pages.report import certificate_line
@@ -30,7 +30,7 @@ def status(given: argparse.Namespace) -> int:
         published = {key: manifest[key] for key in keys}
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
-        print(json.dumps({"store": str(given.named), "snapshots": finished, "published": published},
+        print(to_json({"store": str(given.named), "snapshots": finished, "published": published},
                          indent=1))  # fmt: skip
         return 0
     counts, index = manifest["counts"], manifest["index"]
@@ -77,7 +77,7 @@ def verify(given: argparse.Namespace) -> int:
     files = len(manifest["files"])
     if given.json:
         found = [problem.__dict__ for problem in problems]
-        print(json.dumps({"snapshot": manifest["name"], "files": files, "ok": not problems,
+        print(to_json({"snapshot": manifest["name"], "files": files, "ok": not problems,
                           "problems": found}, indent=1))  # fmt: skip
     else:
         for problem in problems:
@@ -95,7 +95,7 @@ def evaluate(given: argparse.Namespace) -> int:
     label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)
     result = evaluation.evaluate(store, manifest, label_of, given.k)
     if given.json:
-        print(json.dumps({"snapshot": manifest["name"], **result.to_json()}, indent=1))
+        print(to_json({"snapshot": manifest["name"], **result.to_json()}, indent=1))
     else:
         print(
             f"P@{result.k} {result.precision_at_k:.3f}, mAP {result.mean_average_precision:.3f} "

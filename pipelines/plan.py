@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lookalike.errors import RequestError
+from lookalike.json_text import to_json
 from lookalike.planning.planner import DEFAULT_TARGET, IndexSpec, plan
 from lookalike.planning.predicting import Prediction, calibrate, predict
 from lookalike.records import SourceFile
@@ -74,7 +74,7 @@ def run_plan(given: argparse.Namespace, progress: Progress) -> int:
         component_bytes=2 if config.dtype == "float16" else 4,
     )
     if given.json:
-        print(json.dumps({"sources": there.found, "vectors": there.rows, "dim": there.dim,
+        print(to_json({"sources": there.found, "vectors": there.rows, "dim": there.dim,
                           "metric": config.metric, "embed_s": there.embed_s,
                           "index": spec.to_json(), "predicted": prediction.to_json()},
                          indent=1))  # fmt: skip

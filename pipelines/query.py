@@ -33,6 +33,7 @@ from lookalike.store import snapshot
 from lookalike.store.storage import write_file
 from lookalike.vector_faults import Rules
 from pipelines.answers import Sink, print_json, print_text, to_file
+from pipelines.streams import reader_gone
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -93,6 +94,8 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
                 sink(result)
             if page and len(shown) < _PAGE_QUERIES:
                 shown.append(result)
+            if not output and not page and reader_gone():
+                break  # as `head` does
     if page:
         _write_page(page, searcher, shown, answered)
     if not given.json:
@@ -250,7 +253,7 @@ class _Thumbnails:
     """Small JPEGs of source files, or None for what cannot be had now."""
 
     def __init__(self) -> None:
-        self._locator, self._contents = Locator(), Contents()
+        self._locator, self._contents = Locator(read_before=True), Contents()
 
     def __call__(self, uri: str) -> bytes | None:
         file = self._locator.find(uri)

@@ -25,6 +25,7 @@ from pipelines.engine import EngineError, WorkerEnvironment, finish
 
 _RUNNERS = {"flink": "FlinkRunner", "spark": "SparkRunner", "dataflow": "DataflowRunner",
             "prism": "PrismRunner"}  # fmt: skip
+_NAMED = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit|Invalid)\b")  # a class, first
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,30 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
     except EngineError:
         raise
     except Exception as error:  # in a worker it is no longer the request that is wrong
-        raise EngineError(_cause(error)) from error
+        raise _cause(error) from error
     if str(state) not in ("DONE", "None"):
         raise EngineError(f"the {spec.name} runner ended in state {state}")
 
 
-def _cause(error: Exception) -> str:
-    """One line: Beam passes a worker's error on as the text of its traceback."""
+def _cause(error: Exception) -> EngineError:
+    """In one line: Beam passes a worker's error on as the text of its traceback, or as it is."""
     lines = [line for line in str(error).splitlines() if line[:1].strip()]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
-    last = (named or lines or [type(error).__name__])[-1]
+    named = [line for line in lines if _NAMED.match(line)]
+    last = (named or lines or [""])[-1]
     last = re.sub(r" \[while running '.*", "", last)
-    last = re.sub(r"^RuntimeError: (?=[\w.]+(Error|Exception)\b)", "", last)
-    return one_line(Exception(re.sub(r"^lookalike\.errors\.\w+: ", "", last)))  # they say it all
+    last = re.sub(rf"^RuntimeError: (?={_NAMED.pattern})", "", last)
+    if not _NAMED.match(last):
+        last = f"{_name_of(type(error))}: {last}" if last else _name_of(type(error))
+    found = _NAMED.match(last)
+    # Those of this library say it all.
+    words = re.sub(r"^lookalike\.errors\.\w+: ", "", last)
+    return EngineError(one_line(Exception(words)), found[0] if found else "")
+
+
+def _name_of(kind: type) -> str:
+    """As a traceback names it."""
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return module + kind.__qualname__
 
 
 def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from lookalike.errors import RequestError
+from lookalike.json_text import to_json
 from lookalike.sizes import size_text
 from lookalike.store import retention, snapshot
 from lookalike.store.storage import path_from_uri
@@ -37,7 +37,7 @@ def rollback(given: argparse.Namespace) -> int:
         place.follow()
     if given.json:
         found = {"snapshot": manifest["name"], "before": before, "counts": manifest["counts"]}
-        print(json.dumps(found, indent=1))
+        print(to_json(found, indent=1))
     else:
         print(
             f"published {manifest['name']} (created {manifest['created']}) in place of {before}, "
@@ -57,7 +57,7 @@ def gc(given: argparse.Namespace) -> int:
         if not given.dry_run:
             place.sweep()
     if given.json:
-        print(json.dumps({"store": str(store), **found.to_json()}, indent=1))
+        print(to_json({"store": str(store), **found.to_json()}, indent=1))
         return 0
     kept = ", ".join(f"{one.name} ({one.why})" for one in found.kept)
     verb = "would remove" if given.dry_run else "removed"

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from lookalike.errors import one_line
 
@@ -34,7 +35,8 @@ def main() -> None:
             sdk_worker_main.main(sys.argv)
         except Exception as error:
             time.sleep(2 * _LOOK_EVERY_S)  # the connection is lost, where the launcher is gone
-            print(f"worker: {type(error).__name__}: {one_line(error)}", file=stderr, flush=True)
+            with suppress(OSError):  # nobody may be listening
+                print(f"worker: {type(error).__name__}: {one_line(error)}", file=stderr, flush=True)
             os._exit(1)
     os._exit(0)  # at once: native threads that still run do not survive the interpreter's end
 

@@ -1,8 +1,9 @@
-"""`python -m tests.fuzz --images DIR --seconds 3600`: mutated files through the decode path.
+"""`python -m tests.fuzz [--images DIR] --seconds 3600`: mutated files through the decode path.
 
 Files are damaged in the ways that decoders are known to fall over, and go through `Decoder`, the
 very way that files take when indexing. Every file must end as a picture, a reject or ignored, in
 the time allowed, and the processes must not grow. What ends a decoder process is kept with --keep.
+Beside the pictures named, small ones of every format and of its rare layouts are damaged.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lookalike.pictures.decoding import Decoder
 from lookalike.pictures.images import ImageLimits
 from lookalike.sources.kinds import look_up, open_source
 from lookalike.store.storage import read_bytes
+from tests.fuzz_seeds import made_seeds
 
 BATCH = 100
 MAX_SEED = 1 << 20  # bytes
@@ -98,9 +100,10 @@ def resident(pid: str | int) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Fuzz, say how it went; 1 where a file had no outcome, took too long, or memory grew."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--images", metavar="SRC", action="append", required=True)
+    parser.add_argument("--images", metavar="SRC", action="append", default=[])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--max-seconds", type=float, default=10, help="allowed for one file")
+    parser.add_argument("--max-memory", type=int, default=1 << 30, help="bytes, for one file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", metavar="DIR", help="keep what ends a decoder process here")
     given = parser.parse_args(argv)
@@ -110,9 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for file in open_source(spec).files(lambda line: None)
         if not file.problem and 0 < file.bytes <= MAX_SEED and (data := read_bytes(file.uri))
     ]
+    seeds += made_seeds()
     print(f"{len(seeds)} seeds", flush=True)
     chance, counts, reasons = random.Random(given.seed), Counter[str](), Counter[str]()
-    limits = ImageLimits(max_seconds=given.max_seconds)
+    limits = ImageLimits(max_seconds=given.max_seconds, max_memory=given.max_memory)
     longest, memory, ours = 0.0, [], []
     began = said = time.monotonic()
     with TemporaryDirectory(prefix="fuzz-") as folder, Decoder(SIZES, limits) as decoder:

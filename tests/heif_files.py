@@ -3,6 +3,8 @@
 import struct
 
 from lookalike.pictures.containers import boxes
+from lookalike.pictures.heif_grid import _places
+from lookalike.pictures.heif_properties import Items
 
 
 def box(kind, *content):
@@ -161,3 +163,57 @@ def _chunks_moved(content, by):
             inner = inner[:8] + struct.pack(f">{len(places)}I", *(place + by for place in places))
         parts.append(box(kind, inner))
     return b"".join(parts)
+
+
+def as_grid(files, rows, columns, width, height, *properties):
+    """A HEIC file whose picture is a grid of the pictures of others, again and again in turn.
+
+    Args:
+        files: each of one picture coded by HEVC, all of one size.
+        rows: of the grid.
+        columns: of the grid.
+        width: of the picture, which leaves out what is beyond.
+        height: of the picture.
+        *properties: boxes that the whole has besides its size.
+    """
+    count, coded, known, associations = rows * columns, [], [], b""
+    for data in files:
+        items = Items.read(data)
+        coded.append(b"".join(data[at : at + n] for at, n in _places(data)[items.primary]))
+        known += [box(*one) for one in items.properties(items.primary)
+                  if one[0] in (b"hvcC", b"ispe")]  # fmt: skip
+    for i in range(count):
+        first = 1 + 2 * (i % len(files))
+        associations += struct.pack(">HBBB", i + 1, 2, first, first + 1)
+    whole = count + 1
+    mine = [box(b"ispe", bytes(4), struct.pack(">II", width, height)), *properties]
+    associations += struct.pack(">HB", whole, len(mine))
+    associations += bytes(range(len(known) + 1, len(known) + 1 + len(mine)))
+    descriptor = bytes([0, 0, rows - 1, columns - 1]) + struct.pack(">HH", width, height)
+    entries = b"".join(
+        box(b"infe", b"\2\0\0" + bytes([i != whole]), struct.pack(">HH", i, 0),
+            (b"grid" if i == whole else b"hvc1") + b"\0")
+        for i in range(1, whole + 1)
+    )  # fmt: skip
+    references = box(b"dimg", struct.pack(f">HH{count}H", whole, count, *range(1, whole)))
+    parts = [*coded, descriptor]
+
+    def meta(at):
+        starts = [at + sum(map(len, parts[:i])) for i in range(len(parts))]
+        which = [i % len(files) for i in range(count)] + [len(files)]
+        places = b"".join(
+            struct.pack(">HHHHII", i, 0, 0, 1, starts[part], len(parts[part]))
+            for i, part in enumerate(which, 1)
+        )
+        return box(
+            b"meta", bytes(4), box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            box(b"pitm", bytes(4), struct.pack(">H", whole)),
+            box(b"iinf", bytes(4), struct.pack(">H", whole), entries),
+            box(b"iprp", box(b"ipco", *known, *mine),
+                box(b"ipma", bytes(4), struct.pack(">I", whole), associations)),
+            box(b"iref", bytes(4), references),
+            box(b"iloc", b"\1\0\0\0\x44\0", struct.pack(">H", whole), places),
+        )  # fmt: skip
+
+    start = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    return start + meta(len(start) + len(meta(0)) + 8) + box(b"mdat", *parts)

@@ -93,6 +93,40 @@ def dng(rgb, orientation=1):
     )
 
 
+def lossless_jpeg(image, precision=8, process=0xC3):
+    """A lossless JPEG (ITU-T T.81, annex H), of gray or of three planes; predictor 1.
+
+    Args:
+        image: (h, w) or (h, w, 3) whole numbers of `precision` bits.
+        precision: bits of a sample.
+        process: the marker of the frame.
+    """
+    values = np.atleast_3d(np.asarray(image)).astype(int)
+    height, width, planes = values.shape
+    before = np.empty_like(values)
+    before[:, 1:], before[1:, 0] = values[:, :-1], values[:-1, 0]
+    before[0, 0] = 1 << (precision - 1)
+    bits = []
+    for step in (values - before).ravel():
+        size = int(abs(step)).bit_length()
+        code = step if step > 0 else step + (1 << size) - 1
+        bits.append(format(size, "05b") + (format(code, f"0{size}b") if size else ""))
+    text = "".join(bits)
+    text += "1" * (-len(text) % 8)
+    body = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\0")
+
+    def segment(marker, content):
+        return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
+
+    frame = struct.pack(">BHHB", precision, height, width, planes)
+    frame += b"".join(bytes([i + 1, 0x11, 0]) for i in range(planes))
+    scan = bytes([planes]) + b"".join(bytes([i + 1, 0]) for i in range(planes)) + b"\1\0\0"
+    table = b"\0" + bytes([0] * 4 + [17] + [0] * 11) + bytes(range(17))  # 17 codes of 5 bits
+    adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0\0") if planes == 3 else b""  # RGB
+    parts = (adobe, segment(process, frame), segment(0xC4, table), segment(0xDA, scan), body)
+    return b"\xff\xd8" + b"".join(parts) + b"\xff\xd9"
+
+
 def rejection(data, name="x.png", **options):
     with pytest.raises(Rejected) as caught:
         decode(data, name, **options)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,10 +48,14 @@ def store_uri(port: int, prefix: str) -> str:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[int]:
-    """The port of a server with one bucket; its files lie below `folder`, where it has any."""
+def s3_server(folder: Path, any_key: bool = False) -> Iterator[int]:
+    """The port of a server with one bucket; its files lie below `folder`, where it has any.
+
+    For keys that no file can have, `any_key`, it is moto's.
+    """
     port = free_port()
     gateway = os.environ.get("LOOKALIKE_S3_SERVER") or shutil.which("versitygw")
+    gateway = None if any_key else gateway
     if gateway:
         (folder / BUCKET).mkdir(parents=True)
         keys = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
@@ -113,6 +117,42 @@ class Faults:
             hit = number >= self.first if self.lasting else number == self.first
             self.failed += bool(self.kind and hit)
             return self.kind if hit else ""
+
+
+Answer = Callable[[str, str], tuple[int, bytes]]
+
+
+@contextmanager
+def stub_server(answer: Answer) -> Iterator[int]:
+    """The port of a server that answers (method, path with query) with (status, body)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def handle_any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = answer(self.command, self.path)
+            self.send_response_only(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("ETag", '"1"')
+            self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
 
 
 @contextmanager

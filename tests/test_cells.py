@@ -13,7 +13,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from lookalike.cells import Exact, as_text, cells, shown, to_json, to_rows
+from lookalike.cells import Exact, as_text, cells, json_value, shown, to_rows
 
 NS = 1_704_067_200_123_456_789  # 2024-01-01 00:00:00.123456789 in UTC
 DAY_NS = 86_399_999_999_999
@@ -68,7 +68,7 @@ def test_rows_of_no_columns_and_of_dictionaries() -> None:
 )
 def test_exact_values_say_what_they_are(value: int, kind: pa.DataType, text: object) -> None:
     exact = Exact(value, kind)
-    assert to_json(exact) == text
+    assert json_value(exact) == text
     assert str(exact) == str(text)
     for other in (pickle.loads(pickle.dumps(exact)), copy.deepcopy(exact)):
         assert (other, other.kind, repr(other)) == (exact, kind, repr(exact))
@@ -98,8 +98,8 @@ def test_exact_values_say_what_they_are(value: int, kind: pa.DataType, text: obj
     ],
 )
 def test_json(value: object, expected: object) -> None:
-    assert to_json(value) == expected
-    assert json.loads(json.dumps(to_json(value), allow_nan=False)) == expected
+    assert json_value(value) == expected
+    assert json.loads(json.dumps(json_value(value), allow_nan=False)) == expected
 
 
 def test_what_people_see() -> None:

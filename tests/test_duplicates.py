@@ -43,6 +43,19 @@ def test_only_row_groups_that_may_hold_an_id_are_read(tmp_path: Path) -> None:
     assert DuplicateReader([path]).of(np.array([55, 200])) == {55: ("/55",)}
 
 
+def test_a_group_is_read_once(tmp_path: Path) -> None:
+    names = {i << 20: [f"/{i}/{n}" for n in range(1 + i % 3)] for i in range(3000)}
+    record, _ = write_duplicates(tmp_path, "d.parquet", [names])
+    reader = DuplicateReader([tmp_path / record.path])
+    ids = np.array([5 << 20, (5 << 20) + 1, 1500 << 20, 2999 << 20])
+    expected = {i: tuple(names[i]) for i in ids.tolist() if i in names}
+    assert reader.of(ids) == expected
+    (tmp_path / record.path).unlink()
+    assert reader.of(ids) == expected
+    assert reader.of(ids[1:2]) == {}
+    assert reader.of(np.array([7 << 20])) == {7 << 20: tuple(names[7 << 20])}
+
+
 def test_files_without_statistics_are_read_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     table = pa.table({"id": [3, 9], "uris": [["/b", "/a"], ["/c"]]}, SCHEMA)

@@ -64,6 +64,7 @@ def test_a_good_night_says_nothing_and_sweeps(tmp_path):
         ([2], 2, 1),
         ([3], 3, 1),
         ([1, 3], 3, 2),
+        ([4], 4, 1),
         ([137], 137, 1),
     ],
 )
@@ -136,7 +137,7 @@ def test_the_dag_calls_what_there_is():
     name, *arguments = ast.literal_eval(command)
     assert name == "lookalike"
     assert parsed(arguments).store == store
-    assert set(ast.literal_eval(values["MEANINGS"])) == {2, 3}
+    assert set(ast.literal_eval(values["MEANINGS"])) == {2, 3, 4}
     assert imported["PythonOperator"] == "airflow.providers.standard.operators.python"
     assert imported["DAG"] == "airflow.sdk"
 

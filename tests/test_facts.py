@@ -13,11 +13,14 @@ from test_metrics_text import read
 from test_page import Page, assert_harmless
 from vector_stores import clustered, make_store
 
+from lookalike.faults import Faults
 from lookalike.search import Searcher
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
 from lookalike.store.storage import sha256_file
-from pipelines.facts import facts, fresh_rows, write_metrics, write_report
+from pipelines.facts import facts, write_report
+from pipelines.measured import fresh_rows
+from pipelines.metrics_file import write_metrics
 
 NO_SAMPLES: dict[str, list[dict[str, object]]] = {}
 COUNTS = {"listed": 400, "embedded": 100, "unchanged": 300, "duplicate": 0, "rejected": 0,
@@ -54,7 +57,7 @@ def test_three_files_are_written_and_named(tmp_path):
         "rejected:truncated": [row(f"/t{i}", reason="truncated", detail="x") for i in range(30)],
         "rejected:empty": [row("/e", reason="empty")],
     }
-    lines = write_report(tmp_path, "snapshots/one", manifest, parent, samples)
+    lines = write_report(tmp_path, "snapshots/one", manifest, parent, samples, Faults())
     names = ["report.html", "report.json", "metrics.txt"]
     assert [line["path"] for line in lines] == [f"snapshots/one/{name}" for name in names]
     for line in lines:
@@ -78,14 +81,14 @@ def test_given_vectors_bring_no_name_that_is_looked_for_in_a_network(tmp_path):
     _, manifest, parent = made(tmp_path, features=[])
     samples = {"added": [row("s3://bucket/that/does/not/exist.png"), row("hdfs://nobody/x.png")]}
     began = time.monotonic()
-    write_report(tmp_path, "snapshots/one", manifest, parent, samples)
+    write_report(tmp_path, "snapshots/one", manifest, parent, samples, Faults())
     assert time.monotonic() - began < 20
 
 
 def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
     ids, manifest, parent = made(tmp_path, {"kind": "ivf_pq", "nlist": 8})
     searcher = Searcher(tmp_path, manifest)
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, searcher)
+    found = facts(tmp_path, manifest, parent, NO_SAMPLES, searcher, Faults())
     sizes = np.bincount(searcher.index.lists_of(ids), minlength=8)
     lists = found["lists"]
     assert lists["entries"] == 400
@@ -104,7 +107,7 @@ def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
 
 def test_an_exact_index_has_neither(tmp_path):
     _, manifest, parent = made(tmp_path)
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest))
+    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest), Faults())
     assert found["lists"] == found["codes"] == {}
 
 
@@ -112,7 +115,7 @@ def test_tombstones_are_counted_and_not_asked(tmp_path):
     ids, manifest, parent = made(tmp_path)
     line = write_tombstones(tmp_path, "snapshots/one/dead.npy", ids[:50]).to_json()
     manifest["files"].append({**line, "kind": "tombstones"})
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest))
+    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest), Faults())
     assert found["tombstones"] == 50
     assert found["neighbourhoods"]["asked"] == found["neighbourhoods"]["living"] == 350
 
@@ -158,9 +161,9 @@ def test_after_compaction_fresh_rows_are_those_of_the_samples_that_are_there():
 
 def test_the_time_is_bounded_by_the_run_and_by_the_clock(tmp_path, monkeypatch):
     _, manifest, parent = made(tmp_path, n=4000)
-    monkeypatch.setattr("pipelines.facts._LEAST_S", 0.0)
+    monkeypatch.setattr("pipelines.measured._LEAST_S", 0.0)
     manifest["stages"] = {"scan": 0.0}
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest))
+    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest), Faults())
     assert 0 < found["neighbourhoods"]["asked"] < 1000  # one block of them
 
 
@@ -188,7 +191,9 @@ def test_metrics_of_runs_keep_the_last_success_and_the_published_snapshot(tmp_pa
     path, store = tmp_path / "l.prom", tmp_path / "store"
     store.mkdir()
     _, manifest, parent = made(store)
-    manifest["files"] += write_report(store, "snapshots/two", manifest, parent, NO_SAMPLES)
+    manifest["files"] += write_report(
+        store, "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
+    )
     snapshot.publish(store, {**manifest, "name": "two"})
     good = metrics(path, store)
     at = good["lookalike_run_last_success_timestamp_seconds", label(store)]
@@ -217,7 +222,9 @@ def test_metrics_say_how_the_run_ended_though_the_report_is_damaged(tmp_path):
     path, store = tmp_path / "l.prom", tmp_path / "store"
     store.mkdir()
     _, manifest, parent = made(store)
-    manifest["files"] += write_report(store, "snapshots/two", manifest, parent, NO_SAMPLES)
+    manifest["files"] += write_report(
+        store, "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
+    )
     snapshot.publish(store, {**manifest, "name": "two"})
     for damage in (b"{", b"[]", b"\xff"):
         (store / "snapshots/two/report.json").write_bytes(damage)

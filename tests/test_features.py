@@ -110,6 +110,16 @@ def test_extreme_lengths_neither_overflow_nor_vanish(size: float) -> None:
     np.testing.assert_allclose(fused, [[math.sqrt(0.5)] * 2], rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("metric", ["l2", "inner_product"])
+def test_a_vector_whose_squares_overflow_cannot_be_used(metric: str) -> None:
+    block = np.array([[1e15, 1e15], [3e38, 3e38], [1e14, 1e14]], np.float32)
+    fused, ok = fuse([block], [1], metric)
+    assert ok.tolist() == [False, False, True]
+    assert np.array_equal(fused, [[0, 0], [0, 0], block[2]])
+    assert fuse([block, block], [1, 2], metric)[1].all()  # a hybrid has unit length
+
+
 def test_no_rows() -> None:
     fused, ok = fuse([np.empty((0, 3), np.float32)] * 2, [1, 2], "cosine")
     assert fused.shape == (0, 6)

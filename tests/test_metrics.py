@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.metrics import METRICS, candidate_vectors, check_vectors, score, top_k
+from lookalike.metrics import METRICS, candidate_vectors, check_vectors, score, too_long, top_k
 from tests.vector_stores import clustered
 
 
@@ -58,6 +58,12 @@ def test_top_k_keeps_one_of_each_id_and_pads():
         ([[1, 1], [0, 0]], "cosine", "vector 1 is zero, which cosine forbids"),
         ([[0, 0]], "jaccard", "vector 0 is zero"),
         ([[1, 1], [2, -1]], "jaccard", "vector 1 has a negative value"),
+        (
+            [[1, 1], [3e38, -3e38]],
+            "l2",
+            r"vector 1 is too long: its length is 4.243e\+38, l2 takes",
+        ),
+        ([[1e15, 1e15]], "inner_product", "use the metric cosine"),
     ],
 )
 def test_vectors_that_cannot_be_indexed_are_refused(vectors, metric, message):
@@ -71,3 +77,18 @@ def test_candidates_are_unit_vectors_for_cosine_and_jaccard():
         lengths = np.linalg.norm(candidate_vectors(vectors, metric), axis=1)
         np.testing.assert_allclose(lengths, 1, rtol=1e-6)
     assert candidate_vectors(vectors, "l2") is vectors
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_longest_vectors_that_are_taken_have_finite_scores(metric):
+    """Of both signs and at right angles: whatever is taken can be compared in float32."""
+    longest = {"cosine": 3e38, "jaccard": 3e38}.get(metric, 0.99e15)
+    vectors = np.array([[1, 0], [0, 1], [-1, 0], [1e-3, 1e-3]], np.float32) * np.float32(longest)
+    vectors = np.abs(vectors) if metric == "jaccard" else vectors
+    taken = check_vectors(vectors, 2, metric)
+    with np.errstate(all="raise", under="ignore"):
+        assert np.isfinite(score(taken, taken, metric)).all()
+        assert np.isfinite(candidate_vectors(taken, metric)).all()
+        assert not too_long(taken, metric).any()
+    longer = np.full((3, 2), 2 * longest if longest < 1e38 else 3.4e38, np.float32)
+    assert too_long(longer, metric).tolist() == [metric in ("l2", "inner_product")] * 3

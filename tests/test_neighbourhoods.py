@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_stores import clustered, make_store
 
-from lookalike.quality.neighbourhoods import histogram, neighbourhoods, sample_rows
+from lookalike.quality.histograms import histogram
+from lookalike.quality.neighbourhoods import neighbourhoods, sample_rows
 from lookalike.search import Searcher
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot

@@ -150,7 +150,7 @@ def test_a_store_that_does_not_answer_or_does_not_know_us(
     if not os.environ.get("LOOKALIKE_S3_SERVER"):
         return  # moto lets everybody in
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(ObjectStoreError, match=r"not allowed to read CURRENT.*credentials"):
+    with pytest.raises(RequestError, match=r"cannot read CURRENT: not allowed.*credentials"):
         Objects(store_uri(server, "x")).read("CURRENT")
 
 

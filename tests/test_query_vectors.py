@@ -54,6 +54,7 @@ def test_tables(tmp_path: Path, kind: str, dtype: str) -> None:
         ([1.0] * 5 + [1e39], "l2", r"row 2000: component 5 is 1e\+39, more than a float32 holds"),
         ([0.0] * 6, "cosine", "row 2000: all 6 components are 0, which cosine forbids"),
         ([0.0] * 5 + [-1.0], "jaccard", "row 2000: component 5 is -1.0, and jaccard needs"),
+        ([2e15] + [0.0] * 5, "l2", r"row 2000: its length is 2e\+15, l2 takes at most 1e\+15"),
     ],
 )
 def test_a_wrong_row_is_named(

@@ -177,6 +177,24 @@ def test_rows_come_in_the_order_asked_for(
     assert found == [{"id": i, **row_of(i >> 32, i & 0xFFFFFFFF)} for i in ids]
 
 
+@given(ids=st.lists(st.sampled_from(ALL_IDS), max_size=60))
+def test_what_describes_rows_is_their_name_and_metadata(
+    store: tuple[Path, dict[int, str]], ids: list[int]
+) -> None:
+    found = shards.VectorReader(*store).described(np.array(ids, dtype=np.int64))
+    whole = [row_of(i >> 32, i & 0xFFFFFFFF) for i in ids]
+    assert found == [{name: row[name] for name in ("uri", "label", "tags")} for row in whole]
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_columns_may_be_named_in_any_order(reader: shards.VectorReader, count: int) -> None:
+    ids = ALL_IDS[130 : 130 + count]
+    expected = [row_of(i >> 32, i & 0xFFFFFFFF) for i in ids]
+    for names in (("tags", "uri"), ("height", "label", "bytes"), ("uri",)):
+        found = reader.rows(ids, names)
+        assert found == [{name: row[name] for name in names} for row in expected]
+
+
 def test_every_vector_at_once_and_again(reader: shards.VectorReader) -> None:
     ids = np.random.default_rng(0).permutation(np.array(ALL_IDS * 2, dtype=np.int64))
     for _ in range(2):

@@ -238,6 +238,27 @@ def test_each_fault_has_its_reason(
     }
 
 
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2", "jaccard"])
+def test_vectors_whose_squares_overflow(tmp_path: Path, metric: str) -> None:
+    """L2 and inner products take none that are beyond 1e15."""
+    rows = [[1e20, 0, 0, 0, 0, 0], [9e14, 0, 0, 0, 0, 0], [9e14] * 6, [3e38] * 6]
+    path = write_vectors(
+        tmp_path / "f.parquet", pa.array(rows, pa.list_(pa.float32())), list("abcd")
+    )
+    [done] = ingest(tmp_path, path, metric=metric)
+    short = metric in ("cosine", "jaccard")
+    found = {row.uri: (row.reason, row.detail) for row in ledger(tmp_path)}
+    assert [found[uri][0] for uri in "abcd"] == (
+        [""] * 4 if short else ["too_long", "", "too_long", "too_long"]
+    )
+    assert done["counts"]["embedded"] == (4 if short else 1)
+    if not short:
+        assert found["a"][1] == (
+            f"row 0: its length is 1e+20, {metric} takes at most 1e+15, beyond which its squares "
+            "do not fit into float32; divide all vectors by one number, or use the metric cosine"
+        )
+
+
 def test_what_float16_cannot_hold(tmp_path: Path) -> None:
     vectors = np.array([[1e5] * DIM, [1e-9] * DIM, [1.0] * DIM])
     ingest(tmp_path, write_vectors(tmp_path / "a.parquet", vectors), dtype="float16")

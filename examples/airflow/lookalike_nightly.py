@@ -1,8 +1,9 @@
 """A nightly run of lookalike as an Airflow DAG: index, then remove old snapshots.
 
 The task's worker must see the pictures, the store and the `lookalike` command. Exit statuses decide
-about retries: 1 is tried again, and continues where it was; 2 (the request is wrong) and 3 (a limit
-stopped publication, the last snapshot stands) fail at once, as another try would end the same way.
+about retries: 1 is tried again, and continues where it was; 2 (the request is wrong), 3 (a limit
+stopped publication, the last snapshot stands) and 4 (a fault that lasts) fail at once, as another
+try would end the same way.
 
 For Airflow 3, with apache-airflow-providers-standard.
 """
@@ -25,7 +26,11 @@ INDEX = [
     "--store", STORE,
     "--metrics", "/var/lib/node_exporter/textfile_collector/lookalike.prom",
 ]  # fmt: skip
-MEANINGS = {2: "the request is wrong", 3: "not published, the last snapshot stands"}
+MEANINGS = {
+    2: "the request is wrong",
+    3: "not published, the last snapshot stands",
+    4: "a fault that ends the same way every time",
+}
 PATIENCE_S = 15  # a run that is told to stop needs some seconds to leave all in order
 
 

@@ -17,6 +17,7 @@
 #   0  published, or nothing had changed
 #   2  the request is wrong: trying again cannot help
 #   3  finished, but a limit stopped publication; the last snapshot still answers queries
+#   4  a fault that ends the same way every time: trying again cannot help
 #   1  anything else (a machine, a disk, a network; another run that holds the store): the same
 #      command continues where it was, so it is tried again
 # No flock is needed: a run holds its store itself, and a second one ends with status 1.

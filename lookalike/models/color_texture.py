@@ -289,7 +289,7 @@ _IMAGES = tf.TensorSpec([None, *INPUT_SIZE, 3], tf.float32, name="images")
 class ColorTexture(tf.Module):  # type: ignore[misc]
     """The descriptor as a TF-Hub style callable."""
 
-    @tf.function(input_signature=[_IMAGES])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[_IMAGES], autograph=False)  # type: ignore[untyped-decorator]
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Describe images: (B, 128, 128, 3) float32 RGB in [0, 1] -> (B, DIM) float32, >= 0."""
         # Half the size keeps what the blocks look at; planes side by side are faster to work on.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.metrics import METRICS
+from lookalike.metrics import METRICS, too_long
 from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.saved_model import Model, ModelInfo
 
@@ -148,8 +148,8 @@ def fuse(blocks: Sequence[Vectors], weights: Sequence[float], metric: str) -> tu
 
     Returns:
         (n, sum of d_i) float32, and (n,) bool: whether the row can be used. It cannot when any
-        value is not finite, when all are zero, or, for jaccard, when one is negative; such rows
-        are zeros.
+        value is not finite, when all are zero, for jaccard when one is negative, or, where the row
+        keeps its length, when that is more than `metrics.LONGEST`; such rows are zeros.
     """
     rows = len(blocks[0])
     fused = np.empty((rows, sum(block.shape[1] for block in blocks)), np.float32)
@@ -158,6 +158,8 @@ def fuse(blocks: Sequence[Vectors], weights: Sequence[float], metric: str) -> tu
         ok &= np.isfinite(block).all(axis=1)
         if metric == "jaccard":
             ok &= (block >= 0).all(axis=1)
+        if not is_normalised(len(blocks), metric):
+            ok &= ~too_long(block, metric)
     norms = [_norms(block, ok) for block in blocks]
     # Shares of the weight of those blocks of a row that are not zero.
     total = sum((w * (norm > 0) for w, norm in zip(weights, norms, strict=True)), np.zeros(rows))

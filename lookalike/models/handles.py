@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.models import downloads
 from lookalike.models.archives import extract
 
@@ -198,6 +198,8 @@ def _remote(handle: str, workdir: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="copy-", dir=workdir) as scratch:
         try:
             copy = storage.copy_to_local(handle, Path(scratch))
+        except UnreachableError:
+            raise
         except Exception as error:  # every file system has its own
             cause = one_line(error)
             raise RequestError(f"cannot copy the model {handle}: {cause}{_WAYS_ON}") from error

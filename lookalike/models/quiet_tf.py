@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = ["tf"]
 
@@ -47,11 +47,12 @@ def _without_chatter() -> Iterator[None]:
     """Hold back the process's stderr, then pass on all lines but TensorFlow's import chatter."""
     try:
         sys.stderr.flush()
+        holding = tempfile.TemporaryFile()  # noqa: SIM115
         stderr = os.dup(2)
-    except (OSError, AttributeError, ValueError):  # no stderr at all: nothing to hold back
+    except (OSError, AttributeError, ValueError):  # no stderr, or no place to hold it in
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    with holding as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -61,7 +62,7 @@ def _without_chatter() -> Iterator[None]:
             os.close(stderr)
             held.seek(0)
             rest = [line for line in held if not _CHATTER.match(line)]
-            if rest:
+            with suppress(OSError):  # nobody may be listening
                 os.write(2, b"".join(rest))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 
 from lookalike.pages.markup import text
 
@@ -40,13 +40,15 @@ def draw_curve(
     """The frontier of the points over a logarithmic x, with its band and all the points.
 
     Args:
-        points: At least two with different x, else nothing is drawn.
+        points: At least two with different x, else nothing is drawn; nor is one that is not finite.
         chosen: One to mark.
         target: A level to mark.
         label: What a reader who cannot see it is told.
     """
+    points = [point for point in points if _is_finite(point)]
+    chosen = chosen if chosen and _is_finite(chosen) else None
     everything = [*points, *([chosen] if chosen else [])]
-    if len({point.x for point in everything}) < 2:
+    if not points or len({log10(point.x) for point in everything}) < 2:
         return ""
     line = frontier(points)
     left = log10(min(point.x for point in everything))
@@ -99,7 +101,7 @@ def draw_curve(
 def draw_shares(shares: Sequence[tuple[str, float]], decimals: int = 4) -> str:
     """Parts of a whole as one bar, each with its name and number below; "" where all are 0."""
     total = sum(share for _, share in shares)
-    if total <= 0:
+    if not (total > 0 and isfinite(total)):
         return ""
     bar = "".join(
         f'<i style="width:{100 * share / total:.2f}%;background:{colour}"></i>'
@@ -111,6 +113,10 @@ def draw_shares(shares: Sequence[tuple[str, float]], decimals: int = 4) -> str:
         for (name, share), colour in zip(shares, _COLOURS, strict=False)
     )
     return f'<div class="shares" aria-hidden="true">{bar}</div>\n<ul class="key">{names}</ul>\n'
+
+
+def _is_finite(point: Point) -> bool:
+    return point.x > 0 and all(map(isfinite, (point.x, point.y, point.low, point.high)))
 
 
 def _line(

@@ -8,6 +8,7 @@ from lookalike.pages.markup import text
 from lookalike.pages.parts import as_list, as_number
 
 _TICKS = 5
+_FEWEST_DIGITS, _MOST_DIGITS = 3, 17
 
 
 def draw_histogram(
@@ -22,10 +23,14 @@ def draw_histogram(
         over: (bins,) of a second series, drawn as a line at its own shares.
         words: Of the x axis.
     """
-    xs, shares = _numbers(edges), _shares(_numbers(counts))
+    values, shares = _numbers(edges), _shares(_numbers(counts))
     second = _shares(_numbers(over))
-    if len(xs) != len(shares) + 1 or not any(shares) or xs[-1] <= xs[0]:
+    if len(values) != len(shares) + 1 or not any(shares) or values[-1] <= values[0]:
         return ""
+    # Places along the axis, 0 to 1, of numbers whose difference may be too large for a float.
+    scale = max(abs(values[0]), abs(values[-1]))
+    scaled = [value / scale for value in values]
+    xs = [(x - scaled[0]) / (scaled[-1] - scaled[0]) for x in scaled]
     second = second if len(second) == len(shares) else []
     top = max([*shares, *second])
     steps = _steps(xs, shares, top)
@@ -41,11 +46,11 @@ def draw_histogram(
         '<line x1="0" y1="100" x2="100" y2="100" vector-effect="non-scaling-stroke" '
         'style="stroke:var(--soft);stroke-width:1"></line>'
     )
-    span = xs[-1] - xs[0]
-    ticks = [xs[0] + span * i / (_TICKS - 1) for i in range(_TICKS)]
+    ticks = [i / (_TICKS - 1) for i in range(_TICKS)]
+    words_at = _words([values[0] * (1 - at) + values[-1] * at for at in ticks])
     marks = "".join(
-        f'<span class="x" style="left:{100 * (x - xs[0]) / span:.2f}%">{_short(x, span)}</span>'
-        for x in ticks
+        f'<span class="x" style="left:{100 * at:.2f}%">{word}</span>'
+        for at, word in zip(ticks, words_at, strict=True)
     )
     under = f'<p class="note soft">{text(words)}</p>\n' if words else ""
     return (
@@ -56,11 +61,10 @@ def draw_histogram(
 
 
 def _steps(xs: Sequence[float], shares: Sequence[float], top: float) -> str:
-    span = xs[-1] - xs[0]
     corners = []
     for left, right, share in zip(xs, xs[1:], shares, strict=False):
         y = 100 * (1 - share / top)
-        corners += [(100 * (left - xs[0]) / span, y), (100 * (right - xs[0]) / span, y)]
+        corners += [(100 * left, y), (100 * right, y)]
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in corners)
 
 
@@ -75,15 +79,20 @@ def _shares(counts: Sequence[float]) -> list[float]:
     return [count / total for count in counts] if total > 0 else []
 
 
-def _short(x: float, span: float) -> str:
-    """A number with as many digits as its axis tells apart: 1.2M, 340, 0.08."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(x) >= size:
-            return (
-                f"{x / size:.3g}{unit if size > 1e4 else ''}" if size > 1e4 else f"{x / 1e3:.3g}k"
-            )
-    digits = 0 if span >= 8 else 1 if span >= 2 else 2 if span >= 0.1 else 3
-    return f"{x:.{digits}f}"
+def _words(numbers: Sequence[float]) -> list[str]:
+    """Numbers as 1.2M, 340, 0.08, with as many digits as tell them from each other."""
+    for digits in range(_FEWEST_DIGITS, _MOST_DIGITS):
+        words = [_short(x, digits) for x in numbers]
+        if len(set(words)) == len(words):
+            return words
+    return [repr(x) for x in numbers]
+
+
+def _short(x: float, digits: int) -> str:
+    for least, size, unit in ((1e15, 1, ""), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(x) >= least:
+            return f"{x / size:.{digits}g}{unit}"
+    return f"{float(f'{x:.{digits}g}'):.{max(digits, 6)}g}"
 
 
 def legend(names: Mapping[str, str]) -> str:

@@ -48,7 +48,7 @@ def metrics_text(
 
 def _of_run(run: Mapping[str, float | None]) -> Iterator[Family]:
     for key, name, meaning in (
-        ("exit_status", "exit_status", "Exit status of the last run: 0, 1, 2 or 3."),
+        ("exit_status", "exit_status", "Exit status of the last run, 0 to 4."),
         ("published", "published", "Whether the last run published a snapshot."),
         ("seconds", "duration_seconds", "Seconds that the last run took."),
         ("finished", "finished_timestamp_seconds", "When the last run ended."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from lookalike.cells import shown
 from lookalike.pages.markup import MAX_VALUE, Facts, head, short_name, shorten, text, visible
@@ -69,7 +70,7 @@ def _neighbour(neighbour: Neighbour, bar: bool, thumbnail: Thumbnail) -> str:
         f'<figcaption><div class="line"><b>{neighbour.rank}</b>'
         f"<span>{neighbour.score:.3f}</span></div>",
     ]
-    if bar:
+    if bar and isfinite(neighbour.score):
         width = 100 * min(max(neighbour.score, 0.0), 1.0)
         parts.append(f'<span class="bar"><i style="width:{width:.1f}%"></i></span>')
     parts.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from lookalike.pages.markup import text
@@ -65,8 +66,10 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 def as_number(value: object) -> float | None:
-    """The value if it is a number, else None."""
-    return None if isinstance(value, bool) or not isinstance(value, (int, float)) else value
+    """The value if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def as_list(value: object) -> Sequence[object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from lookalike.faults import Faults
 from lookalike.pages.changes import changes_part, ledger_part, rejects_part
 from lookalike.pages.insides import features_part, files_part, index_part, stages_part
 from lookalike.pages.markup import head
 from lookalike.pages.nearby import nearby_part
-from lookalike.pages.parts import as_mapping, as_number, shown
+from lookalike.pages.parts import as_mapping, as_note, as_number, as_part, shown
 from lookalike.pages.quality import certificate_part
 from lookalike.pages.tiles import Pictures
 
@@ -29,30 +30,41 @@ def certificate_line(certificate: Mapping[str, object]) -> str:
     )
 
 
-def render_report(facts: Mapping[str, object], pictures: Pictures | None = None) -> str:
+def render_report(
+    facts: Mapping[str, object], pictures: Pictures | None = None, faults: Faults | None = None
+) -> str:
     """The page of one snapshot.
 
     Args:
-        facts: As in report.json; parts that are missing are left out.
+        facts: As in report.json; parts that are missing are left out. `faults` names facts that
+            could not be had, and why.
         pictures: Small JPEG or PNG files by the names of the files that they show.
+        faults: Takes note of sections that cannot be made; each has a note in its place.
     """
     certificate, small = as_mapping(facts.get("certificate")), pictures or {}
-    line = certificate_line(certificate)
-    return "".join(
-        (
-            head(f"Snapshot {facts.get('name') or ''}".strip(), _summary(facts, line)),
-            changes_part(facts, small),
-            ledger_part(facts),
-            rejects_part(facts, small),
-            certificate_part(certificate, line),
-            index_part(facts),
-            nearby_part(facts, small),
-            stages_part(facts),
-            features_part(facts),
-            files_part(facts),
-            "<footer>lookalike</footer>\n</body>\n</html>\n",
-        )
+    made, lost = faults or Faults(), as_mapping(facts.get("faults"))
+    line = made.spare("certificate line", lambda: certificate_line(certificate), "not known")
+    # Every section, and the facts that it is about.
+    sections: tuple[tuple[str, tuple[str, ...], Callable[[], str]], ...] = (
+        ("Changes", ("samples",), lambda: changes_part(facts, small)),
+        ("Files", (), lambda: ledger_part(facts)),
+        ("Rejected", (), lambda: rejects_part(facts, small)),
+        ("Certificate", (), lambda: certificate_part(certificate, line)),
+        ("Index", ("lists", "codes"), lambda: index_part(facts)),
+        ("Neighbours", ("neighbourhoods",), lambda: nearby_part(facts, small)),
+        ("Time", ("stages",), lambda: stages_part(facts)),
+        ("Features", (), lambda: features_part(facts)),
+        ("Files of the snapshot", ("files",), lambda: files_part(facts)),
     )
+    title = f"Snapshot {facts.get('name') or ''}".strip()
+    pieces = [made.spare("summary", lambda: head(title, _summary(facts, line)), head(title, ()))]
+    for heading, about, make in sections:
+        content = made.spare(f"section {heading}", make, "")
+        why = [made.noted.get(f"section {heading}"), *(lost.get(one) for one in about)]
+        notes = [as_note(f"left out: {one}", bad=True) for one in why if one]
+        pieces.append(content + (as_part(heading, *notes) if notes else ""))
+    pieces.append("<footer>lookalike</footer>\n</body>\n</html>\n")
+    return "".join(pieces)
 
 
 def _summary(facts: Mapping[str, object], line: str) -> list[tuple[str, str]]:

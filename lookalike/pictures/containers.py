@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Literal
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
 
@@ -78,6 +77,17 @@ def webp_canvas(data: bytes) -> tuple[int, int, int] | None:
             size = (width & 0x3FFF, height & 0x3FFF)
         frames += kind == b"ANMF"
     return (*size, max(1, frames)) if size else None
+
+
+def webp_first_frame(data: bytes) -> tuple[int, int, int, int] | None:
+    """The part of an animated WebP's canvas that its first frame covers, as in Pillow."""
+    for kind, start, _ in riff_chunks(data):
+        if kind == b"ANMF":
+            left, top, width, height = (
+                int.from_bytes(data[start + at : start + at + 3], "little") for at in (0, 3, 6, 9)
+            )
+            return 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
+    return None
 
 
 def heif_size(data: bytes) -> tuple[int, int]:
@@ -157,24 +167,6 @@ def icon_is_cut(data: bytes) -> bool:
         return True
     best = largest_icon(data)
     return best is not None and len(best[0]) - 22 < int.from_bytes(best[0][14:18], "little")
-
-
-def tiff_tags(data: bytes) -> dict[int, bytes]:
-    """The tags of a TIFF file's first directory, as raw bytes; those of BigTIFF are not read."""
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-
-    def number(at: int, length: int) -> int:
-        return int.from_bytes(data[at : at + length], order)
-
-    tags = {}
-    start = number(4, 4)
-    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
-        if at + 12 > len(data):
-            break
-        size = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1}.get(number(at + 2, 2), 1) * number(at + 4, 4)
-        where = at + 8 if size <= 4 else number(at + 8, 4)
-        tags[number(at, 2)] = data[where : where + min(size, 256)]
-    return tags
 
 
 def is_cut(kind: str, data: bytes) -> bool | None:

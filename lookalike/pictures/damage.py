@@ -10,6 +10,7 @@ from PIL import Image, TiffImagePlugin, _imaging
 
 from lookalike.pictures.containers import is_cut
 from lookalike.pictures.rejections import Rejected
+from lookalike.pictures.tiff_layout import layout
 
 
 def explain(
@@ -40,6 +41,8 @@ def explain(
         cut = True
     if cut:
         return Rejected("truncated", words)
+    if kind == "TIFF" and "unknown pixel mode" in said:
+        return Rejected("unsupported_format", f"TIFF of this layout is not read: {layout(data)}")
     if _UNSUPPORTED.search(said) and not _is_nonsense(said):
         return Rejected("unsupported_format", words)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and not _has_codec(image):
@@ -49,7 +52,12 @@ def explain(
     if kind == "HEIC" and not (b"hvc1" in data and b"meta" in data):
         return Rejected("unsupported_format", "HEIF without a still picture coded by HEVC")
     # formats read in order that tell no length: a header that failed at the last byte ended there
-    ended = cut is None and kind != "TIFF" and image is None and stream.tell() >= len(data)
+    ended = (
+        cut is None
+        and kind != "TIFF"
+        and image is None
+        and stream.tell() >= len(stream.getbuffer())
+    )
     if kind == "GIF" and said.startswith("not identified"):
         ended = False  # a size of 0
     return Rejected("truncated" if ended else "corrupt", words)

@@ -42,7 +42,7 @@ def properties(data: bytes) -> Properties:
     """The properties of the picture that is decoded: of the first track, or of the primary item."""
     if data[8:12] == b"avis" and (entry := _sample_entry(data)):
         return entry
-    items = _Items.read(data)
+    items = Items.read(data)
     return items.properties(items.primary)
 
 
@@ -116,7 +116,7 @@ def decoder_turns(data: bytes) -> bool:
     libheif does to each what is said of it, and what is said of the colours alone leaves an alpha
     plane that lies across them.
     """
-    items = _Items.read(data)
+    items = Items.read(data)
     mine = [one for one in items.properties(items.primary) if one[0] in _TURNS]
     return all(
         [one for one in items.properties(alpha) if one[0] in _TURNS] == mine
@@ -130,7 +130,7 @@ def without_turns(data: bytes) -> bytes:
     Of the associations of properties with items, those that are left out become number 0, which
     stands for none.
     """
-    items = _Items.read(data)
+    items = Items.read(data)
     changed = bytearray(data)
     for item in (items.primary, *items.alphas()):
         for index, at, length in items.associated.get(item, ()):
@@ -140,16 +140,18 @@ def without_turns(data: bytes) -> bytes:
 
 
 @dataclass
-class _Items:
+class Items:
     """What `meta` says of items: properties, and which of them each has, with where that stands."""
 
     primary: int = -1
     known: list[tuple[bytes, bytes]] = field(default_factory=list)
     associated: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     auxiliary: list[tuple[int, list[int]]] = field(default_factory=list)
+    derived: list[tuple[int, list[int]]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, data: bytes) -> _Items:
+    def read(cls, data: bytes) -> Items:
+        """What a file says; nothing where that makes no sense."""
         items = cls()
         meta = next(((at + 4, end) for kind, at, end in boxes(data) if kind == b"meta"), (0, 0))
         for kind, at, end in boxes(data, *meta):
@@ -158,8 +160,9 @@ class _Items:
                 items.primary = int.from_bytes(data[at + 4 : at + 4 + wide], "big")
             elif kind == b"iref":
                 for reference, start, stop in boxes(data, at + 4, end):
-                    if reference == b"auxl":
-                        items._read_reference(data, start, min(stop, len(data)), wide)
+                    if reference in (b"auxl", b"dimg"):
+                        into = items.auxiliary if reference == b"auxl" else items.derived
+                        into.append(_reference(data, start, min(stop, len(data)), wide))
             elif kind == b"iprp":
                 for inner, start, stop in boxes(data, at, end):
                     if inner == b"ipco":
@@ -170,6 +173,7 @@ class _Items:
         return items
 
     def properties(self, item: int) -> Properties:
+        """Those of one item."""
         numbers = [index for index, _, _ in self.associated.get(item, ())]
         return [self.known[n - 1] for n in numbers if 0 < n <= len(self.known)]
 
@@ -181,11 +185,6 @@ class _Items:
                 for kind, content in self.properties(item)
             ):
                 yield item
-
-    def _read_reference(self, data: bytes, at: int, end: int, wide: int) -> None:
-        starts = (at, *range(at + wide + 2, end - wide + 1, wide))
-        item, *to = (int.from_bytes(data[i : i + wide], "big") for i in starts)
-        self.auxiliary.append((item, to))
 
     def _read_associations(self, data: bytes, at: int, end: int) -> None:
         wide = 4 if data[at : at + 1] != b"\0" else 2
@@ -202,6 +201,13 @@ class _Items:
                  i, length)
                 for i in range(first, at, length)
             )  # fmt: skip
+
+
+def _reference(data: bytes, at: int, end: int, wide: int) -> tuple[int, list[int]]:
+    """An item, and those that it refers to."""
+    starts = (at, *range(at + wide + 2, end - wide + 1, wide))
+    item, *to = (int.from_bytes(data[i : i + wide], "big") for i in starts)
+    return item, to
 
 
 def _sample_entry(data: bytes) -> Properties:

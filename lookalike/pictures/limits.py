@@ -13,8 +13,9 @@ class ImageLimits:
     """What one file may cost.
 
     Attributes:
-        max_pixels: width times height by the header. 2**27 lets the largest ordinary photographs
-            (108 megapixels) through and stops headers that lie.
+        max_pixels: width times height by the header. 2**30 stops headers that lie; what a picture
+            really takes is for `max_memory` and `max_seconds` to judge, as a JPEG of 300 megapixels
+            that is decoded at an eighth of its size takes less than a PNG of 30.
         max_bytes: size of the file.
         max_memory: bytes that file, decoder and result may need together, by an estimate from
             format, mode and size: the limit that matters for formats that need many bytes a pixel.
@@ -25,7 +26,7 @@ class ImageLimits:
             is of the picture, where the format lets it be decoded in part.
     """
 
-    max_pixels: int = 1 << 27
+    max_pixels: int = 1 << 30
     max_bytes: int = 256 << 20
     max_memory: int = 1 << 30
     max_frames: int = 10_000
@@ -48,7 +49,7 @@ class ImageLimits:
             raise Rejected(
                 "too_many_pixels",
                 f"{width} x {height} = {width * height} pixels, more than the "
-                f"{self.max_pixels} allowed",
+                f"{self.max_pixels} allowed (images.max_pixels)",
             )
 
     def check_memory(self, need: int, what: str) -> None:
@@ -57,7 +58,7 @@ class ImageLimits:
             raise Rejected(
                 "too_many_pixels",
                 f"{what} would need {need >> 20} MiB to decode, more than the "
-                f"{self.max_memory >> 20} MiB allowed",
+                f"{self.max_memory >> 20} MiB allowed (images.max_memory)",
             )
 
     def check_frames(self, frames: int) -> None:

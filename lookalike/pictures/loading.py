@@ -11,9 +11,14 @@ from PIL import Image
 
 from lookalike.pictures.colour import Transform
 from lookalike.pictures.damage import ends_in_last_scan, explain
+from lookalike.pictures.heic_tiles import reduced_by_tiles
+from lookalike.pictures.heif_grid import Grid, grid
+from lookalike.pictures.heif_properties import placement, properties
+from lookalike.pictures.jpeg_frames import jpeg_frame
 from lookalike.pictures.limits import ImageLimits
-from lookalike.pictures.openers import check_header, open_image, place
-from lookalike.pictures.pixels import simplify, whole_factor
+from lookalike.pictures.memory import memory
+from lookalike.pictures.openers import check_header, covered, open_image, place, readable
+from lookalike.pictures.pixels import clear_outside, simplify, whole_factor
 from lookalike.pictures.quiet_pillow import quiet_pillow
 from lookalike.pictures.rejections import NotAnImage, Rejected
 from lookalike.pictures.sniff import (
@@ -24,6 +29,7 @@ from lookalike.pictures.sniff import (
     identify,
     other_kind,
 )
+from lookalike.pictures.tiff_layout import layout, needs_libtiff
 
 
 @dataclass(frozen=True)
@@ -133,19 +139,30 @@ def _decode(
 ) -> Stored:
     stream = io.BytesIO(data)
     image: Image.Image | None = None
-    with quiet_pillow(partial):
+    libtiff = kind == "TIFF" and needs_libtiff(layout(data))
+    with quiet_pillow(partial, libtiff):
         try:
-            with open_image(kind, data, stream, limits) as image:
+            stream = readable(kind, data, limits)
+            with open_image(kind, stream, data) as image:
+                if kind == "HEIC":
+                    need = memory(image, kind, data, min_side) + len(data)
+                    if need > limits.max_memory and (tiles := grid(data)):
+                        return _load_tiles(data, tiles, image, limits, min_side)
                 check_header(image, kind, data, limits, min_side)
                 size = image.size
                 # None keeps the colour model; the sides asked for are the least that come out
-                least = (2 * min_side, 2 * min_side) if min_side and kind == "JPEG" else None
+                frame = jpeg_frame(data) if kind == "JPEG" else None
+                reducible = frame is not None and frame.reducible
+                least = (2 * min_side, 2 * min_side) if min_side and reducible else None
+                part = covered(image, kind, data)
                 drafted = image.draft(None, least) if least else None
                 image.load()
                 if partial and _is_blank(image):
                     raise Rejected("truncated", "nothing of the picture is there")
                 placed = place(image, kind, data)
                 shown = image.crop(placed.box) if placed.box else image
+                if part:
+                    shown = clear_outside(shown, part)
                 # a TIFF turns itself upright as it loads, and its size with it
                 width, height = shown.size if placed.box or kind == "TIFF" else size
                 simple, to_srgb = simplify(shown, kind, data, min_side)
@@ -159,6 +176,26 @@ def _decode(
         width, height = height, width
     extent = (across / factor, down / factor)
     return Stored(simple, extent, to_srgb, placed.orientation, width, height, kind)
+
+
+def _load_tiles(
+    data: bytes, tiles: Grid, opened: Image.Image, limits: ImageLimits, min_side: int | None
+) -> Stored:
+    """The picture of a HEIC file that is too large to be decoded at once."""
+    image, step = reduced_by_tiles(data, tiles, limits, min_side)
+    image.info["icc_profile"] = opened.info.get("icc_profile")
+    width, height = tiles.width, tiles.height
+    placed = placement(properties(data), width, height)
+    if placed.box:
+        left, top, right, bottom = placed.box
+        width, height = right - left, bottom - top
+        image = image.crop((left // step, top // step, -(-right // step), -(-bottom // step)))
+    simple, to_srgb = simplify(image, "HEIC", data, min_side)
+    factor = whole_factor(*image.size, min_side)
+    extent = (min(width / step, image.width) / factor, min(height / step, image.height) / factor)
+    if placed.orientation > 4:
+        width, height = height, width
+    return Stored(simple, extent, to_srgb, placed.orientation, width, height, "HEIC")
 
 
 # Bits of one follow another as they hardly do in a picture's code, and no byte is in both.

@@ -11,6 +11,7 @@ from PIL import (
     GifImagePlugin,
     IcoImagePlugin,
     Image,
+    ImagePalette,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -23,75 +24,145 @@ from PIL import (
 from lookalike.pictures.containers import (
     heif_names_are_text,
     heif_size,
-    jpeg2000_size,
-    largest_icon,
     png_sums_hold,
     webp_canvas,
+    webp_first_frame,
 )
 from lookalike.pictures.heif_properties import (
+    Box,
     Placement,
     decoder_turns,
     placement,
     properties,
-    without_turns,
 )
+from lookalike.pictures.jpeg_frames import jpeg_frame
 from lookalike.pictures.limits import ImageLimits
-from lookalike.pictures.pixels import whole_factor
+from lookalike.pictures.memory import check_size, memory
 from lookalike.pictures.rejections import Rejected
+from lookalike.pictures.rewriting import large_profile_of_png, rewritten
+from lookalike.pictures.tiff_layout import decoded_wrongly, layout
 
 # One file at a time in a process; processes fill the machine.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
-# What decoders allocate besides Pillow's image and ours, in bytes a pixel, as measured.
-_WORKING = {
-    "WEBP": 14,  # the animation decoder holds several canvases
-    "AVIF": 14,  # planes of up to 16 bits in decoder and converter, then RGBA, then its copy
-    "HEIC": 14,
-    "ICO": 12,  # the bitmap, its mask, and both together
-}
-
 _ORIENTATION = 0x0112
 
 
-def open_image(kind: str, data: bytes, stream: io.BytesIO, limits: ImageLimits) -> Image.Image:
-    """Open a file of a format of `sniff.READ_FORMATS`; no pixel is decoded (but those of icons).
+def readable(kind: str, data: bytes, limits: ImageLimits) -> io.BytesIO:
+    """What the decoder of a format reads, once the sizes that it allocates by pass the limits.
+
+    Args:
+        kind: the format, of `sniff.READ_FORMATS`.
+        data: the whole file.
+        limits: what the file may cost. Decoders that allocate when opened are not called before
+            the sizes that they allocate by are found within the limits.
+
+    Returns:
+        The file, or one of the same picture; where it stands tells how far a decoder got.
+
+    Raises:
+        Rejected: outside the limits, or of a kind that is known not to be read.
+    """
+    if kind == "WEBP" and (canvas := webp_canvas(data)):
+        width, height, frames = canvas
+        limits.check_frames(frames)
+        check_size(width, height, kind, limits)
+    if kind in ("HEIC", "AVIF"):
+        limits.check_pixels(*heif_size(data))  # the libraries have limits of their own
+    if kind == "HEIC" and not heif_names_are_text(data):
+        raise Rejected("corrupt", "the type or name of an item is no text")  # pi_heif would crash
+    if kind == "TGA" and (why := _unread_tga(data)):
+        raise Rejected("unsupported_format", why)
+    if kind == "PNM" and data[:2] not in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"):
+        raise Rejected("unsupported_format", f"PNM images of kind {data[:2]!r} are not read")
+    if kind == "JPEG" and (frame := jpeg_frame(data)) and frame.unread:
+        raise Rejected("unsupported_format", frame.unread)
+    if kind == "TIFF" and decoded_wrongly(found := layout(data)):
+        raise Rejected("unsupported_format", f"TIFF of this layout is not read: {found}")
+    return io.BytesIO(rewritten(kind, data, limits))
+
+
+def open_image(kind: str, stream: io.BytesIO, data: bytes) -> Image.Image:
+    """Open what `readable` gives; no pixel is decoded (but those of icons).
 
     Args:
         kind: the format.
+        stream: from its beginning.
         data: the whole file.
-        stream: the same, from its beginning; where it stands tells how far a decoder got.
-        limits: what the file may cost. Decoders that allocate when opened are not called before
-            the sizes that they allocate by are found within the limits.
 
     Returns:
         The image, at its first frame or page.
 
     Raises:
-        Rejected: outside the limits.
         Exception: whatever a decoder raises over a damaged file.
     """
-    if kind == "WEBP" and (canvas := webp_canvas(data)):
-        width, height, frames = canvas
-        limits.check_frames(frames)
-        _check_size(width, height, kind, limits)
-    if kind in ("HEIC", "AVIF"):
-        limits.check_pixels(*heif_size(data))  # the libraries have limits of their own
-    if kind == "HEIC" and not heif_names_are_text(data):
-        raise Rejected("corrupt", "the type or name of an item is no text")  # pi_heif would crash
-    if kind == "HEIC" and not decoder_turns(data):
-        stream = io.BytesIO(without_turns(data))
-    if kind == "ICO":
-        icon = largest_icon(data)
-        if icon is None:
-            raise Rejected("corrupt", "ICO without an entry")
-        stream = io.BytesIO(icon[0])
-        _check_size(*icon[1:], kind, limits)
-    if kind == "PNM" and data[:2] not in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"):
-        raise Rejected("unsupported_format", f"PNM images of kind {data[:2]!r} are not read")
     image = _OPENERS[kind](stream)
-    if kind == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         image.info.pop("xmp", None)  # by which Pillow would turn it, where nothing else says how
+        _mend(image)
+    if kind == "PNG" and (profile := large_profile_of_png(data)):
+        image.info["icc_profile"] = profile
+    if isinstance(image, TgaImagePlugin.TgaImageFile) and image.palette:
+        if image.mode != "P":
+            image.palette = None  # a map of colours that the pixels do not use
+        elif image.palette.rawmode == "BGRA":
+            image.palette.mode = "RGBA"
     return image
+
+
+def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Put right what Pillow takes from the tags, before it decodes by that.
+
+    libtiff gives samples in the machine's order, of whatever order they are in the file; and maps
+    of colours were written with 8 bits where there should be 16.
+    """
+    if image.use_load_libtiff and image.tile:
+        tile = image.tile[0]
+        args = tile.args if isinstance(tile.args, tuple) else ()
+        if args and args[0] in _NATIVE:
+            image.tile = [tile._replace(args=(_NATIVE[args[0]], *args[1:]))]
+    colours = image.tag_v2.get(_COLOUR_MAP) if image.mode in ("P", "PA") else None
+    if colours and max(colours) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
+
+
+_COLOUR_MAP = 320
+_NATIVE = {"F;32F": "F;32NF", "F;32BF": "F;32NF", "I;16S": "I;16NS", "I;16BS": "I;16NS",
+           "I;32S": "I;32NS", "I;32BS": "I;32NS"}  # fmt: skip
+
+
+_TGA_DEPTHS = {1: (8,), 2: (16, 24, 32), 3: (8, 16)}
+
+
+def _unread_tga(data: bytes) -> str:
+    """Why a TGA file's pixels are not read; empty where they are, or where it makes no sense."""
+    if len(data) < 18:
+        return ""
+    mapped, kind, map_depth, depth, flags = data[1], data[2], data[7], data[16], data[17]
+    if depth not in _TGA_DEPTHS.get(kind & 7, (depth,)) and depth in (15, 16, 24, 32):
+        return f"TGA of type {kind} with {depth} bits a pixel is not read"
+    if mapped == 1 and kind & 7 == 1 and map_depth == 15:
+        return f"TGA with a map of colours of {map_depth} bits is not read"
+    return "TGA of interleaved rows is not read" if flags & 0xC0 else ""
+
+
+def covered(image: Image.Image, kind: str, data: bytes) -> Box | None:
+    """The part of the picture that its first frame covers; None where that is all of it.
+
+    Decoders fill what is outside with the first colour of a palette, or with black; it is
+    transparent.
+
+    Args:
+        image: opened, not loaded.
+        kind: its format.
+        data: the whole file.
+    """
+    box: Box | None = None
+    if isinstance(image, GifImagePlugin.GifImageFile) and image.tile:
+        box = image.tile[0].extents
+    elif kind == "WEBP" and image.mode == "RGB":
+        box = webp_first_frame(data)
+    return None if box == (0, 0, *image.size) else box
 
 
 def check_header(
@@ -115,7 +186,7 @@ def check_header(
     limits.check_pixels(width, height)
     if kind in ("PNG", "AVIF", "HEIC"):  # TIFF and GIF would have to be read through
         limits.check_frames(getattr(image, "n_frames", 1))
-    need = len(data) + _memory(image, kind, data, min_side)
+    need = len(data) + memory(image, kind, data, min_side)
     limits.check_memory(need, f"{width} x {height} pixels ({kind}, {image.mode})")
     if kind == "PNG" and not png_sums_hold(data):
         raise Rejected("corrupt", "bad checksum in an IDAT chunk")
@@ -175,41 +246,3 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "TGA": TgaImagePlugin.TgaImageFile,
     "PNM": PpmImagePlugin.PpmImageFile,
 }
-
-
-def _check_size(width: int, height: int, kind: str, limits: ImageLimits) -> None:
-    """Refuse what a decoder that allocates when opened would allocate."""
-    limits.check_pixels(width, height)
-    need = width * height * (_WORKING[kind] + 4)
-    limits.check_memory(need, f"{width} x {height} pixels ({kind})")
-
-
-def _memory(image: Image.Image, kind: str, data: bytes, min_side: int | None) -> int:
-    """An upper estimate, from the header, of the bytes that decoding allocates."""
-    width, height = image.size
-    pixels = width * height
-    stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
-    factor = whole_factor(width, height, min_side)
-    # the result's array, and the picture it is made of unless that is the decoded one itself
-    simple = image.mode in ("RGB", "L") and factor == 1
-    result = 3 / factor**2 + (0 if simple else 4 / factor**2)
-    rows = 16 * height  # Pillow's row pointers: they matter for a picture one pixel wide
-    if kind == "JPEG":
-        # coefficients of all components, which progressive and multi-scan files keep whole
-        draft = max(s for s in (1, 2, 4, 8) if s <= factor)
-        return int(pixels * (2 * len(image.getbands()) + stored / draft**2 + result)) + rows
-    if kind == "JPEG2000":
-        # OpenJPEG holds a tile as 32-bit integers, and the codestream's size need not be the box's
-        across, down, components, bits = jpeg2000_size(data) or (width, height, 4, 8)
-        per_pixel = components * (5 + (bits + 7) // 8)
-        return int(across * down * per_pixel + pixels * (stored + result)) + rows
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        bits = tags.get(258, (8,))
-        sample = max(1, sum(bits if isinstance(bits, tuple) else (bits,)) // 8)
-        strip = width * min(height, int(tags.get(278, height) or height))
-        tile = int(tags.get(322, 0)) * int(tags.get(323, 0))
-        copies = 1 if tags.get(_ORIENTATION, 1) == 1 else 2  # Pillow turns it into a second image
-        # beside image and result there is the decoder's buffer of one strip or tile
-        return int(pixels * (copies * stored + result)) + max(strip, tile) * max(sample, 4) + rows
-    return int(pixels * (stored + _WORKING.get(kind, 0) + result)) + rows

@@ -52,6 +52,15 @@ def simplify(
     return simple, None if image.mode == "CMYK" else to_srgb(image, mode, kind, data)
 
 
+def clear_outside(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A copy of which only a part is there, and all else is transparent."""
+    copy = image.convert("RGBA")
+    alpha = Image.new("L", image.size, 0)
+    alpha.paste(copy.getchannel("A").crop(box), box)
+    copy.putalpha(alpha)
+    return copy
+
+
 def _blocks(image: Image.Image, step: int = _BLOCK) -> Iterator[tuple[int, int, Image.Image]]:
     """Left and upper edge of each part of an image, and the part."""
     width, height = image.size
@@ -83,6 +92,9 @@ def _converter(image: Image.Image, kind: str, data: bytes) -> tuple[str, _Conver
     mode, key = image.mode, image.info.get("transparency")
     if mode == "CMYK":
         return "RGB", to_srgb(image, mode, kind, data) or (lambda block: block.convert("RGB"))
+    if kind in ("BMP", "TGA") and mode in ("RGBA", "LA") and image.getextrema()[-1] == (0, 0):
+        plain = mode[:-1]  # a byte that nobody filled
+        return plain, lambda block: block.convert(plain)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and key is not None):
         plain, split = ("L" if mode in ("LA", "La") else "RGB"), _split_alpha
     else:
@@ -106,7 +118,7 @@ def _opaque(image: Image.Image, kind: str) -> tuple[str, _Convert]:
     """The same for an image without alpha, or but for a colour that stands for it."""
     if image.mode[0] in "IF":
         low, high = _gray_range(image, kind)
-        return "L", lambda block: _gray(np.asarray(block), low, high)
+        return "L", lambda block: _gray(_values(block, image), low, high)
     plain = "L" if image.mode in ("1", "L") else "RGB"
     return plain, lambda block: block.convert(plain)
 
@@ -194,22 +206,35 @@ def _gray(values: NDArray[Any], low: float, high: float) -> Image.Image:
     return Image.fromarray(np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8))
 
 
+def _values(block: Image.Image, image: Image.Image) -> NDArray[Any]:
+    """The values of a block; Pillow keeps those of 32 bits as if they had signs."""
+    values = np.asarray(block)
+    tags = getattr(image, "tag_v2", {})
+    unsigned = tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1
+    return values.view(np.uint32) if unsigned and image.mode == "I" else values
+
+
+_BITS, _SAMPLE_FORMAT, _PHOTOMETRIC = 258, 339, 262
+
+
 def _gray_range(image: Image.Image, kind: str) -> tuple[float, float]:
     """The values that become black and white, for an image of mode I;16, I or F."""
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16"):
         # Pillow reads 12-bit TIFF without scaling, and 16-bit white-is-zero without inverting
-        bits = tags.get(258, 16)
+        bits = tags.get(_BITS, 16)
         top = float(2 ** int(bits[0] if isinstance(bits, tuple) else bits) - 1)
-        return (top, 0.0) if tags.get(262) == 0 else (0.0, top)
+        return (top, 0.0) if tags.get(_PHOTOMETRIC) == 0 else (0.0, top)
     if kind == "PNM" and image.mode == "I":
         return 0.0, 65535.0  # Pillow has scaled it
     low, high = np.inf, -np.inf
     for _, _, block in _blocks(image):
-        values = np.asarray(block)
+        values = _values(block, image)
         values = values[np.isfinite(values)]
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if image.mode == "F" and tags.get(_PHOTOMETRIC, 1) == 0 and np.isfinite(low):
+        return (1.0, 0.0) if low >= 0 and high <= 1 else (high, low if low < high else low - 1)
     if image.mode == "F" and low >= 0 and high <= 1:
         return 0.0, 1.0
     if image.mode == "I" and low >= 0 and high <= 65535:

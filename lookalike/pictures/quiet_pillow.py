@@ -1,7 +1,7 @@
 """Pillow and its C libraries, kept from talking about damaged files: the ledger says it already.
 
-Warning filters and Pillow's leave to decode a file in part belong to the whole process, so both are
-set here, for as long as somebody decodes.
+Warning filters, Pillow's limit of pixels, its leave to decode a file in part and its choice of TIFF
+decoders belong to the whole process, so they are set here, for as long as somebody decodes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from PIL import ImageFile, _imaging
+from PIL import Image, ImageFile, TiffImagePlugin, _imaging
 
 # Some damage to TIFF is reported by logging and, in C, on standard error; the reason is in the
 # ledger already. The symbol is found through the libraries that Pillow's own is linked with.
@@ -24,30 +24,37 @@ with contextlib.suppress(AttributeError, OSError):
 
 _turn = threading.Condition()
 _users = 0
-_partial = False
+_settings = (False, False)
 _before: Any = None
 
 
 @contextlib.contextmanager
-def quiet_pillow(partial: bool = False) -> Iterator[None]:
-    """Silence Pillow's warnings about damaged metadata and large images while decoding.
+def quiet_pillow(partial: bool = False, libtiff: bool = False) -> Iterator[None]:
+    """Silence Pillow's warnings about damaged metadata, and lift its limit of pixels, for ours.
 
     Bundles may run as threads: the first to enter sets what is shared, the last to leave restores
-    what was there. Those that decode in part wait for those that do not, and the other way round.
-    Warnings of other modules pass.
+    what was there. Those that decode with other settings wait. Warnings of other modules pass.
 
     Args:
         partial: let Pillow return pictures whose end is missing (`LOAD_TRUNCATED_IMAGES`).
+        libtiff: have uncompressed TIFF decoded by libtiff too (`READ_LIBTIFF`).
     """
-    global _users, _partial, _before
+    global _users, _settings, _before
     with _turn:
-        _turn.wait_for(lambda: _users == 0 or _partial == partial)
+        _turn.wait_for(lambda: _users == 0 or _settings == (partial, libtiff))
         if _users == 0:
             filters = warnings.catch_warnings()
             filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            _before = filters, ImageFile.LOAD_TRUNCATED_IMAGES
-            _partial = ImageFile.LOAD_TRUNCATED_IMAGES = partial
+            _before = (
+                filters,
+                Image.MAX_IMAGE_PIXELS,
+                ImageFile.LOAD_TRUNCATED_IMAGES,
+                TiffImagePlugin.READ_LIBTIFF,
+            )
+            Image.MAX_IMAGE_PIXELS = None
+            _settings = (partial, libtiff)
+            ImageFile.LOAD_TRUNCATED_IMAGES, TiffImagePlugin.READ_LIBTIFF = _settings
         _users += 1
     try:
         yield
@@ -55,6 +62,11 @@ def quiet_pillow(partial: bool = False) -> Iterator[None]:
         with _turn:
             _users -= 1
             if _users == 0:
-                filters, ImageFile.LOAD_TRUNCATED_IMAGES = _before
+                (
+                    filters,
+                    Image.MAX_IMAGE_PIXELS,
+                    ImageFile.LOAD_TRUNCATED_IMAGES,
+                    TiffImagePlugin.READ_LIBTIFF,
+                ) = _before
                 filters.__exit__(None, None, None)
                 _turn.notify_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lookalike.pictures.containers import tiff_tags
+from lookalike.pictures.tiff_layout import tiff_tags
 
 READ_FORMATS: frozenset[str] = frozenset(
     {"JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PNM"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from lookalike.outcomes import Decoded
@@ -45,16 +46,19 @@ class Thumbnails:
         """
         made: dict[str, bytes] = {}
         over = threading.Event()
-        worker = threading.Thread(
-            target=self._work, args=(iter(dict.fromkeys(uris)), made, over), daemon=True
-        )
+
+        def work() -> None:
+            with suppress(Exception):  # a page does without those that are not made
+                self._work(iter(dict.fromkeys(uris)), made, over)
+
+        worker = threading.Thread(target=work, daemon=True)
         worker.start()
         worker.join(seconds)
         over.set()  # it ends after the file it is at, which takes seconds at most
         return dict(made)
 
     def _work(self, uris: Iterator[str], made: dict[str, bytes], over: threading.Event) -> None:
-        locator = Locator()
+        locator = Locator(read_before=True)
         with self._decoder as decoder:
             while not over.is_set() and (some := list(islice(uris, _TOGETHER))):
                 files = [

@@ -15,6 +15,7 @@ from lookalike.metrics import (
     candidate_vectors,
     squared_lengths,
 )
+from lookalike.products import inner_products
 
 Places = npt.NDArray[np.intp]
 
@@ -73,7 +74,7 @@ class Estimator:
     ) -> Scores:
         """(q, n), higher is nearer: cosine, inner product, or that less half the squared length."""
         left = self._queries if queries is None else self._queries[queries]
-        estimates = left @ vectors.T
+        estimates = inner_products(left, vectors)
         if self._metric == "cosine":
             estimates *= (1 / lengths).astype(np.float32)
         elif self._metric == "l2":

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.metrics import Ids, Scores, Vectors
+from lookalike.quality.histograms import histogram
 from lookalike.search import Searcher
 from lookalike.store.vector_reader import VectorReader
 
@@ -105,25 +106,6 @@ def neighbourhoods(
         "outliers": _outliers(reader, asked[known], found[known], best[known], fresh, outliers),
         "nearest": histogram(best[known]),
     }
-
-
-def histogram(values: npt.ArrayLike, bins: int = 30) -> dict[str, Any]:
-    """`edges` (m + 1,) and `counts` (m,) of finite values (n,), m being at most `bins`; {} of none.
-
-    Bins of whole numbers hold as many of them each.
-    """
-    array = np.asarray(values)
-    if not len(array):
-        return {}
-    low, high = float(array.min()), float(array.max())
-    if array.dtype.kind in "iu":
-        width = -(-int(high - low + 1) // bins)
-        bins = -(-int(high - low + 1) // width)
-        high = low + bins * width
-    elif high <= low:
-        low, high, bins = low - 0.5, low + 0.5, 1
-    counts, edges = np.histogram(array, bins=bins, range=(low, high))
-    return {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": counts.tolist()}
 
 
 def _in_turn(sample: Ids, fresh: Ids) -> Ids:

@@ -8,7 +8,7 @@ time, in ascending order of address, and never held for longer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,21 @@ _ROUNDING = 2.0**-24  # of one operation in float32, relative
 _TINY = 2.0**-126  # below, float32 has fewer digits
 
 Measure = Callable[[Vectors, Vectors], npt.NDArray[np.float32]]
+
+
+class _Vectors(Protocol):
+    def vectors(self, ids: Ids) -> Vectors: ...
+
+
+class _Held:
+    """Stored vectors of some candidates, in memory."""
+
+    def __init__(self, reader: VectorReader, candidates: Ids) -> None:
+        self._ids = np.unique(candidates[candidates >= 0])
+        self._rows = reader.vectors(self._ids)
+
+    def vectors(self, ids: Ids) -> Vectors:
+        return np.asarray(self._rows[np.searchsorted(self._ids, ids)])
 
 
 def best_candidates(
@@ -38,12 +53,15 @@ def best_candidates(
     Returns:
         Ids (n, k) int64, padded with -1, and scores (n, k) float32, padded with the worst score.
     """
+    vectors: _Vectors = reader
     if candidates.shape[1] > k and metric in _ROUGH:
-        candidates = _hopeful(reader, queries, candidates, k, metric)
-    return top_k(candidates, exact_scores(reader, queries, candidates, metric), k, metric)
+        if 4 * candidates.size * queries.shape[1] <= _READ_BYTES:
+            vectors = _Held(reader, candidates)  # for both times that they are scored
+        candidates = _hopeful(vectors, queries, candidates, k, metric)
+    return top_k(candidates, exact_scores(vectors, queries, candidates, metric), k, metric)
 
 
-def exact_scores(reader: VectorReader, queries: Vectors, candidates: Ids, metric: str) -> Scores:
+def exact_scores(reader: _Vectors, queries: Vectors, candidates: Ids, metric: str) -> Scores:
     """Exact scores (n, m) float32 of each query's own candidates (n, m), the worst for -1."""
 
     def exact(own: Vectors, vectors: Vectors) -> Scores:
@@ -83,7 +101,7 @@ def _squares(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(np.einsum("nmd,nmd->nm", rows, rows))
 
 
-def _hopeful(reader: VectorReader, queries: Vectors, candidates: Ids, k: int, metric: str) -> Ids:
+def _hopeful(reader: _Vectors, queries: Vectors, candidates: Ids, k: int, metric: str) -> Ids:
     """The candidates that float32 cannot tell from the best k, (n, w) int64, padded with -1."""
     there, dim = candidates >= 0, queries.shape[1]
     queries = candidate_vectors(queries, metric)
@@ -126,7 +144,7 @@ _ROUGH: dict[str, Measure] = {
 
 
 def _measured(
-    reader: VectorReader, queries: Vectors, candidates: Ids, measure: Measure, values: int
+    reader: _Vectors, queries: Vectors, candidates: Ids, measure: Measure, values: int
 ) -> npt.NDArray[np.float32]:
     """What `measure` says of queries and their own candidates: (values, n, m), anything for -1."""
     n, width = candidates.shape

@@ -2,8 +2,9 @@
 
 queries -> rotate -> coarse lists -> scan each shard -> merge -> exact scores
 
-The first two steps are matrix products of all queries of a block, by all cores. What follows is
-done for a few queries at a time, those near one another together, by a pool of one thread per core.
+The first two steps are matrix products of all queries of a block, by all cores where they are many.
+What follows is done for a few queries at a time, those near one another together, by a pool of one
+thread per core. A single query is answered by the thread that asks, and waits for no other.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from lookalike.quality.recall import ExactNeighbours
 from lookalike.searching.reranking import best_candidates, exact_scores
 from lookalike.searching.selections import Selection
 from lookalike.store.shards import VectorReader
-from lookalike.training.template import Template, set_threads
+from lookalike.training.template import Template, one_faiss_thread
 
 _BLOCK = 4096  # queries with their lists in memory
 _TOGETHER = 256  # queries that a thread works on at a time, at most
 _SCORED = 1 << 20  # candidates in memory at a time, for each thread
 _READ_ROWS = 8192  # stored vectors compared with all queries of a block at a time
+_PART_ROWS = 2048  # of which a thread reads so many: fewer are read before it would be awake
 
 Rows = npt.NDArray[np.intp]
 
@@ -136,7 +138,8 @@ class VectorIndex:
         found = ExactNeighbours(queries, nobody, k, self.spec.metric)
         for start in range(0, len(ids), _READ_ROWS):
             part = ids[start : start + _READ_ROWS]
-            pieces = run_all(self._reader.vectors, np.array_split(part, min(cores(), len(part))))
+            threads = min(cores(), -(-len(part) // _PART_ROWS))
+            pieces = run_all(self._reader.vectors, np.array_split(part, threads))
             found.update(part, np.concatenate(pieces))
         return found.ids, found.scores
 
@@ -214,10 +217,10 @@ class VectorIndex:
                 coarse: Scores = coarse,
                 lists: Ids = lists,
             ) -> None:
-                set_threads(1)  # in Faiss, for this thread of the pool
-                found = self._scan_shards(
-                    prepared[rows], coarse[rows], lists[rows], depth, selector
-                )
+                with one_faiss_thread():
+                    found = self._scan_shards(
+                        prepared[rows], coarse[rows], lists[rows], depth, selector
+                    )
                 take(start + rows, *found)
 
             run_all(work, [order[at : at + step] for at in range(0, len(order), step)])

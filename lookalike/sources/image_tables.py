@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.cells import to_rows
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources.image_columns import TableColumns, image_columns
 from lookalike.store import storage
@@ -34,12 +34,15 @@ class _NotParquetError(ValueError):
 
 def is_table(uri: str) -> bool:
     """Whether a file's name says Parquet."""
-    path = uri.partition("?")[0] if storage.is_remote(uri) else uri
-    return path.lower().endswith(SUFFIX)
+    return storage.plain_name(uri).lower().endswith(SUFFIX)
 
 
 def find_columns(uri: str) -> TableColumns | None:
-    """See `image_columns`; None too where it cannot be read as Parquet."""
+    """See `image_columns`; None too where it cannot be read as Parquet.
+
+    Raises:
+        UnreachableError: It cannot be had now.
+    """
     try:
         with _opened(uri) as file:
             return image_columns(uri, file.schema_arrow)
@@ -58,7 +61,7 @@ def kind_of_table(uri: str) -> str:
             if image_columns(uri, file.schema_arrow) is not None:
                 return "table"
             return "manifest" if "uri" in file.schema_arrow.names else "file"
-    except _NotParquetError:
+    except (_NotParquetError, UnreachableError):
         return "table"
 
 
@@ -83,6 +86,8 @@ def rows(
                 problem = "no column of image bytes"
         except _NotParquetError as error:
             problem = f"not readable as Parquet: {error}"
+        except UnreachableError as error:
+            problem = one_line(error)
     yield SourceFile(table.uri, table.bytes, table.version, problem)
 
 
@@ -166,12 +171,10 @@ class TableReader:
 def _opened(uri: str) -> Iterator[pq.ParquetFile]:
     with ExitStack() as stack:
         try:
-            if storage.is_remote(uri):
-                fs, path = storage.filesystem(uri)
-                source = stack.enter_context(fs.open_input_file(path))
-            else:
-                source = stack.enter_context(open(storage.path_from_uri(uri), "rb"))
+            source = stack.enter_context(storage.open_binary(uri, from_end=True))
             file = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+        except UnreachableError:
+            raise
         except (pa.ArrowException, OSError) as error:
             raise _NotParquetError(getattr(error, "strerror", None) or one_line(error)) from error
         yield stack.enter_context(file)

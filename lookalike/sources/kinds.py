@@ -15,7 +15,7 @@ from functools import cached_property, partial
 
 import pyarrow as pa
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
 from lookalike.sources.columns import merge_columns
@@ -24,8 +24,10 @@ from lookalike.sources.manifests import Manifest
 from lookalike.sources.walking import GLOB, Notice, walk
 from lookalike.sources.walking import look_up as look_up
 from lookalike.store import storage
+from lookalike.store.s3_uri import canonical
 
 _MANIFESTS = (".csv", ".csv.gz", ".parquet")
+_MOST_LOST = 20  # rows of a manifest in a row that cannot be reached
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,13 @@ class Source:
     @property
     def names_manifests(self) -> bool:
         """Whether it is a glob of manifests, which are checked before all else."""
-        return self.kind == "glob" and self._path.lower().endswith(_MANIFESTS)
-
-    @property
-    def _path(self) -> str:
-        return self.spec.partition("?")[0] if storage.is_remote(self.spec) else self.spec
+        return self.kind == "glob" and storage.plain_name(self.spec).lower().endswith(_MANIFESTS)
 
     def _may_hold_containers(self) -> bool:
         """Spares the walk where a glob ends in another suffix."""
         if self.kind != "glob":
             return self.kind in ("tar", "table", "manifest")
-        pattern = self._path
+        pattern = storage.plain_name(self.spec)
         end = pattern.lower()[max(pattern.rfind(mark) for mark in "*?]") + 1 :]
         return any(
             suffix.endswith(end) or end.endswith(suffix)
@@ -161,9 +159,24 @@ class _Untold:
 
 
 def _manifest_rows(manifest: Manifest) -> Iterator[SourceFile]:
+    """Its rows; where many in a row cannot be reached, or all, it is the source that cannot."""
+    lost: list[UnreachableError] = []
+    answered = False
     for uri, problem, metadata in manifest.rows():
-        found = SourceFile(uri, -1, "", problem) if problem else look_up(uri)
+        found = SourceFile(uri, -1, "", problem)
+        if not problem:
+            try:
+                found = look_up(uri, strict=True)
+                answered = True
+                lost.clear()
+            except UnreachableError as error:
+                lost.append(error)
+                if len(lost) == _MOST_LOST:
+                    raise
+                found = SourceFile(canonical(uri), -1, "", one_line(error))
         yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
+    if lost and not answered:
+        raise lost[0]
 
 
 def open_source(spec: str) -> Source:
@@ -171,12 +184,13 @@ def open_source(spec: str) -> Source:
 
     Raises:
         RequestError: There is no such thing, or it is of a kind that is not read.
+        UnreachableError: Nobody can tell now.
     """
     if not spec:
         raise RequestError("an empty source was given; name a folder, a glob, a manifest or a file")
     kind = kind_of(spec)
     if kind == "absent":
-        if GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
+        if GLOB & set(storage.plain_name(spec)):
             source = Source(spec, "glob")
             if source.names_manifests:
                 _ = source.metadata  # they are checked as it is told
@@ -189,7 +203,7 @@ def open_source(spec: str) -> Source:
         return Source(spec, "tar")
     if kind == "file" and image_tables.is_table(spec) and image_tables.find_columns(spec):
         return Source(spec, "table")
-    if kind == "file" and spec.lower().endswith(_MANIFESTS):
+    if kind == "file" and storage.plain_name(spec).lower().endswith(_MANIFESTS):
         source = Source(spec, "manifest")
         _ = source.metadata  # it is checked as it is told
         return source
@@ -204,7 +218,7 @@ def metadata_schema(sources: list[Source]) -> pa.Schema:
 def kind_of(spec: str) -> str:
     """What a path or URI is: "file", "folder", "absent" or "other"."""
     if storage.is_remote(spec):
-        return storage.remote_info(spec)[0]
+        return storage.remote_info(spec, folders=True)[0]
     try:
         mode = os.stat(storage.path_from_uri(spec)).st_mode
     except FileNotFoundError:

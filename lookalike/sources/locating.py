@@ -7,6 +7,7 @@ from lookalike.sources.image_tables import is_table
 from lookalike.sources.tar_shards import is_tar, members
 from lookalike.sources.walking import look_up
 from lookalike.store import storage
+from lookalike.store.s3_uri import is_s3
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -23,7 +24,9 @@ def split_uri(uri: str) -> tuple[str, str]:
 class Locator:
     """Finds listed files again by their URIs; remembers the members of the last tar shard."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_before: bool = False) -> None:
+        """Begin; of objects that a run has read before, sizes and all are not asked for again."""
+        self._read_before = read_before
         self._container = ""
         self._members: dict[str, SourceFile] = {}
 
@@ -33,6 +36,8 @@ class Locator:
         Going through a tar's headers, which for a gzipped one means through all of it.
         """
         container, name = split_uri(uri)
+        if not container and self._read_before and is_s3(uri):  # reading says if it is gone
+            return SourceFile(uri, -1, "")
         if not container or (not storage.is_remote(uri) and not look_up(uri).problem):
             return look_up(uri)
         found = look_up(container)

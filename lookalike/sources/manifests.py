@@ -15,19 +15,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.cells import to_rows
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.sources.columns import carried, kept_type
 from lookalike.sources.csv_rows import read_csv, separator_hint
 from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.image_tables import is_table
 from lookalike.store import storage
+from lookalike.store.s3_uri import resolve
 
 _BATCH_ROWS = 8192
 _BATCH_CHARACTERS = 32 << 20
@@ -76,15 +76,12 @@ class Manifest:
             raise self._changed()
 
     def _resolve(self, uri: str) -> str:
-        if storage.is_remote(uri):
-            return uri
         if uri.startswith("file://"):
             return storage.uri_from_path(storage.path_from_uri(uri))
         if storage.is_remote(self.spec):
-            if uri.startswith("/"):
-                parts = urlsplit(self.spec)
-                return f"{parts.scheme}://{parts.netloc}{uri}"
-            return self.spec.rpartition("/")[0] + "/" + uri
+            return resolve(self.spec, uri)
+        if storage.is_remote(uri):
+            return uri
         folder = os.path.dirname(os.path.abspath(storage.path_from_uri(self.spec)))
         return storage.uri_from_path(os.path.normpath(os.path.join(folder, uri.encode())))
 
@@ -183,6 +180,8 @@ class Manifest:
     def _readable(self) -> Iterator[None]:
         try:
             yield
+        except UnreachableError:
+            raise
         except IsADirectoryError as error:
             raise RequestError(f"{self.spec}: is a folder; name a CSV or Parquet file") from error
         except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
@@ -192,10 +191,7 @@ class Manifest:
             raise RequestError(f"{self.spec}: {why}") from error
 
     def _open(self) -> Any:
-        if storage.is_remote(self.spec):
-            fs, path = storage.filesystem(self.spec)
-            return fs.open_input_file(path)
-        return open(storage.path_from_uri(self.spec), "rb")
+        return storage.open_binary(self.spec, from_end=not self._is_csv)
 
 
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)

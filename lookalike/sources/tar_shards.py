@@ -12,7 +12,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources.columns import common_type, merge_columns, type_of
 from lookalike.sources.tar_links import name_hash
@@ -50,8 +50,7 @@ class Untaken:
 
 def is_tar(uri: str) -> bool:
     """Whether a file's name says that it is a tar shard."""
-    path = uri.partition("?")[0] if storage.is_remote(uri) else uri
-    return path.lower().endswith(SUFFIXES)
+    return storage.plain_name(uri).lower().endswith(SUFFIXES)
 
 
 def check_tar(shard: SourceFile) -> None:
@@ -59,12 +58,15 @@ def check_tar(shard: SourceFile) -> None:
 
     Raises:
         RequestError: It is not, or cannot be read.
+        UnreachableError: It cannot be had now.
     """
     problem = shard.problem
     if not problem:
         try:
             with open_tar(shard.uri) as stream:
                 next(walk(stream), None)
+        except UnreachableError:
+            raise
         except (NotATarError, OSError) as error:
             problem = one_line(error)
         except BrokenTarError:

@@ -78,10 +78,8 @@ def open_tar(uri: str) -> TarStream:
 
 
 def _open(uri: str) -> Any:
-    if not storage.is_remote(uri):
-        return open(storage.path_from_uri(uri), "rb")
-    fs, path = storage.filesystem(uri)
-    return io.BufferedReader(fs.open_input_file(path), _REMOTE_BUFFER)
+    file = storage.open_binary(uri)
+    return io.BufferedReader(file, _REMOTE_BUFFER) if storage.is_remote(uri) else file
 
 
 class _Plain(TarStream):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, UnreachableError
 from lookalike.records import SourceFile
 from lookalike.sources.columns import carried, is_bytes, kept_type, merge_columns
 from lookalike.sources.file_kinds import not_parquet
@@ -84,13 +84,14 @@ def list_tables(specs: Sequence[str], notice: Notice) -> list[VectorTable]:
     `notice` is told what lies there and is left out.
 
     Raises:
+        UnreachableError: One cannot be had now, or not be listed.
         RequestError: There is no table, or one is not readable, has not the columns, or has them in
             other types.
     """
     found: dict[str, SourceFile] = {}
     for spec in specs:
         others: list[str] = []
-        for file, named in walk(spec, _kind(spec), notice):
+        for file, named in walk(spec, _kind(spec), notice, strict=True):
             if not (named or _is_table(file.uri)) and not file.problem:
                 others.append(file.uri)
                 continue
@@ -145,11 +146,7 @@ def open_table(uri: str) -> Iterator[pq.ParquetFile]:
 @contextmanager
 def _opened(uri: str) -> Iterator[tuple[Any, pq.ParquetFile]]:
     with ExitStack() as stack:
-        if storage.is_remote(uri):
-            fs, path = storage.filesystem(uri)
-            source = stack.enter_context(fs.open_input_file(path))
-        else:
-            source = stack.enter_context(open(storage.path_from_uri(uri), "rb"))
+        source = stack.enter_context(storage.open_binary(uri, from_end=True))
         file = stack.enter_context(pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False))
         yield source, file
 
@@ -201,7 +198,7 @@ def _kind(spec: str) -> str:
         raise RequestError("an empty source was given; name a Parquet file, a folder or a glob")
     kind = kind_of(spec)
     if kind == "absent":
-        if GLOB & set(spec.partition("?")[0] if storage.is_remote(spec) else spec):
+        if GLOB & set(storage.plain_name(spec)):
             return "glob"
         raise RequestError(f"{spec}: no such file or folder")
     if kind == "other":
@@ -210,8 +207,7 @@ def _kind(spec: str) -> str:
 
 
 def _is_table(uri: str) -> bool:
-    path = uri.partition("?")[0] if storage.is_remote(uri) else uri
-    name = path.rpartition("/")[2]
+    name = storage.plain_name(uri).rpartition("/")[2]
     return name.lower().endswith(SUFFIXES) and not name.startswith((".", "_"))
 
 
@@ -225,6 +221,8 @@ def read_footer(file: SourceFile) -> VectorTable:
         with _opened(file.uri) as (_, opened):
             schema, footer = opened.schema_arrow, opened.metadata
             groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+    except UnreachableError:
+        raise
     except UNREADABLE as error:
         why = not_parquet(file.uri, error, "the columns uri and embedding")
         raise RequestError(f"{file.uri}: {why}") from error

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from lookalike.errors import one_line
+from lookalike.errors import UnreachableError, one_line
 from lookalike.records import SourceFile
-from lookalike.store import storage
+from lookalike.store import s3, storage
+from lookalike.store.s3_uri import canonical, is_s3, parse, split_options, without_dots
 
 Notice = Callable[[str], None]
 Found = tuple[SourceFile, bool]
@@ -27,26 +29,38 @@ GLOB = frozenset("*?[")
 _LOST = "folder not readable"
 
 
-def look_up(uri: str) -> SourceFile:
-    """Size and version of one named file, or why it cannot be had."""
+def look_up(uri: str, strict: bool = False) -> SourceFile:
+    """Size and version of one named file, or why it cannot be had.
+
+    Raises:
+        UnreachableError: Where `strict` asks for it: nobody can tell now.
+    """
     try:
         if storage.is_remote(uri):
-            kind, size, version = storage.remote_info(uri)
-            problem = "" if kind == "file" else f"no such file ({kind})"
-            return SourceFile(uri, size, version, problem)
+            uri = canonical(uri)
+            return _remote_file(uri)
         return _local_file(storage.path_from_uri(uri))
     except (OSError, ValueError) as error:
+        if strict and isinstance(error, UnreachableError):
+            raise
         return SourceFile(uri, -1, "", one_line(error))
 
 
-def walk(spec: str, kind: str, notice: Notice) -> Iterator[Found]:
+def walk(spec: str, kind: str, notice: Notice, strict: bool = False) -> Iterator[Found]:
     """Files of a "folder", of a "glob" or the one "file", sorted.
 
     A glob names a file itself where its last part, not `**`, matches the file's name and the parts
     before it the folders above.
+
+    Raises:
+        UnreachableError: Where `strict` asks for it: remote storage cannot be listed now.
     """
     if storage.is_remote(spec):
-        yield from _remote_files(spec, kind)
+        if kind == "file":
+            yield look_up(spec, strict), True
+            return
+        files = _s3_files if is_s3(spec) else _remote_files
+        yield from files(spec, kind, strict)
         return
     path = os.path.abspath(storage.path_from_uri(spec))
     if kind == "folder":
@@ -78,7 +92,7 @@ def _local_glob(pattern: bytes, notice: Notice) -> Iterator[Found]:
                 lost = file.problem.startswith(_LOST)  # nobody knows what would have matched
                 if not rest or lost:
                     yield file, False
-                elif level := _matches(os.fsdecode(below), rest):
+                elif level := _matches(_segments(os.fsdecode(below)), _segments(rest)):
                     yield file, level == _ITSELF
 
 
@@ -120,10 +134,45 @@ def _not_entered(folder: bytes) -> str:
     return f"not entered: {uri} is a link to a folder; name it with --images to include it"
 
 
-def _remote_files(spec: str, kind: str) -> Iterator[Found]:
-    if kind == "file":
-        yield look_up(spec), True
-        return
+def _remote_file(uri: str) -> SourceFile:
+    kind, size, version = storage.remote_info(uri)
+    if kind == "absent" and is_s3(uri) and (plain := without_dots(parse(uri).key)):
+        # No key is spelled so: then dots lead where they do in URIs.
+        named = parse(uri).named(plain).uri
+        if named != uri:
+            return _remote_file(named)
+    return SourceFile(uri, size, version, "" if kind == "file" else f"no such file ({kind})")
+
+
+def _s3_files(spec: str, kind: str, strict: bool) -> Iterator[Found]:
+    """Keys that begin with a prefix, taken apart at each `/` for a glob alone."""
+    name, globs = parse(spec), None
+    if kind == "folder":
+        name = name.named(name.prefix)
+    else:
+        plain, options = split_options(spec)
+        globs = _literal_escapes(plain.partition("://")[2].partition("/")[2]).split("/")
+        globs = globs if globs[-1] else globs[:-1]
+        name = parse(plain[: next(i for i, mark in enumerate(plain) if mark in GLOB)] + options)
+    try:
+        for found in s3.list_objects(name.uri):
+            level = _matches(found.key.split("/"), globs) if globs else _BELOW
+            if level:
+                yield SourceFile(found.uri, found.bytes, found.version), level == _ITSELF
+    except OSError as error:
+        if strict and isinstance(error, UnreachableError):
+            raise
+        folder = name.named(name.key.rpartition("/")[0]).uri
+        yield SourceFile(folder, -1, "", f"{_LOST}: {one_line(error)}"), False
+
+
+def _literal_escapes(pattern: str) -> str:
+    """A pattern decoded: what is percent-encoded in it is no wildcard."""
+    marked = re.sub("%(5b|2a|3f)", lambda mark: f"[{unquote(mark[0])}]", pattern, flags=re.I)
+    return unquote(marked)
+
+
+def _remote_files(spec: str, kind: str, strict: bool) -> Iterator[Found]:
     pattern, mark, options = spec.partition("?")  # s3://bucket/*.jpg?region=…
     base = pattern if kind == "folder" else _fixed_part(pattern)
     pending = [base.rstrip("/") + mark + options]
@@ -136,9 +185,13 @@ def _remote_files(spec: str, kind: str) -> Iterator[Found]:
                     folders.append(uri)
                 elif kind == "folder":
                     yield SourceFile(uri, size, version), False
-                elif level := _matches(unquote(uri.partition("?")[0]), unquote(pattern)):
+                elif level := _matches(
+                    _segments(unquote(uri.partition("?")[0])), _segments(unquote(pattern))
+                ):
                     yield SourceFile(uri, size, version), level == _ITSELF
         except OSError as error:
+            if strict and isinstance(error, UnreachableError):
+                raise
             yield SourceFile(folder, -1, "", f"{_LOST}: {one_line(error)}"), False
         pending.extend(reversed(folders))
 
@@ -152,7 +205,11 @@ def _fixed_part(pattern: str) -> str:
 _BELOW, _ITSELF = 1, 2  # how a glob matches: a folder above, or the path itself
 
 
-def _matches(path: str, pattern: str) -> int:
+def _segments(path: str) -> list[str]:
+    return list(PurePosixPath(path).parts)
+
+
+def _matches(path: list[str], pattern: list[str]) -> int:
     """Glob over the segments of a path, for it or a folder above it; 0 where it does not match.
 
     `**` stands for any number of segments; as in a shell, a wildcard does not match a first dot.
@@ -164,11 +221,11 @@ def _matches(path: str, pattern: str) -> int:
         if globs == ["**"]:
             return _BELOW
         if globs[0] == "**":
-            shown = next((i for i, name in enumerate(names) if name[0] == "."), len(names))
+            shown = next((i for i, name in enumerate(names) if name[:1] == "."), len(names))
             return max(match(names[i:], globs[1:]) for i in range(shown + 1))
         return match(names[1:], globs[1:]) if names and one(names[0], globs[0]) else 0
 
     def one(name: str, glob: str) -> bool:
-        return fnmatchcase(name, glob) and (name[0] != "." or glob[0] == ".")
+        return fnmatchcase(name, glob) and (name[:1] != "." or glob[:1] == ".")
 
-    return match(list(PurePosixPath(path).parts), list(PurePosixPath(pattern).parts))
+    return match(path, pattern)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
 from lookalike.store.partitions import Spill
+from lookalike.store.recent import Recent
 from lookalike.store.storage import FileRecord, remove_tree, write_file
 
 SCHEMA = pa.schema([("id", pa.int64()), ("uris", pa.list_(pa.string()))])
@@ -24,6 +26,7 @@ PAIRS = pa.schema([("id", pa.int64()), ("uri", pa.string())])
 
 _ANY_ID = (-(2**63), 2**63 - 1)
 _GROUP_ROWS = 1024  # read together by whoever asks for one of them
+_KEPT_BYTES = 32 << 20  # of decoded row groups
 _PART_ROWS = 1 << 19  # names sorted at once, about
 
 
@@ -108,37 +111,60 @@ def _grouped(pairs: pa.Table) -> pa.Table:
     return pa.table([ids[starts], uris], schema=SCHEMA)
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file's footer, and the least and the greatest id of each row group, (groups,) int64."""
+
+    path: Path
+    footer: pq.FileMetaData
+    low: Ids
+    high: Ids
+
+
 class DuplicateReader:
     """Duplicates by id; only row groups that may hold them are read. Threads may share one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Read the footers of those files."""
-        self._files: list[tuple[Path, list[tuple[int, int]]]] = []
-        for path in paths:
-            footer = pq.read_metadata(path)
-            column = footer.schema.names.index("id")
-            groups = [footer.row_group(i).column(column) for i in range(footer.num_row_groups)]
-            # A group without statistics may hold anything, so it is read each time.
-            ranges = [(s.min, s.max) if s and s.has_min_max else _ANY_ID
-                      for s in (group.statistics for group in groups)]  # fmt: skip
-            self._files.append((path, ranges))
+        self._files = [_file(path) for path in paths]
+        self._lock = Lock()  # of what follows
+        self._groups: Recent[tuple[Path, int], pa.Table]
+        self._groups = Recent(_KEPT_BYTES, lambda table: int(table.nbytes))
 
     def of(self, ids: Ids) -> dict[int, tuple[str, ...]]:
         """The duplicates of those ids (ascending) that have any, sorted."""
         found: dict[int, tuple[str, ...]] = {}
-        wanted = ids.tolist()
-        for path, ranges in self._files:
-            groups = [
-                group
-                for group, (low, high) in enumerate(ranges)
-                if bisect_left(wanted, low) < bisect_left(wanted, high + 1)
-            ]
-            if not groups:
-                continue
-            with pq.ParquetFile(path) as file:
-                for group in groups:
-                    table = file.read_row_group(group, columns=["id", "uris"])
-                    kept = np.flatnonzero(np.isin(table["id"].to_numpy(), ids))
-                    for row in table.take(kept).to_pylist():
-                        found[row["id"]] = tuple(sorted(row["uris"]))
+        for file in self._files:
+            starts = np.searchsorted(ids, file.low)
+            ends = np.searchsorted(ids, file.high, side="right")
+            for group in np.flatnonzero(starts < ends).tolist():
+                table = self._group(file, group)
+                own = ids[starts[group] : ends[group]]
+                keys = table["id"].to_numpy()
+                places = np.minimum(np.searchsorted(keys, own), len(keys) - 1)
+                there = keys[places] == own
+                for i, place in zip(own[there].tolist(), places[there].tolist(), strict=True):
+                    found[i] = tuple(sorted(table["uris"][place].as_py()))
         return found
+
+    def _group(self, file: _File, group: int) -> pa.Table:
+        """One row group, which is kept: another query for the same names finds it decoded."""
+        with self._lock:
+            table = self._groups.get((file.path, group))
+        if table is None:
+            with pq.ParquetFile(file.path, metadata=file.footer) as opened:
+                table = opened.read_row_group(group, columns=["id", "uris"], use_threads=False)
+            with self._lock:
+                self._groups.put((file.path, group), table)
+        return table
+
+
+def _file(path: Path) -> _File:
+    footer = pq.read_metadata(path)
+    column = footer.schema.names.index("id")
+    groups = [footer.row_group(i).column(column) for i in range(footer.num_row_groups)]
+    # A group without statistics may hold anything, so it is read for every id.
+    ranges = [(s.min, s.max) if s and s.has_min_max else _ANY_ID
+              for s in (group.statistics for group in groups)]  # fmt: skip
+    low, high = np.array(ranges, dtype=np.int64).reshape(-1, 2).T
+    return _File(path, footer, low, high)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lookalike.errors import StoreWriteError, one_line
+from lookalike.json_text import to_json
 
 _CHUNK = 1 << 20
 
@@ -193,8 +194,8 @@ def write_bytes(store: Path, relative: str, data: bytes) -> FileRecord:
 
 
 def write_json(store: Path, relative: str, value: Any) -> FileRecord:
-    """Write canonical, readable JSON (see `write_file`)."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    """Write canonical, readable JSON (see `write_file`, and `to_json` for what it is made of)."""
+    text = to_json(value, indent=1, ascii_only=False, sort_keys=True)
     return write_bytes(store, relative, text.encode() + b"\n")
 
 

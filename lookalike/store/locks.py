@@ -164,7 +164,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         # What cannot be given back expires; the run itself has ended as it has.
-        with self._turn, suppress(ConflictError, ObjectStoreError):
+        with self._turn, suppress(ConflictError, ObjectStoreError, RequestError):
             if not self._lost and self._version is not None:
                 self._objects.replace(LOCK, _FREE, self._version)
 
@@ -218,7 +218,7 @@ class Lease:
         from lookalike.store.objects import ObjectStoreError
 
         while not self._ended.wait(RENEW_S):
-            with suppress(ObjectStoreError):  # next time; confirm() says it where it matters
+            with suppress(ObjectStoreError, RequestError):  # confirm() says it where it matters
                 self._renew()
 
     def _renew(self) -> None:

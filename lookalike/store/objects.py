@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError
+from lookalike.store.object_errors import is_missing_bucket, reason, wrong_request
 from lookalike.store.object_uri import parse_uri, shown_uri
 from lookalike.store.storage import FileRecord
 
@@ -49,7 +50,7 @@ _RETRY = {
 _Result = TypeVar("_Result")
 
 
-class ObjectStoreError(OSError):
+class ObjectStoreError(UnreachableError):
     """Object storage cannot be reached, or does not do what it was asked."""
 
 
@@ -110,7 +111,7 @@ class Objects:
         try:
             self._store = from_url(whole, client_options=client, retry_config=_RETRY, **options)
         except (failures.BaseError, ValueError) as error:
-            raise RequestError(f"cannot open {self.uri}: {_reason(error)}") from error
+            raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -242,30 +243,35 @@ class Objects:
         def found() -> _Result | None:
             try:
                 return call()
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if is_missing_bucket(str(error)):
+                    raise
                 return None
 
         return self._tried(what, found)
 
     def _tried(self, what: str, call: Callable[[], _Result]) -> _Result:
-        """Call, some times more where the store or the network failed."""
+        """Call, some times more where the store or the network failed.
+
+        Raises:
+            RequestError: Trying again ends the same way: credentials, the bucket, the region.
+            ObjectStoreError: It failed every time.
+        """
         refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
         for number in range(_TRIES):
             try:
                 return call()
             except ObjectStoreError:
                 raise  # tried already
-            except FileNotFoundError as error:
-                raise ObjectStoreError(f"{self.uri}: cannot {what}: there is no such") from error
-            except refused as error:
-                raise ObjectStoreError(
-                    f"{self.uri}: not allowed to {what}: {_reason(error)}; check the credentials "
-                    "and what they permit"
-                ) from error
             except (failures.BaseError, OSError) as error:
+                if wrong := wrong_request(str(error), isinstance(error, refused)):
+                    raise RequestError(f"{self.uri}: cannot {what}: {wrong}") from error
+                if isinstance(error, FileNotFoundError):
+                    gone = f"{self.uri}: cannot {what}: there is no such"
+                    raise ObjectStoreError(gone) from error
                 if number == _TRIES - 1:
                     raise ObjectStoreError(
-                        f"{self.uri}: cannot {what} after {_TRIES} tries: {_reason(error)}"
+                        f"{self.uri}: cannot {what} after {_TRIES} tries: {reason(str(error))}"
                     ) from error
             time.sleep(_PAUSE_S * 2**number)
         raise AssertionError("unreachable")
@@ -273,9 +279,3 @@ class Objects:
 
 def _version(meta: Any) -> Version:
     return Version(meta["e_tag"], meta["version"])
-
-
-def _reason(error: BaseException) -> str:
-    """The words of the library, without what it adds for its developers."""
-    text = str(error).split("\n\nDebug source", 1)[0]
-    return one_line(type(error)(text) if text else error)

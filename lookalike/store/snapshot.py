@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError
+from lookalike.json_text import plain
 from lookalike.lists.shard_files import read_header
 from lookalike.searching.tombstones import read_tombstones
 from lookalike.store.storage import (
@@ -169,7 +170,7 @@ def publish(store: Path, manifest: Mapping[str, Any]) -> None:
 
 def write_manifest(store: Path, manifest: Mapping[str, Any]) -> FileRecord:
     """Write the manifest of a finished snapshot, which is not published by that."""
-    complete = {"format": FORMAT, "version": VERSION, **manifest}
+    complete = plain({"format": FORMAT, "version": VERSION, **manifest})
     complete["digest"] = _digest(complete)
     return write_json(store, manifest_path(str(manifest["name"])), complete)
 

@@ -1,7 +1,8 @@
 """Where bytes come from: the one module that touches `pyarrow.fs`.
 
-Reading is local or remote alike (`s3://`, `gs://`, `hdfs://`, whatever pyarrow opens). A store is
-a local folder; see `files` for how its files are written.
+Reading is local or remote alike: `s3://`, whose keys are no paths, by `s3`; `gs://`, `hdfs://` and
+whatever else pyarrow opens by its file systems. A store is a local folder; see `files` for how its
+files are written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import pyarrow.fs as pafs
 
 from lookalike.errors import RequestError, one_line
+from lookalike.store import s3
 from lookalike.store.files import (
     FileRecord,
     PendingFile,
@@ -32,12 +34,15 @@ from lookalike.store.files import (
     write_file,
     write_json,
 )
+from lookalike.store.s3_copy import copy_from_s3
+from lookalike.store.s3_file import S3File
+from lookalike.store.s3_uri import SAFE, is_s3, split_options
 
 __all__ = [
     "FileRecord", "PendingFile", "check_inside", "copy_to_local", "file_record", "filesystem",
-    "fsync_folder", "is_remote", "leads_out", "list_remote", "make_folder", "path_from_uri",
-    "read_bytes", "read_json", "remote_info", "remove_tree", "sha256_file", "uri_from_path",
-    "write_bytes", "write_file", "write_json",
+    "fsync_folder", "is_remote", "leads_out", "list_remote", "make_folder", "open_binary",
+    "path_from_uri", "plain_name", "read_bytes", "read_json", "remote_info", "remove_tree",
+    "sha256_file", "uri_from_path", "write_bytes", "write_file", "write_json",
 ]  # fmt: skip
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -46,6 +51,11 @@ _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 def is_remote(uri: str) -> bool:
     """Tell `scheme://…` from a local path (a Windows drive is no scheme)."""
     return bool(_SCHEME.match(uri)) and not uri.startswith("file://")
+
+
+def plain_name(uri: str) -> str:
+    """A path or URI without options that stand after it: what its suffix is told from."""
+    return split_options(uri)[0] if is_remote(uri) else uri
 
 
 def uri_from_path(path: bytes) -> str:
@@ -73,7 +83,7 @@ def path_from_uri(uri: str) -> bytes:
 
 _GOOGLE_PATIENCE_S = 30
 """How long Google's client tries again, in place of its own 15 minutes: with no network, a command
-must say so while somebody is still looking. Amazon's gives up by itself after some seconds."""
+must say so while somebody is still looking."""
 
 # What pyarrow's parser of URIs refuses, though names have it: spaces, accents, brackets, …
 _UNSAFE = re.compile(r"%(?![0-9a-fA-F]{2})|[^!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]")
@@ -123,6 +133,8 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
         with open(path_from_uri(uri), "rb") as file:
             return file.read() if limit is None else file.read(limit)
     try:
+        if is_s3(uri):
+            return s3.read(uri, limit)
         fs, path = filesystem(uri)
         with fs.open_input_stream(path, compression=None) as stream:
             return bytes(stream.read() if limit is None else stream.read(limit))
@@ -132,8 +144,28 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
         raise OSError(one_line(error)) from error
 
 
-def remote_info(uri: str) -> tuple[str, int, str]:
-    """Kind ("file", "folder" or "absent"), size and version of a remote path."""
+def open_binary(uri: str, from_end: bool = False) -> Any:
+    """Open a file to be read in pieces, some of them large, from its beginning or its end.
+
+    Raises:
+        OSError, RequestError: It cannot be opened.
+    """
+    if not is_remote(uri):
+        return open(path_from_uri(uri), "rb")
+    if is_s3(uri):
+        return S3File(uri, from_end)
+    fs, path = filesystem(uri)
+    return fs.open_input_file(path)
+
+
+def remote_info(uri: str, folders: bool = False) -> tuple[str, int, str]:
+    """Kind ("file", "folder" or "absent"), size and version of a remote path; `folders`: see `s3`.
+
+    Raises:
+        UnreachableError, RequestError: Nobody can tell.
+    """
+    if is_s3(uri):
+        return s3.info(uri, folders)
     fs, path = filesystem(uri)
     try:
         info = fs.get_file_info(path)
@@ -145,7 +177,8 @@ def remote_info(uri: str) -> tuple[str, int, str]:
 def list_remote(uri: str) -> Iterator[tuple[str, str, int, str]]:
     """Entries of one remote folder, sorted: (uri, kind, size, version); not recursive.
 
-    What a URI's path cannot hold as it is comes percent-encoded.
+    Not of S3, which has no folders: see `s3.list_objects`. What a URI's path cannot hold as it is
+    comes percent-encoded.
     """
     fs, path = filesystem(uri)
     parts = urlsplit(uri)
@@ -157,7 +190,7 @@ def list_remote(uri: str) -> Iterator[tuple[str, str, int, str]]:
         raise OSError(one_line(error)) from error
     for info in sorted(infos, key=lambda info: str(info.path)):
         kind = _KINDS.get(info.type, "absent")
-        name = quote(info.base_name, safe="!$&'()*+,;=:@~")
+        name = quote(info.base_name, safe=SAFE)
         yield f"{folder}/{name}{query}", kind, info.size or 0, _version(info)
 
 
@@ -170,6 +203,8 @@ def _version(info: Any) -> str:
 
 def copy_to_local(uri: str, destination: Path) -> Path:
     """Copy a remote file or folder below a local folder, and return where it is now."""
+    if is_s3(uri):
+        return copy_from_s3(uri, destination)
     fs, path = filesystem(uri)
     target = destination / (path.rstrip("/").rpartition("/")[2] or "download")
     info = fs.get_file_info(path)

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import mmap
 import resource
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.cells import to_rows
+from lookalike.cells import cells, has_times, to_rows
 from lookalike.sources.columns import merge_columns
+from lookalike.store.recent import Recent
 from lookalike.store.shard_format import (
     COLUMNS,
     Addresses,
@@ -36,34 +38,25 @@ _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _OPEN_FILES = 48  # for decoding
 _KNOWN_FILES = 65536  # of which the addresses are kept
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
+_FEW_ROWS = 8  # of one table, whose cells are read one by one: a call of Arrow's costs as much
 _RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
 _MOST_MAPPED = 2 << 20  # by one read
 _STATM = "/proc/self/statm"
 
-K = TypeVar("K")
-V = TypeVar("V")
 
+@dataclass(frozen=True)
+class _Layout:
+    """What a footer says of a file, without the file.
 
-class _Recent(Generic[K, V]):
-    """The values used last, up to a weight; not for several threads at once."""
+    Attributes:
+        columns: Names of all columns but the vector.
+        described: Those of the name and the metadata.
+        ends: The row after each row group, (groups,) int64.
+    """
 
-    def __init__(self, limit: int, weigh: Callable[[V], int] = lambda _: 1) -> None:
-        self._limit, self._weigh, self._weight = limit, weigh, 0
-        self.values: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        value = self.values.get(key)
-        if value is not None:
-            self.values.move_to_end(key)
-        return value
-
-    def put(self, key: K, value: V) -> None:
-        if key in self.values:  # two threads made it
-            return
-        self.values[key] = value
-        self._weight += self._weigh(value)
-        while self._weight > self._limit and len(self.values) > 1:
-            self._weight -= self._weigh(self.values.popitem(last=False)[1])
+    columns: tuple[str, ...]
+    described: tuple[str, ...]
+    ends: Ids
 
 
 def _most_maps() -> int:
@@ -96,11 +89,12 @@ class VectorReader:
         self._resident = resident or _RESIDENT_BYTES
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
-        self._addresses: _Recent[int, Addresses] = _Recent(_KNOWN_FILES)
-        self._maps: _Recent[int, mmap.mmap] = _Recent(_most_maps())
-        self._open: _Recent[int, pq.ParquetFile] = _Recent(_OPEN_FILES)
-        self._tables: _Recent[tuple[int, int, tuple[str, ...]], pa.Table]
-        self._tables = _Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
+        self._addresses: Recent[int, Addresses] = Recent(_KNOWN_FILES)
+        self._maps: Recent[int, mmap.mmap] = Recent(_most_maps())
+        self._open: Recent[int, pq.ParquetFile] = Recent(_OPEN_FILES)
+        self._layouts: Recent[int, _Layout] = Recent(_KNOWN_FILES)
+        self._tables: Recent[tuple[int, int, tuple[str, ...]], pa.Table]
+        self._tables = Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
         self._floor = _mapped_bytes()  # when pages were dropped last
         self._room, self._unchecked = self._resident, 0  # bytes, and reads since it was known
 
@@ -180,12 +174,22 @@ class VectorReader:
     ) -> list[dict[str, Any]]:
         """The columns named (by default all but the vector) of each id, in their order."""
         wanted = np.asarray(list(ids), dtype=np.int64)
-        output: list[dict[str, Any]] = [{} for _ in range(len(wanted))]
-        for positions, file_no in _by_file(wanted):
-            names = tuple(columns) if columns is not None else self._columns(file_no)
-            rows = row_numbers(wanted[positions])
+        chosen = None if columns is None else tuple(columns)
+        return self._cells(wanted, lambda layout: layout.columns if chosen is None else chosen)
+
+    def described(self, ids: Ids) -> list[dict[str, Any]]:
+        """The uri and the metadata columns of each id (n,), in their order."""
+        return self._cells(ids, lambda layout: layout.described)
+
+    def _cells(
+        self, ids: Ids, columns: Callable[[_Layout], tuple[str, ...]]
+    ) -> list[dict[str, Any]]:
+        output: list[dict[str, Any]] = [{} for _ in range(len(ids))]
+        for positions, file_no in _by_file(ids):
+            names = columns(self._layout(file_no))
+            rows = row_numbers(ids[positions])
             for inside, table, inner in self._tables_of(file_no, rows, names):
-                found = to_rows(table.take(pa.array(inner)))
+                found = _dicts(table, inner)
                 for position, row in zip(positions[inside].tolist(), found, strict=True):
                     output[position] = row
         return output
@@ -198,20 +202,29 @@ class VectorReader:
             pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
         )
 
-    def _columns(self, file_no: int) -> tuple[str, ...]:
+    def _layout(self, file_no: int) -> _Layout:
         with self._lock:
-            names = self._file(file_no).schema_arrow.names
-        return tuple(name for name in names if name != "embedding")
+            layout = self._layouts.get(file_no)
+            if layout is None:
+                file = self._file(file_no)
+                footer, names = file.metadata, file.schema_arrow.names
+                groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+                layout = _Layout(
+                    tuple(name for name in names if name != "embedding"),
+                    tuple(name for name in names if name == "uri" or name not in COLUMNS),
+                    np.cumsum(groups, dtype=np.int64),
+                )
+                self._layouts.put(file_no, layout)
+        return layout
 
     def _tables_of(
         self, file_no: int, rows: Ids, columns: tuple[str, ...]
-    ) -> Iterator[tuple[npt.NDArray[np.intp], pa.Table, Ids]]:
-        """For each row group asked of: positions in `rows`, its table, and the rows within it."""
-        with self._lock:
-            footer = self._file(file_no).metadata
-        ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
+    ) -> Iterator[tuple[slice, pa.Table, Ids]]:
+        """For each row group asked of: where in `rows` (ascending), its table, and rows of that."""
+        ends = self._layout(file_no).ends
         groups = np.searchsorted(ends, rows, side="right")
-        for group in np.unique(groups).tolist():
+        for start, stop in _runs(groups):
+            group = int(groups[start])
             key = (file_no, group, columns)
             with self._lock:  # one file is read by one thread at a time
                 table = self._tables.get(key)
@@ -219,9 +232,8 @@ class VectorReader:
                     file = self._file(file_no)
                     table = file.read_row_group(group, columns=list(columns), use_threads=False)
                     self._tables.put(key, table)
-            positions = np.flatnonzero(groups == group)
             first = int(ends[group - 1]) if group else 0
-            yield positions, table, rows[positions] - first
+            yield slice(start, stop), table, rows[start:stop] - first
 
     def _file(self, file_no: int) -> pq.ParquetFile:
         file = self._open.get(file_no)
@@ -237,9 +249,31 @@ def _by_file(ids: Ids) -> Iterator[tuple[npt.NDArray[np.intp], int]]:
         return
     order = np.argsort(ids, kind="stable")
     numbers = file_numbers(ids[order])
-    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1)).tolist()
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield order[start:end], int(numbers[start])
+    for start, stop in _runs(numbers):
+        yield order[start:stop], int(numbers[start])
+
+
+def _runs(values: Ids) -> Iterator[tuple[int, int]]:
+    """Starts and stops of runs of equal values (n,), one value or more."""
+    edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
+    return pairwise(edges)
+
+
+def _dicts(table: pa.Table, rows: Ids) -> list[dict[str, Any]]:
+    """Some rows (n,) of a table."""
+    if len(rows) > _FEW_ROWS:
+        return to_rows(table.take(pa.array(rows)))
+    columns = [
+        (name, column, has_times(column.type))
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return [
+        {
+            name: cells(column.slice(row, 1))[0] if times else column[row].as_py()
+            for name, column, times in columns
+        }
+        for row in rows.tolist()
+    ]
 
 
 def _map(path: Path) -> mmap.mmap:

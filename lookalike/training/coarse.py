@@ -1,4 +1,4 @@
-"""Which inverted lists a vector is nearest to, by matrix products of numpy.
+"""Which inverted lists a vector is nearest to, by matrix products.
 
 Few lists: the product with every centroid. Many: centroids lie in about sqrt(nlist) groups, and a
 row is compared with those of the groups nearest to it, all rows that share a group at once.
@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from lookalike.metrics import Ids, Vectors
+from lookalike.products import inner_products
 from lookalike.training.lloyd import SCORES, half_squares, lloyd, nearest
 
 FLAT_BELOW = 4096  # lists; from there on two levels assign faster
@@ -72,7 +73,7 @@ class Coarse:
         return products, lists
 
     def _flat(self, rows: Vectors, nprobe: int, by_distance: bool) -> tuple[Vectors, Ids]:
-        scores = rows @ self.centroids.T
+        scores = inner_products(rows, self.centroids)
         if by_distance:
             scores -= self._bias
         best = largest(scores, nprobe)
@@ -132,7 +133,7 @@ class Groups:
         """The `probe` nearest groups of each row, (n, probe), in no order."""
         count = len(self._centres)
         probe = min(probe, count)
-        scores = rows @ self._centres.T
+        scores = inner_products(rows, self._centres)
         scores -= self._centre_bias
         return np.argpartition(scores, count - probe, axis=1)[:, count - probe :]
 
@@ -145,7 +146,7 @@ class Groups:
         for one in np.flatnonzero(np.diff(starts)).tolist():
             first, last = self._starts[one], self._starts[one + 1]
             there = slice(starts[one], starts[one + 1])
-            scores = rows[visitors[there]] @ self._members[first:last].T
+            scores = inner_products(rows[visitors[there]], self._members[first:last])
             scores -= self._bias[first:last]
             yield int(first), visitors[there], rank[there], scores
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lookalike.metrics import Vectors
 from lookalike.planning.planner import IndexSpec
+from lookalike.products import inner_products
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
 
@@ -121,8 +122,8 @@ def rotate(rows: Vectors, matrix: Vectors) -> Vectors:
 
     By numpy: the last bits of Faiss's product depend on its threads.
     """
-    rotated = rows[:, :_PRODUCT] @ matrix[:, :_PRODUCT].T
+    rotated = inner_products(rows[:, :_PRODUCT], matrix[:, :_PRODUCT])
     for start in range(_PRODUCT, rows.shape[1], _PRODUCT):
         part = slice(start, start + _PRODUCT)
-        rotated += rows[:, part] @ matrix[:, part].T
+        rotated += inner_products(rows[:, part], matrix[:, part])
     return np.ascontiguousarray(rotated)

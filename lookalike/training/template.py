@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ _MAGIC = {"exact": b"IwFl", "ivf_sq": b"IwSq", "ivf_pq": b"IxPT"}  # other files
 def set_threads(n: int) -> None:
     """Use n threads in Faiss, for calls from this thread."""
     faiss.omp_set_num_threads(n)
+
+
+@contextmanager
+def one_faiss_thread() -> Iterator[None]:
+    """Let Faiss work in the calling thread alone, and leave that thread as it was."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 class Template:

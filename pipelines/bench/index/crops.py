@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from lookalike.pictures import images
 from lookalike.pictures.images import Pixels
-from pipelines.bench.launch import make_task
+from pipelines.bench.launch import make_task, worker_threads
 from pipelines.bench.pictures import gather
 from pipelines.bench.task import Task, Vectors
 from pipelines.config import Config
@@ -37,10 +36,11 @@ def embed_crops(config: Config, source: str | None, count: int, work: Path) -> t
     paths = photographs.paths[:count]
     each = -(-count // len(paths))
     task = make_task(config, paths, work, least=1)
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[name] = str(task.threads)  # as the pipeline's workers have it
     shares = [paths[number :: task.processes] for number in range(task.processes)]
-    with ProcessPoolExecutor(task.processes, get_context("spawn")) as pool:
+    with (
+        worker_threads(task.threads),
+        ProcessPoolExecutor(task.processes, get_context("spawn")) as pool,
+    ):
         parts = [part.result() for part in
                  [pool.submit(_embed, task, share, each) for share in shares if share]]  # fmt: skip
     names = [name for part, _ in parts for name in part]

@@ -1,0 +1,155 @@
+"""What a report measures on rows of a snapshot: its lists, its codes, who is near whom.
+
+The time it takes is bounded, whatever the size of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookalike.metrics import Ids
+from lookalike.quality.histograms import counts_in, even_edges, histogram, written
+from lookalike.quality.neighbourhoods import neighbourhoods, sample_rows
+from lookalike.search import Searcher
+from lookalike.searching.tombstones import read_tombstones
+from lookalike.store import snapshot
+from lookalike.store.vector_reader import VectorReader
+
+_SAMPLE, _FRESH = 1000, 500  # rows that are asked for their neighbours, at most
+_MEASURED = 500  # of each of them, whose codes are decoded again
+_SHARE = 0.02  # of the run's time, that asking for neighbours may take, within these seconds
+_LEAST_S, _MOST_S = 0.15, 3.0
+_GROUPS, _OUTLIERS = 6, 8
+
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass
+class Measured:
+    """What a report measures on some rows of a snapshot."""
+
+    store: Path
+    manifest: Mapping[str, Any]
+    searcher: Searcher
+
+    @cached_property
+    def _lines(self) -> list[dict[str, Any]]:
+        return snapshot.files_of(self.manifest, "embedding")
+
+    @cached_property
+    def dead(self) -> Ids:
+        """Tombstones."""
+        lines = snapshot.files_of(self.manifest, "tombstones")
+        return read_tombstones(self.store / line["path"] for line in lines)
+
+    @cached_property
+    def _sample(self) -> Ids:
+        rows = {int(line["file_no"]): int(line["rows"]) for line in self._lines}
+        return sample_rows(rows, self.dead, _SAMPLE)
+
+    def lists(self) -> dict[str, Any]:
+        """How the index's lists are filled; {} for an exact index, which has one."""
+        return _lists(self.searcher)
+
+    def codes(self, parent: Mapping[str, Any] | None, samples: Samples) -> dict[str, Any]:
+        """What codes lose of a vector, by the sample and the fresh rows; {} for an exact index."""
+        fresh = fresh_rows(self.manifest, parent, self.dead, samples)
+        return _codes(self.searcher, self._sample, fresh)
+
+    def neighbourhoods(self, parent: Mapping[str, Any] | None, samples: Samples) -> dict[str, Any]:
+        """Near-duplicates and outliers among the sample and the fresh rows."""
+        paths = {int(line["file_no"]): str(line["path"]) for line in self._lines}
+        return neighbourhoods(
+            self.searcher,
+            VectorReader(self.store, paths),
+            self._sample,
+            fresh_rows(self.manifest, parent, self.dead, samples),
+            seconds=_patience(self.manifest),
+            groups=_GROUPS,
+            outliers=_OUTLIERS,
+        )
+
+
+def fresh_rows(
+    manifest: Mapping[str, Any], parent: Mapping[str, Any] | None, dead: Ids, samples: Samples
+) -> Ids:
+    """Ids of rows that came with this snapshot, at most _FRESH; none where all of them did.
+
+    A run's own files come first among the new numbers, and hold what it embedded. Where they were
+    merged into others since, the rows of the samples are what is known of them.
+    """
+    if parent is None or parent.get("model_fingerprint") != manifest.get("model_fingerprint"):
+        return np.empty(0, dtype=np.int64)
+    lines = snapshot.files_of(manifest, "embedding")
+    embedded = int(manifest["counts"].get("embedded", 0))
+    own: dict[int, int] = {}
+    for line in sorted(lines, key=lambda one: int(one["file_no"])):
+        if int(line["file_no"]) < int(parent["next_file_no"]):
+            continue
+        if sum(own.values()) + int(line["rows"]) > embedded:
+            break
+        own[int(line["file_no"])] = int(line["rows"])
+    if own:
+        return sample_rows(own, dead, _FRESH)
+    rows = {int(line["file_no"]): int(line["rows"]) for line in lines}
+    shown = [row.get("id") for key in ("added", "changed") for row in samples.get(key, ())]
+    there = [
+        one for one in shown if one is not None and (one & 0xFFFFFFFF) < rows.get(one >> 32, 0)
+    ]
+    return np.setdiff1d(np.array(there, dtype=np.int64), dead)
+
+
+def _lists(searcher: Searcher) -> dict[str, Any]:
+    sizes = searcher.index.list_sizes()
+    if len(sizes) < 2:
+        return {}
+    marks = np.quantile(sizes, (0, 0.05, 0.5, 0.95, 1), method="nearest").tolist()
+    total = float(sizes.sum()) or 1.0
+    return {
+        "lists": len(sizes),
+        "entries": int(sizes.sum()),
+        "empty": int((sizes == 0).sum()),
+        **dict(zip(("min", "p05", "median", "p95", "max"), map(int, marks), strict=True)),
+        "imbalance": round(float(len(sizes) * (sizes.astype(float) ** 2).sum() / total**2), 4),
+        **histogram(sizes),
+    }
+
+
+def _codes(searcher: Searcher, sample: Ids, fresh: Ids) -> dict[str, Any]:
+    if searcher.spec.kind == "exact":
+        return {}
+    lost = {
+        name: searcher.index.lost_by_codes(_some(ids, _MEASURED))
+        for name, ids in (("sample", sample), ("fresh", fresh))
+        if len(ids)
+    }
+    lost = {name: values[np.isfinite(values)] for name, values in lost.items()}
+    lost = {name: values for name, values in lost.items() if len(values)}
+    if not lost:
+        return {}
+    edges = even_edges(0.0, max(0.0, *(float(values.max()) for values in lost.values())))
+    found: dict[str, Any] = {"edges": written(edges)}
+    for name, values in lost.items():
+        found[name] = {
+            "rows": len(values),
+            "mean": round(float(values.mean()), 5),
+            "p95": round(float(np.quantile(values, 0.95)), 5),
+            "counts": counts_in(values, edges),
+        }
+    return found
+
+
+def _some(ids: Ids, most: int) -> Ids:
+    return ids[np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(np.intp)]
+
+
+def _patience(manifest: Mapping[str, Any]) -> float:
+    """Seconds to ask for neighbours: a short run must not spend most of its time on that."""
+    spent = float(sum((manifest.get("stages") or {}).values()))
+    return min(_MOST_S, max(_LEAST_S, _SHARE * spent))
