@@ -8,29 +8,40 @@ for neighbour in searcher.search(["query.jpg"], k=5)[0]:
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lookalike.errors import NotPublishedError, RequestError
 from lookalike.records import Neighbour
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from lookalike.models.features import Feature
     from lookalike.search import Searcher
 
 __version__ = "0.1.0"
-__all__ = ["Neighbour", "NotPublishedError", "RequestError", "__version__", "open"]
+__all__ = [
+    "Neighbour", "NotPublishedError", "RequestError", "Searcher", "__version__", "dataset", "open",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """`lookalike.Searcher`: Faiss is loaded only by those who search."""
+    if name == "Searcher":
+        from lookalike.search import Searcher
+
+        return Searcher
+    raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
 
 
 def open(
-    store: str | Path,
+    store: str | os.PathLike[str],
     snapshot: str | None = None,
     *,
     features: Sequence[Feature] | None = None,
     check: bool = False,
-    cache: str | Path | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Searcher:
     """Open a store's published snapshot for searching.
 
@@ -47,11 +58,39 @@ def open(
         RequestError: There is nothing published, a file is missing or not what the manifest says,
             or the snapshot was made with another model or preprocessing; both are named.
     """
-    from lookalike.search import Searcher  # Faiss is loaded only by those who search
-    from lookalike.store.storage import is_remote
+    from lookalike.search import Searcher
 
-    if is_remote(str(store)):
-        from lookalike.store.mirror import local_copy
+    return Searcher.open(store, snapshot, features=features, check=check, cache=cache)
 
-        store, snapshot = local_copy(store, snapshot, cache=cache)
-    return Searcher.open(Path(store), snapshot, features=features, check=check)
+
+def dataset(
+    store: str | os.PathLike[str],
+    snapshot: str | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+) -> Any:
+    """The rows of a store that searches can return, for Arrow, DuckDB, pandas, polars.
+
+    The files under `embeddings/` must not be read by themselves: they keep rows that are deleted
+    or were written anew elsewhere. See docs/reading-a-store.md for the columns.
+
+    Args:
+        store: The store's folder, or its URI on object storage, as for `open`.
+        snapshot: Another snapshot than the published one, by name.
+        cache: Where what is fetched lies (default: ~/.cache/lookalike).
+
+    Returns:
+        A `pyarrow.dataset.Dataset`, which reads when it is scanned, some rows at a time. It is of
+        one snapshot for good; after `lookalike gc` has removed that, scanning fails.
+
+    Raises:
+        RequestError: There is nothing published, no such snapshot, or a file of it is missing.
+        lookalike.store.objects.ObjectStoreError: Object storage cannot be read.
+    """
+    from lookalike.store.living import living_dataset
+    from lookalike.store.mirror import local_copy
+    from lookalike.store.snapshot import read_manifest
+
+    kinds = ("embedding", "tombstones")
+    folder, name = local_copy(store, snapshot, kinds=kinds, cache=cache)
+    return living_dataset(folder, read_manifest(folder, name))

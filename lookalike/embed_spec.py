@@ -5,13 +5,12 @@ No engine is imported here; `transforms.embed` runs what a spec says in a pipeli
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, SupportsIndex
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,9 +27,10 @@ from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pictures.limits import ImageLimits
 from lookalike.store import snapshot
-from lookalike.store.mirror import local_copy
+from lookalike.store.mirror import local_copy, store_place
 from lookalike.store.shard_format import schema
 from lookalike.store.storage import is_remote
+from lookalike.whole_numbers import whole_number
 
 DTYPES = ("float32", "float16")
 FAILED_SCHEMA = pa.schema(
@@ -86,7 +86,7 @@ class EmbedSpec:
         if not isinstance(self.limits, ImageLimits):
             raise RequestError(f"limits: needs an ImageLimits, got {self.limits!r}")
         self._set("forgotten", tuple(self.forgotten))
-        self._set("store", _place(self.store))
+        self._set("store", store_place(self.store))
         if not is_remote(self.store):
             self._check_folder(Path(self.store))
 
@@ -122,7 +122,7 @@ class EmbedSpec:
             RequestError: Nothing is published there, its vectors were made elsewhere, or its
                 pictures were prepared by another preprocessing than this version's.
         """
-        place = _place(store)
+        place = store_place(store)
         manifest, name = _manifest_of(place, snapshot)
         request = manifest.get("request", {})
         known = {one.name for one in fields(ImageLimits)}
@@ -170,7 +170,7 @@ class EmbedSpec:
             RequestError: A model cannot be had or used, or a value cannot.
         """
         configured = _configured(handles, weights)
-        place = _place(folder)
+        place = store_place(folder)
         if is_remote(place):
             raise RequestError(
                 f"folder: models are copied into a folder that workers see, and {place} is a URI; "
@@ -224,21 +224,6 @@ class EmbedSpec:
         return Embedder(self.features, folder, self.metric, threads=self.threads)
 
 
-def whole_number(name: str, value: SupportsIndex) -> int:
-    """A whole number from 1, of Python or NumPy.
-
-    Raises:
-        RequestError: It is something else.
-    """
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise RequestError(f"{name}: needs a whole number from 1, got {value!r}")
-    return number
-
-
 def _features(given: Any) -> tuple[Feature, ...]:
     try:
         features = tuple(given)
@@ -251,16 +236,6 @@ def _features(given: Any) -> tuple[Feature, ...]:
                 "EmbedSpec.from_handles, for those of a store EmbedSpec.from_store"
             )
     return features
-
-
-def _place(store: Any) -> str:
-    try:
-        name = os.fspath(store)
-    except TypeError:
-        name = store
-    if not isinstance(name, str) or not name:
-        raise RequestError(f"store: needs the name of a folder or a URI, got {store!r}")
-    return name if is_remote(name) else os.path.abspath(name)
 
 
 def _manifest_of(place: str, name: str | None) -> tuple[dict[str, Any], str]:

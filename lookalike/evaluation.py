@@ -23,6 +23,7 @@ from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
+from lookalike.whole_numbers import whole_number
 
 _BLOCK_BYTES = 256 << 20  # of scores held at once
 
@@ -80,10 +81,9 @@ def evaluate(
     """Rank all labelled images for each of them.
 
     Raises:
-        RequestError: k is below 1, or fewer than two images share a label.
+        RequestError: k is no whole number from 1, or fewer than two images share a label.
     """
-    if k < 1:
-        raise RequestError(f"k must be at least 1, got {k}")
+    k = whole_number("k", k)
     shards = [store / line["path"] for line in files_of(manifest, "embedding")]
     dead = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
     images = [row for shard in shards for row in iter_rows(shard, ["id", "uri"])]

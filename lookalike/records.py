@@ -1,9 +1,10 @@
-"""The values that cross stages. Nothing of the project is imported here."""
+"""The values that cross stages. Nothing of the project is imported with this module."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 Metadata = Mapping[str, object]
 
@@ -68,7 +69,8 @@ class Neighbour:
         score: Exact, from the stored vectors, in the snapshot's metric.
         id: file number << 32 | row.
         duplicates: Other names of the same bytes, sorted.
-        metadata: The neighbour's metadata columns.
+        metadata: The neighbour's metadata columns; whatever these hold, it can be a key or a
+            member of a set, for the hash is of the others.
     """
 
     query_uri: str
@@ -76,5 +78,19 @@ class Neighbour:
     uri: str
     score: float
     id: int
-    duplicates: tuple[str, ...] = ()
-    metadata: Metadata = field(default_factory=dict)
+    duplicates: tuple[str, ...] = field(default=(), hash=False)
+    metadata: Metadata = field(default_factory=dict, hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A flat row as `lookalike query --json` prints it: nothing in it that JSON has not.
+
+        Metadata columns stand beside the others. Times are ISO 8601 texts, bytes hexadecimal
+        digits; a number that is not finite is None.
+        """
+        from lookalike.cells import to_json
+
+        row = {
+            "query_uri": self.query_uri, "rank": self.rank, "uri": self.uri, "score": self.score,
+            "id": self.id, "duplicates": self.duplicates, **self.metadata,
+        }  # fmt: skip
+        return {name: to_json(value) for name, value in row.items()}

@@ -12,7 +12,8 @@ import numpy as np
 
 from lookalike.metrics import Ids, Scores, Vectors
 from lookalike.search import Searcher
-from lookalike.searching.answering import answer, exclusions
+from lookalike.searching.answering import answer
+from lookalike.searching.asked import asked_exclusions
 from lookalike.searching.batch_search import BatchSpec, cut, read_answers, write_batch
 from lookalike.searching.selections import Selection
 from lookalike.store import snapshot
@@ -64,7 +65,7 @@ class BeamIndex:
 
     def nearest(self, queries: Vectors, ids: Ids, k: int) -> tuple[Ids, Scores]:
         """See `VectorIndex.nearest`."""
-        spec, without = replace(self._batch, k=k), exclusions(None, len(queries))
+        spec, without = replace(self._batch, k=k), asked_exclusions(None, len(queries))
         found = self._run("compare", spec, CompareBlocks, queries, without, Selection(ids))
         return found[0], found[1]
 
@@ -115,7 +116,7 @@ def batch_answers(
     request = searcher.request(k, where=where)
     most = max(1, _WAVE_BYTES // (4 * searcher.dim + 12 * max(1, request.k)))
     for names, vectors in _waves(queries, most):
-        checked, without = searcher.check(vectors), exclusions(None, len(names))
+        checked, without = searcher.check(vectors), asked_exclusions(None, len(names))
         if request.k:
             yield names, *answer(index, checked, request, without)
         else:

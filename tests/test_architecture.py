@@ -22,9 +22,9 @@ OWNERS = {
               "lookalike.lists.invlists",
               *(f"pipelines.bench.index.{name}" for name in ("faiss_ways", "match", "way_exact",
                                                              "way_wiki"))},
-    "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "heic_tiles", "images",
-                                                        "loading", "memory", "openers", "pixels",
-                                                        "quiet_pillow")),
+    "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "given", "heic_tiles",
+                                                        "images", "loading", "memory", "openers",
+                                                        "pixels", "quiet_pillow")),
             "pipelines.bench.pillow"},  # there as the plain way that ours is compared with
     "pi_heif": {"lookalike.pictures.heic"},
     "rawpy": {"lookalike.pictures.camera_raw"},

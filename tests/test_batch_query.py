@@ -15,7 +15,8 @@ import lookalike
 from lookalike.metrics import METRICS
 from lookalike.search import Searcher
 from lookalike.searching import answering, batch_search
-from lookalike.searching.answering import Exclude, answer, exclusions
+from lookalike.searching.answering import answer
+from lookalike.searching.asked import Exclude, asked_exclusions
 from lookalike.searching.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
@@ -154,7 +155,7 @@ def test_forgotten_rows_are_in_no_answer(half_forgotten: Path, tmp_path: Path, k
     searcher = lookalike.open(half_forgotten)
     expected = searcher.search_vectors(ASKED, k)
     found = ask(searcher, tmp_path, k)
-    assert found[0].shape == (QUERIES, min(k, searcher.rows))
+    assert found[0].shape == (QUERIES, min(k, searcher.count))
     assert not ((found[0] >> 32) == 6).any()
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
@@ -165,7 +166,7 @@ def test_each_query_may_leave_out_ids(store: Path, tmp_path: Path, exclude: Excl
     searcher = lookalike.open(store)
     if exclude is not None and len(exclude) == QUERIES:  # the nearest of each query
         exclude = [[one] for one in searcher.search_vectors(ASKED, 1)[0][:, 0].tolist()]
-    without = exclusions(exclude, QUERIES)
+    without = asked_exclusions(exclude, QUERIES)
     request = searcher.request(5, excluded=without.shape[1])
     found = answer(on_beam(searcher, tmp_path), ASKED, request, without)
     expected = searcher.search_vectors(ASKED, 5, exclude=exclude)
@@ -184,7 +185,7 @@ def test_a_step_done_again_writes_the_same(store: Path, tmp_path: Path) -> None:
         str(store), str(tmp_path), f"templates/{name}", name, tuple(one["path"] for one in lines),
         files, queries=QUERIES, block_rows=25, together=2, k=10, nprobe=3, depth=40,
     )  # fmt: skip
-    write_batch(spec, ASKED, exclusions(None, QUERIES), None)
+    write_batch(spec, ASKED, asked_exclusions(None, QUERIES), None)
     batch, again = Batch(spec), Batch(spec)
     hidden = store / lines[1]["path"]
     shards = [batch.coarse(block) for block in range(spec.blocks)]

@@ -85,7 +85,7 @@ def counter(searcher, truth):
 
     def others(nprobe):
         if nprobe not in kept:
-            deepest = min(10 * DEPTHS[-1] + 1, searcher.rows)
+            deepest = min(10 * DEPTHS[-1] + 1, searcher.count)
             candidates, _ = searcher.index.candidates(truth.queries, nprobe, deepest)
             kept[nprobe] = [
                 [one for one in found if one not in (own, -1)]

@@ -46,7 +46,7 @@ def assert_search_is_exact(nights: Nights, **how: Any) -> None:
     ids, vectors = nights.living()
     assert nights.manifest is not None
     searcher = Searcher(nights.store, nights.manifest)
-    assert searcher.rows == len(ids)
+    assert searcher.count == len(ids)
     queries = vectors[:: max(1, len(vectors) // 40)] + np.float32(0.01)
     found, scores = searcher.search_vectors(queries, 10, **how)
     expected = brute_force(queries, vectors, "cosine")

@@ -164,5 +164,5 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: 
 
 
 def test_k_below_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="k must be at least 1, got 0"):
+    with pytest.raises(RequestError, match="k: needs a whole number from 1, got 0"):
         evaluate(tmp_path, two_groups(tmp_path, URIS), folder_label, k=0)

@@ -168,7 +168,7 @@ def test_forgotten_rows_are_in_no_answer(metric, kind, tmp_path):
     # Ids of other snapshots' rows are nobody's here.
     forget(tmp_path, manifest, [*ids[dead].tolist(), 3, (5 << 32) + 70_000, 99 << 32])
     searcher = lookalike.open(tmp_path)
-    assert searcher.rows == 266
+    assert searcher.count == 266
     scores = brute_force(vectors[:20], vectors, metric)
     expected = ids[np.flatnonzero(~dead)[best(scores[:, ~dead], 10, metric)]]
     found, _ = searcher.search_vectors(vectors[:20], 10, nprobe=16, rerank=266)
@@ -193,7 +193,7 @@ def test_answers_stay_full_where_most_are_forgotten(store, vectors, tmp_path):
     living = NUMBER >= 3600
     forget(tmp_path, manifest, ids[~living])
     searcher = lookalike.open(tmp_path)
-    assert searcher.rows == 400
+    assert searcher.count == 400
     found, _ = searcher.search_vectors(vectors[::80], 10, nprobe=2)
     assert (found >= 0).all()
     assert recall(found, ids, brute_force(vectors[::80], vectors, "cosine"), living) >= 0.95
@@ -203,7 +203,7 @@ def test_everything_may_be_forgotten(tmp_path):
     ids, vectors, manifest = make_store(tmp_path, clustered(50, 8))
     forget(tmp_path, manifest, ids)
     searcher = lookalike.open(tmp_path)
-    assert searcher.rows == 0
+    assert searcher.count == 0
     assert searcher.search(vectors=vectors[:2]) == [[], []]
 
 

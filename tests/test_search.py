@@ -33,7 +33,7 @@ def test_an_exact_store_answers_as_brute_force_does(metric, tmp_path):
     queries = np.abs(clustered(12, 20, seed=1)) if metric == "jaccard" else clustered(12, 20, 1)
     expected = brute_force(queries, vectors, metric)
     searcher = lookalike.open(tmp_path)
-    assert (searcher.dim, searcher.metric, searcher.rows) == (20, metric, 300)
+    assert (searcher.dim, searcher.metric, searcher.count) == (20, metric, 300)
     found, scores = searcher.search_vectors(queries, 15)
     order = best(expected, 15, metric)
     np.testing.assert_array_equal(found, ids[order])
@@ -211,9 +211,12 @@ def make_store_of_nothing(store, vectors):
     ("call", "message"),
     [
         ({"queries": np.ones((1, 7)), "k": 3}, r"shape \(1, 7\), the store needs \(n, 8\)"),
-        ({"queries": np.ones(8), "k": 3}, r"shape \(8,\), the store needs \(n, 8\)"),
-        ({"queries": np.ones((1, 8)), "k": 0}, "k must be at least 1, got 0"),
-        ({"queries": np.ones((1, 8)), "k": 1, "nprobe": 0}, "nprobe must be at least 1, got 0"),
+        ({"queries": np.ones(9), "k": 3}, r"shape \(9,\), the store needs \(n, 8\)"),
+        ({"queries": np.ones((1, 8)), "k": 0}, "k: needs a whole number from 1, got 0"),
+        (
+            {"queries": np.ones((1, 8)), "k": 1, "nprobe": 0},
+            "nprobe: needs a whole number from 1, got 0",
+        ),
         ({"queries": np.full((1, 8), np.nan), "k": 1}, "vector 0 has a value that is not finite"),
         ({"queries": np.zeros((1, 8)), "k": 1}, "vector 0 is zero"),
         ({"queries": [["a"] * 8], "k": 1}, "not numbers"),

@@ -23,7 +23,6 @@ from apache_beam.utils.windowed_value import WindowedValue
 from lookalike.changes.known import read_known
 from lookalike.embed_spec import FAILED_SCHEMA as FAILED_SCHEMA
 from lookalike.embed_spec import EmbedSpec as EmbedSpec
-from lookalike.embed_spec import whole_number
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
@@ -34,6 +33,7 @@ from lookalike.sources.units import read_files
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.storage import is_remote
 from lookalike.unit_embedding import embed_unit
+from lookalike.whole_numbers import whole_number
 from transforms.counters import count, timed
 from transforms.embedder import EmbedderFn, check_spec, display, shared_models
 

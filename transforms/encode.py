@@ -11,12 +11,12 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.utils.shared import Shared
 
-from lookalike.embed_spec import whole_number
 from lookalike.errors import RequestError
 from lookalike.lists.encoding import EncodeTask, encode
 from lookalike.lists.grouping import GroupTask, group
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.training.template import SPEC_FILE, Template, load_template, set_threads
+from lookalike.whole_numbers import whole_number
 from transforms.counters import count, timed
 
 

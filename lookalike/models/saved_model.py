@@ -191,12 +191,13 @@ def load(folder: Path) -> Any:
     """
     if not (folder / "saved_model.pb").is_file():
         raise RequestError(f"there is no saved_model.pb in {folder}")
-    from lookalike.models.quiet_tf import tf
+    from lookalike.models.quiet_tf import root_log_kept, tf
 
     # The TF1 Hub format keeps its inference graph under the empty set of tags.
     tags: list[str] | None = [] if (folder / "tfhub_module.pb").exists() else None
     try:
-        return tf.saved_model.load(str(folder), tags=tags)
+        with root_log_kept():
+            return tf.saved_model.load(str(folder), tags=tags)
     except Exception as error:  # damaged files surface as errors of many classes
         raise RequestError(
             f"cannot load the model in {folder}: {one_line(error)} (a file may be missing or "

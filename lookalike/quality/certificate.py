@@ -82,7 +82,7 @@ def certify(
 
 def _depths(searcher: Searcher, k: int, most: int | None) -> tuple[int, int]:
     """The deepest and the shallowest re-ranking to look at."""
-    rows = max(1, searcher.rows)
+    rows = max(1, searcher.count)
     if searcher.spec.kind == "exact":
         depth = min(rows, searcher.default_rerank(k))
         return depth, depth
@@ -190,7 +190,7 @@ def _levels(
         if level > k:
             exact = searcher.spec.kind == "exact"
             deeper = searcher.default_rerank(level) if exact else -(-level * chosen.rerank // k)
-            setting = Setting(chosen.nprobe, min(deeper, max(1, searcher.rows)))
+            setting = Setting(chosen.nprobe, min(deeper, max(1, searcher.count)))
             found = _measure(sweeper, setting, [level], reads)
         output.append(
             {
@@ -231,7 +231,7 @@ def _rows(
 
 def _at_levels(sweeper: Sweeper, scan: Scan, depth: int, *, before: bool) -> dict[str, list[float]]:
     """Recall of the levels that candidates so deep have room for, with bounds."""
-    everything = depth >= sweeper.searcher.rows
+    everything = depth >= sweeper.searcher.count
     return {
         str(level): _bounded(sweeper, curve[(min(level, depth) if before else depth) - 1])
         for level, curve in scan.curves.items()

@@ -97,7 +97,7 @@ def neighbourhoods(
     return {
         "asked": len(asked),
         "fresh": int(np.isin(asked, fresh).sum()),
-        "living": searcher.rows,
+        "living": searcher.count,
         "alike": words,
         "with_near_duplicates": int((best >= least).sum()),
         "share": round(float((sampled >= least).mean()), 4) if len(sampled) else None,
@@ -122,7 +122,7 @@ def _ask(
     The likeness is -inf where there is no neighbour. The most alike comes first.
     """
     end, parts = monotonic() + seconds, []
-    k = max(0, min(_NEIGHBOURS, searcher.rows - 1))
+    k = max(0, min(_NEIGHBOURS, searcher.count - 1))
     for start in range(0, len(rows) if k else 0, _BLOCK):
         if start and monotonic() > end:
             break

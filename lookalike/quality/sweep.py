@@ -82,9 +82,9 @@ class Sweeper:
     ) -> None:
         """Nothing is scanned yet."""
         self.searcher, self.truth, self.k, self.target = searcher, truth, k, target
-        self.depth = max(1, min(depth, searcher.rows))
+        self.depth = max(1, min(depth, searcher.count))
         self.levels = sorted({k, *(at for at in (1, 10, 100) if at <= truth.k)})
-        self.population = max(searcher.rows, len(truth.query_ids))
+        self.population = max(searcher.count, len(truth.query_ids))
         self.scans: dict[int, Scan] = {}
         self.right = {level: right_answers(truth, level) for level in self.levels}
         self._lists = _lists_of(searcher, truth, self.right[k].width)
@@ -95,7 +95,7 @@ class Sweeper:
 
     def cost(self, setting: Setting) -> float:
         """What a query costs, in codes scanned."""
-        per_list = self.searcher.rows / self.searcher.spec.nlist + LIST_COST
+        per_list = self.searcher.count / self.searcher.spec.nlist + LIST_COST
         return per_list * setting.nprobe + VECTOR_COST * setting.rerank
 
     def run(self, most: int, shallowest: int, fewest: int = 1) -> None:
@@ -207,7 +207,7 @@ class Sweeper:
         found, _ = self.searcher.index.candidates(
             self.truth.queries[rows],
             setting.nprobe,
-            min(setting.rerank + 1, self.searcher.rows),  # one more: it may be the query
+            min(setting.rerank + 1, self.searcher.count),  # one more: it may be the query
         )
         return without_own(found, self.truth.query_ids[rows], setting.rerank)
 

@@ -5,18 +5,14 @@ Queries for which the index finds too few are searched again, more widely.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from lookalike.errors import RequestError
 from lookalike.metrics import Ids, Scores, Vectors, top_k
 from lookalike.planning.spec import IndexSpec
 from lookalike.searching.selections import Selection
-
-Exclude = Sequence[int] | Sequence[Sequence[int]] | Ids | None
 
 # Of rows that match a filter, so many are always compared one by one, and more where that costs
 # less than the index; costs are in codes scanned, measured with vectors of 512 components.
@@ -102,23 +98,3 @@ def _compare_all(
     for column in without.T:
         ids = np.where(ids == column[:, None], -1, ids)
     return top_k(ids, scores, k, index.spec.metric)
-
-
-def exclusions(exclude: Exclude, queries: int) -> Ids:
-    """Ids to leave out, (queries, m) int64, padded with -1.
-
-    Raises:
-        RequestError: There are not as many sequences as queries.
-    """
-    if exclude is None or len(exclude) == 0:
-        return np.empty((queries, 0), dtype=np.int64)
-    if not np.ndim(exclude[0]):
-        flat = np.unique(np.asarray(exclude, dtype=np.int64))
-        return np.repeat(flat[None, :], queries, axis=0)
-    rows = [np.unique(np.asarray(row, dtype=np.int64)) for row in exclude]
-    if len(rows) != queries:
-        raise RequestError(f"exclude has {len(rows)} sequences of ids for {queries} queries")
-    padded = np.full((queries, max(len(row) for row in rows)), -1, dtype=np.int64)
-    for output, row in zip(padded, rows, strict=True):
-        output[: len(row)] = row
-    return padded

@@ -21,6 +21,7 @@ from lookalike.store.objects import Objects, ObjectStoreError, Version
 from lookalike.store.storage import (
     fsync_folder,
     is_remote,
+    path_from_uri,
     read_json,
     sha256_file,
     write_bytes,
@@ -35,21 +36,38 @@ Manifest = dict[str, Any]
 _Item = TypeVar("_Item")
 
 
-def mirror_folder(uri: str, cache: str | Path | None = None) -> Path:
+def mirror_folder(uri: str, cache: str | os.PathLike[str] | None = None) -> Path:
     """Where the mirror of a store lies: a folder of its own below the cache."""
     folder = cache_folder() if cache is None else Path(os.path.abspath(cache))
     return folder / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
 
 
+def store_place(store: str | os.PathLike[str]) -> str:
+    """A store's absolute folder, or its URI: what stands whatever the working folder becomes.
+
+    Raises:
+        RequestError: It is no name of either.
+    """
+    try:
+        name = os.fspath(store)
+    except TypeError:
+        name = ""
+    if not isinstance(name, str) or not name:
+        raise RequestError(f"store: needs the name of a folder or a URI, got {store!r:.80}")
+    if name.startswith("file://"):
+        return os.fsdecode(path_from_uri(name))
+    return name if is_remote(name) else os.path.abspath(name)
+
+
 def local_copy(
-    store: str | Path,
+    store: str | os.PathLike[str],
     name: str | None = None,
     *,
     kinds: Collection[str] | None = READ_KINDS,
-    cache: str | Path | None = None,
+    cache: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Path, str | None]:
-    """The folder to read a store in, and the snapshot's name; a local store is its own.
+    """The absolute folder to read a store in, and the snapshot's name; a local store is its own.
 
     Args:
         store: A folder, or a URI on object storage.
@@ -62,9 +80,10 @@ def local_copy(
         RequestError: The store cannot be opened, or there is no such snapshot.
         ObjectStoreError: It cannot be read.
     """
-    if not is_remote(str(store)):
-        return Path(store), name
-    mirror = Mirror(str(store), cache, say)
+    place = store_place(store)
+    if not is_remote(place):
+        return Path(place), name
+    mirror = Mirror(place, cache, say)
     return mirror.folder, mirror.pull(kinds, name)["name"]
 
 
@@ -78,7 +97,10 @@ class Mirror:
     """
 
     def __init__(
-        self, uri: str, cache: str | Path | None = None, say: Callable[[str], None] = lambda _: None
+        self,
+        uri: str,
+        cache: str | os.PathLike[str] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Make the folder; no request is made.
 

@@ -1,0 +1,151 @@
+"""The rows that a snapshot's searches may return, as a dataset and by id: for readers of the store.
+
+The files under embeddings/ are shared by snapshots and keep rows that are deleted, so they are not
+to be read by a glob: a manifest says which files count, and its tombstones which rows do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from lookalike.errors import RequestError
+from lookalike.metrics import Ids
+from lookalike.searching.tombstones import read_tombstones
+from lookalike.sources.columns import merge_columns
+from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers
+from lookalike.store.snapshot import check_file, files_of
+
+_READ_KINDS = ("embedding", "tombstones")
+_PROPERTIES = b"lookalike."
+_MOST_SHOWN = 3
+
+
+def deleted_ids(store: Path, manifest: Mapping[str, Any]) -> Ids:
+    """Ids of a snapshot's rows that its tombstones delete, (m,) int64, ascending.
+
+    Raises:
+        RequestError: A file of tombstones is missing, or is none.
+    """
+    ids = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+    if not len(ids):
+        return ids
+    rows = {int(line["file_no"]): int(line["rows"]) for line in files_of(manifest, "embedding")}
+    numbers, inverse = np.unique(file_numbers(ids), return_inverse=True)
+    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
+    return np.asarray(ids[row_numbers(ids) < ends[inverse]])
+
+
+def living_dataset(store: Path, manifest: Mapping[str, Any]) -> Any:
+    """The living rows of a snapshot, file by file; nothing but footers is read here.
+
+    Args:
+        store: The store's root, absolute.
+        manifest: Of the snapshot.
+
+    Returns:
+        A `pyarrow.dataset.Dataset`. Whatever scans it leaves out the deleted rows, and whatever
+        would go by its fragments, to which that does not apply, is refused by Arrow.
+
+    Raises:
+        RequestError: A file is missing, or of another size than the manifest says.
+    """
+    for line in manifest["files"]:
+        if line["kind"] in _READ_KINDS:
+            for problem in check_file(store, line, contents=False):
+                raise RequestError(f"{store}: {problem}; run: lookalike verify")
+    deleted = deleted_ids(store, manifest)
+    paths = [str(store / line["path"]) for line in files_of(manifest, "embedding")]
+    schema = united_schema(pq.read_schema(path) for path in paths)
+    if not paths:
+        return pads.dataset(schema.empty_table())
+    whole = pads.dataset(paths, schema=schema, format="parquet")
+    return whole.filter(~pc.field("id").isin(pa.array(deleted))) if len(deleted) else whole
+
+
+def united_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of all shards, in which a column that some lack is null."""
+    found = list(schemas)
+    if not found:
+        return pa.schema([("id", pa.int64()), ("uri", pa.string())])
+    metadata = merge_columns(
+        pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
+    )
+    first = found[0]
+    known = {key: value for key, value in (first.metadata or {}).items()
+             if key.startswith(_PROPERTIES) and not key.endswith(b"addresses")}  # fmt: skip
+    plain = [first.field(name) for name in COLUMNS if name != "embedding"]
+    return pa.schema([*plain, *metadata, first.field("embedding")], known)
+
+
+def check_living(ids: Ids, rows: Mapping[int, int], deleted: Ids) -> None:
+    """Whether all of the ids (n,) are of living rows.
+
+    Args:
+        ids: In any order.
+        rows: Of the shards, by file number.
+        deleted: Ids of rows that do not count, ascending.
+
+    Raises:
+        RequestError: Some are not; which, and why.
+    """
+    numbers, which = np.unique(file_numbers(ids), return_inverse=True)
+    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
+    unknown = row_numbers(ids) >= ends[which]
+    if unknown.any():
+        raise RequestError(f"rows: {_some(ids[unknown])} of no row of this snapshot")
+    dead = np.isin(ids, deleted)
+    if dead.any():
+        raise RequestError(f"rows: {_some(ids[dead])} of deleted rows")
+
+
+def _some(ids: Ids) -> str:
+    shown = ", ".join(str(one) for one in ids[:_MOST_SHOWN].tolist())
+    if len(ids) == 1:
+        return f"id {shown} is"
+    return f"ids {shown}{', …' if len(ids) > _MOST_SHOWN else ''} ({len(ids):,} in all) are"
+
+
+def read_rows(
+    store: Path, files: Mapping[int, str], schema: pa.Schema, ids: Ids, columns: Sequence[str]
+) -> pa.Table:
+    """Columns of living rows, in the order of the ids, of which one may come again.
+
+    Args:
+        store: The store's root.
+        files: Paths of the shards by file number.
+        schema: Of all shards (see `united_schema`).
+        ids: (n,) int64.
+        columns: Some of the schema's.
+    """
+    wanted = pa.schema([schema.field(name) for name in columns], schema.metadata)
+    distinct, order = np.unique(ids, return_inverse=True)
+    parts = [wanted.empty_table()]
+    numbers = file_numbers(distinct)
+    for number in np.unique(numbers).tolist():
+        path = store / files[number]
+        parts.append(_of_file(path, row_numbers(distinct[numbers == number]), wanted))
+    return pa.concat_tables(parts).take(pa.array(order.reshape(-1)))
+
+
+def _of_file(path: Path, rows: Ids, wanted: pa.Schema) -> pa.Table:
+    """Rows of one shard, ascending: of its row groups, those that hold one are read."""
+    with pq.ParquetFile(path) as file:
+        footer = file.metadata
+        ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
+    groups = np.searchsorted(ends, rows, side="right")
+    whole = pads.dataset(str(path), schema=wanted, format="parquet")
+    [fragment] = whole.get_fragments()
+    parts = [wanted.empty_table()]
+    for group in np.unique(groups).tolist():
+        first = int(ends[group - 1]) if group else 0
+        table = fragment.subset(row_group_ids=[group]).to_table(wanted)
+        parts.append(table.take(pa.array(rows[groups == group] - first)))
+    return pa.concat_tables(parts)
