@@ -28,11 +28,11 @@ def pixels_of_image(image: Image.Image) -> Pixels:
     Raises:
         ValueError: It has no pixels or too many, or they cannot be had.
     """
+    width, height = image.size
+    if not width or not height:
+        raise ValueError(f"the Pillow image has {width} x {height} pixels")
     with quiet_pillow():
         try:
-            width, height = image.size
-            if not width or not height:
-                raise ValueError(f"it has {width} x {height} pixels")
             ImageLimits().check_pixels(width, height)
             copy = image.copy()  # what follows takes the transparent colour out of its info
             simple, to_srgb = simplify(copy, "", b"", None)

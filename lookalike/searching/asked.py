@@ -70,6 +70,8 @@ def asked_images(images: Any) -> Iterator[AskedImage]:
     """
     if _is_one(images):
         images = [images]
+    elif (array := _array("images", images)) is not None and array.ndim:
+        images = array  # of names, or of pictures
     elif isinstance(images, Mapping) or not _is_iterable(images):
         raise RequestError(f"images: needs pictures, each {IMAGE_FORMS}; got {_shown(images)}")
     for row, image in enumerate(images):
@@ -141,6 +143,8 @@ def _buffer(value: Any) -> bytes | None:
     """The bytes of what has some (bytes, bytearray, memoryview, mmap, …); None of all else."""
     if isinstance(value, bytes):
         return bytes(value)
+    if isinstance(value, np.generic):  # a number shows its bytes too
+        return None
     try:
         return memoryview(value).tobytes()
     except (TypeError, BufferError):
@@ -226,9 +230,10 @@ def asked_ids(name: str, ids: Any) -> Ids:
     Raises:
         RequestError: There is something else among them.
     """
+    array = _array(name, ids)
+    ids = ids if array is None else array
     if isinstance(ids, (str, bytes, Mapping)) or not _is_iterable(ids):
         raise RequestError(f"{name}: needs whole numbers, the ids of rows; got {_shown(ids)}")
-    array = _array(name, ids)
     if array is not None and array.ndim == 1 and array.dtype.kind in "iu":
         return array.astype(np.int64)
     found = []
@@ -260,9 +265,10 @@ def asked_exclusions(exclude: Any, queries: int) -> Ids:
     """
     if exclude is None:
         return np.empty((queries, 0), dtype=np.int64)
+    array = _array("exclude", exclude)
+    exclude = exclude if array is None else array
     if isinstance(exclude, (str, bytes, Mapping)) or not _is_iterable(exclude):
         raise RequestError(f"exclude: needs ids, or ids for each query; got {_shown(exclude)}")
-    array = _array("exclude", exclude)
     given: Any = list(exclude) if array is None else array
     if not len(given):
         return np.empty((queries, 0), dtype=np.int64)
