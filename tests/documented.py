@@ -6,7 +6,7 @@ A block that is not to be run says why in a comment before it: `<!-- not run: â€
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,10 +31,18 @@ def languages(path: Path) -> set[str]:
     return {kind for _, kind, _, mark in _all(path) if not mark}
 
 
-def script(path: Path, language: str = "python") -> str:
-    """All blocks of a language as one, each in the line that it has on the page."""
+def script(path: Path, language: str = "python", without: Collection[str] = ()) -> str:
+    """All blocks of a language as one, each in the line that it has on the page.
+
+    Args:
+        path: Of the page.
+        language: Of the blocks.
+        without: Libraries; blocks that import one are left out.
+    """
     lines: list[str] = []
     for line, code in blocks(path, language):
+        if any(f"import {name}\n" in code for name in without):
+            continue
         lines += [""] * (line - 1 - len(lines)) + code.splitlines()
     return "\n".join(lines) + "\n"
 

@@ -1,12 +1,15 @@
-"""The README's code blocks and the page on Beam, run as a reader would."""
+"""The code blocks of the README and of the pages that have some, run as a reader would."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from tests.conftest import picture
 from tests.documented import ROOT, blocks, languages, marked, script
 
 README, BEAM = ROOT / "README.md", ROOT / "docs" / "beam.md"
+API, READING = ROOT / "docs" / "python-api.md", ROOT / "docs" / "reading-a-store.md"
 COMMAND = Path(sys.executable).with_name("lookalike")
 LABELS = ("dog", "cat")
 
@@ -77,15 +81,15 @@ def run_as_reader(command: list[str], place: Path) -> str:
     return ended.stdout
 
 
-def run_python(page: Path, place: Path) -> str:
-    """All of a page's Python, in one go; errors name the line of the page."""
-    code = f"exec(compile({script(page)!r}, {str(page)!r}, 'exec'))"
+def run_python(page: Path, place: Path, without: Collection[str] = ()) -> str:
+    """All of a page's Python but blocks that import some library, in one go; errors name lines."""
+    code = f"exec(compile({script(page, without=without)!r}, {str(page)!r}, 'exec'))"
     return run_as_reader([sys.executable, "-c", code], place)
 
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert languages(README) == {"python", "yaml", ""}
-    assert languages(BEAM) == {"python"}
+    assert languages(BEAM) == languages(API) == languages(READING) == {"python"}
     assert len(marked(README, "not run")) == 2
 
 
@@ -179,3 +183,36 @@ def test_what_a_pipeline_wrote_can_be_indexed(place: Path) -> None:
     run_as_reader(["sh", "-c", f"lookalike index --embeddings {written} --store {store}"], place)
     out = run_as_reader(["lookalike", "status", "--store", store], place)
     assert "12" in out
+
+
+def test_the_page_on_python(place: Path) -> None:
+    lines = run_python(API, place).splitlines()
+    store = str(place / "pictures.store")
+    assert re.fullmatch(
+        rf"Searcher\(store='{store}', snapshot='.*', rows=12, metric='cosine'\)", lines[0]
+    )
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert lines[1].split()[2:] == [f"{place}/pictures/3.png", "cat"]
+    asked = [line.split() for line in lines[4:9]]
+    assert [name for name, _ in asked] == [f"image:{row}" for row in range(5)]
+    assert [float(score) for _, score in asked] == pytest.approx([1] * 5, abs=0.05)
+    count, row = lines[9].split(maxsplit=1)
+    assert (count, json.loads(row)["label"]) == ("3", "cat")
+    assert lines[10] == "2 False 12"
+    assert len(lines) == 11
+
+
+BESIDE = ("duckdb", "polars", "pandas")
+
+
+def test_the_page_on_reading_a_store(place: Path) -> None:
+    absent = [name for name in BESIDE if find_spec(name) is None]
+    lines = run_python(READING, place, absent).splitlines()
+    assert lines[0].startswith("12 ['id', 'uri', 'content_sha256', 'width', ")
+    expected = {
+        "duckdb": "[('cat', 6, 64.0), ('dog', 6, 64.0)]",
+        "polars": "6",
+        "pandas": "{'cat': 64.0, 'dog': 64.0}",
+    }
+    assert lines[1:-2] == [expected[name] for name in BESIDE if name not in absent]
+    assert lines[-2:] == ["True", "True"]
