@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, one_line
 from lookalike.metrics import Ids, Scores, Vectors, check_vectors
-from lookalike.models.forks import check_process
+from lookalike.models import forks as forks  # sees to it that forks are noticed from now on
 from lookalike.parallel import run_all
 from lookalike.query_images import embed_images, load_embedder
 from lookalike.records import Neighbour
@@ -118,7 +118,7 @@ class Searcher:
             )
         self._filters = Filters(self.store, self._files, self._forgotten)
         self._embedder: Embedder | None = None
-        self._lock, self._refreshing = Lock(), Lock()
+        self._lock, self._refreshing, self._pid = Lock(), Lock(), os.getpid()
 
     @classmethod
     def open(
@@ -291,9 +291,10 @@ class Searcher:
 
         Raises:
             RequestError: The snapshot was made with another preprocessing, or without models; or
-                this process is a fork of one that has started TensorFlow.
+                TensorFlow runs them, and this process is a fork of one that had started it.
         """
-        check_process(os.getpid())  # before the lock, which a thread of the parent may have held
+        if self._pid != os.getpid():  # a thread of the parent may have held the lock for ever
+            self._lock, self._pid = Lock(), os.getpid()
         with self._lock:
             if self._embedder is None:
                 self._embedder = load_embedder(self.store, self.manifest)

@@ -219,8 +219,10 @@ def test_the_package_exports_it_and_stays_cheap() -> None:
 
 _FORK = """
 import os, signal, sys
+store, picture, engine, started = sys.argv[1:]
+if engine == "tensorflow":
+    sys.modules["openvino"] = None  # as where it is not installed
 import lookalike
-store, picture, started = sys.argv[1:]
 if started == "imported":
     import tensorflow
 searcher = lookalike.open(store)
@@ -246,20 +248,28 @@ if started == "searched":
 """
 
 
-@pytest.mark.parametrize("started", ["nothing", "imported", "searched", "elsewhere"])
+@pytest.mark.parametrize(
+    ("engine", "started"),
+    [
+        *(("tensorflow", how) for how in ("nothing", "imported", "searched", "elsewhere")),
+        *(("openvino", how) for how in ("nothing", "searched", "elsewhere")),
+    ],
+)
 def test_after_a_fork_pictures_are_answered_or_refused_at_once(
-    started: str, indexed: tuple[Path, Path]
+    engine: str, started: str, indexed: tuple[Path, Path]
 ) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino")
     store, folder = indexed
-    arguments = [str(store), str(folder / "first" / "3.png"), started]
+    arguments = [str(store), str(folder / "first" / "3.png"), engine, started]
     done = subprocess.run(
         [sys.executable, "-c", _FORK, *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2
-    if started in ("searched", "elsewhere"):
-        assert all("forked from one that had started the models" in line for line in lines)
+    if engine == "tensorflow" and started in ("searched", "elsewhere"):
+        assert all("forked from one that had started TensorFlow" in line for line in lines)
     else:
         assert [float(line) for line in lines] == pytest.approx([1, 1], abs=1e-5)
 
@@ -277,7 +287,9 @@ def test_a_spawned_process_answers_as_the_message_says(indexed: tuple[Path, Path
 
 
 _PROCESS = """
-import json, logging, os, signal, sys, threading, warnings
+import json, logging, os, signal, sys, threading
+if sys.argv[3] == "tensorflow":
+    sys.modules["openvino"] = None  # as where it is not installed
 before = dict(os.environ)
 def state():
     root = logging.getLogger()
@@ -305,12 +317,15 @@ OF_TENSORFLOW = {
 }  # fmt: skip
 
 
-def test_what_a_search_changes_in_its_process(indexed: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_what_a_search_changes_in_its_process(engine: str, indexed: tuple[Path, Path]) -> None:
     """As docs/python-api.md lists it."""
+    if engine == "openvino":
+        pytest.importorskip("openvino")
     store, folder = indexed
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     done = subprocess.run(
-        [sys.executable, "-c", _PROCESS, str(store), str(folder / "first" / "3.png")],
+        [sys.executable, "-c", _PROCESS, str(store), str(folder / "first" / "3.png"), engine],
         cwd=ROOT, env=clean, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -322,9 +337,8 @@ def test_what_a_search_changes_in_its_process(indexed: tuple[Path, Path]) -> Non
         assert "default_int_handler" in state["signals"]
         assert {name.split("_")[0] for name in state["threads"]} <= {"MainThread", "lookalike"}
     assert imported["environment"] == vectors["environment"] == []
-    changed = set(pictures["environment"])
-    assert "TF_FORCE_GPU_ALLOW_GROWTH" in changed
-    assert changed - OF_TENSORFLOW == {"TF_FORCE_GPU_ALLOW_GROWTH"}
+    changed = set(pictures["environment"]) - OF_TENSORFLOW
+    assert changed == ({"TF_FORCE_GPU_ALLOW_GROWTH"} if engine == "tensorflow" else set())
     assert done.stderr == ""
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ import numpy.typing as npt
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS, too_long
 from lookalike.models.engines import REFERENCE, Engine, open_model
-from lookalike.models.forks import check_process
 from lookalike.models.saved_model import Model, ModelInfo
 
 Pixels = npt.NDArray[np.uint8]
@@ -257,13 +255,10 @@ class Embedder:
                 has where it has been started.)
 
         Raises:
-            RequestError: A model cannot be loaded, the features do not go together, an engine that
-                their vectors need is not here, or this process is a fork of one that has started
-                TensorFlow.
+            RequestError: A model cannot be loaded, the features do not go together, or an engine
+                that their vectors need is not here.
         """
         check(features, metric)
-        self._pid = os.getpid()
-        check_process(self._pid)
         self.metric = metric
         self.weights = tuple(feature.weight for feature in features)
         self.dim = sum(feature.info.dim for feature in features)
@@ -295,11 +290,7 @@ class Embedder:
 
         Returns:
             (n, dim) float32, and (n,) bool: whether the row can be used (see `fuse`).
-
-        Raises:
-            RequestError: The models were loaded before this process was forked.
         """
-        check_process(self._pid)
         if not prepared:
             return np.empty((0, self.dim), np.float32), np.empty(0, np.bool_)
         stacks = {

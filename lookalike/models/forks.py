@@ -1,7 +1,7 @@
-"""Embedding after a fork: refused at once, where it would wait for ever.
+"""TensorFlow after a fork: refused at once, where it would wait for ever.
 
-The engines that run models have threads of their own, and a forked process has none of its
-parent's. What was started in the parent is waited for in the child without end.
+It has threads of its own, and a forked process has none of its parent's: what was started in the
+parent is waited for in the child without end. OpenVINO does without them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _started_before_fork = False
 
 
 def check_process(pid: int) -> None:
-    """Whether models that were loaded in the process `pid`, or will be in this one, can run here.
+    """Whether a model that TensorFlow loaded in the process `pid`, or is to load, can run in this.
 
     Raises:
-        RequestError: They were loaded before a fork, or TensorFlow had been started then.
+        RequestError: It was loaded before a fork, or TensorFlow had been started then.
     """
     if _started_before_fork or pid != os.getpid():
         raise RequestError(
             "pictures cannot be embedded in this process: it was forked from one that had started "
-            "the models, whose threads a fork does not have; start processes by spawn "
+            "TensorFlow, whose threads a fork does not have; start processes by spawn "
             "(multiprocessing.get_context('spawn')), fork before the first search for pictures, "
             "or search with vectors"
         )

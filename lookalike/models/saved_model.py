@@ -9,6 +9,7 @@ TensorFlow is imported by the first function that needs it, so this module is ch
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
+from lookalike.models.forks import check_process
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """(n, height, width, 3) uint8 -> (n, dim) float32."""
@@ -155,6 +157,7 @@ class FrozenModel(Model):
             RequestError: It cannot be loaded, or is not the model that `info` describes.
         """
         super().__init__(info)
+        self._pid = os.getpid()
         loaded = load(folder)
         try:
             self._function = freeze(loaded, info) if info.frozen else trace(loaded, info)
@@ -169,6 +172,7 @@ class FrozenModel(Model):
         self._keep = None if info.frozen else loaded
 
     def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        check_process(self._pid)
         return self._vectors(images)
 
     def graph(self) -> bytes:
@@ -187,8 +191,10 @@ def load(folder: Path) -> Any:
     """Load a SavedModel as TensorFlow's object.
 
     Raises:
-        RequestError: It is not there, or damaged.
+        RequestError: It is not there, or damaged; or this process was forked from one that had
+            started TensorFlow.
     """
+    check_process(os.getpid())
     if not (folder / "saved_model.pb").is_file():
         raise RequestError(f"there is no saved_model.pb in {folder}")
     from lookalike.models.quiet_tf import root_log_kept, tf
