@@ -87,10 +87,10 @@ class Neighbour:
         Metadata columns stand beside the others. Times are ISO 8601 texts, bytes hexadecimal
         digits; a number that is not finite is None.
         """
-        from lookalike.cells import to_json
+        from lookalike.cells import json_value
 
         row = {
             "query_uri": self.query_uri, "rank": self.rank, "uri": self.uri, "score": self.score,
             "id": self.id, "duplicates": self.duplicates, **self.metadata,
         }  # fmt: skip
-        return {name: to_json(value) for name, value in row.items()}
+        return {name: json_value(value) for name, value in row.items()}

@@ -22,7 +22,7 @@ def main(store: Path, queries: Path) -> int:
     searcher, vectors = lookalike.open(store), np.load(queries)
     for row in range(len(vectors)):
         searcher.search(vectors=vectors[row : row + 1])
-    print(json.dumps({"rows": searcher.rows, "dim": searcher.dim}), flush=True)
+    print(json.dumps({"rows": searcher.count, "dim": searcher.dim}), flush=True)
     for line in sys.stdin:
         first, count = map(int, line.split())
         seconds = []
