@@ -167,8 +167,10 @@ def other_models(
     """Lines that say why nothing of the published snapshot can be kept; none where it can be."""
     if parent is None:
         return []
+    there = [Feature.from_json(one) for one in parent.get("features") or []]
     wanted = {
         "metric": (parent["metric"], metric),
+        "choice of features": (_named(there), _named(features)),
         "model fingerprint": (parent["model_fingerprint"], model_fingerprint(features, metric)),
         "preprocessing fingerprint": (
             parent["preprocessing_fingerprint"],
@@ -183,3 +185,9 @@ def other_models(
     if changed:
         changed.append(f"everything is embedded anew; {parent['name']} serves until that is done")
     return changed
+
+
+def _named(features: Sequence[Feature]) -> str:
+    """Features to a person: handles, each with its share of the weight."""
+    total = sum(feature.weight for feature in features)
+    return " + ".join(f"{one.handle} {one.weight / total:.2g}" for one in features) or "none"

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from lookalike.errors import RequestError
+from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.saved_model import ModelInfo
 from lookalike.sources.kinds import open_source
-from pipelines.checks import check_images, check_store
+from pipelines.checks import check_images, check_store, other_models
 
 
 def test_what_a_killed_run_left_of_the_pointer_does_not_lock_the_store_out(tmp_path: Path) -> None:
@@ -42,3 +44,22 @@ def test_a_picture_is_found_by_its_content_where_no_name_says_so(tmp_path: Path)
         check_images([open_source(str(tmp_path))])
     (tmp_path / "scan0001").write_bytes(b"\x89PNG\r\n\x1a\n")
     check_images([open_source(str(tmp_path))])
+
+
+def test_another_choice_of_features_is_named() -> None:
+    info = ModelInfo((8, 8), 4)
+    deep = Feature("d", "builtin:photo", 0.7, "ab" * 32, info, "models/a")
+    low = Feature("l", "builtin:color-texture", 0.3, "cd" * 32, info, "models/c")
+    parent = {
+        "name": "N", "metric": "cosine", "features": [low.to_json()],
+        "model_fingerprint": model_fingerprint([low], "cosine"),
+        "preprocessing_fingerprint": preprocessing_fingerprint([low]),
+    }  # fmt: skip
+    assert other_models(parent, [low], "cosine") == []
+    assert other_models(None, [low], "cosine") == []
+    lines = other_models(parent, [deep, low], "cosine")
+    assert lines[0] == (
+        "the choice of features is builtin:photo 0.7 + builtin:color-texture 0.3, that of N is "
+        "builtin:color-texture 1"
+    )
+    assert lines[-1] == "everything is embedded anew; N serves until that is done"
