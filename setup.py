@@ -34,6 +34,7 @@ setup(
         "faiss-cpu>=1.15,<2",
         "numpy>=1.26,<3",
         _OPENVINO_HERE,
+        "pathspec>=1,<2",  # patterns of a .gitignore
         "pi-heif>=1.1,<2",  # HEIC; unlike pillow-heif it has no encoder, which would be GPL
         "pillow>=12.1.1,<13",
         "pyarrow>=18,<26",

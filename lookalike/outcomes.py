@@ -48,7 +48,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Failed:
-    """A file without a vector: `rejected` for a reason of images.REASONS, or `ignored`."""
+    """A file without a vector: `rejected` or `ignored`, for a reason (see rejections)."""
 
     file: SourceFile
     status: str

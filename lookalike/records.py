@@ -19,6 +19,9 @@ class SourceFile:
         bytes: Size as listed, or -1 where the store does not tell.
         version: What the store says changes with the content (for files the mtime in ns).
         problem: Why the scan could not reach it ("" if it could); such a row is rejected.
+        hides: Where nobody can tell tonight what is there, the names that may be: what begins with
+            this where it ends in `/` or `#`, or is "" for all that is not listed, else the one
+            name. None where there is nothing to be told: no problem, or one of the file itself.
         metadata: Further columns of the manifest, shard or table that named it.
         container: Path or URI of the tar or Parquet file it lies in; "" for a file of its own.
         offset: Where in the container: first byte of its data in the (unpacked) tar, or row of the
@@ -35,6 +38,12 @@ class SourceFile:
     container: str = ""
     offset: int = -1
     group: int = 0
+    hides: str | None = None
+
+
+def container_start(container: SourceFile) -> str:
+    """What the names of all that lies in a container begin with."""
+    return f"{container.uri}#"
 
 
 @dataclass(frozen=True)

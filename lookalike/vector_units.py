@@ -24,7 +24,7 @@ from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
 from lookalike.store.forgotten import Forgotten, forgotten_row
-from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
+from lookalike.store.ledger import SCHEMA, Counts, as_written_now, write_ledger_tables
 from lookalike.store.storage import write_json
 from lookalike.vector_faults import REASONS, Judged, Rules, judge
 
@@ -210,7 +210,7 @@ def _ledger_rows(rows: ListedRows, judged: Judged, found: _Found, ids: pa.Array)
             "metadata_hash": pc.fill_null(pa.array(found.hashes).take(place), 0),
         }
     )
-    return _without_forgotten(table.select(SCHEMA.names).cast(SCHEMA), found)
+    return _without_forgotten(as_written_now(table), found)
 
 
 def _without_forgotten(table: pa.Table, found: _Found) -> pa.Table:
@@ -223,20 +223,21 @@ def _without_forgotten(table: pa.Table, found: _Found) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _lost_rows(rows: ListedRows, table: str) -> pa.Table:
+def _lost_rows(rows: ListedRows, name: str) -> pa.Table:
     """The ledger's rows of what cannot be read."""
     count = rows.listed.num_rows
-    return pa.table(
+    table = pa.table(
         {
             **_as_listed(rows),
             "status": pa.repeat("rejected", count),
             "reason": pa.repeat("unreadable", count),
-            "detail": pa.repeat(f"{table}: {rows.problem}", count),
+            "detail": pa.repeat(f"{name}: {rows.problem}", count),
             "content_sha256": pa.nulls(count, pa.binary(32)),
             "id": pa.nulls(count, pa.int64()),
             "metadata_hash": np.zeros(count, dtype=np.int64),
         }
-    ).select(SCHEMA.names).cast(SCHEMA)  # fmt: skip
+    )
+    return as_written_now(table)
 
 
 def _as_listed(rows: ListedRows) -> dict[str, pa.ChunkedArray]:

@@ -6,12 +6,12 @@ All raise RequestError: what is wrong, with which value, and what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, UnreachableError
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
@@ -53,6 +53,22 @@ def _check_writable(store: Path) -> None:
     if why := why_not_writable(store):
         what = "written" if store.is_dir() else "made"
         raise RequestError(f"{store}: the store cannot be {what}: {why}; name another place")
+
+
+def check_reach(sources: Sequence[Source], is_known: Callable[[str], bool]) -> None:
+    """Can every source be listed that no run before this one has listed?
+
+    Raises:
+        UnreachableError: It is there, and cannot be.
+    """
+    for source in sources:
+        if source.kind not in ("folder", "glob"):
+            continue
+        first = next(iter(source.files(lambda _: None)), None)
+        if first is None or not first.hides or first.uri != source.root:
+            continue
+        if not is_known(source.root):
+            raise UnreachableError(f"{source.spec}: {first.problem}")
 
 
 def check_images(sources: Sequence[Source]) -> None:

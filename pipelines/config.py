@@ -18,6 +18,7 @@ from lookalike.models.engines import CHOICES
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pictures.images import ImageLimits
 from lookalike.planning.spec import KINDS
+from lookalike.sources.selection import Selection
 from pipelines.runner import RunnerSpec
 
 DTYPES = ("auto", "float32", "float16")
@@ -32,6 +33,7 @@ class PublishConfig:
     min_recall: float = 0.90
     max_rejected_share: float = 0.5
     max_shrink_share: float = 0.5
+    max_unreadable_share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Config:
     unit_files: int = 0
     engine: str = "auto"
     dtype: str = "auto"
+    selection: Selection = field(default_factory=Selection)
 
 
 def load_config(
@@ -109,6 +112,7 @@ def parse_config(
             f"metric: jaccard compares one histogram feature, and features lists {len(features)}; "
             "use cosine for a hybrid"
         )
+    limits, selection = _images(top.get("images", {}))
     unit_files, dtype = _embed(top.get("embed", {}))
     return Config(
         features,
@@ -117,10 +121,11 @@ def parse_config(
         _publish(top.get("publish", {})),
         _compact(top.get("compact", {})),
         _runner(top.get("runner", {}), beam_arguments),
-        _limits(top.get("images", {})),
+        limits,
         unit_files,
         _one_of("engine", top.get("engine", "auto"), CHOICES),
         dtype,
+        selection,
     )
 
 
@@ -198,7 +203,8 @@ def _index(value: Any, metric: str) -> dict[str, Any]:
 
 def _publish(value: Any) -> PublishConfig:
     raw = _mapping("publish", value)
-    _known("publish", raw, ("min_recall", "max_rejected_share", "max_shrink_share"))
+    shares = ("max_rejected_share", "max_shrink_share", "max_unreadable_share")
+    _known("publish", raw, ("min_recall", *shares))
     return PublishConfig(
         **{name: _number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()}
     )
@@ -224,7 +230,7 @@ def _runner(value: Any, beam_arguments: list[str]) -> RunnerSpec:
     return RunnerSpec(name, workers, raw, tuple(beam_arguments))
 
 
-def _limits(value: Any) -> ImageLimits:
+def _images(value: Any) -> tuple[ImageLimits, Selection]:
     raw = _mapping("images", value)
     checks: dict[str, Callable[[str, Any], Any]] = {
         "max_pixels": _positive,
@@ -234,8 +240,23 @@ def _limits(value: Any) -> ImageLimits:
         "max_seconds": lambda key, given: _number(key, given, low=0, above=True),
         "truncated": lambda key, given: _one_of(key, given, ("reject", "accept")),
     }
-    _known("images", raw, tuple(checks))
-    return ImageLimits(**{name: checks[name](f"images.{name}", one) for name, one in raw.items()})
+    selection = ("exclude", "hidden")
+    _known("images", raw, (*checks, *selection))
+    limits = {name: checks[name](f"images.{name}", raw[name]) for name in checks if name in raw}
+    return ImageLimits(**limits), _selection(raw.get("exclude", []), raw.get("hidden", True))
+
+
+def _selection(exclude: Any, hidden: Any) -> Selection:
+    if not isinstance(exclude, list) or not all(isinstance(one, str) and one for one in exclude):
+        raise RequestError(
+            "images.exclude: needs a list of patterns, as in a .gitignore, for example "
+            f"[cache/, '*.tmp']; got {_shown(exclude)}"
+        )
+    if not isinstance(hidden, bool):
+        raise RequestError(f"images.hidden: needs true or false, got {_shown(hidden)}")
+    selection = Selection(tuple(exclude), hidden)
+    selection.check()
+    return selection
 
 
 def _embed(value: Any) -> tuple[int, str]:

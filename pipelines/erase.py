@@ -23,7 +23,7 @@ from lookalike.searching.tombstones import read_tombstones, write_tombstones
 from lookalike.store import forgotten, snapshot
 from lookalike.store.compacting import Moved, plan_compaction
 from lookalike.store.forgetting import Held
-from lookalike.store.ledger import Counts, ledger_tables
+from lookalike.store.ledger import Counts, as_known, ledger_tables
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.proof import spellings
 from lookalike.store.runs import Run
@@ -170,7 +170,7 @@ class Erasure:
         gone = pc.or_(ours.fill_null(False), pc.equal(table["status"], "removed"))
         keep: npt.NDArray[np.bool_] = ~gone.to_numpy()
         # What a rejected row says of itself is its own affair; what it says of others is not.
-        said = table.select(["uri", "status", "detail"]).to_pylist()
+        said = as_known(table).select(["uri", "status", "detail"]).to_pylist()
         for number, row in enumerate(said):
             detail = (row["detail"] or "").replace(row["uri"], "")
             if keep[number] and detail and row["status"] != "duplicate":
@@ -201,7 +201,7 @@ class Erasure:
                 for table in ledger_tables(self.store / line["path"]):
                     _count(counts, table)
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
-        listed, before = counts.listed, int(parent["counts"]["listed"])
+        living, before = counts.living, Counts.of(parent["counts"]).living
         carried = ("scanned", "request", "sources", "metric", "model_fingerprint",
                    "preprocessing_fingerprint", "features", "dim")  # fmt: skip
         manifest = {
@@ -212,7 +212,8 @@ class Erasure:
             **{key: parent[key] for key in carried if key in parent},
             "counts": {**counts.to_json(), "vectors": self._vectors},
             "changes": {
-                "previous": before, "unchanged": listed, "changed": 0, "removed": before - listed,
+                "previous": before, "unchanged": counts.listed, "changed": 0,
+                "removed": before - living, "unknown": counts.by_status["unknown"],
                 "added": 0, "renamed": 0, "rehashed": 0,
             },
             "next_file_no": made + 1,

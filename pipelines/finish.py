@@ -10,7 +10,7 @@ from typing import Any
 from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
-from lookalike.store.ledger import Counts, LedgerRow, check_balance, read_ledger
+from lookalike.store.ledger import UNKNOWN, Counts, LedgerRow, check_balance, read_ledger
 from lookalike.store.runs import Plan, Run
 from pipelines.config import PublishConfig
 from pipelines.facts import write_report
@@ -20,19 +20,50 @@ from pipelines.settle import Settled
 _SAMPLES = 12  # of each kind, in the report
 
 
+def files_of(manifest: Mapping[str, Any]) -> int:
+    """Files that a snapshot knows, those among them of which nobody could tell."""
+    return Counts.of(manifest["counts"]).living
+
+
+def out_of_reach(unknown: int, previous: int, limits: PublishConfig) -> str:
+    """Why so many files of which nobody can tell stop publication; "" where they do not."""
+    limit = limits.max_unreadable_share
+    share = unknown / previous if previous else 0.0
+    if share <= limit:
+        return ""
+    return (
+        f"not published: {unknown:,} of {previous:,} files cannot be reached ({share:.1%}), "
+        f"publish.max_unreadable_share is {limit:.1%}; look whether all is mounted and readable, "
+        "and run it again"
+    )
+
+
+def unknown_line(counts: Mapping[str, Any]) -> str:
+    """The end of a run's last line: what could not be reached, and stays; "" where all could."""
+    count = counts.get(UNKNOWN, 0)
+    return f"; {count:,} unknown (not readable now, kept as they were)" if count else ""
+
+
 def too_many_rejected(counts: Counts, limits: PublishConfig) -> bool:
     """Whether what was rejected stops publication."""
     return counts.rejected_share > limits.max_rejected_share or not counts.with_vector
 
 
-def check_rejects(
-    counts: Counts, limits: PublishConfig, scratch: Run, plan: Plan, noun: str
+def check_files(
+    counts: Counts,
+    previous: int,
+    limits: PublishConfig,
+    scratch: Run,
+    plan: Plan,
+    noun: str,
 ) -> None:
-    """Stop a run that rejected too much: a broken mount must not become an empty index.
+    """Stop a run that rejected or could not reach too much: a broken mount is no empty index.
 
     Raises:
         NotPublishedError: With the share, the limit and the most frequent reasons.
     """
+    if line := out_of_reach(counts.by_status[UNKNOWN], previous, limits):
+        raise NotPublishedError(line)
     if not too_many_rejected(counts, limits):
         return
     rejected, share = counts.by_status["rejected"], counts.rejected_share
@@ -80,7 +111,7 @@ class Publication:
             self.store, folder, settled.compared, settled.resolved, moved=settled.moved
         )
         counts = manifest["counts"]
-        check_balance(listed, Counts.of(counts))
+        check_balance(listed - self.settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
         manifest["files"] += self._report(folder, manifest)
@@ -90,7 +121,10 @@ class Publication:
             for name in ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
             if counts[name] or name not in ("unchanged", "removed")
         )
-        self.progress.say(f"published {manifest['name']}: {counts['listed']:,} {noun}: {parts}")
+        self.progress.say(
+            f"published {manifest['name']}: {counts['listed']:,} {noun}: {parts}"
+            f"{unknown_line(counts)}"
+        )
 
     def _report(self, folder: str, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Write the report, which says of its own faults what there is to say."""
@@ -109,7 +143,7 @@ def _check_rows(counts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:
         RuntimeError: It has not; the run must not publish.
     """
     rows = sum(line["rows"] for line in lines if line["kind"] == "ledger")
-    counted = counts["listed"] + counts["removed"]
+    counted = counts["listed"] + counts["removed"] + counts[UNKNOWN]
     if rows != counted:
         raise RuntimeError(
             f"the ledger has {rows:,} rows, {counted:,} were counted; nothing was published"

@@ -42,7 +42,7 @@ def run_job(job: Job) -> Manifest:
     seconds: dict[str, float] = {}
     with timed(seconds, "scan"):
         plan = scan(job)
-    if not plan.units and not plan.gone and job.same_settings():
+    if not (plan.units or plan.gone or plan.shifted) and job.same_settings():
         return _stands(job, plan)
     with timed(seconds, "start"):
         job.prepare(plan)
@@ -59,7 +59,9 @@ def run_job(job: Job) -> Manifest:
         )
     manifest = {**_manifest(job, plan, settled), "stages": seconds}
     try:
-        finish.check_rejects(counts, job.config.publish, job.scratch, plan, job.wanted)
+        finish.check_files(
+            counts, settled.changes["previous"], job.config.publish, job.scratch, plan, job.wanted
+        )
         IndexBuild(
             job.store, job.scratch, job.config, job.progress, manifest, job.base,
             added=settled.added, dead=settled.dead, moved=settled.moved,
@@ -79,6 +81,7 @@ def _stands(job: Job, plan: Plan) -> Manifest:
     job.scratch.finish()
     job.progress.say(
         f"nothing changed since {job.parent['name']}: {plan.listed:,} {job.noun}, it stands"
+        f"{finish.unknown_line(job.parent['counts'])}"
     )
     return finish.summary(job.parent, new=False)
 

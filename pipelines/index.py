@@ -18,6 +18,7 @@ from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
+from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
 from lookalike.store.storage import read_bytes, remove_tree
 from pipelines import checks, models, stores
@@ -54,8 +55,13 @@ def run_index(
     checks.check_reasons(again.rejects, REASONS)
     place = stores.to_write(store_name, images, cache, progress.say)
     store = place.folder
-    sources = [open_source(spec) for spec in images]
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
+
+    def is_known(name: str) -> bool:
+        return parent is not None and was_listed(store, parent, name)
+
+    sources = [open_source(spec, config.selection, is_known) for spec in images]
+    checks.check_reach(sources, is_known)
     if parent is None:  # else the limits on what a run may lose say more
         checks.check_images(sources)
     checks.check_pictures(store, parent)
@@ -96,10 +102,12 @@ class ImageJob(Job):
         return model, preprocessing_fingerprint(self.features)
 
     def request(self) -> dict[str, Any]:
-        """Limits on files, and a type that is not the usual one."""
+        """Limits on files, which are taken, and a type that is not the usual one."""
         usual = self.config.dtype in ("auto", "float32")
-        given = {} if usual else {"dtype": self.config.dtype}
+        given: dict[str, Any] = {} if usual else {"dtype": self.config.dtype}
         asked = models.settings(self.config.features)
+        if selection := self.config.selection:
+            given["selection"] = {"exclude": [*selection.exclude], "hidden": selection.hidden}
         return {"images": self.config.limits.__dict__, "models": asked, **given}
 
     def made_by(self) -> dict[str, Any]:
@@ -128,6 +136,10 @@ class ImageJob(Job):
             self.progress.say,
         )
         return listing, metadata
+
+    def left_out(self, uri: str) -> str:
+        """By which rule of the config a name is not to be listed; "" where by none."""
+        return self.config.selection.rule_of_name(uri, [source.root for source in self.sources])
 
     def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
         """Units along the files' sizes, so that equal files meet."""

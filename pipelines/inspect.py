@@ -13,6 +13,7 @@ from lookalike.pages.quality import losses_line
 from lookalike.pages.report import certificate_line
 from lookalike.sizes import size_text
 from lookalike.store import snapshot
+from lookalike.store.ledger import LISTED, UNKNOWN
 from pipelines.stores import verified
 
 
@@ -40,9 +41,10 @@ def status(given: argparse.Namespace) -> int:
     for feature in manifest["features"]:
         share = f", weight {feature['weight']:g}" if len(manifest["features"]) > 1 else ""
         print(visible(f"feature    {feature['name']}: {feature['handle']}{share}"))
-    parts = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
     print(f"files      {counts['listed']:,} listed = "
-          + " + ".join(f"{counts[name]:,} {name}" for name in parts))  # fmt: skip
+          + " + ".join(f"{counts[name]:,} {name}" for name in LISTED))  # fmt: skip
+    if counts.get(UNKNOWN):
+        print(f"           {counts[UNKNOWN]:,} unknown: not readable then, kept as they were")
     for reason, count in counts["rejected_by_reason"].items():
         print(f"           rejected: {count:,} {reason}")
     changes = manifest.get("changes") or {}

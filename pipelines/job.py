@@ -133,6 +133,10 @@ class Job(ABC):
     def stored_as(self) -> str:
         """The type of the components of stored vectors: float32 or float16."""
 
+    def left_out(self, uri: str) -> str:
+        """By which rule of the config a name is not to be listed; "" where by none."""
+        return ""
+
     def prepare(self, plan: Plan) -> None:
         """Get ready what the units need."""
         return

@@ -118,7 +118,7 @@ def _models_dim(config: Config, work: Path, progress: Progress) -> int:
 
 
 def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: Progress) -> Given:
-    sources = [open_source(spec) for spec in given.images]
+    sources = [open_source(spec, config.selection) for spec in given.images]
     checks.check_images(sources)
     features = trial.resolve(config, work, progress.say)
 

@@ -7,11 +7,12 @@ from datetime import datetime, timezone
 import pyarrow as pa
 
 from lookalike.changes.comparing import Comparison, candidates, common_sizes, compare
+from lookalike.changes.hidden import Hidden
 from lookalike.changes.known import write_known
 from lookalike.errors import NotPublishedError
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
-from lookalike.store.ledger import Counts
+from lookalike.store.ledger import Counts, ledger_tables
 from lookalike.store.runs import Plan, listing_digest
 from lookalike.store.storage import read_json
 from pipelines import finish
@@ -66,7 +67,9 @@ def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, di
         scanned_ns=_nanoseconds(base["scanned"]) if base else None,
         rehash=job.again.rehash, retry=_retried(job),
         metadata=metadata if job.by_content else None,  # else the listing does not hold it
+        left_out=job.left_out,
     )  # fmt: skip
+    _check_reach(job, listing, found)
     _check_shrink(job, found)
     to_see = candidates(store, f"{folder}/compared")
     cut = [name for name, _ in job.cut(to_see, common_sizes(store, f"{folder}/compared"))]
@@ -78,9 +81,11 @@ def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, di
             f": {found.new:,} new, {found.touched:,} to be read again, {found.gone:,} gone, "
             f"{found.same:,} as in {base['name']}"
         )
+        if found.unknown:
+            said += f", {found.unknown:,} unknown: what they lie in cannot be read"
     else:
         said += f" in {len(cut):,} work units"
-    if repeats := listing.rows - found.listed:
+    if repeats := found.repeated:
         said += f"; repeated names left out: {repeats:,} (the first row of each counts)"
     job.progress.say(said)
     last = max(snapshot.names(store), default=None)
@@ -95,6 +100,8 @@ def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, di
         units=len(cut),
         first_file_no=job.first_file_no,
         metadata=metadata,
+        unknown=found.unknown,
+        shifted=found.shifted,
     )
 
 
@@ -114,16 +121,49 @@ def _check_shrink(job: Job, found: Comparison) -> None:
     """A listing that lost its files is a mount that is gone, more often than a decision."""
     if job.parent is None:
         return
-    before, limit = int(job.parent["counts"]["listed"]), job.config.publish.max_shrink_share
-    lost = (before - found.listed) / before if before else 0.0
-    if found.listed and lost <= limit:
+    before, limit = finish.files_of(job.parent), job.config.publish.max_shrink_share
+    there = found.listed + found.unknown
+    lost = (before - there) / before if before else 0.0
+    if there and lost <= limit:
         return
     job.scratch.finish()
-    rule = f"publish.max_shrink_share is {limit:.1%}" if found.listed else "none would be left"
+    rule = f"publish.max_shrink_share is {limit:.1%}" if there else "none would be left"
     raise NotPublishedError(
         f"not published: {', '.join(job.specs)}: {found.listed:,} {job.noun} listed, "
         f"{job.parent['name']} has {before:,} ({lost:.1%} fewer); {rule}; look whether all is "
         "mounted and readable; if it shall be so, set publish.max_shrink_share: 1"
+    )
+
+
+def _check_reach(job: Job, listing: Listing, found: Comparison) -> None:
+    """What cannot be reached stays as it is, within limits; and only where vectors can stay."""
+    if job.base is not None:
+        line = finish.out_of_reach(found.unknown, found.previous, job.config.publish)
+    else:
+        line = _left_behind(job, listing)
+    if line:
+        job.scratch.finish()
+        raise NotPublishedError(line)
+
+
+def _left_behind(job: Job, listing: Listing) -> str:
+    """Why a store that is to be made anew cannot be: what is hidden tonight would not be in it."""
+    hidden = Hidden.of(job.store, listing)
+    if job.parent is None or not hidden:
+        return ""
+    count, example = 0, ""
+    for line in snapshot.files_of(job.parent, "ledger"):
+        for table in ledger_tables(job.store / line["path"]):
+            some = table.filter(table["id"].is_valid())["uri"].to_pylist()
+            found = [place for place in hidden.covering(some) if place]
+            count += len(found)
+            example = example or next((place.detail for place in found), "")
+    if not count:
+        return ""
+    return (
+        f"not published: everything is to be embedded anew, and {count:,} {job.noun} of "
+        f"{job.parent['name']} lie where nothing can be read ({example}); run it again when they "
+        "can be reached"
     )
 
 

@@ -45,6 +45,7 @@ class Settled:
         compared: Folder of the comparison, relative to the store.
         resolved: Folder of the resolution.
         moved: New ids of rows, where embeddings were compacted.
+        unread: Files listed that could not be read, and are unknown.
     """
 
     counts: dict[str, Any]
@@ -58,6 +59,7 @@ class Settled:
     compared: str
     resolved: str
     moved: Moved | None
+    unread: int
 
 
 def settle(job: Job, plan: Plan) -> Settled:
@@ -90,6 +92,7 @@ def settle(job: Job, plan: Plan) -> Settled:
         f"{job.scratch.folder}/compared",
         stage.folder,
         moved,
+        resolved.unread,
     )
 
 

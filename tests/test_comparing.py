@@ -158,6 +158,7 @@ def test_it_agrees_with_the_rule_for_one_file(
     }
 
     gone = rows_of(store, "compared/gone")
+    assert {(row.pop("left_out"), row.pop("was_unknown")) for row in gone} <= {("", None)}
     is_listed = {row["uri"]: row.pop("listed") for row in gone}
     assert {row["uri"]: LedgerRow(**row) for row in gone} == {
         uri: row for uri, row in before.items() if uri not in same

@@ -28,6 +28,12 @@ ROWS = [
 ]
 # The same with metadata, which came with version 2.
 WITH_METADATA = [replace(row, metadata_hash=7 * n - 9) for n, row in enumerate(ROWS)]
+# And with a file that could not be reached, which came with version 3.
+WITH_UNKNOWN = [
+    *WITH_METADATA,
+    LedgerRow("/g/h.jpg", "unknown", "unlisted", "/g: Permission denied", 5, "6", b"h" * 32, 9, 4,
+              "duplicate", "", "/a.jpg"),
+]  # fmt: skip
 ROW = st.builds(
     LedgerRow,
     uri=st.text(st.characters(exclude_categories=["Cs"])),
@@ -97,10 +103,11 @@ def test_counts_say_what_is_in_the_ledger(rows: list[LedgerRow]) -> None:
     assert {name: found[name] for name in ledger.STATUSES} == {
         name: statuses[name] for name in ledger.STATUSES
     }
-    assert found["listed"] == len(rows) - statuses["removed"]
+    assert found["listed"] == len(rows) - statuses["removed"] - statuses["unknown"]
     assert sum(found["rejected_by_reason"].values()) == statuses["rejected"]
     assert 0 <= counts.rejected_share <= 1
-    ledger.check_balance(len(rows) - statuses["removed"], counts)
+    assert counts.living == len(rows) - statuses["removed"]
+    ledger.check_balance(counts.listed, counts)
 
 
 def test_ignored_and_removed_files_count_in_no_reject_share() -> None:
@@ -115,7 +122,7 @@ def test_ignored_and_removed_files_count_in_no_reject_share() -> None:
 def test_a_ledger_that_does_not_balance_stops_the_run(listed: int) -> None:
     message = (
         rf"does not balance: {listed} files listed, 5 in the ledger \(embedded 1, unchanged 1, "
-        r"duplicate 1, rejected 1, ignored 1, removed 1\); nothing was published"
+        r"duplicate 1, rejected 1, ignored 1\); nothing was published"
     )
     with pytest.raises(RuntimeError, match=message):
         ledger.check_balance(listed, counted(ROWS))
@@ -124,15 +131,15 @@ def test_a_ledger_that_does_not_balance_stops_the_run(listed: int) -> None:
 # --- the format does not change ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_ledgers_of_every_version_are_readable(version: int) -> None:
     rows = list(ledger.read_ledger(GOLDEN.with_name(f"ledger_v{version}.parquet")))
-    assert rows == ROWS if version == 1 else rows == WITH_METADATA
+    assert rows == {1: ROWS, 2: WITH_METADATA, 3: WITH_UNKNOWN}[version]
 
 
-def test_ledgers_are_still_written_as_version_2(tmp_path: Path) -> None:
-    ledger.write_ledger(tmp_path, "l.parquet", WITH_METADATA)
-    written, golden = tmp_path / "l.parquet", GOLDEN.with_name("ledger_v2.parquet")
+def test_ledgers_are_still_written_as_version_3(tmp_path: Path) -> None:
+    ledger.write_ledger(tmp_path, "l.parquet", WITH_UNKNOWN)
+    written, golden = tmp_path / "l.parquet", GOLDEN.with_name("ledger_v3.parquet")
     assert pq.read_schema(written).equals(pq.read_schema(golden), check_metadata=True)
     assert pq.read_table(written).equals(pq.read_table(golden))
 

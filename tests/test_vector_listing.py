@@ -41,7 +41,7 @@ def test_every_row_of_every_table_is_listed(tmp_path: Path) -> None:
     version = one.stat().st_mtime_ns
     assert rows[:5] == [
         {"uri": f"1/{i}", "bytes": 8, "version": f"{version}+{i}", "problem": "",
-         "_container": str(one), "_offset": i, "_group": i // 2}
+         "_container": str(one), "_offset": i, "_group": i // 2, "_hides": None}
         for i in range(5)
     ]  # fmt: skip
     assert (rows[5]["uri"], rows[5]["_offset"]) == ("x", 0)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from lookalike.changes.resolving import Resolved
 from lookalike.store.duplicates import DuplicateSpill
-from lookalike.store.ledger import SCHEMA, ledger_tables, write_ledger_tables
+from lookalike.store.ledger import SCHEMA, as_known, ledger_tables, write_ledger_tables
 from lookalike.store.partitions import uri_hashes
 from lookalike.store.shard_format import Ids
 from lookalike.store.storage import read_json
@@ -164,7 +164,8 @@ def _write(store: Path, relative: str, tables: Iterable[pa.Table], names: Duplic
 
     def sliced() -> Iterator[pa.Table]:
         for table in tables:
-            again = pc.and_(pc.equal(table["status"], "duplicate"), table["id"].is_valid())
+            status = as_known(table)["status"]
+            again = pc.and_(pc.equal(status, "duplicate"), table["id"].is_valid())
             names.add(table.filter(again).select(["id", "uri"]))
             for start in range(0, table.num_rows, _SLICE_ROWS):
                 yield table.slice(start, _SLICE_ROWS)

@@ -6,12 +6,13 @@ not grow with them. Nothing is read of the files themselves.
     listing        -> partitions of names \
                                            -> carried (as before), candidates (to be read), gone
     parent ledger  -> partitions of names /
+
+What could not be listed, or looked at, is neither: it is carried, as unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.changes.hidden import Hidden
+from lookalike.changes.one_partition import GONE, WAS, Comparing, Comparison, LeftOut
 from lookalike.changes.same import Rule
 from lookalike.sources.listing import Listing, listing_schema
 from lookalike.sources.units import SIZE_BUCKETS, size_buckets
@@ -28,53 +31,11 @@ from lookalike.store import ledger
 from lookalike.store.partitions import Spill, partition_count, uri_partitions
 from lookalike.store.storage import read_json, remove_tree, write_file, write_json
 
-WAS = pa.schema(
-    [
-        ("_was_sha256", pa.binary(32)),
-        ("_was_id", pa.int64()),
-        ("_was_metadata_hash", pa.int64()),
-        ("_was", pa.bool_()),
-    ]
-)
-"""What the parent's ledger says of a candidate, beside the listing's columns; null where new."""
-GONE = ledger.SCHEMA.append(pa.field("listed", pa.bool_()))
+__all__ = ["COMMON_ROWS", "GONE", "WAS", "Comparison", "candidates", "common_sizes", "compare"]
+
 COMMON_ROWS = 1024  # contents of one size; reading one of the size is then cheaper than naming them
 
 Line = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What came of comparing; listed = same + touched + new, previous = same + touched + gone.
-
-    Attributes:
-        previous: Files of the parent's ledger, removed ones left out.
-        listed: Files of the listing, each counted once.
-        same: Listed as the ledger has them.
-        new: Listed, and not in the ledger.
-        touched: In both, and to be looked at again.
-        gone: In the ledger, and not listed.
-        parts: Partitions of names.
-        bytes: Of the candidates, roughly, as they are held in memory.
-    """
-
-    previous: int
-    listed: int
-    same: int
-    new: int
-    touched: int
-    gone: int
-    parts: int
-    bytes: int = 0
-
-    def to_json(self) -> dict[str, int]:
-        """As compared.json holds it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, int]) -> Comparison:
-        """Undo `to_json`."""
-        return cls(**data)
 
 
 def compare(
@@ -87,14 +48,15 @@ def compare(
     rehash: bool = False,
     retry: frozenset[str] | None = None,
     metadata: pa.Schema | None,
+    left_out: LeftOut = lambda uri: "",
 ) -> Comparison:
     """Compare a listing with the parent's ledger, into files below `folder`.
 
     Each kind has at most one Parquet file per partition of names, `NNNNN.parquet`, none where it
-    would be empty: `carried/` ledger rows that stand (those once embedded are unchanged now),
-    `candidates/` rows of the listing with the columns of `WAS`, `gone/` ledger rows that do not
-    stand, with a column that says whether the name is listed. `compared.json` is written last;
-    where it is there already, nothing is done again.
+    would be empty: `carried/` ledger rows that stand (those once embedded are unchanged now, and
+    those of which nobody can tell unknown), `candidates/` rows of the listing with the columns of
+    `WAS`, `gone/` ledger rows that do not stand (`GONE`). `compared.json` is written last; where it
+    is there already, nothing is done again.
 
     A file is the same if it has a version, and bytes, version and metadata are those of the ledger.
     One that changed less than two seconds before the parent's scan began, or after, may have been
@@ -111,6 +73,7 @@ def compare(
             could not be read always are.
         metadata: The listing's metadata columns; None if the listing does not hold the metadata, so
             that they cannot be compared.
+        left_out: By which rule of the config a name is not to be listed, "" where by none.
     """
     done = store / folder / "compared.json"
     if done.exists():
@@ -124,10 +87,12 @@ def compare(
     listed = _listed(store, listing, schema, store / folder / "spilled-listing", count)
     before = _before(store, parent, store / folder / "spilled-ledger", count)
     totals, sizes = Comparison(0, 0, 0, 0, 0, 0, count), np.zeros(SIZE_BUCKETS, dtype=np.int64)
+    comparing = Comparing(store, folder, rule, Hidden.of(store, listing), left_out)
     for number, (rows, old) in enumerate(zip(listed, before, strict=True)):
         _count_sizes(old, sizes)
-        part = _compare(store, folder, f"{number:05d}.parquet", _once(rows), old, rule)
-        totals = _sum(totals, part)
+        part = comparing.compare(f"{number:05d}.parquet", rows, old)
+        totals += part
+    totals += comparing.finish()
     _write_common(store, folder, sizes)
     for name in ("spilled-listing", "spilled-ledger"):
         remove_tree(store / folder / name)
@@ -202,77 +167,6 @@ def _before(store: Path, parent: Sequence[Line], folder: Path, count: int) -> It
 def _living(path: Path) -> Iterator[pa.Table]:
     for table in ledger.ledger_tables(path):
         yield table.filter(pc.not_equal(table["status"], "removed"))
-
-
-# --- one partition ----------------------------------------------------------------------------
-
-
-def _compare(
-    store: Path, folder: str, name: str, listed: pa.Table, old: pa.Table, rule: Rule
-) -> Comparison:
-    """Compare one partition of names, and write its files."""
-    where = pc.fill_null(pc.index_in(listed["uri"], value_set=old["uri"]), -1).to_numpy()
-    met = where >= 0
-    same = np.zeros(len(where), dtype=np.bool_)
-    same[met] = rule.same(listed.filter(pa.array(met)), old.take(pa.array(where[met])))
-    stands, is_listed = np.zeros((2, old.num_rows), dtype=np.bool_)
-    stands[where[same]] = is_listed[where[met]] = True
-
-    carried = old.filter(pa.array(stands))
-    known = pc.if_else(pc.equal(carried["status"], "embedded"), "unchanged", carried["status"])
-    carried = carried.set_column(carried.column_names.index("status"), "status", known)
-    found = _with_was(listed.filter(pa.array(~same)), old, where[~same])
-    gone = old.append_column(GONE.field("listed"), pa.array(is_listed)).filter(pa.array(~stands))
-    _write(store, f"{folder}/carried/{name}", _sorted(carried))
-    _write(store, f"{folder}/candidates/{name}", found)
-    _write(store, f"{folder}/gone/{name}", _sorted(gone))
-    return Comparison(
-        previous=old.num_rows,
-        listed=listed.num_rows,
-        same=int(same.sum()),
-        new=int((~met).sum()),
-        touched=int((met & ~same).sum()),
-        gone=int((~is_listed).sum()),
-        parts=0,
-        bytes=found.nbytes,
-    )
-
-
-def _once(table: pa.Table) -> pa.Table:
-    """The first row of each name."""
-    first = pc.index_in(table["uri"], value_set=table["uri"]).to_numpy()
-    return table.filter(pa.array(first == np.arange(table.num_rows)))
-
-
-def _with_was(found: pa.Table, old: pa.Table, where: npt.NDArray[np.int32]) -> pa.Table:
-    rows = pa.array(where, mask=where < 0)
-    columns = {
-        "_was_sha256": old["content_sha256"],
-        "_was_id": old["id"],
-        "_was_metadata_hash": old["metadata_hash"],
-        "_was": pa.chunked_array([pa.repeat(True, old.num_rows)]),
-    }
-    for field in WAS:
-        found = found.append_column(field, columns[field.name].take(rows))
-    return found
-
-
-def _sorted(table: pa.Table) -> pa.Table:
-    """By name; most are so already, which is quicker to see than to do."""
-    names = table["uri"].combine_chunks()
-    ascending = pc.all(pc.less_equal(names[:-1], names[1:])).as_py()
-    return table if ascending is not False else table.sort_by("uri")
-
-
-def _write(store: Path, name: str, table: pa.Table) -> None:
-    if table.num_rows:
-        with write_file(store, name) as pending:
-            pq.write_table(table, pending.file, compression="zstd")
-
-
-def _sum(one: Comparison, other: Comparison) -> Comparison:
-    added = other.to_json()
-    return Comparison(**{name: value + added[name] for name, value in one.to_json().items()})
 
 
 # --- sizes that many files have ---------------------------------------------------------------

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from lookalike.store.ledger import SCHEMA
 
+EXCLUDED = "excluded"
+"""The reason of files that were removed since the config leaves them out."""
 RESOLVED = pa.schema([*SCHEMA, ("change", pa.string())])
 """Rows resolved: `change` is "added", "changed", "removed", or "" where the content is the same."""
 
@@ -39,7 +41,8 @@ def conclude(rows: pa.Table, gone: pa.Table) -> Concluded:
 
     Args:
         rows: Ledger rows with `was`: the status before of those carried on, "" for looked-at files.
-        gone: Rows of the last ledger that do not stand; all of the names in `rows` not carried on.
+        gone: Rows of the last ledger that do not stand (`comparing.GONE`); all of the names in
+            `rows` not carried on.
     """
     carried = pc.not_equal(rows["was"], "").to_numpy()
     place = pc.index_in(rows["uri"], value_set=gone["uri"])
@@ -49,12 +52,25 @@ def conclude(rows: pa.Table, gone: pa.Table) -> Concluded:
     altered = carried | (known & ~_same_row(rows, before))
     kinds = np.where(same, 0, np.where(known, 1, 2)).astype(np.int8)
     change = pa.DictionaryArray.from_arrays(pa.array(kinds), pa.array(["", "changed", "added"]))
+    rows = _emptied(rows, before)
     return Concluded(
         rows.select(SCHEMA.names).append_column("change", change.dictionary_decode()),
         gone.filter(pc.invert(pc.is_in(gone["uri"], value_set=rows["uri"]))),
         int((same & ~carried).sum()),
         int(altered.sum()),
     )
+
+
+def _emptied(rows: pa.Table, before: pa.Table) -> pa.Table:
+    """A file without bytes is a placeholder; one that was a picture has lost it, and is rejected.
+
+    Else a full disk, or a copy that failed, would take pictures away within every limit.
+    """
+    empty = pc.and_(pc.equal(rows["status"], "ignored"), pc.equal(rows["reason"], "empty"))
+    told = pc.and_(pc.equal(before["status"], "rejected"), pc.equal(before["reason"], "empty"))
+    lost = pc.and_(empty, pc.or_(before["id"].is_valid(), pc.fill_null(told, False)))
+    status = pc.if_else(lost, "rejected", rows["status"])
+    return rows.set_column(rows.column_names.index("status"), "status", status)
 
 
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
@@ -96,8 +112,8 @@ def as_removed(gone: pa.Table) -> pa.Table:
     columns = {
         **{name: gone[name] for name in SCHEMA.names},
         "status": pa.repeat("removed", rows),
-        "reason": pa.repeat("", rows),
-        "detail": pa.repeat("", rows),
+        "reason": pc.if_else(pc.equal(gone["left_out"], ""), "", EXCLUDED),
+        "detail": gone["left_out"],
         "id": pa.nulls(rows, pa.int64()),
         "change": pa.repeat("removed", rows),
     }

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.store.ledger import SCHEMA
+from lookalike.store.ledger import SCHEMA, UNKNOWN, as_known, is_unknown
 from lookalike.store.shard_format import Ids
 
 CARRIED, UNIT, GONE = 0, 1, 2  # where a row comes from: see `Settled`
@@ -56,6 +56,7 @@ def settle(table: pa.Table, first_new: int, copy_ids: Callable[[int], Ids]) -> S
         RuntimeError: A content is known, but no row is stored under any name of it.
     """
     table = table.sort_by([(name, "ascending") for name in ("content_sha256", "uri", "origin")])
+    said, table = table, as_known(table)
     starts = _differs(table["content_sha256"])
     group = np.cumsum(starts) - 1
     name = np.cumsum(starts | _differs(table["uri"]))
@@ -84,7 +85,7 @@ def settle(table: pa.Table, first_new: int, copy_ids: Callable[[int], Ids]) -> S
 
     copies = pa.table([table["uri"].take(pa.array(main[copied])), source[copied]], schema=COPIES)
     dead = ids[owns & (ids != final[group])]
-    settled = _as_settled(table, main[group], final[group], origins[group] >= first_new)
+    settled = _as_settled(table, said, main[group], final[group], origins[group] >= first_new)
     return Settled(settled, dead, copies)
 
 
@@ -110,8 +111,12 @@ def _smallest(ids: Ids, group: Ids, which: Mask, count: int) -> Ids:
     return found
 
 
-def _as_settled(table: pa.Table, main: Ids, ids: Ids, new: Mask) -> pa.Table:
-    """The living rows as they will be, less those carried on that stay what they are."""
+def _as_settled(table: pa.Table, said: pa.Table, main: Ids, ids: Ids, new: Mask) -> pa.Table:
+    """The living rows as they will be, less those carried on that stay what they are.
+
+    `said` are the same rows with those that are unknown as such: they stay unknown, and what they
+    are known as is what changes.
+    """
     origin = table["origin"].to_numpy()
     is_main = main == np.arange(len(main))
     kinds = np.where(is_main, np.where(new, 0, 1), 2).astype(np.int8)
@@ -125,13 +130,17 @@ def _as_settled(table: pa.Table, main: Ids, ids: Ids, new: Mask) -> pa.Table:
         | pc.not_equal(details, table["detail"]).to_numpy()
     )
     stays = np.flatnonzero((origin == UNIT) | ((origin == CARRIED) & moved))
-    was = pc.if_else(pa.array(origin == UNIT), "", table["status"])
+    was = pc.if_else(pa.array(origin == UNIT), "", said["status"])
+    unknown = is_unknown(said)
     columns = {
         **{name: table[name] for name in SCHEMA.names},
-        "status": kinds_named,
-        "reason": pa.repeat("", len(main)),
-        "detail": details,
+        "status": pc.if_else(unknown, UNKNOWN, kinds_named),
+        "reason": pc.if_else(unknown, said["reason"], ""),
+        "detail": pc.if_else(unknown, said["detail"], details),
         "id": pa.array(ids),
+        "known_status": pc.if_else(unknown, kinds_named, None),
+        "known_reason": pc.if_else(unknown, "", None),
+        "known_detail": pc.if_else(unknown, details, None),
         "was": was,
     }
     return pa.table(columns).take(pa.array(stays))

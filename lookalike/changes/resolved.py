@@ -13,11 +13,12 @@ class Resolved:
 
     Attributes:
         counts: Of the final ledger, as `Counts.to_json` gives them.
-        changes: previous, unchanged, changed, removed, added, renamed and rehashed files.
+        changes: previous, unchanged, changed, removed, unknown, added, renamed, rehashed files.
         copies: Rows to be written with a copied vector.
         dead: Ids that are dead from now on.
         altered: Rows that differ from the last ledger's in more than embedded or unchanged.
         parts: Partitions of names.
+        unread: Files listed that could not be read, and are unknown.
     """
 
     counts: Mapping[str, Any]
@@ -26,6 +27,7 @@ class Resolved:
     dead: int
     altered: int
     parts: int
+    unread: int = 0
 
     @property
     def nothing_happened(self) -> bool:

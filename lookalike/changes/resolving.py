@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.changes.comparing import GONE as GONE_ROWS
 from lookalike.changes.comparing import Comparison
 from lookalike.changes.concluding import as_removed, conclude
 from lookalike.changes.contents import CARRIED, GONE, ROWS, UNIT, settle
@@ -27,8 +28,16 @@ from lookalike.changes.copying import CopyPlan
 from lookalike.changes.hashed import HashFilter, content_hashes, content_partitions
 from lookalike.changes.renames import MOVED, RENAMES, pair_renames
 from lookalike.changes.resolved import Resolved
+from lookalike.changes.unread import Unread
 from lookalike.records import Unit
-from lookalike.store.ledger import SCHEMA, Counts, as_written_now, check_balance
+from lookalike.store.ledger import (
+    SCHEMA,
+    UNKNOWN,
+    Counts,
+    as_written_now,
+    check_balance,
+    is_unknown,
+)
 from lookalike.store.partitions import Spill, uri_partitions
 from lookalike.store.shard_format import Ids, file_numbers, make_id
 from lookalike.store.storage import (
@@ -85,6 +94,7 @@ def resolve(
     remove_tree(store / folder)
     make_folder(store / folder)
     run = _Resolving(store, units, compared, folder, by_content)
+    run.find_unread()
     plan = CopyPlan(store, f"{folder}/copies", first_file_no)
     files = {*shards, *(unit.file_no for unit in units)}
     run.settle(plan, files)
@@ -95,9 +105,10 @@ def resolve(
     with write_file(store, f"{folder}/dead.npy") as pending:
         np.lib.format.write_array(pending.file, dead, version=(1, 0), allow_pickle=False)
     resolved = Resolved(
-        run.balanced().to_json(), run.changes(renamed), plan.rows, len(dead), run.altered, run.parts
-    )
-    for name in ("contents", "settled", "moved", "copies-metadata"):
+        run.balanced().to_json(), run.changes(renamed), plan.rows, len(dead), run.altered,
+        run.parts, run.unread.rows,
+    )  # fmt: skip
+    for name in ("contents", "settled", "moved", "copies-metadata", "unread"):
         remove_tree(store / folder / name)
     write_json(store, f"{folder}/resolved.json", resolved.to_json())
     return resolved
@@ -123,9 +134,16 @@ class _Resolving:
         self._contents = Spill(scratch / "contents", self._content_parts, ROWS)
         self._moved = Spill(scratch / "moved", self._content_parts, MOVED)
         self._counts = Counts()
-        self._carried = self._rehashed = self.altered = 0
+        self._carried = self._rehashed = 0
+        self.altered = self._found.shifted
+        self.unread = Unread(store, self._compared, f"{folder}/unread", self.parts)
         self._changed: Counter[str] = Counter()
         self._dead: list[Ids] = [np.empty(0, dtype=np.int64)]
+
+    def find_unread(self) -> None:
+        """Take back the rows of files that were known and could not be read."""
+        self.unread.find(self._ledgers)
+        self.altered += self.unread.altered
 
     # --- by content -----------------------------------------------------------------------------
 
@@ -156,12 +174,15 @@ class _Resolving:
                 self._settled.write(alone, uri_partitions(alone["uri"], self.parts))
         if self._by_content:
             for path in self._gone:
+                kept = self.unread.kept(path.name)["uri"]
                 for table in _tables(path):
-                    self._deal(table.filter(table["id"].is_valid()), GONE, touched)
-        for path in sorted((self._compared / "carried").glob("*.parquet")):
+                    goes = pc.invert(pc.is_in(table["uri"], value_set=kept))
+                    self._deal(table.filter(pc.and_(table["id"].is_valid(), goes)), GONE, touched)
+        carried = sorted((self._compared / "carried").glob("*.parquet"))
+        for path in [*carried, *self.unread.paths]:
             for table in _tables(path):
                 _count(self._counts, table)
-                self._carried += table.num_rows
+                self._carried += table.num_rows - pc.sum(is_unknown(table)).as_py()
                 if self._by_content:
                     stored = table.filter(table["id"].is_valid())
                     shares = touched.among(content_hashes(stored["content_sha256"])[1])
@@ -186,15 +207,24 @@ class _Resolving:
                 name = f"{number:05d}.parquet"
                 rows = self._settled.read(number)
                 path = self._compared / "gone" / name
-                gone = _read(path) if path.exists() else SCHEMA.empty_table()
+                gone = pq.read_table(path) if path.exists() else GONE_ROWS.empty_table()
                 if rows.num_rows or gone.num_rows:
                     _check_ids(rows["id"], files)
-                    table = self._resolved(rows, gone)
+                    table = self._resolved(rows, gone, self.unread.kept(name))
                     with write_file(self._store, f"{self._folder}/rows/{name}") as pending:
                         pq.write_table(table, pending.file, compression="zstd")
 
-    def _resolved(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
-        """Rows of one partition as they will be, with those removed; and their sums."""
+    def _resolved(self, rows: pa.Table, gone: pa.Table, kept: pa.Table) -> pa.Table:
+        """Rows of one partition as they will be, with those removed; and their sums.
+
+        `kept` are those that gave way and stand all the same, as their files could not be read.
+        """
+        back = kept["uri"]
+        carried = pc.not_equal(rows["was"], "")
+        rows = rows.filter(pc.or_(carried, pc.invert(pc.is_in(rows["uri"], value_set=back))))
+        gone = gone.filter(pc.invert(pc.is_in(gone["uri"], value_set=back)))
+        self.altered += gone["was_unknown"].drop_null().length()
+        kept = kept.filter(pc.invert(pc.is_in(back, value_set=rows["uri"])))  # as they were
         found = conclude(rows, gone)
         self._rehashed += found.rehashed
         self.altered += found.altered
@@ -204,13 +234,14 @@ class _Resolving:
         else:
             old = gone["id"].drop_null().to_numpy()
             self._dead.append(old[~np.isin(old, rows["id"].drop_null().to_numpy())])
+        stand = kept.append_column("change", pa.repeat("", kept.num_rows))
         table = pa.concat_tables([found.rows, as_removed(found.removed)])
         _count(self._counts, table)
         # those carried on were counted with the others that are, as what they were
         before = _tally(rows["was"].filter(pc.not_equal(rows["was"], "")))
         self._counts.by_status.subtract(before)
         self._changed.update(_tally(table["change"]))
-        return table
+        return pa.concat_tables([table, stand.cast(table.schema)])
 
     def _move(self, table: pa.Table, went: bool) -> None:
         """Keep names that came or went, to be paired."""
@@ -245,6 +276,7 @@ class _Resolving:
             "previous": self._found.previous,
             "unchanged": self._carried + self._rehashed,
             **{name: self._changed[name] for name in ("changed", "removed", "added")},
+            "unknown": self._counts.by_status[UNKNOWN],
             "renamed": renamed,
             "rehashed": self._rehashed,
         }
@@ -255,9 +287,9 @@ class _Resolving:
         Raises:
             RuntimeError: A file is missing, or there is one too many.
         """
-        check_balance(self._found.listed, self._counts)
+        check_balance(self._found.listed - self.unread.rows, self._counts)
         changes = self.changes(0)
-        parts = {name: changes[name] for name in ("unchanged", "changed", "removed")}
+        parts = {name: changes[name] for name in ("unchanged", "changed", "removed", "unknown")}
         if changes["previous"] != sum(parts.values()):
             text = ", ".join(f"{name} {count}" for name, count in parts.items())
             raise RuntimeError(
@@ -279,10 +311,6 @@ def _tables(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH):
             yield as_written_now(pa.Table.from_batches([batch]))
-
-
-def _read(path: Path) -> pa.Table:
-    return pa.concat_tables(_tables(path))
 
 
 def _none(table: pa.Table) -> pa.Array:

@@ -13,6 +13,7 @@ from lookalike.changes.metadata import metadata_hashes
 
 _RACY_NS = 2_000_000_000  # as coarse as the times of some file systems are
 _ALWAYS_RETRIED = "unreadable"
+_APPLE_DOUBLE = r"[/#]\._[^/#]*$"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,7 +52,11 @@ class Rule:
         if self.retry is not None and not self.retry:
             return rejected
         reasons = pa.array(sorted({_ALWAYS_RETRIED, *(self.retry or ())}))
-        return rejected & _mask(pc.is_in(was["reason"], value_set=reasons))
+        retried = rejected & _mask(pc.is_in(was["reason"], value_set=reasons))
+        if rejected.any():  # by versions that did not know what a Mac writes beside files
+            named = pc.match_substring_regex(was["uri"], _APPLE_DOUBLE)
+            retried |= rejected & _mask(pc.and_(pc.equal(was["reason"], "not_an_image"), named))
+        return retried
 
 
 def _changed_since(versions: pa.ChunkedArray, time_ns: int) -> Mask:

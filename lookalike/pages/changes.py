@@ -24,7 +24,7 @@ _MEANINGS = {
     "unchanged": "the vector is known from an earlier run",
     "duplicate": "the same bytes as another file, shown beside it",
     "rejected": "an image, or named like one, that gave no vector",
-    "ignored": "neither content nor name says image",
+    "ignored": "no picture: by content and name, or as a system's own file, or empty",
 }
 _SHARES = ("unchanged", "changed", "removed", "added")
 _SAMPLES = (
@@ -66,7 +66,11 @@ def changes_part(facts: Mapping[str, object], pictures: Pictures) -> str:
     numbers = {key: int(as_number(value) or 0) for key, value in changes.items()}
     kept = [numbers.get(key, 0) for key in ("unchanged", "changed", "removed")]
     shares = [(key, float(numbers.get(key, 0))) for key in _SHARES]
-    others = [f"{key}: {n:,}" for key, n in numbers.items() if key not in ("previous", *_SHARES)]
+    if unknown := numbers.get("unknown", 0):
+        kept.append(unknown)
+        shares.append(("unknown", float(unknown)))
+    drawn = ("previous", "unknown", *_SHARES)
+    others = [f"{key}: {n:,}" for key, n in numbers.items() if key not in drawn]
     parts = [
         draw_shares(shares, 0),
         _sum_line(numbers.get("previous", 0), kept, "before", "the comparison"),

@@ -12,7 +12,7 @@ from math import ceil, floor, isfinite, log10
 
 from lookalike.pages.markup import text
 
-_COLOURS = ("var(--accent)", "var(--bad)", "var(--soft)", "var(--ink)")
+_COLOURS = ("var(--accent)", "var(--bad)", "var(--soft)", "var(--ink)", "var(--track)")
 
 
 @dataclass(frozen=True)

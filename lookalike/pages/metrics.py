@@ -13,8 +13,8 @@ from typing import Any
 from lookalike.pages.markup import visible
 from lookalike.pages.parts import as_mapping, as_number
 
-_STATUSES = ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
-_CHANGES = ("previous", "unchanged", "changed", "removed", "added", "renamed")
+_STATUSES = ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed", "unknown")
+_CHANGES = ("previous", "unchanged", "changed", "removed", "unknown", "added", "renamed")
 
 Sample = tuple[Mapping[str, str], "float | None"]
 Family = tuple[str, str, Iterable[Sample]]
@@ -83,7 +83,7 @@ def _of_snapshot(facts: Mapping[str, Any]) -> Iterator[Family]:
     changes = as_mapping(facts.get("changes"))
     yield (
         "lookalike_changes",
-        "Files against the snapshot before: previous = unchanged + changed + removed.",
+        "Files against the snapshot before: previous = unchanged + changed + removed + unknown.",
         _by("change", changes, _CHANGES),
     )
     yield "lookalike_vectors", "Vectors that searches find.", [_plain(counts.get("vectors"))]

@@ -22,6 +22,7 @@ from typing import IO, Any
 from lookalike.errors import one_line
 from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, prepare
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
+from lookalike.pictures.system_files import system_folder, system_name
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, CutShortError, claimed_name
 
@@ -93,12 +94,16 @@ def answer_file(
     """
     name, known = claimed_name(file), {}
     try:
+        if said := system_folder(name) or (file.problem and system_name(name)):
+            raise NotAnImage(said, "system_file")
         if file.problem:
             raise Rejected("unreadable", file.problem)
         if file.bytes > limits.max_bytes:
             # a large file of another kind is none of our business; a large image is
             if not claims_image(name) and sniff(contents.read(file, SNIFF_BYTES)) is None:
-                raise NotAnImage
+                raise NotAnImage(
+                    "larger than images.max_bytes; neither content nor name says image"
+                )
             raise Rejected(
                 "too_many_bytes",
                 f"{file.bytes:,} bytes, the limit is {limits.max_bytes:,} (images.max_bytes)",
@@ -110,14 +115,18 @@ def answer_file(
             return {**known, "duplicate": True}, b""
         with bounded(limits):
             picture = prepare(data, name, sizes=sizes, limits=limits)
-    except NotAnImage:
-        return {**known, "ignored": True}, b""
+    except NotAnImage as other:
+        return {**known, "ignored": other.reason, "detail": other.detail}, b""
     except Rejected as rejected:
+        if rejected.reason == "empty":  # a placeholder, which says nothing of pictures
+            return {**known, "ignored": "empty", "detail": rejected.detail}, b""
         return {**known, "rejected": rejected.reason, "detail": rejected.detail}, b""
     except CutShortError as error:
         return {**known, "rejected": "truncated", "detail": one_line(error)}, b""
     except OSError as error:
         detail = error.strerror or one_line(error)
+        if said := system_name(name):
+            return {**known, "ignored": "system_file", "detail": f"{said}: {detail}"}, b""
         return {**known, "rejected": "unreadable", "detail": detail}, b""
     except MemoryError:
         detail = f"decoding needs more than {limits.max_memory >> 20} MiB (images.max_memory)"

@@ -148,7 +148,7 @@ class Decoder:
         head, body = answer
         sha256 = bytes.fromhex(head["sha256"]) if "sha256" in head else None
         if "ignored" in head:
-            return Failed(file, "ignored", sha256=sha256)
+            return Failed(file, "ignored", head["ignored"], head["detail"], sha256)
         if "rejected" in head:
             return Failed(file, "rejected", head["rejected"], head["detail"], sha256)
         assert sha256 is not None

@@ -29,6 +29,7 @@ from lookalike.pictures.sniff import (
     identify,
     other_kind,
 )
+from lookalike.pictures.system_files import system_content, system_folder, system_name
 from lookalike.pictures.tiff_layout import layout, needs_libtiff
 
 
@@ -104,15 +105,20 @@ def load(data: bytes, name: str, limits: ImageLimits, min_side: int | None) -> S
 
 def _recognise(data: bytes, name: str) -> str:
     """The format to decode, or the exception that says why there is none."""
-    claims = claims_image(name)
-    if not data:
-        raise Rejected("empty", "the file has no bytes") if claims else NotAnImage("empty file")
+    claims, own = claims_image(name), system_name(name)
+    if said := system_folder(name) or system_content(data):
+        raise NotAnImage(said, "system_file")
+    if not data and not own:
+        why = "the file has no bytes"
+        raise Rejected("empty", why) if claims else NotAnImage(why, "empty")
     kind = identify(data, name)
     if kind is not None and kind in READ_FORMATS | CAMERA_FORMATS:
         return kind
     if kind:
         raise Rejected("unsupported_format", f"{kind} images are not read")
     other = other_kind(data)
+    if own:
+        raise NotAnImage(own, "system_file")
     if claims:
         what = other or f"no known image: it begins {data[:12]!r}"
         raise Rejected("not_an_image", f"the content is {what}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 REASONS: tuple[str, ...] = (
     "unreadable",  # the file could not be opened or read (raised by the code that reads files)
-    "empty",  # no bytes, and a name that claims an image
+    "empty",  # no bytes, where there was a picture before
     "not_an_image",  # the name claims an image, the content is none
     "unsupported_format",  # an image of a kind that is not read
     "too_many_pixels",  # more pixels, or more memory to decode them, than the limits allow
@@ -18,6 +18,14 @@ REASONS: tuple[str, ...] = (
     "model_failed",  # decoded, but no usable vector came out (raised where models run)
 )
 """Every reason a file can be rejected for."""
+
+IGNORED: tuple[str, ...] = (
+    "no_image",  # neither content nor name says image
+    "system_file",  # left beside pictures by a system or a program (see system_files)
+    "empty",  # no bytes, whatever the name: a placeholder
+    "forgotten",  # a content that must not come back (see store.forgotten)
+)
+"""Every reason a file can be ignored for."""
 
 _MAX_DETAIL = 500
 
@@ -44,4 +52,16 @@ class Rejected(Exception):
 
 
 class NotAnImage(Exception):
-    """Neither the content nor the name of a file says that it is an image."""
+    """Nobody means this file to be an image: neither its content nor its name says so.
+
+    Attributes:
+        reason: one of `IGNORED`.
+        detail: what it is, in one line of at most 500 characters.
+    """
+
+    def __init__(self, detail: str = "", reason: str = "no_image") -> None:
+        """Keep the reason, and the detail as one short line."""
+        assert reason in IGNORED, reason
+        self.reason = reason
+        self.detail = " ".join(detail.split())[:_MAX_DETAIL]
+        super().__init__(self.detail)

@@ -18,7 +18,7 @@ RESERVED = frozenset(
     [
         *("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding"),
         *("query_uri", "rank", "score", "duplicates", "version", "problem"),
-        *("_container", "_offset", "_group"),
+        *("_container", "_offset", "_group", "_hides"),
         *("_key", "_was", "_was_sha256", "_was_id", "_was_metadata_hash"),
     ]
 )

@@ -70,8 +70,8 @@ def claimed_name(file: SourceFile) -> str:
     A row of a table of images claims to be one whatever its URI; of a tar member's URI, an offset
     that was added to tell equal names apart is no part of the name.
     """
-    if not file.container:
-        return file.uri
+    if not file.container:  # s3://bucket/a.jpg?region=…
+        return storage.plain_name(file.uri)
     if is_table(file.container):
         return f"{file.uri}.jpg"
     name, added = file.uri, f"@{file.offset}"

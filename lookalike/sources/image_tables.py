@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.cells import to_rows
-from lookalike.errors import RequestError, UnreachableError, one_line
-from lookalike.records import SourceFile
+from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
+from lookalike.records import SourceFile, container_start
 from lookalike.sources.image_columns import TableColumns, image_columns
 from lookalike.store import storage
 
@@ -29,7 +29,11 @@ _BUFFER = 1 << 20  # read page by page: a row group may be larger than memory
 
 
 class _NotParquetError(ValueError):
-    """It cannot be read as Parquet; the message is Arrow's."""
+    """It cannot be read as Parquet; the message is Arrow's, or the system's."""
+
+    def __init__(self, message: str, out_of_reach: bool) -> None:
+        super().__init__(message)
+        self.out_of_reach = out_of_reach
 
 
 def is_table(uri: str) -> bool:
@@ -38,15 +42,17 @@ def is_table(uri: str) -> bool:
 
 
 def find_columns(uri: str) -> TableColumns | None:
-    """See `image_columns`; None too where it cannot be read as Parquet.
+    """See `image_columns`; None too where it is no Parquet.
 
     Raises:
-        UnreachableError: It cannot be had now.
+        UnreachableError: It cannot be read.
     """
     try:
         with _opened(uri) as file:
             return image_columns(uri, file.schema_arrow)
-    except _NotParquetError:
+    except _NotParquetError as error:
+        if error.out_of_reach:
+            raise UnreachableError(f"{uri}: {error}") from error
         return None
 
 
@@ -88,7 +94,8 @@ def rows(
             problem = f"not readable as Parquet: {error}"
         except UnreachableError as error:
             problem = one_line(error)
-    yield SourceFile(table.uri, table.bytes, table.version, problem)
+    hides = container_start(table)
+    yield SourceFile(table.uri, table.bytes, table.version, problem, hides=hides)
 
 
 class TableReader:
@@ -176,7 +183,9 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
         except UnreachableError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise _NotParquetError(getattr(error, "strerror", None) or one_line(error)) from error
+            away = isinstance(error, OSError) and out_of_reach(error)
+            message = getattr(error, "strerror", None) or one_line(error)
+            raise _NotParquetError(message, away) from error
         yield stack.enter_context(file)
 
 
@@ -210,7 +219,8 @@ def _rows(table: SourceFile, file: pq.ParquetFile, columns: TableColumns) -> Ite
             problem = f"{row:,} rows of {count:,}"
         if problem:
             left = f"{table.uri}#{start + row}-{start + count - 1}"
-            yield SourceFile(left, -1, table.version, f"row group {group}: {problem}")
+            problem = f"row group {group}: {problem}"
+            yield SourceFile(left, -1, table.version, problem, hides=container_start(table))
         start += count
 
 

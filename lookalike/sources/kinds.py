@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import pyarrow as pa
 
-from lookalike.errors import RequestError, UnreachableError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
 from lookalike.sources.columns import merge_columns
 from lookalike.sources.hive import Partitions, same_value
 from lookalike.sources.manifests import Manifest
-from lookalike.sources.walking import GLOB, Notice, walk
+from lookalike.sources.selection import Selection, member
+from lookalike.sources.walking import GLOB, Notice, folder_start, root_of, walk
 from lookalike.sources.walking import look_up as look_up
 from lookalike.store import storage
 from lookalike.store.s3_uri import canonical
@@ -30,18 +32,35 @@ _MANIFESTS = (".csv", ".csv.gz", ".parquet")
 _MOST_LOST = 20  # rows of a manifest in a row that cannot be reached
 
 
+_ALL = Selection()
+
+
 @dataclass(frozen=True)
 class Source:
     """One SRC of the command line, checked and ready to be listed.
 
     Attributes:
         spec: As the user wrote it.
-        kind: "folder", "glob", "file", "manifest", "tar" or "table".
+        kind: "folder", "glob", "file", "manifest", "tar" or "table"; "lost" for one that was there
+            in an earlier run and cannot be reached.
+        selection: What of it is taken.
+        problem: Why it cannot be reached.
+        known: Of manifests, whether an earlier run listed it.
     """
 
     spec: str
     kind: str
+    selection: Selection = _ALL
+    problem: str = ""
+    known: bool = False
     _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def root(self) -> str:
+        """The uri of what is listed: of a glob, the folder above its first wildcard."""
+        if self.kind == "glob" or storage.is_remote(self.spec):
+            return root_of(self.spec)
+        return storage.uri_from_path(os.path.abspath(storage.path_from_uri(self.spec)))
 
     @cached_property
     def metadata(self) -> pa.Schema:
@@ -52,8 +71,10 @@ class Source:
                 tars.append(file)
             elif kind == "manifest":
                 schemas.append(self._manifest(file).metadata_schema())
-            elif columns := image_tables.find_columns(file.uri):
-                schemas.append(columns.schema)
+            else:
+                with suppress(UnreachableError):  # it is listed with its problem
+                    if columns := image_tables.find_columns(file.uri):
+                        schemas.append(columns.schema)
         return merge_columns([*schemas, tar_shards.metadata_schema(tars), self._partitions.schema])
 
     @cached_property
@@ -74,20 +95,64 @@ class Source:
 
     def files(self, notice: Notice = print) -> Iterator[SourceFile]:
         """List it, sorted; `notice` is told what was left out and why."""
+        if self.kind == "lost":
+            yield from _lost(self.spec, self.problem)
+            return
         untaken, untold = tar_shards.Untaken(), _Untold(notice)
         for file, kind in self._found(notice):
             if kind == "tar":
-                rows: Iterable[SourceFile] = tar_shards.members(file, untaken)
+                members = tar_shards.members(file, untaken)
+                rows: Iterable[SourceFile] = filter(self._takes_member, members)
             elif kind == "table":
-                rows = image_tables.rows(file, untold.left_out)
+                rows = self._rows_of_table(file, untold)
             elif kind == "manifest":
-                rows = _manifest_rows(self._manifest(file))
+                rows = self._manifest_rows(self._manifest(file))
             else:
                 yield file
                 continue
             said = self._partitions.of(file.uri)
             yield from map(partial(untold.within, file, said), rows) if said else rows
         untaken.tell(notice)
+
+    def _takes_member(self, file: SourceFile) -> bool:
+        if not self.selection or not file.container:
+            return True
+        name = file.uri.removeprefix(f"{file.container}#")
+        return not self.selection.rule(member(name))
+
+    def _rows_of_table(self, file: SourceFile, untold: _Untold) -> Iterator[SourceFile]:
+        """Its rows; one that cannot be read may be a manifest, whose rows may name anything."""
+        for row in image_tables.rows(file, untold.left_out):
+            yield row
+            if row.uri == file.uri and self.names_manifests and _is_away(file):
+                yield replace(row, hides="")
+
+    def _manifest_rows(self, manifest: Manifest) -> Iterator[SourceFile]:
+        """Its rows; where many in a row cannot be reached, the others are not tried.
+
+        Of a manifest that no run before has listed, it is the source then that cannot be reached.
+        """
+        lost: list[UnreachableError] = []
+        answered = False
+        for uri, problem, metadata in manifest.rows():
+            if self.selection.exclude and self.selection.rule_of_name(uri, ()):
+                continue
+            found = SourceFile(uri, -1, "", problem)
+            if not problem and len(lost) < _MOST_LOST:
+                try:
+                    found = look_up(uri, strict=True)
+                    answered = True
+                    lost.clear()
+                except UnreachableError as error:
+                    lost.append(error)
+                    if len(lost) == _MOST_LOST and not self.known:
+                        raise
+            if not problem and lost:
+                name = canonical(uri)
+                found = SourceFile(name, -1, "", one_line(lost[-1]), hides=name)
+            yield replace(found, metadata=metadata)
+        if lost and not answered and not self.known:
+            raise lost[0]
 
     def _found(self, notice: Notice) -> Iterator[tuple[SourceFile, str]]:
         """What lies there: containers that were named, as "tar", "table" or "manifest", and files.
@@ -99,7 +164,7 @@ class Source:
             yield file, self.kind
             return
         manifests = self.names_manifests
-        for file, is_named in walk(self.spec, self.kind, notice):
+        for file, is_named in walk(self.spec, self.kind, notice, self.selection):
             named = is_named and self.kind == "glob" and not file.problem
             if named and tar_shards.is_tar(file.uri):
                 yield file, "tar"
@@ -158,29 +223,18 @@ class _Untold:
             self._notice(line)
 
 
-def _manifest_rows(manifest: Manifest) -> Iterator[SourceFile]:
-    """Its rows; where many in a row cannot be reached, or all, it is the source that cannot."""
-    lost: list[UnreachableError] = []
-    answered = False
-    for uri, problem, metadata in manifest.rows():
-        found = SourceFile(uri, -1, "", problem)
-        if not problem:
-            try:
-                found = look_up(uri, strict=True)
-                answered = True
-                lost.clear()
-            except UnreachableError as error:
-                lost.append(error)
-                if len(lost) == _MOST_LOST:
-                    raise
-                found = SourceFile(canonical(uri), -1, "", one_line(error))
-        yield SourceFile(found.uri, found.bytes, found.version, found.problem, metadata)
-    if lost and not answered:
-        raise lost[0]
-
-
-def open_source(spec: str) -> Source:
+def open_source(
+    spec: str,
+    selection: Selection = _ALL,
+    is_known: Callable[[str], bool] = lambda name: False,
+) -> Source:
     """Check one SRC: does it exist, what is it, and can its metadata be told.
+
+    Args:
+        spec: As the user wrote it.
+        selection: What of it is taken.
+        is_known: Whether an earlier run listed something of that name, or below it. What is away
+            or cannot be read then is a source that is "lost" for tonight.
 
     Raises:
         RequestError: There is no such thing, or it is of a kind that is not read.
@@ -188,26 +242,61 @@ def open_source(spec: str) -> Source:
     """
     if not spec:
         raise RequestError("an empty source was given; name a folder, a glob, a manifest or a file")
+    try:
+        source = _open(spec, selection, is_known)
+    except UnreachableError as error:
+        if not is_known(spec):
+            raise
+        return Source(spec, "lost", problem=one_line(error))
+    if source.kind == "absent":
+        if not is_known(spec):
+            raise RequestError(f"{spec}: no such file or folder")
+        return Source(spec, "lost", problem="no such file or folder")
+    if source.kind == "glob" and kind_of(root := source.root) == "absent" and is_known(root):
+        return Source(spec, "lost", problem="no such folder")
+    return source
+
+
+def _open(spec: str, selection: Selection, is_known: Callable[[str], bool]) -> Source:
     kind = kind_of(spec)
     if kind == "absent":
-        if GLOB & set(storage.plain_name(spec)):
-            source = Source(spec, "glob")
-            if source.names_manifests:
-                _ = source.metadata  # they are checked as it is told
-            return source
-        raise RequestError(f"{spec}: no such file or folder")
+        is_glob = GLOB & set(storage.plain_name(spec))
+        source = Source(spec, "glob" if is_glob else "absent", selection, known=is_known(spec))
+        if source.names_manifests:
+            _ = source.metadata  # they are checked as it is told
+        return source
     if kind == "other":
         raise RequestError(f"{spec}: neither a file nor a folder")
     if kind == "file" and tar_shards.is_tar(spec):
         tar_shards.check_tar(look_up(spec))
-        return Source(spec, "tar")
+        return Source(spec, "tar", selection)
     if kind == "file" and image_tables.is_table(spec) and image_tables.find_columns(spec):
-        return Source(spec, "table")
+        return Source(spec, "table", selection)
     if kind == "file" and storage.plain_name(spec).lower().endswith(_MANIFESTS):
-        source = Source(spec, "manifest")
+        source = Source(spec, "manifest", selection, known=is_known(spec))
         _ = source.metadata  # it is checked as it is told
         return source
-    return Source(spec, kind)
+    return Source(spec, kind, selection)
+
+
+def _is_away(file: SourceFile) -> bool:
+    """Whether a table cannot be opened tonight, whatever it holds."""
+    try:
+        image_tables.find_columns(file.uri)
+    except UnreachableError:
+        return True
+    except RequestError:
+        return False
+    return False
+
+
+def _lost(spec: str, problem: str) -> Iterator[SourceFile]:
+    """The rows of a source that cannot be reached, for all that it may have been."""
+    uri = root_of(spec)
+    starts = [folder_start(uri), f"{uri}#"]
+    if storage.plain_name(spec).lower().endswith(_MANIFESTS):  # whose rows may name anything
+        starts.append("")
+    return (SourceFile(uri, -1, "", problem, hides=start) for start in starts)
 
 
 def metadata_schema(sources: list[Source]) -> pa.Schema:
@@ -224,6 +313,9 @@ def kind_of(spec: str) -> str:
     except FileNotFoundError:
         return "absent"
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and out_of_reach(error):
+            reason = error.strerror or one_line(error)
+            raise UnreachableError(f"{spec}: cannot be reached: {reason}") from error
         raise RequestError(f"{spec}: {one_line(error)}") from error
     if stat.S_ISDIR(mode):
         return "folder"

@@ -20,7 +20,7 @@ _PART_ROWS = 100_000
 _PART_BYTES = 256 << 20  # of names and metadata, roughly, as they are held in memory
 _NOTICES = 20
 _BASE = ("uri", "bytes", "version", "problem")
-_PLACE = {"_container": "container", "_offset": "offset", "_group": "group"}
+_PLACE = {"_container": "container", "_offset": "offset", "_group": "group", "_hides": "hides"}
 _BESIDE = ("_key", "_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of unit files alone
 
 
@@ -43,6 +43,7 @@ def listing_schema(metadata: pa.Schema) -> pa.Schema:
         pa.field("_container", pa.string()),
         pa.field("_offset", pa.int64()),
         pa.field("_group", pa.int64()),
+        pa.field("_hides", pa.string()),
     ]
     return pa.schema([*base, *metadata])
 

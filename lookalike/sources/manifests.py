@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.cells import to_rows
-from lookalike.errors import RequestError, UnreachableError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.sources.columns import carried, kept_type
 from lookalike.sources.csv_rows import read_csv, separator_hint
 from lookalike.sources.file_kinds import not_parquet
@@ -185,6 +185,9 @@ class Manifest:
         except IsADirectoryError as error:
             raise RequestError(f"{self.spec}: is a folder; name a CSV or Parquet file") from error
         except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+            if isinstance(error, OSError) and out_of_reach(error):
+                reason = error.strerror or one_line(error)
+                raise UnreachableError(f"{self.spec}: not readable: {reason}") from error
             why = f"not readable as CSV: {one_line(error)}"
             if not self._is_csv:
                 why = not_parquet(self.spec, error, "a column uri")

@@ -7,13 +7,14 @@ beside (see `tar_samples`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import reduce
 from itertools import islice
 
 import pyarrow as pa
 
 from lookalike.errors import RequestError, UnreachableError, one_line
-from lookalike.records import SourceFile
+from lookalike.records import SourceFile, container_start
 from lookalike.sources.columns import common_type, merge_columns, type_of
 from lookalike.sources.tar_links import name_hash
 from lookalike.sources.tar_members import BrokenTarError, Member, NotATarError, walk
@@ -57,22 +58,23 @@ def check_tar(shard: SourceFile) -> None:
     """Is it a tar at all; what is wrong further on is reported by `members`.
 
     Raises:
-        RequestError: It is not, or cannot be read.
-        UnreachableError: It cannot be had now.
+        UnreachableError: It cannot be read.
+        RequestError: It is none.
     """
-    problem = shard.problem
-    if not problem:
-        try:
-            with open_tar(shard.uri) as stream:
-                next(walk(stream), None)
-        except UnreachableError:
-            raise
-        except (NotATarError, OSError) as error:
-            problem = one_line(error)
-        except BrokenTarError:
-            return
-    if problem:
-        raise RequestError(f"{shard.uri}: not readable as a tar shard: {problem}")
+    said = f"{shard.uri}: not readable as a tar shard"
+    if shard.problem:
+        raise (UnreachableError if shard.hides else RequestError)(f"{said}: {shard.problem}")
+    try:
+        with open_tar(shard.uri) as stream:
+            next(walk(stream), None)
+    except NotATarError as error:
+        raise RequestError(f"{said}: {one_line(error)}") from error
+    except BrokenTarError:
+        return
+    except UnreachableError:
+        raise
+    except OSError as error:
+        raise UnreachableError(f"{said}: {error.strerror or one_line(error)}") from error
 
 
 def members(shard: SourceFile, untaken: Untaken | None = None) -> Iterator[SourceFile]:
@@ -83,7 +85,7 @@ def members(shard: SourceFile, untaken: Untaken | None = None) -> Iterator[Sourc
     sidecars that are no metadata.
     """
     if shard.problem:
-        yield shard
+        yield replace(shard, hides=container_start(shard))
         return
     names, listed, told = _Names(), 0, untaken or Untaken()
     problem = ""
@@ -110,7 +112,8 @@ def members(shard: SourceFile, untaken: Untaken | None = None) -> Iterator[Sourc
     except OSError as error:
         problem = error.strerror or one_line(error)
     if problem:
-        yield SourceFile(shard.uri, shard.bytes, shard.version, problem)
+        hides = container_start(shard)
+        yield SourceFile(shard.uri, shard.bytes, shard.version, problem, hides=hides)
 
 
 def metadata_schema(shards: Iterable[SourceFile]) -> pa.Schema:

@@ -78,11 +78,15 @@ def joined(text: str, numbers: npt.NDArray[np.int64]) -> pa.Array:
 
 
 class _Rows(NamedTuple):
-    """Rows of a row group: the number of the first in the table, and their uris, null or not."""
+    """Rows of a row group: the number of the first in the table, and their uris, null or not.
+
+    `lost` are rows of which nobody knows what their uris are.
+    """
 
     group: int
     first: int
     uris: pa.Array
+    lost: bool = False
 
 
 def _rows(table: VectorTable) -> Iterator[_Rows]:
@@ -107,7 +111,7 @@ def _group(file: pq.ParquetFile | None, group: int, row: int, end: int) -> Itera
             yield _Rows(group, row, uris.cast(pa.string()))
             row += len(uris)
     for start in range(row, end, _BATCH):
-        yield _Rows(group, start, pa.nulls(min(_BATCH, end - start), pa.string()))
+        yield _Rows(group, start, pa.nulls(min(_BATCH, end - start), pa.string()), lost=True)
 
 
 def _batches(file: pq.ParquetFile | None, group: int) -> Iterator[pa.RecordBatch]:
@@ -135,6 +139,7 @@ def _listed(table: VectorTable, rows: _Rows, size: int) -> pa.Table:
             "_container": pa.repeat(file.uri, count),
             "_offset": numbers,
             "_group": np.full(count, rows.group),
+            "_hides": pa.repeat(pa.scalar("" if rows.lost else None, pa.string()), count),
         },
         schema=_SCHEMA,
     )

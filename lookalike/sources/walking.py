@@ -3,23 +3,27 @@
 A folder is walked in sorted order. Links to files are followed (the link's own name is listed);
 links to folders are not entered, since they can lead in circles or out of the source: they are
 named in a notice, and can be given as sources of their own.
+
+A folder that cannot be listed is one row that hides what lies in it (`SourceFile.hides`), and so is
+a file that cannot be looked at.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from lookalike.errors import UnreachableError, one_line
+from lookalike.errors import UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile
+from lookalike.sources.selection import Selection, plain
 from lookalike.store import s3, storage
-from lookalike.store.s3_uri import canonical, is_s3, parse, split_options, without_dots
+from lookalike.store.s3_uri import S3Name, canonical, is_s3, parse, split_options, without_dots
 
 Notice = Callable[[str], None]
 Found = tuple[SourceFile, bool]
@@ -27,26 +31,56 @@ Found = tuple[SourceFile, bool]
 
 GLOB = frozenset("*?[")
 _LOST = "folder not readable"
+_ALL = Selection()
 
 
 def look_up(uri: str, strict: bool = False) -> SourceFile:
     """Size and version of one named file, or why it cannot be had.
 
     Raises:
-        UnreachableError: Where `strict` asks for it: nobody can tell now.
+        UnreachableError: Where `strict` asks for it: nobody can tell now, of a remote one.
     """
-    try:
-        if storage.is_remote(uri):
-            uri = canonical(uri)
-            return _remote_file(uri)
+    if not storage.is_remote(uri):
         return _local_file(storage.path_from_uri(uri))
+    try:
+        uri = canonical(uri)
+        return _remote_file(uri)
     except (OSError, ValueError) as error:
         if strict and isinstance(error, UnreachableError):
             raise
-        return SourceFile(uri, -1, "", one_line(error))
+        hides = uri if isinstance(error, OSError) else None
+        return SourceFile(uri, -1, "", one_line(error), hides=hides)
 
 
-def walk(spec: str, kind: str, notice: Notice, strict: bool = False) -> Iterator[Found]:
+def lost_folder(uri: str, problem: str) -> SourceFile:
+    """The row of a folder that cannot be listed."""
+    return SourceFile(uri, -1, "", f"{_LOST}: {problem}", hides=folder_start(uri))
+
+
+def folder_start(uri: str) -> str:
+    """What the names of all files below a folder begin with."""
+    return storage.plain_name(uri).rstrip("/") + "/"
+
+
+def root_of(spec: str) -> str:
+    """The folder that a folder or glob is walked from, as a uri: its part without wildcards."""
+    if is_s3(spec):
+        return _s3_root(spec).uri
+    if storage.is_remote(spec):
+        pattern, options = split_options(spec)
+        return _fixed_part(pattern).rstrip("/") + options
+    path = os.path.abspath(storage.path_from_uri(spec))
+    return storage.uri_from_path(os.fsencode(_fixed_part(os.fsdecode(path))) or b"/")
+
+
+def walk(
+    spec: str,
+    kind: str,
+    notice: Notice,
+    selection: Selection = _ALL,
+    *,
+    strict: bool = False,
+) -> Iterator[Found]:
     """Files of a "folder", of a "glob" or the one "file", sorted.
 
     A glob names a file itself where its last part, not `**`, matches the file's name and the parts
@@ -60,37 +94,42 @@ def walk(spec: str, kind: str, notice: Notice, strict: bool = False) -> Iterator
             yield look_up(spec, strict), True
             return
         files = _s3_files if is_s3(spec) else _remote_files
-        yield from files(spec, kind, strict)
+        yield from files(spec, kind, selection, strict)
         return
     path = os.path.abspath(storage.path_from_uri(spec))
     if kind == "folder":
-        yield from ((file, False) for file in _walk(path, notice))
+        yield from ((file, False) for file in _Tree(path, notice, selection).files(path))
     elif kind == "file":
         yield _local_file(path), True
     else:
-        yield from _local_glob(path, notice)
+        yield from _local_glob(path, notice, selection)
 
 
-def _local_glob(pattern: bytes, notice: Notice) -> Iterator[Found]:
+def _local_glob(pattern: bytes, notice: Notice, selection: Selection) -> Iterator[Found]:
     """Files that match, and all files below folders that match.
 
-    From the first `**` on, the tree is walked here: Python's own follows links to folders, in
+    Python's own would pass over folders that cannot be listed, and follow links to folders, in
     circles too.
     """
-    parts = pattern.split(b"/")
-    deep = parts.index(b"**") if b"**" in parts else len(parts)
-    rest = os.fsdecode(b"/".join(parts[deep:]))
-    for match in sorted(glob.iglob(b"/".join(parts[:deep]) or b"/")):
-        if not os.path.isdir(match):
+    parts = [os.fsdecode(part) for part in pattern.split(b"/") if part]
+    deep = parts.index("**") if "**" in parts else len(parts)
+    fixed = next((i for i, part in enumerate(parts[:deep]) if GLOB & set(part)), deep)
+    rest = "/".join(parts[deep:])
+    base = os.fsencode("/" + "/".join(parts[:fixed]))
+    tree = _Tree(base, notice, selection)
+    for match, lost in tree.matches(base, parts[fixed:deep]):
+        if lost is not None:
+            yield lost, False
+        elif not os.path.isdir(match):
             if not rest:
                 yield _local_file(match), True
         elif os.path.islink(match) and not rest:
             notice(_not_entered(match))
         else:
-            for file in _walk(match, notice):
+            for file in tree.files(match):
                 below = os.path.relpath(storage.path_from_uri(file.uri), match)
-                lost = file.problem.startswith(_LOST)  # nobody knows what would have matched
-                if not rest or lost:
+                # nobody knows what would have matched in a folder that cannot be listed
+                if not rest or file.hides not in (None, file.uri):
                     yield file, False
                 elif level := _matches(_segments(os.fsdecode(below)), _segments(rest)):
                     yield file, level == _ITSELF
@@ -101,32 +140,96 @@ def _local_file(path: bytes) -> SourceFile:
     try:
         info = os.stat(path)
     except OSError as error:
-        return SourceFile(uri, -1, "", error.strerror or one_line(error))
+        hides = uri if _in_doubt(error, path) else None
+        return SourceFile(uri, -1, "", error.strerror or one_line(error), hides=hides)
+    except ValueError as error:  # a NUL character
+        return SourceFile(uri, -1, "", one_line(error))
     if not stat.S_ISREG(info.st_mode):  # a pipe would block its reader for ever
         return SourceFile(uri, -1, "", "not a regular file")
     return SourceFile(uri, info.st_size, str(info.st_mtime_ns))
 
 
-def _walk(folder: bytes, notice: Notice) -> Iterator[SourceFile]:
-    """Files below a folder in sorted order, holding one folder's names per level."""
-    try:
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        uri = storage.uri_from_path(folder)
-        yield SourceFile(uri, -1, "", f"{_LOST}: {error.strerror}")
-        return
-    for entry in listed:
+def _in_doubt(error: OSError, path: bytes) -> bool:
+    """Whether a file may be there all the same: also where its whole folder is away."""
+    folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
+    return out_of_reach(error) or not os.path.isdir(folder)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """What lies below a folder, as far as it is selected."""
+
+    root: bytes
+    notice: Notice
+    selection: Selection
+
+    def files(self, folder: bytes) -> Iterator[SourceFile]:
+        """Files below a folder in sorted order, holding one folder's names per level."""
         try:
-            is_folder = entry.is_dir()
-        except OSError:  # a link in a circle: it is listed as a file with its problem
-            is_folder = False
-        if not is_folder:
-            yield _local_file(entry.path)
-        elif entry.is_symlink():
-            notice(_not_entered(entry.path))
-        else:
-            yield from _walk(entry.path, notice)
+            listed = _entries(folder)
+        except OSError as error:
+            yield _lost(folder, error)
+            return
+        for entry in listed:
+            is_folder = _is_folder(entry)
+            if not self._takes(entry.path, is_folder):
+                continue
+            if not is_folder:
+                yield _local_file(entry.path)
+            elif entry.is_symlink():
+                self.notice(_not_entered(entry.path))
+            else:
+                yield from self.files(entry.path)
+
+    def matches(self, base: bytes, globs: list[str]) -> Iterator[tuple[bytes, SourceFile | None]]:
+        """Paths below a path that match parts of a glob; folders not readable, with their row."""
+        if not globs:
+            try:
+                os.lstat(base)
+            except OSError as error:
+                if out_of_reach(error):
+                    yield base, _lost(os.path.dirname(base), error)
+                return
+            yield base, None
+            return
+        if not GLOB & set(globs[0]):
+            yield from self.matches(os.path.join(base, os.fsencode(globs[0])), globs[1:])
+            return
+        try:
+            listed = _entries(base)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            yield base, _lost(base, error)
+            return
+        for entry in listed:
+            if _one(os.fsdecode(entry.name), globs[0]) and self._takes(
+                entry.path, _is_folder(entry)
+            ):
+                yield from self.matches(entry.path, globs[1:])
+
+    def _takes(self, path: bytes, is_folder: bool) -> bool:
+        if not self.selection:
+            return True
+        below = os.fsdecode(os.path.relpath(path, self.root))
+        return not self.selection.rule(below, folder=is_folder)
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    """Whether an entry is a folder; a link in a circle is listed as a file with its problem."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _lost(folder: bytes, error: OSError) -> SourceFile:
+    return lost_folder(storage.uri_from_path(folder), error.strerror or one_line(error))
+
+
+def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _not_entered(folder: bytes) -> str:
@@ -144,9 +247,18 @@ def _remote_file(uri: str) -> SourceFile:
     return SourceFile(uri, size, version, "" if kind == "file" else f"no such file ({kind})")
 
 
-def _s3_files(spec: str, kind: str, strict: bool) -> Iterator[Found]:
+def _s3_root(spec: str) -> S3Name:
+    """The folder that a folder or glob begins with, without a `/` at its end."""
+    plain, options = split_options(spec)
+    wild = next((i for i, mark in enumerate(plain) if mark in GLOB), None)
+    name = parse(spec if wild is None else plain[:wild] + options)
+    key = name.key if wild is None else name.key.rpartition("/")[0]
+    return name.named(key.removesuffix("/"))
+
+
+def _s3_files(spec: str, kind: str, selection: Selection, strict: bool) -> Iterator[Found]:
     """Keys that begin with a prefix, taken apart at each `/` for a glob alone."""
-    name, globs = parse(spec), None
+    name, globs, root = parse(spec), None, _s3_root(spec)
     if kind == "folder":
         name = name.named(name.prefix)
     else:
@@ -157,13 +269,12 @@ def _s3_files(spec: str, kind: str, strict: bool) -> Iterator[Found]:
     try:
         for found in s3.list_objects(name.uri):
             level = _matches(found.key.split("/"), globs) if globs else _BELOW
-            if level:
+            if level and not (selection and selection.rule(found.key.removeprefix(root.prefix))):
                 yield SourceFile(found.uri, found.bytes, found.version), level == _ITSELF
     except OSError as error:
         if strict and isinstance(error, UnreachableError):
             raise
-        folder = name.named(name.key.rpartition("/")[0]).uri
-        yield SourceFile(folder, -1, "", f"{_LOST}: {one_line(error)}"), False
+        yield lost_folder(root.uri, one_line(error)), False
 
 
 def _literal_escapes(pattern: str) -> str:
@@ -172,15 +283,23 @@ def _literal_escapes(pattern: str) -> str:
     return unquote(marked)
 
 
-def _remote_files(spec: str, kind: str, strict: bool) -> Iterator[Found]:
+def _remote_files(spec: str, kind: str, selection: Selection, strict: bool) -> Iterator[Found]:
     pattern, mark, options = spec.partition("?")  # s3://bucket/*.jpg?region=…
     base = pattern if kind == "folder" else _fixed_part(pattern)
     pending = [base.rstrip("/") + mark + options]
+    root = plain(base).rstrip("/") + "/"
+
+    def takes(uri: str, entry_kind: str) -> bool:
+        below = plain(uri).removeprefix(root)
+        return not selection.rule(below, folder=entry_kind == "folder")
+
     while pending:
         folder = pending.pop()
         folders = []
         try:
             for uri, entry_kind, size, version in storage.list_remote(folder):
+                if selection and not takes(uri, entry_kind):
+                    continue
                 if entry_kind == "folder":
                     folders.append(uri)
                 elif kind == "folder":
@@ -192,13 +311,13 @@ def _remote_files(spec: str, kind: str, strict: bool) -> Iterator[Found]:
         except OSError as error:
             if strict and isinstance(error, UnreachableError):
                 raise
-            yield SourceFile(folder, -1, "", f"{_LOST}: {one_line(error)}"), False
+            yield lost_folder(folder, one_line(error)), False
         pending.extend(reversed(folders))
 
 
 def _fixed_part(pattern: str) -> str:
     parts = pattern.split("/")
-    wild = next(i for i, part in enumerate(parts) if GLOB & set(part))
+    wild = next((i for i, part in enumerate(parts) if GLOB & set(part)), len(parts))
     return "/".join(parts[:wild])
 
 
@@ -223,9 +342,10 @@ def _matches(path: list[str], pattern: list[str]) -> int:
         if globs[0] == "**":
             shown = next((i for i, name in enumerate(names) if name[:1] == "."), len(names))
             return max(match(names[i:], globs[1:]) for i in range(shown + 1))
-        return match(names[1:], globs[1:]) if names and one(names[0], globs[0]) else 0
-
-    def one(name: str, glob: str) -> bool:
-        return fnmatchcase(name, glob) and (name[:1] != "." or glob[:1] == ".")
+        return match(names[1:], globs[1:]) if names and _one(names[0], globs[0]) else 0
 
     return match(path, pattern)
+
+
+def _one(name: str, glob: str) -> bool:
+    return fnmatchcase(name, glob) and (name[:1] != "." or glob[:1] == ".")

@@ -16,21 +16,30 @@ import pyarrow.parquet as pq
 
 from lookalike.store.storage import FileRecord, write_file
 
-STATUSES = ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
+LISTED = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
+"""What becomes of files that the scan listed."""
+UNKNOWN = "unknown"
+"""Of files that were known, and of which nobody can tell today: they stay as they were."""
+STATUSES = (*LISTED, "removed", UNKNOWN)
 SCHEMA = pa.schema(
     [
         ("uri", pa.string()),
         ("status", pa.string()),
-        ("reason", pa.string()),  # of a fixed list, "" unless rejected (see images.REASONS)
+        ("reason", pa.string()),  # of a fixed list, "" where a vector is (see rejections)
         ("detail", pa.string()),  # in the decoder's own words
         ("bytes", pa.int64()),  # as listed, -1 where unknown
         ("version", pa.string()),
         ("content_sha256", pa.binary(32)),
         ("id", pa.int64()),  # of the row that holds the vector; null without one
         ("metadata_hash", pa.int64()),  # of the metadata columns, 0 without any
+        # what a row of status unknown says once the file is found as it was; null in all others
+        ("known_status", pa.string()),
+        ("known_reason", pa.string()),
+        ("known_detail", pa.string()),
     ],
-    {"lookalike.schema_version": "2"},
+    {"lookalike.schema_version": "3"},
 )
+_KNOWN = ("status", "reason", "detail")
 _BATCH = 8192
 
 Digest = bytes  # the name `bytes` is a field below
@@ -49,6 +58,9 @@ class LedgerRow:
     content_sha256: Digest | None = None
     id: int | None = None
     metadata_hash: int = 0
+    known_status: str | None = None
+    known_reason: str | None = None
+    known_detail: str | None = None
 
 
 def metadata_hash(metadata: Mapping[str, object]) -> int:
@@ -76,7 +88,7 @@ class Counts:
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add the counts of another part, as `to_json` gave them."""
-        self.by_status.update({name: other[name] for name in STATUSES})
+        self.by_status.update({name: other.get(name, 0) for name in STATUSES})
         self.by_reason.update(other["rejected_by_reason"])
 
     @classmethod
@@ -88,13 +100,18 @@ class Counts:
 
     @property
     def with_vector(self) -> int:
-        """Files that a vector stands for."""
-        return self.by_status["embedded"] + self.by_status["unchanged"]
+        """Files that a vector stands for, or did when they could be reached."""
+        return sum(self.by_status[name] for name in ("embedded", "unchanged", UNKNOWN))
 
     @property
     def listed(self) -> int:
-        """Files that the scan listed; a removed file is known from before and is not listed."""
-        return sum(self.by_status.values()) - self.by_status["removed"]
+        """Files that the scan listed; removed and unknown ones are known from before alone."""
+        return sum(self.by_status[name] for name in LISTED)
+
+    @property
+    def living(self) -> int:
+        """Files that the next run finds in the ledger."""
+        return self.listed + self.by_status[UNKNOWN]
 
     @property
     def rejected_share(self) -> float:
@@ -118,7 +135,7 @@ def check_balance(listed: int, counts: Counts) -> None:
         RuntimeError: It has not; the run must not publish.
     """
     if counts.listed != listed:
-        parts = ", ".join(f"{name} {counts.by_status[name]}" for name in STATUSES)
+        parts = ", ".join(f"{name} {counts.by_status[name]}" for name in LISTED)
         raise RuntimeError(
             f"the ledger does not balance: {listed} files listed, {counts.listed} in the ledger "
             f"({parts}); nothing was published"
@@ -164,11 +181,46 @@ def ledger_tables(path: Path, status: str = "") -> Iterator[pa.Table]:
 
 
 def as_written_now(table: pa.Table) -> pa.Table:
-    """Rows of a ledger of any version in today's schema: the first had no `metadata_hash`."""
+    """Rows of a ledger of any version in today's schema.
+
+    The first had no `metadata_hash`, the second nothing of files that could not be reached.
+    """
     if "metadata_hash" not in table.column_names:
         zeros = pa.array(np.zeros(table.num_rows, dtype=np.int64))
         table = table.append_column("metadata_hash", zeros)
+    for name in _KNOWN:
+        if f"known_{name}" not in table.column_names:
+            table = table.append_column(f"known_{name}", pa.nulls(table.num_rows, pa.string()))
     return table.select(SCHEMA.names).cast(SCHEMA)
+
+
+def is_unknown(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows are of files that could not be reached: (n,) bool."""
+    return pc.equal(table["status"], UNKNOWN)
+
+
+def as_known(table: pa.Table) -> pa.Table:
+    """The rows as they were before their files could not be reached."""
+    unknown = is_unknown(table)
+    if not pc.any(unknown).as_py():
+        return table
+    for name in _KNOWN:
+        index, known = table.column_names.index(name), table[f"known_{name}"]
+        table = table.set_column(index, name, pc.if_else(unknown, known, table[name]))
+        index = table.column_names.index(f"known_{name}")
+        table = table.set_column(index, f"known_{name}", pc.if_else(unknown, None, known))
+    return table
+
+
+def as_unknown(table: pa.Table, reasons: pa.Array, details: pa.Array) -> pa.Table:
+    """Rows, none of them unknown, of files that cannot be reached: they stay, and say why."""
+    said = {"status": pa.repeat(UNKNOWN, table.num_rows), "reason": reasons, "detail": details}
+    for name in _KNOWN:
+        index = table.column_names.index(f"known_{name}")
+        table = table.set_column(index, f"known_{name}", table[name])
+    for name, column in said.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def read_ledger(path: Path, status: str = "") -> Iterator[LedgerRow]:

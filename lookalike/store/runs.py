@@ -43,6 +43,8 @@ class Plan:
         units: Number of work units.
         first_file_no: File number of unit 0; unit i has first_file_no + i.
         metadata: The metadata columns.
+        unknown: Files of the parent's ledger of which nobody can tell.
+        shifted: Rows that stand, of which that changed (see `one_partition.Comparison`).
     """
 
     snapshot: str
@@ -55,6 +57,8 @@ class Plan:
     units: int
     first_file_no: int
     metadata: pa.Schema
+    unknown: int = 0
+    shifted: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it."""

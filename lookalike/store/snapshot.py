@@ -24,6 +24,7 @@ from lookalike.errors import RequestError
 from lookalike.json_text import plain
 from lookalike.lists.shard_files import read_header
 from lookalike.searching.tombstones import read_tombstones
+from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.storage import (
     FileRecord,
     leads_out,
@@ -235,17 +236,17 @@ def _check_counts(store: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]
     entries = sum(line["rows"] for line in files_of(manifest, "index"))
     ledger = sum(line["rows"] for line in files_of(manifest, "ledger"))
     dead, misplaced = _tombstones(store, manifest)
-    ended = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
 
-    def count(name: str) -> int:
-        value = manifest.get("counts", {}).get(name)
+    def count(name: str, absent: int | None = None) -> int:
+        value = manifest.get("counts", {}).get(name, absent)
         return value if isinstance(value, int) else -1
 
     for what, expected, actual in (
         ("rows of the embedding shards", count("vectors") + dead, rows),
         ("tombstones of no row", 0, misplaced),
-        ("rows of the ledger", count("listed") + count("removed"), ledger),
-        ("files by status", count("listed"), sum(count(name) for name in ended)),
+        # snapshots of earlier versions count no unknown files
+        ("rows of the ledger", count("listed") + count("removed") + count(UNKNOWN, 0), ledger),
+        ("files by status", count("listed"), sum(count(name) for name in LISTED)),
     ):
         if expected != actual:
             yield Problem(path, what, str(expected), str(actual))

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import pyarrow.fs as pafs
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.store import s3
 from lookalike.store.files import (
     FileRecord,
@@ -169,6 +169,8 @@ def remote_info(uri: str, folders: bool = False) -> tuple[str, int, str]:
     fs, path = filesystem(uri)
     try:
         info = fs.get_file_info(path)
+    except OSError as error:
+        raise UnreachableError(f"cannot list {uri}: {one_line(error)}") from error
     except Exception as error:
         raise RequestError(f"cannot list {uri}: {one_line(error)}") from error
     return _KINDS.get(info.type, "absent"), info.size or 0, _version(info)

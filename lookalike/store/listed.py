@@ -1,0 +1,48 @@
+"""Whether a snapshot knows a source that cannot be reached any more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lookalike.store import snapshot
+from lookalike.store.s3_uri import canonical
+from lookalike.store.storage import is_remote, path_from_uri, plain_name, uri_from_path
+
+_BATCH = 65_536
+
+
+def was_listed(store: Path, manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether a snapshot was made of a source of that name, or has files below or in it.
+
+    Args:
+        store: The store's root.
+        manifest: Of the snapshot.
+        name: Path or URI of a folder, a file or a container; or a glob.
+    """
+    uri = (
+        canonical(name) if is_remote(name) else uri_from_path(os.path.abspath(path_from_uri(name)))
+    )
+    if {name, uri} & set(manifest.get("request", {}).get("sources", ())):
+        return True
+    below = plain_name(uri).rstrip("/") + "/"
+    for line in snapshot.files_of(manifest, "ledger"):
+        with pq.ParquetFile(store / line["path"]) as file:
+            for batch in file.iter_batches(_BATCH, columns=["uri", "status"]):
+                living = batch.filter(pc.not_equal(batch["status"], "removed"))["uri"]
+                if _any(living, uri, below):
+                    return True
+    return False
+
+
+def _any(uris: pa.Array, uri: str, below: str) -> bool:
+    found = pc.equal(uris, uri)
+    for start in (below, f"{uri}#"):
+        found = pc.or_(found, pc.starts_with(uris, start))
+    return bool(pc.any(found).as_py())
