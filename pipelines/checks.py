@@ -62,27 +62,39 @@ def check_reach(sources: Sequence[Source], is_known: Callable[[str], bool]) -> N
         UnreachableError: It is there, and cannot be.
     """
     for source in sources:
-        if source.kind not in ("folder", "glob"):
-            continue
-        first = next(iter(source.files(lambda _: None)), None)
-        if first is None or not first.hides or first.uri != source.root:
-            continue
-        if not is_known(source.root):
-            raise UnreachableError(f"{source.spec}: {first.problem}")
+        if source.kind in ("folder", "glob") and not is_known(source.spec):
+            _check_root(source, next(source.files(lambda _: None), None))
+
+
+def _check_root(source: Source, first: SourceFile | None) -> None:
+    if first is not None and first.hides and first.uri == source.root:
+        raise UnreachableError(f"{source.spec}: {first.problem}")
 
 
 def check_images(sources: Sequence[Source]) -> None:
-    """Is there anything to index at all; names suffice, and contents where no name says image."""
+    """Is there anything to index at all; names suffice, and contents where no name says image.
+
+    Raises:
+        RequestError: There is not.
+        UnreachableError: A source cannot be listed.
+    """
+    listed = containers = 0
+    found = False
+    for source in sources:
+        for number, file in enumerate(source.files(lambda _: None)):
+            listed += 1
+            containers += is_tar(file.uri) or is_table(file.uri)
+            if not number:
+                _check_root(source, file)
+            if file.problem or claims_image(claimed_name(file)):
+                found = True
+                break
+    if found:
+        return
 
     def files() -> Iterator[SourceFile]:
         return chain.from_iterable(source.files(lambda _: None) for source in sources)
 
-    listed = containers = 0
-    for file in files():
-        listed += 1
-        containers += is_tar(file.uri) or is_table(file.uri)
-        if file.problem or claims_image(claimed_name(file)):
-            return
     with Contents() as contents:
         shown = any(_shows_image(file, contents) for file in files())
     if not shown:

@@ -61,8 +61,9 @@ def run_index(
         return parent is not None and was_listed(store, parent, name)
 
     sources = [open_source(spec, config.selection, is_known) for spec in images]
-    checks.check_reach(sources, is_known)
-    if parent is None:  # else the limits on what a run may lose say more
+    if parent is not None:
+        checks.check_reach(sources, is_known)
+    else:
         checks.check_images(sources)
     checks.check_pictures(store, parent)
     with TemporaryDirectory(prefix="lookalike-") as work:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -20,10 +20,12 @@ from lookalike.errors import RequestError, UnreachableError, one_line, out_of_re
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
 from lookalike.sources.columns import merge_columns
-from lookalike.sources.hive import Partitions, same_value
+from lookalike.sources.globs import GLOB
+from lookalike.sources.hive import Partitions
 from lookalike.sources.manifests import Manifest
 from lookalike.sources.selection import Selection, member
-from lookalike.sources.walking import GLOB, Notice, folder_start, root_of, walk
+from lookalike.sources.untold import Untold
+from lookalike.sources.walking import Notice, folder_start, root_of, walk
 from lookalike.sources.walking import look_up as look_up
 from lookalike.store import storage
 from lookalike.store.s3_uri import canonical
@@ -98,7 +100,7 @@ class Source:
         if self.kind == "lost":
             yield from _lost(self.spec, self.problem)
             return
-        untaken, untold = tar_shards.Untaken(), _Untold(notice)
+        untaken, untold = tar_shards.Untaken(), Untold(notice)
         for file, kind in self._found(notice):
             if kind == "tar":
                 members = tar_shards.members(file, untaken)
@@ -120,7 +122,7 @@ class Source:
         name = file.uri.removeprefix(f"{file.container}#")
         return not self.selection.rule(member(name))
 
-    def _rows_of_table(self, file: SourceFile, untold: _Untold) -> Iterator[SourceFile]:
+    def _rows_of_table(self, file: SourceFile, untold: Untold) -> Iterator[SourceFile]:
         """Its rows; one that cannot be read may be a manifest, whose rows may name anything."""
         for row in image_tables.rows(file, untold.left_out):
             yield row
@@ -189,38 +191,6 @@ class Source:
             suffix.endswith(end) or end.endswith(suffix)
             for suffix in (*tar_shards.SUFFIXES, image_tables.SUFFIX, *_MANIFESTS)
         )
-
-
-class _Untold:
-    """What is not carried along of tables, told once for each column."""
-
-    def __init__(self, notice: Notice) -> None:
-        self._notice, self._said = notice, set[str]()
-
-    def left_out(self, table: str, column: str) -> None:
-        self._say(
-            column,
-            f"{table}: the column {column} is left out: of tables of images, plain values are "
-            "carried, not bytes, lists or structs",
-        )
-
-    def within(
-        self, file: SourceFile, said: Mapping[str, int | str | None], row: SourceFile
-    ) -> SourceFile:
-        """A row with what the folders above its file say; what it says itself counts."""
-        for name, value in said.items():
-            if name in row.metadata and not same_value(row.metadata[name], value):
-                self._say(
-                    name,
-                    f"{file.uri}: the rows' own {name} counts ({row.metadata[name]} in {row.uri}), "
-                    f"and not its folder's name ({name}={value})",
-                )
-        return replace(row, metadata={**said, **row.metadata})
-
-    def _say(self, column: str, line: str) -> None:
-        if column not in self._said:
-            self._said.add(column)
-            self._notice(line)
 
 
 def open_source(

@@ -15,12 +15,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from lookalike.errors import UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile
+from lookalike.sources.globs import BELOW, GLOB, ITSELF, fixed_part, matches, matches_part, segments
 from lookalike.sources.selection import Selection, plain
 from lookalike.store import s3, storage
 from lookalike.store.s3_uri import S3Name, canonical, is_s3, parse, split_options, without_dots
@@ -29,7 +28,6 @@ Notice = Callable[[str], None]
 Found = tuple[SourceFile, bool]
 """A file, and whether it was named itself: not found in a folder that was."""
 
-GLOB = frozenset("*?[")
 _LOST = "folder not readable"
 _ALL = Selection()
 
@@ -68,9 +66,9 @@ def root_of(spec: str) -> str:
         return _s3_root(spec).uri
     if storage.is_remote(spec):
         pattern, options = split_options(spec)
-        return _fixed_part(pattern).rstrip("/") + options
+        return fixed_part(pattern).rstrip("/") + options
     path = os.path.abspath(storage.path_from_uri(spec))
-    return storage.uri_from_path(os.fsencode(_fixed_part(os.fsdecode(path))) or b"/")
+    return storage.uri_from_path(os.fsencode(fixed_part(os.fsdecode(path))) or b"/")
 
 
 def walk(
@@ -131,8 +129,8 @@ def _local_glob(pattern: bytes, notice: Notice, selection: Selection) -> Iterato
                 # nobody knows what would have matched in a folder that cannot be listed
                 if not rest or file.hides not in (None, file.uri):
                     yield file, False
-                elif level := _matches(_segments(os.fsdecode(below)), _segments(rest)):
-                    yield file, level == _ITSELF
+                elif level := matches(segments(os.fsdecode(below)), segments(rest)):
+                    yield file, level == ITSELF
 
 
 def _local_file(path: bytes) -> SourceFile:
@@ -203,7 +201,7 @@ class _Tree:
             yield base, _lost(base, error)
             return
         for entry in listed:
-            if _one(os.fsdecode(entry.name), globs[0]) and self._takes(
+            if matches_part(os.fsdecode(entry.name), globs[0]) and self._takes(
                 entry.path, _is_folder(entry)
             ):
                 yield from self.matches(entry.path, globs[1:])
@@ -268,9 +266,9 @@ def _s3_files(spec: str, kind: str, selection: Selection, strict: bool) -> Itera
         name = parse(plain[: next(i for i, mark in enumerate(plain) if mark in GLOB)] + options)
     try:
         for found in s3.list_objects(name.uri):
-            level = _matches(found.key.split("/"), globs) if globs else _BELOW
+            level = matches(found.key.split("/"), globs) if globs else BELOW
             if level and not (selection and selection.rule(found.key.removeprefix(root.prefix))):
-                yield SourceFile(found.uri, found.bytes, found.version), level == _ITSELF
+                yield SourceFile(found.uri, found.bytes, found.version), level == ITSELF
     except OSError as error:
         if strict and isinstance(error, UnreachableError):
             raise
@@ -285,7 +283,7 @@ def _literal_escapes(pattern: str) -> str:
 
 def _remote_files(spec: str, kind: str, selection: Selection, strict: bool) -> Iterator[Found]:
     pattern, mark, options = spec.partition("?")  # s3://bucket/*.jpg?region=…
-    base = pattern if kind == "folder" else _fixed_part(pattern)
+    base = pattern if kind == "folder" else fixed_part(pattern)
     pending = [base.rstrip("/") + mark + options]
     root = plain(base).rstrip("/") + "/"
 
@@ -304,48 +302,12 @@ def _remote_files(spec: str, kind: str, selection: Selection, strict: bool) -> I
                     folders.append(uri)
                 elif kind == "folder":
                     yield SourceFile(uri, size, version), False
-                elif level := _matches(
-                    _segments(unquote(uri.partition("?")[0])), _segments(unquote(pattern))
+                elif level := matches(
+                    segments(unquote(uri.partition("?")[0])), segments(unquote(pattern))
                 ):
-                    yield SourceFile(uri, size, version), level == _ITSELF
+                    yield SourceFile(uri, size, version), level == ITSELF
         except OSError as error:
             if strict and isinstance(error, UnreachableError):
                 raise
             yield lost_folder(folder, one_line(error)), False
         pending.extend(reversed(folders))
-
-
-def _fixed_part(pattern: str) -> str:
-    parts = pattern.split("/")
-    wild = next((i for i, part in enumerate(parts) if GLOB & set(part)), len(parts))
-    return "/".join(parts[:wild])
-
-
-_BELOW, _ITSELF = 1, 2  # how a glob matches: a folder above, or the path itself
-
-
-def _segments(path: str) -> list[str]:
-    return list(PurePosixPath(path).parts)
-
-
-def _matches(path: list[str], pattern: list[str]) -> int:
-    """Glob over the segments of a path, for it or a folder above it; 0 where it does not match.
-
-    `**` stands for any number of segments; as in a shell, a wildcard does not match a first dot.
-    """
-
-    def match(names: list[str], globs: list[str]) -> int:
-        if not globs:  # what is left lies below a folder that matches
-            return _BELOW if names else _ITSELF
-        if globs == ["**"]:
-            return _BELOW
-        if globs[0] == "**":
-            shown = next((i for i, name in enumerate(names) if name[:1] == "."), len(names))
-            return max(match(names[i:], globs[1:]) for i in range(shown + 1))
-        return match(names[1:], globs[1:]) if names and _one(names[0], globs[0]) else 0
-
-    return match(path, pattern)
-
-
-def _one(name: str, glob: str) -> bool:
-    return fnmatchcase(name, glob) and (name[:1] != "." or glob[:1] == ".")
