@@ -165,7 +165,8 @@ def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
                     found[outcome.file.uri] = outcome
                     continue
                 assert isinstance(outcome, Failed)
-                words = ": ".join(filter(None, (outcome.reason, outcome.detail))) or "not an image"
+                reason = "not an image" if outcome.status == "ignored" else outcome.reason
+                words = ": ".join(filter(None, (reason, outcome.detail)))
                 if alone:
                     raise RequestError(f"{outcome.file.uri}: not usable as a query: {words}")
                 left_out += 1
