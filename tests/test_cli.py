@@ -150,7 +150,7 @@ ONE = "{pictures}/first/1.png"
         ("evaluate --store {store} --labels {root}/labels.csv", "uri"),
         ("evaluate --store {store} --labels {root}/absent.csv", "absent.csv"),
         ("evaluate --store {store} --labels {root}/strangers.csv", "label"),
-        ("evaluate --store {store} --labels folders -k 0", "at least 1"),
+        ("evaluate --store {store} --labels folders -k 0", "whole number from 1"),
         # queries
         (QUERY + " -k 0 --images " + ONE, "at least 1"),
         (QUERY + " -k -1 --images " + ONE, "at least 1"),
