@@ -30,6 +30,12 @@ COMMAND = Path(sys.executable).with_name("lookalike")
 LABELS = ("dog", "cat")
 
 
+def index_labelled(folder: Path) -> None:
+    """Bring the store of pictures to what the pages on Python take it for: with labels."""
+    source, store = str(folder / "labelled.csv"), str(folder / "pictures.store")
+    assert main(["index", "--images", source, "--store", store]) == 0
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages speak of: pictures, a store of them, vectors."""
@@ -46,13 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures.txt").write_text("\n".join([*names, "broken.png"]))
     rows = "".join(f"{folder}/{name},{LABELS[i % 2]}\n" for i, name in enumerate(names))
     (folder / "labelled.csv").write_text(f"uri,label\n{rows}")
-    arguments = [
-        "--images",
-        str(folder / "labelled.csv"),
-        "--store",
-        str(folder / "pictures.store"),
-    ]
-    assert main(["index", *arguments]) == 0
+    index_labelled(folder)
     for where, count in (("vectors", 40), ("own", 2000)):
         (folder / where).mkdir()
         for number in range(3):
@@ -186,6 +186,7 @@ def test_what_a_pipeline_wrote_can_be_indexed(place: Path) -> None:
 
 
 def test_the_page_on_python(place: Path) -> None:
+    index_labelled(place)  # the commands of other pages index other things
     lines = run_python(API, place).splitlines()
     store = str(place / "pictures.store")
     assert re.fullmatch(

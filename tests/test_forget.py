@@ -204,7 +204,7 @@ def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, roo
         else:
             patched.setattr("lookalike.store.proof.prove", fail)
         assert forget(root, "--uri", *names, status=1)
-    assert lookalike.open(store).rows > 0
+    assert lookalike.open(store).count > 0
     if stop == "prove":  # nothing is held any more, and that is said
         assert forget(root, "--uri", *names, status=2)
     else:

@@ -266,7 +266,7 @@ def test_another_run_brings_the_changes(tmp_path: Path) -> None:
     assert second["counts"]["vectors"] == 50
     numbers = [line["file_no"] for line in snapshot.files_of(second, "embedding")]
     assert min(numbers) >= first["next_file_no"]
-    assert lookalike.open(tmp_path / "store").rows == 50
+    assert lookalike.open(tmp_path / "store").count == 50
 
 
 # --- night after night ------------------------------------------------------------------------

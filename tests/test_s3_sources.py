@@ -319,6 +319,7 @@ def test_a_night_asks_once_for_each_object(server: int, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.png"
         picture(number, (40 + number, 40)).save(path)
         client.put_object(Bucket=BUCKET, Key=f"night/{number}.png", Body=path.read_bytes())
+    time.sleep(3)  # what was written within two seconds of a listing is read once more, to be sure
     config = tmp_path / "config.yaml"
     config.write_text(
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
