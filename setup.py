@@ -47,9 +47,9 @@ setup(
         # Only the tests and the benchmark call tensorflow-hub, as the reference to compare with; it
         # needs tf-keras of tensorflow's version, and pkg_resources, which newer setuptools lack.
         "dev": [*_RAW, *_REMOTE, "hypothesis>=6.100", "flask>=3,<4", "flask-cors>=6,<7",
-                "moto[s3]>=5.2,<6", "mypy>=2,<3", "pytest>=9,<10", "pytest-xdist>=3.6,<4",
-                "ruff>=0.17,<0.18", "setuptools<82", "tensorflow-hub>=0.16.1,<0.17",
-                "tf-keras>=2.20,<2.22", "types-PyYAML"],
+                "moto[s3]>=5.2,<6", "mypy>=2,<3", "onnx>=1.19,<2", "pytest>=9,<10",
+                "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18", "setuptools<82",
+                "tensorflow-hub>=0.16.1,<0.17", "tf-keras>=2.20,<2.22", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
     classifiers=[

@@ -15,6 +15,7 @@ import yaml
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
+from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pictures.images import ImageLimits
 from lookalike.planning.spec import KINDS
@@ -150,10 +151,12 @@ def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
 
 def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
     raw = _mapping(key, value)
-    _known(key, raw, ("name", "handle", "weight", "signature", "output", "input_size"))
+    _known(key, raw, ("name", "handle", "weight", "signature", "output", "input_size", *OPTIONS))
     for needed in ("name", "handle"):
         if not isinstance(raw.get(needed), str) or not raw[needed].strip():
             raise RequestError(f"{key}.{needed}: needs a text, got {_shown(raw.get(needed))}")
+    options = {name: raw[name] for name in OPTIONS if name in raw}
+    checked(options, key)
     return FeatureConfig(
         raw["name"],
         _beside_config(raw["handle"], folder),
@@ -161,6 +164,7 @@ def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
         _text(f"{key}.signature", raw.get("signature")),
         _text(f"{key}.output", raw.get("output")),
         _size(f"{key}.input_size", raw.get("input_size")),
+        options,
     )
 
 
