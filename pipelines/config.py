@@ -16,6 +16,7 @@ from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
+from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pictures.images import ImageLimits
 from lookalike.planning.spec import KINDS
@@ -151,12 +152,18 @@ def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
 
 def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
     raw = _mapping(key, value)
-    _known(key, raw, ("name", "handle", "weight", "signature", "output", "input_size", *OPTIONS))
+    _known(
+        key,
+        raw,
+        ("name", "handle", "weight", "signature", "output", "input_size", *OPTIONS, "params"),
+    )
     for needed in ("name", "handle"):
         if not isinstance(raw.get(needed), str) or not raw[needed].strip():
             raise RequestError(f"{key}.{needed}: needs a text, got {_shown(raw.get(needed))}")
     options = {name: raw[name] for name in OPTIONS if name in raw}
     checked(options, key)
+    if "params" in raw:
+        options["params"] = checked_params(raw["params"], key)
     return FeatureConfig(
         raw["name"],
         _beside_config(raw["handle"], folder),

@@ -91,6 +91,8 @@ def choose(
     Raises:
         RequestError: The engine asked for by name is not installed or cannot run the model.
     """
+    if found.info.reference == "python":  # it is run where pictures are decoded
+        return Engine("python")
     alone = found.info.reference != REFERENCE
     if asked == REFERENCE and alone:
         say(f"{model} is not run by {REFERENCE}, but by {found.info.reference}")

@@ -1,8 +1,9 @@
 """From a model handle to a local folder that holds a model, and its fingerprint.
 
-A handle is `builtin:<name>`, a folder with a SavedModel or an ONNX file, such a file, a tar
-archive, an address (`https://…`), or a folder or archive on remote storage (`gs://…`, `s3://…`). It
-is resolved once, on the launching machine; workers only ever load the folder.
+A handle is `builtin:<name>`, `python:module:function`, a folder with a SavedModel or an ONNX file,
+such a file, a tar archive, an address (`https://…`), or a folder or archive on remote storage
+(`gs://…`, `s3://…`). It is resolved once, on the launching machine; workers only ever load the
+folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lookalike.errors import RequestError, UnreachableError, one_line
-from lookalike.models import downloads, onnx_files
+from lookalike.models import downloads, onnx_files, python_files
 from lookalike.models.archives import extract
 from lookalike.models.onnx_files import PREPARED
 from lookalike.models.onnx_preprocessing import PROCESSOR, settle
@@ -33,7 +34,7 @@ BUILTINS = {
 }
 """Features shipped with the package, and the modules that build them."""
 
-MARKERS = ("saved_model.pb", onnx_files.MODEL)
+MARKERS = ("saved_model.pb", onnx_files.MODEL, python_files.MARKER)
 """Files that mark a folder as holding a model, and the kind of it."""
 
 _CHUNK = 1 << 20
@@ -77,7 +78,8 @@ def resolve(
     `$TFHUB_CACHE_DIR`, for a download, where that is set and can be written).
 
     Args:
-        handle: `builtin:<name>`, a folder or tar archive, or the URL of one.
+        handle: `builtin:<name>`, `python:module:function`, a folder or tar archive, or the URL of
+            one.
         workdir: Local folder for what must be unpacked; made if absent.
         options: What the configuration says of the feature that only some kinds of models take.
         input_size: What the configuration says of that: it is part of an ONNX model's
@@ -94,6 +96,9 @@ def resolve(
         fingerprint = builtin_fingerprint(handle)
         _takes_no(options, handle)
         return ResolvedModel(handle, workdir / fingerprint, fingerprint, builtin=True)
+    if kind == "python":
+        folder = python_files.gather(python_files.parse(handle, options, input_size), workdir)
+        return ResolvedModel(handle, folder, folder_fingerprint(folder), builtin=False)
     if kind in ("http", "https"):
         found = _download(handle, workdir)
     elif kind == "file" or not re.match(r"[^:/]+://", handle):
@@ -111,7 +116,8 @@ def resolve(
 def _takes_no(options: Mapping[str, Any], what: str) -> None:
     if options:
         raise RequestError(
-            f"{what} takes no {', '.join(sorted(options))}; these are for ONNX models"
+            f"{what} takes no {', '.join(sorted(options))}; params are for functions, the others "
+            "for ONNX models"
         )
 
 
@@ -123,12 +129,12 @@ def marker_of(folder: Path) -> str:
 def model_files(folder: Path) -> list[str]:
     """List the files that loading a model needs, relative to its folder, sorted.
 
-    Of an ONNX model, all that were gathered. Of a SavedModel: `saved_model.pb`, `tfhub_module.pb`
-    (it marks the TF1 Hub format) and all below `variables/` and `assets/`. Nothing else decides
-    what the model computes: `fingerprint.pb`, `keras_metadata.pb`, `assets.extra/`, readmes and the
-    litter of file managers are left out.
+    Of an ONNX model, and of a function, all that were gathered. Of a SavedModel: `saved_model.pb`,
+    `tfhub_module.pb` (it marks the TF1 Hub format) and all below `variables/` and `assets/`.
+    Nothing else decides what the model computes: `fingerprint.pb`, `keras_metadata.pb`,
+    `assets.extra/`, readmes and the litter of file managers are left out.
     """
-    if marker_of(folder) == onnx_files.MODEL:
+    if marker_of(folder) not in ("", "saved_model.pb"):
         whole = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
         return sorted(one.as_posix() for one in whole if one.parts[0] != PREPARED)
     files = [name for name in ("saved_model.pb", "tfhub_module.pb") if (folder / name).is_file()]

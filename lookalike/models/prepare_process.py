@@ -21,7 +21,14 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError, one_line
-from lookalike.models import onnx_files, onnx_graph, openvino_engine, prepared
+from lookalike.models import (
+    onnx_files,
+    onnx_graph,
+    openvino_engine,
+    prepared,
+    python_files,
+    python_inspection,
+)
 from lookalike.models.golden import agreement, golden_pictures
 from lookalike.models.handles import BUILTINS, marker_of
 from lookalike.models.inspection import inspect
@@ -48,6 +55,14 @@ def main() -> int:
 def make_ready(task: Task) -> None:
     """Export the model if it is a shipped one, find out all about it, and write that down."""
     model = Path(task.model)
+    if marker_of(model) == python_files.MARKER:
+        if task.signature or task.output:
+            raise RequestError(f"{task.builtin} has no signatures and outputs; remove these keys")
+        function = python_files.parse(task.builtin, task.options, task.input_size)
+        with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
+            found = python_inspection.make_ready(function, scratch / task.key)
+            _write(found, scratch / f"{task.key}.json")
+        return
     if task.builtin and not marker_of(model):
         _export(task.builtin, model)
     if marker_of(model) == onnx_files.MODEL:

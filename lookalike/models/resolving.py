@@ -18,7 +18,8 @@ from lookalike.store.storage import write_file
 class FeatureConfig:
     """One feature as written: a handle, its weight, and what its model leaves open.
 
-    `options` holds what only some kinds of models take: `onnx_preprocessing.OPTIONS`.
+    `options` holds what only some kinds of models take: `onnx_preprocessing.OPTIONS`,
+    and `python_files.OPTIONS`.
     """
 
     name: str
@@ -65,8 +66,9 @@ def resolve_features(
     ]
     tasks = {
         (model.fingerprint, key): Task(
-            one.handle if model.builtin else "", str(model.folder), str(cache / model.fingerprint),
-            key, one.signature, one.output, one.input_size,
+            one.handle if one.handle.startswith(("builtin:", "python:")) else "",
+            str(model.folder), str(cache / model.fingerprint), key,
+            one.signature, one.output, one.input_size, dict(one.options),
         )
         for one, model, key, place in zip(configured, resolved, keys, ready, strict=True)
         if place is None

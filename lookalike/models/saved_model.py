@@ -45,6 +45,8 @@ class ModelInfo:
         size_assumed: Whether `input_size` is only a default, nobody having given one.
         reference: The engine whose vectors are right by definition, for its kind of model.
         unit_range: Whether it is an ONNX model that is given values of 0 to 1 as they are.
+        function: "module:name" of a function of the user's own; "" for models.
+        params: Its keyword arguments, as a JSON object.
     """
 
     input_size: tuple[int, int]
@@ -59,6 +61,8 @@ class ModelInfo:
     size_assumed: bool = False
     reference: str = "tensorflow"
     unit_range: bool = False
+    function: str = ""
+    params: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the manifest holds it."""
