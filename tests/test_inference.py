@@ -16,6 +16,7 @@ from PIL import Image
 from lookalike.embed_spec import EmbedSpec
 from lookalike.errors import RequestError
 from lookalike.query_images import embed_images
+from lookalike.searching.asked import asked_images
 from tests.conftest import picture
 from transforms.inference import EmbedModelHandler
 
@@ -24,7 +25,8 @@ def test_pictures_become_the_vectors_that_queries_have(tmp_path: Path) -> None:
     spec = EmbedSpec.from_handles("builtin:color-texture", tmp_path / "models")
     picture(1).save(tmp_path / "a.png")
     given: list[Any] = [(tmp_path / "a.png").read_bytes(), np.asarray(picture(2))]
-    expected = embed_images(given, spec.load())
+    embedder = spec.load()
+    _, expected = embed_images(asked_images(given), lambda: embedder, embedder.dim)
 
     def check(found: list[Any]) -> None:
         assert len(found) == 2

@@ -325,7 +325,9 @@ def test_models_that_are_refused(tmp_path: Path) -> None:
 def test_options_belong_to_onnx_models(tmp_path: Path) -> None:
     saved = same_in_tensorflow(tmp_path / "saved")
     for handle in (saved, "builtin:photo"):
-        with pytest.raises(RequestError, match="takes no mean; these are for ONNX models"):
+        with pytest.raises(
+            RequestError, match="takes no mean; params are for functions, the others for ONNX"
+        ):
             resolve(handle, tmp_path / "work", {"mean": 0.5})
 
 

@@ -16,6 +16,7 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 from lookalike.embed_spec import EmbedSpec
 from lookalike.models.features import Embedder
 from lookalike.query_images import embed_images
+from lookalike.searching.asked import asked_images
 from transforms.embedder import check_spec
 
 Picture = bytes | npt.NDArray[np.uint8]
@@ -56,7 +57,7 @@ class EmbedModelHandler(ModelHandler[Picture, PredictionResult, Embedder]):
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
         """Compute the vectors of a batch."""
-        vectors = embed_images(list(batch), model)
+        _, vectors = embed_images(asked_images(list(batch)), lambda: model, model.dim)
         return [PredictionResult(one, row) for one, row in zip(batch, vectors, strict=True)]
 
     def get_num_bytes(self, batch: Sequence[Picture]) -> int:
