@@ -23,6 +23,7 @@ from lookalike.models.features import (
     preprocessing_fingerprint,
     stored_features,
 )
+from lookalike.models.handles import MARKERS, marker_of
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pictures.limits import ImageLimits
@@ -100,10 +101,10 @@ class EmbedSpec:
                 "models in it: EmbedSpec.from_handles"
             )
         for feature in self.features:
-            if not (folder / feature.folder / "saved_model.pb").is_file():
+            if not marker_of(folder / feature.folder):
                 raise RequestError(
                     f"store: {folder} lacks the model of feature {feature.name!r}: there is no "
-                    f"{feature.folder}/saved_model.pb in it; name the store that the feature was "
+                    f"{feature.folder}/{MARKERS[0]} in it; name the store that the feature was "
                     "made for, or make a folder with it: EmbedSpec.from_handles"
                 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Decoded(Picture):
-    """A file that became model inputs: one (h, w, 3) uint8 RGB array per input size."""
+    """A file that became model inputs.
 
-    inputs: tuple[Pixels, ...]
+    `inputs` has one (h, w, 3) uint8 RGB array per input size of models, then one (dim,) float32
+    vector per function of the user's own.
+    """
+
+    inputs: tuple[npt.NDArray[Any], ...]
 
 
 @dataclass(frozen=True)

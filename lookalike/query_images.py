@@ -14,12 +14,12 @@ import numpy as np
 
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.metrics import Vectors
-from lookalike.outcomes import Pixels
+from lookalike.pictures.functions import FunctionFailedError
 from lookalike.searching.asked import AskedImage, is_pillow_image
 from lookalike.store.storage import read_bytes
 
 if TYPE_CHECKING:
-    from lookalike.models.features import Embedder
+    from lookalike.models.features import Embedder, Inputs
 
 _BATCH = 32
 
@@ -64,10 +64,10 @@ def embed_images(
     return names, np.concatenate(blocks)
 
 
-def _prepared(image: AskedImage, embedder: Embedder) -> tuple[Pixels, ...]:
+def _prepared(image: AskedImage, embedder: Embedder) -> Inputs:
     """The models' inputs, made as those of the stored pictures were."""
     from lookalike.pictures.given import pixels_of_array, pixels_of_image
-    from lookalike.pictures.images import NotAnImage, Rejected, prepare
+    from lookalike.pictures.images import NotAnImage, Rejected
 
     name, content = image.name, image.content
     try:
@@ -76,7 +76,9 @@ def _prepared(image: AskedImage, embedder: Embedder) -> tuple[Pixels, ...]:
         if isinstance(content, np.ndarray):
             return embedder.prepare(pixels_of_array(content))
         data = content if isinstance(content, bytes) else read_bytes(content)
-        return prepare(data, name, sizes=embedder.sizes).arrays
+        return embedder.prepare_file(data, name)
+    except FunctionFailedError as error:
+        raise RequestError(f"{name}: model_failed: {error}") from error
     except NotAnImage as error:
         raise RequestError(f"{name}: not an image") from error
     except Rejected as error:

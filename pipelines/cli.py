@@ -212,6 +212,12 @@ def _evaluate(given: argparse.Namespace, beam: list[str]) -> int:
     return evaluate(given)
 
 
+def _models(given: argparse.Namespace, beam: list[str]) -> int:
+    from pipelines.show_models import models
+
+    return models(given)
+
+
 def _rollback(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.upkeep import rollback
 
@@ -237,6 +243,7 @@ _COMMANDS = {
     "verify": _verify,
     "plan": _plan,
     "evaluate": _evaluate,
+    "models": _models,
     "rollback": _rollback,
     "gc": _gc,
     "forget": _forget,

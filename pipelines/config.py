@@ -15,6 +15,8 @@ import yaml
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
+from lookalike.models.onnx_preprocessing import OPTIONS, checked
+from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pictures.images import ImageLimits
 from lookalike.planning.spec import KINDS
@@ -155,10 +157,18 @@ def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
 
 def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
     raw = _mapping(key, value)
-    _known(key, raw, ("name", "handle", "weight", "signature", "output", "input_size"))
+    _known(
+        key,
+        raw,
+        ("name", "handle", "weight", "signature", "output", "input_size", *OPTIONS, "params"),
+    )
     for needed in ("name", "handle"):
         if not isinstance(raw.get(needed), str) or not raw[needed].strip():
             raise RequestError(f"{key}.{needed}: needs a text, got {_shown(raw.get(needed))}")
+    options = {name: raw[name] for name in OPTIONS if name in raw}
+    checked(options, key)
+    if "params" in raw:
+        options["params"] = checked_params(raw["params"], key)
     return FeatureConfig(
         raw["name"],
         _beside_config(raw["handle"], folder),
@@ -166,6 +176,7 @@ def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
         _text(f"{key}.signature", raw.get("signature")),
         _text(f"{key}.output", raw.get("output")),
         _size(f"{key}.input_size", raw.get("input_size")),
+        options,
     )
 
 

@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     _verify(commands)
     _plan(commands)
     _evaluate(commands)
+    _models(commands)
     _rollback(commands)
     _gc(commands)
     _forget(commands)
@@ -160,6 +161,20 @@ def _evaluate(commands: Any) -> None:
     )
     parser.add_argument("-k", type=int, default=10, help="precision at k (default 10)")
     _snapshot(parser)
+
+
+def _models(commands: Any) -> None:
+    parser = _command(
+        commands, "models", "list the features that ship, or try a handle and measure it"
+    )
+    parser.add_argument(
+        "handle",
+        nargs="?",
+        metavar="HANDLE",
+        help="builtin:<name>, python:module:function, a SavedModel, an ONNX file, an address; "
+        "shows inputs, outputs, images/s of each engine, fingerprint and licence",
+    )
+    _config(parser, "whose features are tried, with all that it says of them")
 
 
 def _rollback(commands: Any) -> None:

@@ -55,7 +55,7 @@ def choose_engines(
         if found is not None:
             name = f"model {feature.name}"
             engine = choose(asked, name, found, lengths=lengths, say=say)
-            say(f"{name}: engine {engine}")
+            say(f"{name}: engine {engine.name if engine.name == found.info.reference else engine}")
         chosen.append(replace(feature, engine=engine))
     return chosen
 

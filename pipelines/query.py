@@ -157,10 +157,11 @@ def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
     alone = len(sources) == 1 and sources[0].kind == "file"
     answered, left_out = 0, 0
     held: list[str] = []  # until there is an answer; without one, one line says it all
-    with Decoder(searcher.embedder.sizes, ImageLimits()) as decoder:
+    embedder = searcher.embedder
+    with Decoder(embedder.sizes, ImageLimits(), embedder.functions) as decoder:
         while batch := list(islice(files, _BATCH)):
             found: dict[str, Embedded] = {}
-            for outcome in embed_files(batch, searcher.embedder, decoder, once=False):
+            for outcome in embed_files(batch, embedder, decoder, once=False):
                 if isinstance(outcome, Embedded):
                     found[outcome.file.uri] = outcome
                     continue

@@ -92,7 +92,7 @@ def embed_sample(
     outcomes: Counter[str] = Counter()
     with _cores_of_a_worker(config.runner):
         embedder = Embedder(features, work, config.metric, config.runner.threads)
-        with Decoder(embedder.sizes, config.limits) as decoder:
+        with Decoder(embedder.sizes, config.limits, embedder.functions) as decoder:
             for _ in embed_files(sample[: embedder.batch], embedder, decoder, once=False):
                 pass
             began = perf_counter()

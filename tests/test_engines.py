@@ -48,7 +48,7 @@ Saved = Callable[..., tuple[Path, Prepared]]
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a machine where it is not installed: importing it fails."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    cached = (openvino_engine.missing, openvino_engine._openvino)
+    cached = (openvino_engine.missing, openvino_engine.library)
     for function in cached:
         function.cache_clear()
     yield

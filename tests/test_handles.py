@@ -145,7 +145,7 @@ def test_folders_and_files_that_are_no_models(model: Path, tmp_path: Path) -> No
     (tmp_path / "empty.tar.gz").touch()
     (tmp_path / "noise.tgz").write_bytes(b"noise" * 300)
     for handle, message in {
-        str(tmp_path / "k"): r"has no saved_model.pb \(it holds model.keras\)",
+        str(tmp_path / "k"): r"has no saved_model.pb and no .onnx file \(it holds model.keras\)",
         str(tmp_path / "nowhere"): "there is no model at .*nowhere",
         "": "there is no model at ''",
         str(model / "saved_model.pb"): "is a file; give the folder that holds it",
@@ -390,7 +390,11 @@ def test_downloads_that_fail_say_why(
     evil = packed((tarfile.TarInfo("../../evil"), b"x"))
     fails(server.sends("/evil", evil), work, "outside its folder")
     other = packed((tarfile.TarInfo("model.h5"), b"x"))
-    fails(server.sends("/other", other), work, "has no saved_model.pb .it holds model.h5")
+    fails(
+        server.sends("/other", other),
+        work,
+        "has no saved_model.pb and no .onnx file .it holds model.h5",
+    )
 
     server.answers["/silent"] = lambda request: time.sleep(1)
     fails(server.address + "/silent", work, "did not answer within 0.3 s")
@@ -497,3 +501,16 @@ def test_a_builtin_is_known_without_its_model(tmp_path: Path) -> None:
     assert found.folder == tmp_path / "work" / found.fingerprint
     assert resolve("builtin:photo", tmp_path).fingerprint != found.fingerprint
     assert not os.listdir(tmp_path)
+
+
+def test_an_onnx_file_is_downloaded_as_it_is(server: Server, tmp_path: Path) -> None:
+    from tests.onnx_files import convolutions
+
+    data = convolutions(tmp_path / "net.onnx").read_bytes()
+    address = server.sends("/repo/resolve/main/onnx/Net.ONNX", data) + "?signature=abc"
+    found = resolve(address, tmp_path / "work", {"mean": 0.5})
+    assert (found.folder / "model.onnx").read_bytes() == data
+    local = resolve(str(tmp_path / "net.onnx"), tmp_path / "local", {"mean": 0.5})
+    assert found.fingerprint == local.fingerprint
+    with pytest.raises(RequestError, match=r"is no ONNX file, or is cut short or damaged"):
+        resolve(server.sends("/page.onnx", b"<html>" * 99), tmp_path / "work")

@@ -12,7 +12,7 @@ from apache_beam.utils.shared import Shared
 
 from lookalike.embed_spec import EmbedSpec
 from lookalike.errors import RequestError
-from lookalike.models.features import Embedder
+from lookalike.models.features import Embedder, inputs_of
 from lookalike.pictures.decoding import Decoder
 
 _LOG = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class EmbedderFn(beam.DoFn):
 
     def setup(self) -> None:
         """Start the decoder and, beside it, load the models."""
-        sizes = dict.fromkeys(feature.info.input_size for feature in self._spec.features)
-        self._decoder = Decoder([*sizes], self._spec.limits)
+        sizes, functions = inputs_of(self._spec.features)
+        self._decoder = Decoder(sizes, self._spec.limits, functions)
         self._decoder.start()
         try:
             self._embedder: Embedder | None = self._shared.acquire(self._load)

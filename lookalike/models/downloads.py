@@ -83,7 +83,8 @@ def _get(handle: str, archive: Path, max_bytes: int) -> None:
     if not parts.hostname:
         raise ValueError("the address has no host")
     query = parts.query
-    if not parts.path.endswith(SUFFIXES):  # an archive's own address may be signed: leave it be
+    # A file's own address may be signed: leave it be.
+    if not parts.path.lower().endswith((*SUFFIXES, ".onnx")):
         query += ("&" if query else "") + "tf-hub-format=compressed"
     url = urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
     request = urllib.request.Request(url, headers={"User-Agent": "lookalike"})

@@ -1,5 +1,7 @@
 """Engines: what runs a model. TensorFlow is the reference, OpenVINO a faster one.
 
+Of ONNX files, which TensorFlow cannot read, OpenVINO in float32 is the reference.
+
 Engines differ in rounding. Where an engine's vectors are within `golden.BOUND` of the reference's,
 it is a matter of speed alone: nothing of it enters fingerprints, and stores and queries made with
 either go together. Where they are not, which only a configuration that names the engine can bring
@@ -89,11 +91,19 @@ def choose(
     Raises:
         RequestError: The engine asked for by name is not installed or cannot run the model.
     """
+    if found.info.reference == "python":  # it is run where pictures are decoded
+        return Engine("python")
+    alone = found.info.reference != REFERENCE
+    if asked == REFERENCE and alone:
+        say(f"{model} is not run by {REFERENCE}, but by {found.info.reference}")
+        asked = "auto"
     if asked == REFERENCE:
         return Engine()
     named = asked != "auto"
     if named:
         check_available(asked)
+    elif alone:
+        return Engine(found.info.reference)
     elif openvino_engine.missing() or uses_gpu():
         return Engine()
     name = asked if named else "openvino"
@@ -109,7 +119,7 @@ def choose(
         return engine
     far = (
         f"warning: engine {name} gives {model} vectors with a cosine of {engine.cosine:.5f} to "
-        f"those of tensorflow (bound {BOUND}); "
+        f"those of {found.info.reference} (bound {BOUND}); "
     )
     if named:
         say(far + "they go with vectors of this engine alone")
@@ -140,7 +150,8 @@ def open_model(
     if engine.deviates:
         check_available(engine.name)
     graph = prepared.graph_file(folder, key)
-    if engine.name != REFERENCE and graph and not openvino_engine.missing():
+    by_tensorflow = engine.name == info.reference == REFERENCE
+    if not by_tensorflow and graph and not openvino_engine.missing():
         # Where bfloat16 changes nothing, neither does float32.
         bf16 = engine.name == "openvino-bf16" and openvino_engine.has_bf16()
         golden = None if engine.deviates else prepared.golden_vectors(folder, key)
@@ -155,6 +166,12 @@ def open_model(
     elif engine.deviates:
         raise RequestError(
             f"{folder} has no model for engine {engine.name}, which made the vectors; index again"
+        )
+    if info.reference == "openvino":
+        check_available(info.reference)
+        raise RequestError(
+            f"{info.reference} cannot run the model in {folder}, which nothing else does; use the "
+            "version of OpenVINO that the store was made with, or index again"
         )
     if threads is not None:
         configure_threads(threads)

@@ -21,12 +21,16 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS, too_long
+from lookalike.models import python_files
 from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.saved_model import Model, ModelInfo
+from lookalike.pictures.functions import Function, Functions
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Inputs = tuple[npt.NDArray[Any], ...]
+"""Of one image: (h, w, 3) uint8 for each size that models take, (dim,) float32 per function."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,24 @@ class Feature:
         """Undo `to_json`."""
         engine = Engine.from_json(data.get("engine", {"name": REFERENCE}))
         return cls(**{**data, "info": ModelInfo.from_json(data["info"]), "engine": engine})
+
+
+def inputs_of(
+    features: Sequence[Feature],
+) -> tuple[tuple[tuple[int, int], ...], tuple[Function, ...]]:
+    """What a decoder makes of each image: sizes of models' inputs, and functions, each once."""
+    functions = {feature: function_of(feature.info) for feature in features}
+    sizes = [one.info.input_size for one, function in functions.items() if not function]
+    return (
+        tuple(dict.fromkeys(sizes)),
+        tuple(dict.fromkeys(one for one in functions.values() if one)),
+    )
+
+
+def function_of(info: ModelInfo) -> Function | None:
+    """The user's function that a feature is; None for a model."""
+    module, _, name = info.function.partition(":")
+    return Function(module, name, info.params, info.input_size, info.dim) if module else None
 
 
 def check(features: Sequence[Feature], metric: str) -> None:
@@ -262,27 +284,53 @@ class Embedder:
         self.metric = metric
         self.weights = tuple(feature.weight for feature in features)
         self.dim = sum(feature.info.dim for feature in features)
-        self.sizes = tuple(dict.fromkeys(feature.info.input_size for feature in features))
-        """Distinct (height, width) of the models' inputs, in the order `prepare` returns them."""
-        self.min_side = max(max(size) for size in self.sizes)
+        self.sizes, self.functions = inputs_of(features)
+        """What `prepare` makes: pictures of these (height, width), then vectors by functions."""
+        self._functions = Functions(self.functions, self.sizes)
+        self.min_side = max(max(size) for size in self._functions.sizes)
         """Larger side of the largest input: how small a picture may be decoded."""
         loaded: dict[tuple[str, ModelInfo, Engine, str], Model] = {}
-        self._models = []
+        self._models: list[Model | int] = []  # functions by their number
         for feature in features:
+            if function := function_of(feature.info):
+                python_files.check(function, store_root / feature.folder)
+                self._models.append(self.functions.index(function))
+                continue
             key = (feature.folder, feature.info, feature.engine, feature.prepared)
             if key not in loaded:
                 loaded[key] = open_model(store_root / feature.folder, *key[1:], threads)
             self._models.append(loaded[key])
-        self.batch = min(model.batch for model in self._models)
+        self.batch = min((one.batch for one in loaded.values()), default=Model.batch)
         """Images per call that the engines are fastest with; any number will do."""
 
-    def prepare(self, pixels: Pixels) -> tuple[Pixels, ...]:
-        """Resize one image, (h, w, 3) uint8, to each of `sizes`."""
+    def prepare(self, pixels: Pixels) -> Inputs:
+        """Make the inputs of one image, (h, w, 3) uint8: of each of `sizes`, by each function.
+
+        Raises:
+            FunctionFailedError: A function gives no vector for it.
+        """
         from lookalike.pictures import images
 
-        return tuple(images.resize(pixels, size) for size in self.sizes)
+        return self._functions([images.resize(pixels, size) for size in self._functions.sizes])
 
-    def embed(self, prepared: Sequence[tuple[Pixels, ...]]) -> tuple[Vectors, Mask]:
+    def prepare_file(self, data: bytes, name: str = "") -> Inputs:
+        """Make the inputs of one image file, by the shortest way.
+
+        Raises:
+            Rejected: It is an image that cannot be used.
+            NotAnImage: It is none.
+            FunctionFailedError: A function gives no vector for it.
+        """
+        from lookalike.pictures import images
+
+        return self._functions(images.prepare(data, name, sizes=self._functions.sizes).arrays)
+
+    def blank(self) -> Inputs:
+        """The inputs of a black picture, for a first call, which compiles."""
+        pictures = [np.zeros((*size, 3), np.uint8) for size in self.sizes]
+        return (*pictures, *(np.zeros(one.dim, np.float32) for one in self.functions))
+
+    def embed(self, prepared: Sequence[Inputs]) -> tuple[Vectors, Mask]:
         """Compute the vectors of a batch.
 
         Args:
@@ -294,7 +342,12 @@ class Embedder:
         if not prepared:
             return np.empty((0, self.dim), np.float32), np.empty(0, np.bool_)
         stacks = {
-            size: np.stack([sizes[i] for sizes in prepared]) for i, size in enumerate(self.sizes)
+            size: np.stack([inputs[i] for inputs in prepared]) for i, size in enumerate(self.sizes)
         }
-        blocks = [model(stacks[model.info.input_size]) for model in self._models]
+        blocks = [
+            np.stack([inputs[len(self.sizes) + model] for inputs in prepared])
+            if isinstance(model, int)
+            else model(stacks[model.info.input_size])
+            for model in self._models
+        ]
         return fuse(blocks, self.weights, self.metric)

@@ -1,8 +1,9 @@
-"""From a model handle to a local folder that holds a SavedModel, and its fingerprint.
+"""From a model handle to a local folder that holds a model, and its fingerprint.
 
-A handle is `builtin:<name>`, a folder, a tar archive, a TF-Hub address (`https://…`), or a folder
-or archive on remote storage (`gs://…`, `s3://…`). It is resolved once, on the launching machine;
-workers only ever load the folder.
+A handle is `builtin:<name>`, `python:module:function`, a folder with a SavedModel or an ONNX file,
+such a file, a tar archive, an address (`https://…`), or a folder or archive on remote storage
+(`gs://…`, `s3://…`). It is resolved once, on the launching machine; workers only ever load the
+folder.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from lookalike.errors import RequestError, UnreachableError, one_line
-from lookalike.models import downloads
+from lookalike.models import downloads, onnx_files, python_files
 from lookalike.models.archives import extract
+from lookalike.models.onnx_files import PREPARED
+from lookalike.models.onnx_preprocessing import PROCESSOR, settle
 
 # Name: the module that makes it, and the version of what it computes. The versions stand here so
 # that they are known without loading TensorFlow.
@@ -29,7 +34,11 @@ BUILTINS = {
 }
 """Features shipped with the package, and the modules that build them."""
 
+MARKERS = ("saved_model.pb", onnx_files.MODEL, python_files.MARKER)
+"""Files that mark a folder as holding a model, and the kind of it."""
+
 _CHUNK = 1 << 20
+_ONNX = ".onnx"
 _WAYS_ON = (
     "; ways on: download the model where that works (for Kaggle: `kaggle models instances versions "
     "download OWNER/MODEL/FRAMEWORK/VARIATION/VERSION`) and give its folder or archive as the "
@@ -43,52 +52,91 @@ class ResolvedModel:
 
     Attributes:
         handle: As it was asked for.
-        folder: Local folder that holds `saved_model.pb`; for a shipped feature, the one that
+        folder: Local folder that holds one of `MARKERS`; for a shipped feature, the one that
             `preparation` exports it to.
         fingerprint: 64 hex digits that identify what the model computes.
         builtin: Whether it is shipped with the package.
+        range_known: Whether anything says what range of values the model takes.
     """
 
     handle: str
     folder: Path
     fingerprint: str
     builtin: bool
+    range_known: bool = True
 
 
-def resolve(handle: str, workdir: Path) -> ResolvedModel:
+def resolve(
+    handle: str,
+    workdir: Path,
+    options: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> ResolvedModel:
     """Find or fetch the model a handle names.
 
     A local folder is used where it is; everything else ends in a folder below `workdir` (or in
     `$TFHUB_CACHE_DIR`, for a download, where that is set and can be written).
 
     Args:
-        handle: `builtin:<name>`, a folder or tar archive, or the URL of one.
+        handle: `builtin:<name>`, `python:module:function`, a folder or tar archive, or the URL of
+            one.
         workdir: Local folder for what must be unpacked; made if absent.
+        options: What the configuration says of the feature that only some kinds of models take.
+        input_size: What the configuration says of that: it is part of an ONNX model's
+            preprocessing.
 
     Raises:
-        RequestError: There is no such model, or it cannot be had; the message gives the cause.
+        RequestError: There is no such model, or it cannot be had, or it takes none of the options;
+            the message gives the cause.
     """
+    options = options or {}
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*):", handle)
     kind = scheme.group(1).lower() if scheme else ""
     if kind == "builtin":
         fingerprint = builtin_fingerprint(handle)
+        _takes_no(options, handle)
         return ResolvedModel(handle, workdir / fingerprint, fingerprint, builtin=True)
+    if kind == "python":
+        folder = python_files.gather(python_files.parse(handle, options, input_size), workdir)
+        return ResolvedModel(handle, folder, folder_fingerprint(folder), builtin=False)
     if kind in ("http", "https"):
-        folder = _download(handle, workdir)
+        found = _download(handle, workdir)
     elif kind == "file" or not re.match(r"[^:/]+://", handle):
-        folder = _local(handle, workdir)
+        found = _local(handle, workdir)
     else:
-        folder = _remote(handle, workdir)
-    return ResolvedModel(handle, folder, folder_fingerprint(folder), builtin=False)
+        found = _remote(handle, workdir)
+    if found.is_dir():
+        _takes_no(options, f"the SavedModel {handle}")
+        return ResolvedModel(handle, found, folder_fingerprint(found), builtin=False)
+    settled, known = settle(found.parent, options, input_size)
+    folder = onnx_files.gather(found, settled, workdir)
+    return ResolvedModel(handle, folder, folder_fingerprint(folder), False, known)
+
+
+def _takes_no(options: Mapping[str, Any], what: str) -> None:
+    if options:
+        raise RequestError(
+            f"{what} takes no {', '.join(sorted(options))}; params are for functions, the others "
+            "for ONNX models"
+        )
+
+
+def marker_of(folder: Path) -> str:
+    """The file that marks a folder as holding a model; "" where there is none."""
+    return next((name for name in MARKERS if (folder / name).is_file()), "")
 
 
 def model_files(folder: Path) -> list[str]:
-    """List the files that loading a SavedModel needs, relative to its folder, sorted.
+    """List the files that loading a model needs, relative to its folder, sorted.
 
-    `saved_model.pb`, `tfhub_module.pb` (it marks the TF1 Hub format) and all below `variables/` and
-    `assets/`. Nothing else decides what the model computes: `fingerprint.pb`, `keras_metadata.pb`,
+    Of an ONNX model, and of a function, all that were gathered. Of a SavedModel: `saved_model.pb`,
+    `tfhub_module.pb` (it marks the TF1 Hub format) and all below `variables/` and `assets/`.
+    Nothing else decides what the model computes: `fingerprint.pb`, `keras_metadata.pb`,
     `assets.extra/`, readmes and the litter of file managers are left out.
     """
+    if marker_of(folder) not in ("", "saved_model.pb"):
+        whole = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        return sorted(one.as_posix() for one in whole if one.parts[0] != PREPARED)
     files = [name for name in ("saved_model.pb", "tfhub_module.pb") if (folder / name).is_file()]
     for part in ("variables", "assets"):
         for parent, _, names in os.walk(folder / part):
@@ -99,7 +147,7 @@ def model_files(folder: Path) -> list[str]:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Identify a SavedModel by its files: 64 hex digits.
+    """Identify a model by its files: 64 hex digits.
 
     sha256 over, for each of `model_files` in order, its path, a zero byte and its sha256. Files are
     hashed because TensorFlow's own `fingerprint.pb` is missing from older models and not recomputed
@@ -123,24 +171,46 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def _model_root(folder: Path, what: str) -> Path:
-    """Find the folder with `saved_model.pb`: this one, or its only child that has one."""
+    """Find a model in this folder, or in its only child that has one.
+
+    Returns:
+        The folder with `saved_model.pb`, or an ONNX file.
+    """
     try:
-        if (folder / "saved_model.pb").is_file():
-            return folder
+        if here := _models_in(folder):
+            return _only(here, what)
         entries = sorted(folder.iterdir())
-        roots = [entry for entry in entries if (entry / "saved_model.pb").is_file()]
+        roots = [root for entry in entries if entry.is_dir() for root in _models_in(entry)]
     except OSError as error:
         raise RequestError(f"cannot read {what}: {error}") from error
-    if len(roots) == 1:
-        return roots[0]
     if roots:
-        names = ", ".join(root.name for root in roots)
-        raise RequestError(f"{what} holds several models ({names}); give one of these folders")
+        return _only(roots, what)
     names = ", ".join(entry.name for entry in entries[:8]) or "nothing"
     raise RequestError(
-        f"{what} has no saved_model.pb (it holds {names}); a handle names a TensorFlow SavedModel "
-        "(a Keras model becomes one with model.export(folder))"
+        f"{what} has no saved_model.pb and no .onnx file (it holds {names}); a handle names a "
+        "TensorFlow SavedModel (a Keras model becomes one with model.export(folder)) or an ONNX "
+        "file (torch.onnx.export)"
     )
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """Its SavedModel, else its ONNX files; `model.onnx` goes before others, such as variants."""
+    if (folder / "saved_model.pb").is_file():
+        return [folder]
+    if (folder / onnx_files.MODEL).is_file():
+        return [folder / onnx_files.MODEL]
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(_ONNX) and not path.name.startswith("._") and path.is_file()
+    )
+
+
+def _only(roots: Sequence[Path], what: str) -> Path:
+    if len(roots) == 1:
+        return roots[0]
+    names = ", ".join(root.name for root in roots)
+    raise RequestError(f"{what} holds several models ({names}); give one of these")
 
 
 def builtin_fingerprint(handle: str) -> str:
@@ -166,12 +236,14 @@ def _local(handle: str, workdir: Path) -> Path:
     if not text or not path.exists():
         raise RequestError(
             f"there is no model at {handle!r} (looked at {path}); a handle is builtin:<name>, a "
-            "SavedModel folder, a .tar.gz of one, or a URL"
+            "SavedModel folder, an .onnx file, a .tar.gz of one, or a URL"
         )
     if path.is_dir():
         return _model_root(path, f"the folder {path}")
     if path.name == "saved_model.pb":
         raise RequestError(f"the handle {handle!r} is a file; give the folder that holds it")
+    if path.name.lower().endswith(_ONNX):
+        return path
     return _unpack(path, workdir, f"the archive {path}")
 
 
@@ -185,10 +257,12 @@ def _download(handle: str, workdir: Path) -> Path:
         archive = Path(scratch) / "archive"
         try:
             downloads.fetch(handle, archive)
+            if urlsplit(handle).path.lower().endswith(_ONNX):
+                return _settle(archive.rename(archive.with_name(onnx_files.MODEL)), workdir)
             folder = _unpack(archive, workdir, f"what {handle} sent")
         except RequestError as error:
             raise RequestError(f"{error}{_WAYS_ON}") from error
-    return downloads.keep(folder, place) if place else folder
+    return downloads.keep(folder, place) if place and folder.is_dir() else folder
 
 
 def _remote(handle: str, workdir: Path) -> Path:
@@ -203,6 +277,8 @@ def _remote(handle: str, workdir: Path) -> Path:
         except Exception as error:  # every file system has its own
             cause = one_line(error)
             raise RequestError(f"cannot copy the model {handle}: {cause}{_WAYS_ON}") from error
+        if copy.name.lower().endswith(_ONNX) and copy.is_file():
+            return _settle(copy, workdir)
         if not copy.is_dir():
             return _unpack(copy, workdir, f"the archive {handle}")
         return _settle(_model_root(copy, f"the folder {handle}"), workdir)
@@ -221,7 +297,17 @@ def _unpack(archive: Path, workdir: Path, what: str) -> Path:
 
 
 def _settle(root: Path, workdir: Path) -> Path:
-    """Move an unpacked model to its place below `workdir`, named by its fingerprint."""
+    """Move an unpacked model to its place below `workdir`, a SavedModel's by its fingerprint.
+
+    An ONNX file goes with what lies beside it, and in the folder above.
+    """
+    if root.is_file():
+        place = Path(tempfile.mkdtemp(prefix="unpacked-", dir=workdir))
+        above = root.parent.parent / PROCESSOR
+        if root.parent.name == "onnx" and above.is_file():
+            above.rename(place / PROCESSOR)
+        root.parent.rename(place / root.parent.name)
+        return place / root.parent.name / root.name
     fingerprint = folder_fingerprint(root)
     target = workdir / fingerprint
     if target.exists() and folder_fingerprint(target) != fingerprint:

@@ -28,10 +28,12 @@ DEFAULT_SIZE = (224, 224)
 """Input size where neither the model nor the configuration gives one."""
 
 _SIGNATURES = ("image_feature_vector", "feature_vector", "default", "serving_default", "serve")
-_OUTPUTS = (
+USUAL_OUTPUTS = (
     *("default", "feature_vector", "image_feature_vector", "pooled", "pooled_output"),
-    *("embedding", "embeddings", "features", "output_0", "output"),
+    *("image_embeds", "pooler_output", "embedding", "embeddings", "features"),
+    *("output_0", "output"),
 )
+"""Names of outputs that are taken where nothing names one, the first there is."""
 
 
 def inspect(
@@ -47,8 +49,7 @@ def inspect(
         folder: Holds `saved_model.pb`.
         signature: Signature to call; None chooses (see the module's text).
         output: Key of the output to use; None takes the only one, or the first there is of
-            "default", "feature_vector", "image_feature_vector", "pooled", "pooled_output",
-            "embedding", "embeddings", "features", "output_0", "output".
+            `USUAL_OUTPUTS`.
         input_size: (height, width), for a model that takes any; None for 224 by 224.
 
     Raises:
@@ -218,7 +219,7 @@ def _choose_output(outputs: Mapping[str, Any], wanted: str | None, name: str) ->
         return wanted
     if len(outputs) == 1:
         return next(iter(outputs))
-    for candidate in _OUTPUTS:
+    for candidate in USUAL_OUTPUTS:
         if candidate in outputs:
             return candidate
     raise RequestError(

@@ -22,7 +22,7 @@ from lookalike.models.saved_model import Model, ModelInfo
 
 
 @cache
-def _openvino() -> Any:
+def library() -> Any:
     """Import OpenVINO without its telemetry, which would report each import and conversion."""
     if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
         import openvino
@@ -38,10 +38,19 @@ def _openvino() -> Any:
 
 
 @cache
+def operations() -> Any:
+    """The operations that graphs are made of."""
+    library()
+    from openvino import opset13
+
+    return opset13
+
+
+@cache
 def missing() -> str:
     """Why OpenVINO cannot be used here; empty if it can."""
     try:
-        _openvino()
+        library()
     except ImportError as error:
         return str(error)
     return ""
@@ -49,13 +58,13 @@ def missing() -> str:
 
 def version() -> str:
     """Which OpenVINO this is."""
-    return str(_openvino().get_version())
+    return str(library().get_version())
 
 
 @cache
 def has_bf16() -> bool:
     """Whether this processor calculates in bfloat16 (AVX512_BF16, AMX, or their like on ARM)."""
-    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def convert(graph: bytes, path: Path) -> None:
@@ -68,7 +77,7 @@ def convert(graph: bytes, path: Path) -> None:
     Raises:
         RuntimeError: OpenVINO does not know an operation of the graph.
     """
-    openvino = _openvino()
+    openvino = library()
     with TemporaryDirectory(prefix="lookalike-") as work:
         frozen = Path(work) / "frozen.pb"
         frozen.write_bytes(graph)
@@ -98,6 +107,7 @@ class OpenVINOModel(Model):
         bf16: bool = False,
         threads: int | None = None,
         golden: npt.NDArray[np.float32] | None = None,
+        exact: bool = False,
     ) -> None:
         """Load what `convert` wrote.
 
@@ -107,12 +117,13 @@ class OpenVINOModel(Model):
             bf16: Whether to calculate in bfloat16, where the processor can.
             threads: Of this process; None for one per core.
             golden: Vectors of the golden pictures that it should give; None takes it as it is.
+            exact: Whether to calculate in float32 throughout.
 
         Raises:
             RuntimeError: OpenVINO cannot read or run it.
         """
         super().__init__(info)
-        core = _openvino().Core()
+        core = library().Core()
         model = core.read_model(path)
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
@@ -122,6 +133,8 @@ class OpenVINOModel(Model):
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
+        if exact:
+            options["LP_TRANSFORMS_MODE"] = False
         self._lock = Lock()  # a request serves one caller at a time
         self._request = core.compile_model(model, "CPU", options).create_infer_request()
         on_grids = any(one.get_type_name() == "FakeQuantize" for one in model.get_ops())

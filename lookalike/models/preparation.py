@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError, one_line
@@ -25,13 +27,15 @@ class Task:
     """One model to be made ready.
 
     Attributes:
-        builtin: The shipped feature's handle, which is exported first; "" for another model.
+        builtin: The handle of a shipped feature, which is exported first, or of a function; "" for
+            another model.
         model: Folder of the SavedModel.
         target: Folder that gets the files of `prepared`, below the model's fingerprint.
         key: Of these files.
         signature: As configured, and so the next two.
         output: Key of the output.
         input_size: Height and width.
+        options: Of the feature.
     """
 
     builtin: str
@@ -41,6 +45,7 @@ class Task:
     signature: str | None
     output: str | None
     input_size: tuple[int, int] | None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def models_cache(work: Path) -> Path:
@@ -57,7 +62,9 @@ def models_cache(work: Path) -> Path:
 
 def is_current(found: Prepared | None) -> bool:
     """Whether what is known is all that can be known here: OpenVINO may have been installed."""
-    return found is not None and bool(found.openvino or openvino_engine.missing())
+    if found is None:
+        return False
+    return found.info.reference == "python" or bool(found.openvino or openvino_engine.missing())
 
 
 def prepare(tasks: Sequence[Task]) -> None:
@@ -77,6 +84,8 @@ def prepare(tasks: Sequence[Task]) -> None:
     )
     if finished.returncode == 0:
         return
+    if finished.returncode == -signal.SIGALRM:
+        raise RequestError("a function of yours takes too long for one picture of its size")
     try:
         wrong = json.loads(finished.stdout)["request_error"]
     except (ValueError, KeyError, TypeError):

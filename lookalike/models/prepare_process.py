@@ -21,9 +21,16 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError, one_line
-from lookalike.models import openvino_engine, prepared
+from lookalike.models import (
+    onnx_files,
+    onnx_graph,
+    openvino_engine,
+    prepared,
+    python_files,
+    python_inspection,
+)
 from lookalike.models.golden import agreement, golden_pictures
-from lookalike.models.handles import BUILTINS
+from lookalike.models.handles import BUILTINS, marker_of
 from lookalike.models.inspection import inspect
 from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.preparation import Task
@@ -48,14 +55,32 @@ def main() -> int:
 def make_ready(task: Task) -> None:
     """Export the model if it is a shipped one, find out all about it, and write that down."""
     model = Path(task.model)
-    if task.builtin and not (model / "saved_model.pb").is_file():
+    if marker_of(model) == python_files.MARKER:
+        if task.signature or task.output:
+            raise RequestError(f"{task.builtin} has no signatures and outputs; remove these keys")
+        function = python_files.parse(task.builtin, task.options, task.input_size)
+        with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
+            found = python_inspection.make_ready(function, scratch / task.key)
+            _write(found, scratch / f"{task.key}.json")
+        return
+    if task.builtin and not marker_of(model):
         _export(task.builtin, model)
+    if marker_of(model) == onnx_files.MODEL:
+        if task.signature:
+            raise RequestError(f"an ONNX model has no signatures; remove {task.signature!r}")
+        with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
+            found = onnx_graph.make_ready(model, task.output, task.input_size, scratch / task.key)
+            _write(found, scratch / f"{task.key}.json")
+        return
     info = inspect(model, signature=task.signature, output=task.output, input_size=task.input_size)
     info = replace(info, rewritten=not task.builtin)
     with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
         found = compare(model, info, scratch / task.key)
-        text = json.dumps(found.to_json(), indent=1)
-        (scratch / f"{task.key}.json").write_text(text, encoding="utf-8")
+        _write(found, scratch / f"{task.key}.json")
+
+
+def _write(found: Prepared, path: Path) -> None:
+    path.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
 
 
 def compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:

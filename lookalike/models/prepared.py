@@ -1,9 +1,10 @@
 """Models made ready: everything about one that takes TensorFlow to find out, in files beside it.
 
     models/<fingerprint>/
-      saved_model.pb, variables/, assets/      the model as it was given
+      saved_model.pb, variables/, assets/      the model as it was given, or
+      model.onnx, preprocessing.json           such a model (`onnx_files`)
       prepared/<key>.json                      how it is called, how near each engine comes
-      prepared/<key>.npy                       TensorFlow's vectors of the golden pictures
+      prepared/<key>.npy                       the reference's vectors of the golden pictures
       prepared/<key>.xml, <key>.bin            the same graph for OpenVINO, where it can run it
 
 The key stands for what a configuration may leave to be found out: signature, output, input size.
@@ -24,16 +25,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.models.onnx_files import PREPARED
 from lookalike.models.saved_model import ModelInfo
 
-FOLDER = "prepared"
+FOLDER = PREPARED
 _VERSION = 1  # of what these files hold
 _SUFFIXES = (".npy", ".bin", ".xml", ".json")  # the last is there once the others are
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near an engine's vectors are to TensorFlow's on the golden pictures.
+    """How near an engine's vectors are to the reference's on the golden pictures.
 
     Attributes:
         cosine: Lowest cosine.
@@ -105,6 +107,6 @@ def graph_file(folder: Path, key: str) -> Path | None:
 
 
 def golden_vectors(folder: Path, key: str) -> npt.NDArray[np.float32]:
-    """TensorFlow's vectors of the golden pictures: (16, dim) float32."""
+    """The reference's vectors of the golden pictures: (16, dim) float32."""
     vectors: npt.NDArray[np.float32] = np.load(folder / FOLDER / f"{key}.npy", allow_pickle=False)
     return vectors

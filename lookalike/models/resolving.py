@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lookalike.models.features import Feature
-from lookalike.models.handles import ResolvedModel, model_files, resolve
+from lookalike.models.handles import MARKERS, ResolvedModel, marker_of, model_files, resolve
 from lookalike.models.preparation import Task, is_current, models_cache, prepare
 from lookalike.models.prepared import files, key_of, read
 from lookalike.store.storage import write_file
@@ -15,7 +16,11 @@ from lookalike.store.storage import write_file
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """One feature as written: a handle, its weight, and what its model leaves open."""
+    """One feature as written: a handle, its weight, and what its model leaves open.
+
+    `options` holds what only some kinds of models take: `onnx_preprocessing.OPTIONS`,
+    and `python_files.OPTIONS`.
+    """
 
     name: str
     handle: str
@@ -23,6 +28,7 @@ class FeatureConfig:
     signature: str | None = None
     output: str | None = None
     input_size: tuple[int, int] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve_features(
@@ -52,7 +58,7 @@ def resolve_features(
         if not one.handle.startswith("builtin:"):
             say(f"model {one.name}: {one.handle}")
         workdir = cache if one.handle.startswith("builtin:") else work / f"handle-{number}"
-        resolved.append(resolve(one.handle, workdir))
+        resolved.append(resolve(one.handle, workdir, one.options, one.input_size))
     keys = [key_of(one.signature, one.output, one.input_size) for one in configured]
     ready = [
         _where_ready(model, key, [cache, *([store / "models"] if store else [])])
@@ -60,8 +66,9 @@ def resolve_features(
     ]
     tasks = {
         (model.fingerprint, key): Task(
-            one.handle if model.builtin else "", str(model.folder), str(cache / model.fingerprint),
-            key, one.signature, one.output, one.input_size,
+            one.handle if one.handle.startswith(("builtin:", "python:")) else "",
+            str(model.folder), str(cache / model.fingerprint), key,
+            one.signature, one.output, one.input_size, dict(one.options),
         )
         for one, model, key, place in zip(configured, resolved, keys, ready, strict=True)
         if place is None
@@ -78,7 +85,7 @@ def resolve_features(
 def _where_ready(model: ResolvedModel, key: str, places: Sequence[Path]) -> Path | None:
     """The folder with all that is known of a model; a shipped one must be there itself."""
     for folder in (place / model.fingerprint for place in places):
-        whole = not model.builtin or (folder / "saved_model.pb").is_file()
+        whole = not model.builtin or marker_of(folder)
         if whole and is_current(read(folder, key)):
             return folder
     return None
@@ -102,6 +109,11 @@ def _feature(
             f"model {one.name}: takes pictures of any size; "
             f"{info.input_size[0]}x{info.input_size[1]} is used (features: input_size sets it)"
         )
+    if not model.range_known and info.unit_range:
+        say(
+            f"model {one.name}: nothing says what range of values it takes; it is given those of 0 "
+            "to 1 (features: mean and std, or a preprocessor_config.json beside it, set that)"
+        )
     folder = f"models/{model.fingerprint}"
     source = place if model.builtin else model.folder
     for name in model_files(source):
@@ -121,7 +133,7 @@ def installed_files(root: Path, feature: Feature) -> list[str]:
     """The files of a feature's model, relative to its folder; the one that marks a model last."""
     folder = root / feature.folder
     names = [*model_files(folder), *files(folder, feature.prepared)]
-    return sorted(names, key=lambda name: name == "saved_model.pb")
+    return sorted(names, key=lambda name: name in MARKERS)
 
 
 def install(store: Path, features: Sequence[Feature], work: Path) -> None:

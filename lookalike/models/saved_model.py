@@ -43,6 +43,10 @@ class ModelInfo:
             third faster; a shipped descriptor gains nothing by it, and would have its sums in
             another order from process to process, and so vectors that differ in the last bit.
         size_assumed: Whether `input_size` is only a default, nobody having given one.
+        reference: The engine whose vectors are right by definition, for its kind of model.
+        unit_range: Whether it is an ONNX model that is given values of 0 to 1 as they are.
+        function: "module:name" of a function of the user's own; "" for models.
+        params: Its keyword arguments, as a JSON object.
     """
 
     input_size: tuple[int, int]
@@ -55,6 +59,10 @@ class ModelInfo:
     frozen: bool = True
     rewritten: bool = True
     size_assumed: bool = False
+    reference: str = "tensorflow"
+    unit_range: bool = False
+    function: str = ""
+    params: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the manifest holds it."""

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from lookalike.errors import one_line
+from lookalike.pictures.functions import Function, FunctionFailedError, Functions
 from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, prepare
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.pictures.system_files import system_folder, system_name
@@ -62,6 +63,9 @@ def main() -> None:
         return
     sizes = [(int(height), int(width)) for height, width in first[0]["sizes"]]
     limits = ImageLimits(**first[0]["limits"])
+    inputs = Functions(
+        [Function(**{**one, "size": tuple(one["size"])}) for one in first[0]["functions"]], sizes
+    )
     seen: set[str] = set()
     with Contents() as contents:
         while message := read_message(requests):
@@ -71,7 +75,7 @@ def main() -> None:
                 continue
             file = SourceFile(**head["file"])
             known = seen if head["remember"] else None
-            head, body = answer_file(file, contents, sizes, limits, known)
+            head, body = answer_file(file, contents, inputs, limits, known)
             answers.write(encode_message(head, body))
             answers.flush()
 
@@ -79,7 +83,7 @@ def main() -> None:
 def answer_file(
     file: SourceFile,
     contents: Contents,
-    sizes: list[tuple[int, int]],
+    inputs: Functions,
     limits: ImageLimits,
     seen: set[str] | None,
 ) -> Message:
@@ -88,7 +92,7 @@ def answer_file(
     Args:
         file: What to read.
         contents: Reads it.
-        sizes: (height, width) of the model inputs to make.
+        inputs: What to make of a picture.
         limits: What it may cost.
         seen: Hashes met before, in hex, which are not decoded again; this one's is added.
     """
@@ -114,7 +118,10 @@ def answer_file(
         if seen is not None and digest in seen:
             return {**known, "duplicate": True}, b""
         with bounded(limits):
-            picture = prepare(data, name, sizes=sizes, limits=limits)
+            picture = prepare(data, name, sizes=inputs.sizes, limits=limits)
+            arrays = inputs(picture.arrays)
+    except FunctionFailedError as error:
+        return {**known, "rejected": "model_failed", "detail": str(error)}, b""
     except NotAnImage as other:
         return {**known, "ignored": other.reason, "detail": other.detail}, b""
     except Rejected as rejected:
@@ -137,7 +144,7 @@ def answer_file(
     if seen is not None:  # not what failed: that may hang on the name
         seen.add(digest)
     size = {"bytes": len(data), "width": picture.width, "height": picture.height}
-    body = b"".join(array.tobytes() for array in picture.arrays)
+    body = b"".join(array.tobytes() for array in arrays)
     return {**known, **size, "format": picture.format}, body
 
 

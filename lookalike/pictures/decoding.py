@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lookalike.outcomes import Decoded, Duplicate, Failed, Pixels
+from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.pictures.decoder_process import Message, encode_message, read_message
+from lookalike.pictures.functions import Function
 from lookalike.pictures.images import ImageLimits
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents
@@ -36,15 +38,26 @@ _LONGEST_NAME = 8192
 _PATIENCE_S = 10.0
 _ASKED = ("uri", "bytes", "version", "problem", "container", "offset")
 # Address space is what a decoder's memory is limited by, and threads reserve much of it.
-_FRUGAL = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+_FRUGAL = {
+    "MALLOC_ARENA_MAX": "1",
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"),
+}
 
 
 class Decoder:
     """A decoder process, started when first needed and replaced when it dies. Not thread-safe."""
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], limits: ImageLimits) -> None:
-        """Decode to model inputs of these (height, width), each file within the limits."""
-        self._sizes, self._limits = tuple(sizes), limits
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        limits: ImageLimits,
+        functions: Sequence[Function] = (),
+    ) -> None:
+        """Decode to model inputs of these (height, width), each file within the limits.
+
+        Functions of the user's own add their vectors, within the same limits.
+        """
+        self._sizes, self._limits, self._functions = tuple(sizes), limits, tuple(functions)
         self._running: _Process | None = None
 
     def __enter__(self) -> Decoder:
@@ -124,7 +137,13 @@ class Decoder:
         if self._running is None or self._running.ended:
             self.close()
             self._running = _Process()
-            self._running.send({"sizes": self._sizes, "limits": asdict(self._limits)})
+            self._running.send(
+                {
+                    "sizes": self._sizes,
+                    "limits": asdict(self._limits),
+                    "functions": [asdict(one) for one in self._functions],
+                }
+            )
         self._running.send({"seen": [digest.hex() for digest in seen]})
         return self._running
 
@@ -159,13 +178,17 @@ class Decoder:
             self._arrays(body),
         )  # fmt: skip
 
-    def _arrays(self, body: bytes) -> tuple[Pixels, ...]:
-        arrays, start = [], 0
+    def _arrays(self, body: bytes) -> tuple[npt.NDArray[Any], ...]:
+        arrays: list[npt.NDArray[Any]] = []
+        start = 0
         for height, width in self._sizes:
             count = height * width * 3
             array = np.frombuffer(body, np.uint8, count, start)
             arrays.append(array.reshape(height, width, 3))
             start += count
+        for function in self._functions:
+            arrays.append(np.frombuffer(body, np.float32, function.dim, start))
+            start += 4 * function.dim
         return tuple(arrays)
 
 
