@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lookalike.models.features import Feature
+    from lookalike.models.projection import Projection
     from lookalike.search import Searcher
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ def open(
     snapshot: str | None = None,
     *,
     features: Sequence[Feature] | None = None,
+    projection: Projection | None = None,
     check: bool = False,
     cache: str | os.PathLike[str] | None = None,
 ) -> Searcher:
@@ -49,7 +51,8 @@ def open(
         store: The store's folder; or its URI on object storage, from which what is needed is
             fetched into a local folder.
         snapshot: Another snapshot than the published one, by name.
-        features: Refuse the store unless it was made with exactly these.
+        features: Refuse the store unless it was made with exactly these,
+        projection: and this behind them.
         check: Hash every file of the snapshot before any is read, by all cores. Without it, files
             must be there and of the right size.
         cache: Where what is fetched lies (default: ~/.cache/lookalike).
@@ -60,7 +63,9 @@ def open(
     """
     from lookalike.search import Searcher
 
-    return Searcher.open(store, snapshot, features=features, check=check, cache=cache)
+    return Searcher.open(
+        store, snapshot, features=features, projection=projection, check=check, cache=cache
+    )
 
 
 def dataset(

@@ -19,11 +19,13 @@ from lookalike.models.features import (
     Embedder,
     Feature,
     check,
+    dim_of,
     model_fingerprint,
     preprocessing_fingerprint,
     stored_features,
 )
 from lookalike.models.handles import MARKERS, marker_of
+from lookalike.models.projection import MATRIX, Projection, stored_projection
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pictures.limits import ImageLimits
@@ -63,6 +65,7 @@ class EmbedSpec:
         forgotten: Files below `store` that list contents which must not come back.
         snapshot: Of a store on object storage: the one whose models are fetched; "" for the one
             that is published.
+        projection: Behind the features, in `store` too.
 
     Raises:
         RequestError: A value cannot be used, or a model is not where it should be.
@@ -76,11 +79,12 @@ class EmbedSpec:
     dtype: str = "float32"
     forgotten: tuple[str, ...] = ()
     snapshot: str = ""
+    projection: Projection | None = None
 
     def __post_init__(self) -> None:
         """Check everything, and make what is relative absolute: a worker is elsewhere."""
         self._set("features", _features(self.features))
-        check(self.features, self.metric)
+        check(self.features, self.metric, self.projection)
         if self.dtype not in DTYPES:
             raise RequestError(f"dtype: needs one of {', '.join(DTYPES)}, got {self.dtype!r}")
         self._set("threads", whole_number("threads", self.threads))
@@ -107,6 +111,11 @@ class EmbedSpec:
                     f"{feature.folder}/{MARKERS[0]} in it; name the store that the feature was "
                     "made for, or make a folder with it: EmbedSpec.from_handles"
                 )
+        if self.projection and not (folder / self.projection.folder / MATRIX).is_file():
+            raise RequestError(
+                f"store: {folder} lacks the projection: there is no {self.projection.folder}/"
+                f"{MATRIX} in it; name the store that it was made for"
+            )
 
     @classmethod
     def from_store(
@@ -136,6 +145,7 @@ class EmbedSpec:
             threads,
             "float16" if request.get("dtype") == "float16" else "float32",
             snapshot=name if is_remote(place) else "",
+            projection=stored_projection(manifest),
         )
 
     @classmethod
@@ -190,13 +200,15 @@ class EmbedSpec:
     @property
     def dim(self) -> int:
         """Components of a vector."""
-        return sum(feature.info.dim for feature in self.features)
+        return dim_of(self.features, self.projection)
 
     @property
     def properties(self) -> dict[str, str]:
         """What made the vectors, as the key-value metadata of a Parquet file say it."""
         return {
-            "lookalike.model_fingerprint": model_fingerprint(self.features, self.metric),
+            "lookalike.model_fingerprint": model_fingerprint(
+                self.features, self.metric, self.projection
+            ),
             "lookalike.preprocessing_fingerprint": preprocessing_fingerprint(self.features),
         }
 
@@ -222,7 +234,9 @@ class EmbedSpec:
     def load(self) -> Embedder:
         """The models, in this process; from object storage by way of a local folder."""
         folder, _ = local_copy(self.store, self.snapshot or None, kinds=("model",))
-        return Embedder(self.features, folder, self.metric, threads=self.threads)
+        return Embedder(
+            self.features, folder, self.metric, threads=self.threads, projection=self.projection
+        )
 
 
 def _features(given: Any) -> tuple[Feature, ...]:

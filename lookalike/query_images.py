@@ -31,8 +31,10 @@ def load_embedder(store: Path, manifest: Mapping[str, Any]) -> Embedder:
         RequestError: The snapshot was made with another preprocessing, or without models.
     """
     from lookalike.models.features import Embedder, stored_features
+    from lookalike.models.projection import stored_projection
 
-    return Embedder(stored_features(store, manifest), store, manifest["metric"])
+    features, projection = stored_features(store, manifest), stored_projection(manifest)
+    return Embedder(features, store, manifest["metric"], projection=projection)
 
 
 def embed_images(

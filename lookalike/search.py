@@ -48,6 +48,7 @@ from lookalike.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from lookalike.models.features import Embedder, Feature
+    from lookalike.models.projection import Projection
 
 _COLUMNS = frozenset(shards.COLUMNS)  # the others are metadata
 _OF_MODELS = ("features", "metric", "model_fingerprint", "preprocessing_fingerprint")
@@ -127,6 +128,7 @@ class Searcher:
         snapshot: str | None = None,
         *,
         features: Sequence[Feature] | None = None,
+        projection: Projection | None = None,
         check: bool = False,
         cache: str | os.PathLike[str] | None = None,
     ) -> Searcher:
@@ -137,13 +139,16 @@ class Searcher:
         while True:
             published = snapshots.current(folder) if folder.is_dir() else None
             try:
-                opened = cls._open(folder, snapshot or published, features=features, check=check)
+                opened = cls._open(folder, snapshot or published, features, projection, check)
             except (RequestError, OSError):
                 # Another was published meanwhile, and this one's files may be gone since.
                 if snapshot is not None or snapshots.current(folder) == published:
                     raise
             else:
-                asked = {"store": place, "features": features, "check": check, "cache": cache}
+                asked = {
+                    "store": place, "features": features, "projection": projection, "check": check,
+                    "cache": cache,
+                }  # fmt: skip
                 opened._opened_as = asked
                 return opened
 
@@ -152,15 +157,15 @@ class Searcher:
         cls,
         store: Path,
         snapshot: str | None,
-        *,
         features: Sequence[Feature] | None,
+        projection: Projection | None,
         check: bool,
     ) -> Searcher:
         manifest = snapshots.read_manifest(store, snapshot)
         if features is not None:
             from lookalike.models.features import model_fingerprint
 
-            given = model_fingerprint(features, manifest["metric"])
+            given = model_fingerprint(features, manifest["metric"], projection)
             if given != manifest["model_fingerprint"]:
                 raise RequestError(
                     f"{store}: its vectors come from model {manifest['model_fingerprint']}, the "

@@ -13,6 +13,7 @@ from typing import Any
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.projection import Projection
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, claimed_name
@@ -162,16 +163,26 @@ def check_pictures(store: Path, parent: dict[str, Any] | None) -> None:
 
 
 def other_models(
-    parent: dict[str, Any] | None, features: Sequence[Feature], metric: str
+    parent: dict[str, Any] | None,
+    features: Sequence[Feature],
+    metric: str,
+    projection: Projection | None = None,
+    computed: bool = False,
 ) -> list[str]:
-    """Lines that say why nothing of the published snapshot can be kept; none where it can be."""
-    if parent is None:
+    """Lines that say why nothing of the published snapshot can be kept; none where it can be.
+
+    `computed`: whether the vectors are computed from the stored ones.
+    """
+    if parent is None or computed:
         return []
     there = [Feature.from_json(one) for one in parent.get("features") or []]
     wanted = {
         "metric": (parent["metric"], metric),
         "choice of features": (_named(there), _named(features)),
-        "model fingerprint": (parent["model_fingerprint"], model_fingerprint(features, metric)),
+        "model fingerprint": (
+            parent["model_fingerprint"],
+            model_fingerprint(features, metric, projection),
+        ),
         "preprocessing fingerprint": (
             parent["preprocessing_fingerprint"],
             preprocessing_fingerprint(features),

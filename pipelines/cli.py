@@ -218,6 +218,22 @@ def _models(given: argparse.Namespace, beam: list[str]) -> int:
     return models(given)
 
 
+def _tune(given: argparse.Namespace, beam: list[str]) -> int:
+    from pipelines.learn import run_tune
+    from pipelines.stores import to_read
+
+    to_read(given, "index", "template", *(["model"] if given.labels else []))
+    return run_tune(given)
+
+
+def _adapt(given: argparse.Namespace, beam: list[str]) -> int:
+    from pipelines.learn import run_adapt
+    from pipelines.stores import to_read
+
+    to_read(given, "index", "template", *(["model"] if given.labels else []))
+    return run_adapt(given)
+
+
 def _rollback(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.upkeep import rollback
 
@@ -244,6 +260,8 @@ _COMMANDS = {
     "plan": _plan,
     "evaluate": _evaluate,
     "models": _models,
+    "tune": _tune,
+    "adapt": _adapt,
     "rollback": _rollback,
     "gc": _gc,
     "forget": _forget,

@@ -15,6 +15,7 @@ import yaml
 from lookalike.errors import RequestError
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
+from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
@@ -69,6 +70,7 @@ class Config:
     engine: str = "auto"
     dtype: str = "auto"
     selection: Selection = field(default_factory=Selection)
+    projection: str | None = None
 
 
 def load_config(
@@ -100,7 +102,8 @@ def parse_config(
     """Check what YAML gave; `folder` is where relative model paths may also start."""
     top = _mapping("the config", raw)
     known = (
-        "features", "metric", "engine", "index", "publish", "compact", "runner", "images", "embed",
+        "features", "projection", "metric", "engine", "index", "publish", "compact", "runner",
+        "images", "embed",
     )  # fmt: skip
     _known("", top, known)
     metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
@@ -115,6 +118,12 @@ def parse_config(
             "use cosine for a hybrid"
         )
     limits, selection = _images(top.get("images", {}))
+    projection = _text("projection", top.get("projection"))
+    if projection is not None and (metric == "jaccard" or not is_normalised(len(features), metric)):
+        raise RequestError(
+            f"projection: needs vectors of unit length, and a single feature under metric {metric} "
+            "has none; use cosine, or remove projection"
+        )
     unit_files, dtype = _embed(top.get("embed", {}))
     return Config(
         features,
@@ -128,11 +137,12 @@ def parse_config(
         _one_of("engine", top.get("engine", "auto"), CHOICES),
         dtype,
         selection,
+        projection and _beside_config(projection, folder),
     )
 
 
 def _no_features(top: Mapping[str, Any]) -> tuple[FeatureConfig, ...]:
-    for key in ("features", "engine", "images"):
+    for key in ("features", "projection", "engine", "images"):
         if key in top:
             raise RequestError(
                 f"{key}: vectors made elsewhere (--embeddings) need no models, and {key} is "

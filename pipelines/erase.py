@@ -203,7 +203,7 @@ class Erasure:
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living
         carried = ("scanned", "request", "sources", "metric", "model_fingerprint",
-                   "preprocessing_fingerprint", "features", "dim")  # fmt: skip
+                   "preprocessing_fingerprint", "features", "projection", "dim")  # fmt: skip
         manifest = {
             "name": self.name,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -32,6 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
     _plan(commands)
     _evaluate(commands)
     _models(commands)
+    _tune(commands)
+    _adapt(commands)
     _rollback(commands)
     _gc(commands)
     _forget(commands)
@@ -175,6 +177,70 @@ def _models(commands: Any) -> None:
         "shows inputs, outputs, images/s of each engine, fingerprint and licence",
     )
     _config(parser, "whose features are tried, with all that it says of them")
+
+
+def _tune(commands: Any) -> None:
+    parser = _command(
+        commands, "tune", "find the weights of a hybrid's features that fit your pictures best"
+    )
+    parser.epilog = (
+        "the gain is measured on labels held out; exit status 3 if there is none for certain and "
+        "nothing was written; index with the config embeds nothing again"
+    )
+    _learn(parser)
+    parser.add_argument(
+        "--write",
+        metavar="CONFIG",
+        help="write the config with the weights found, for index (default: print it)",
+    )
+
+
+def _adapt(commands: Any) -> None:
+    parser = _command(
+        commands, "adapt", "learn a projection of the vectors that tells your pictures apart better"
+    )
+    parser.epilog = (
+        "the gain is measured on labels held out; exit status 3 if there is none for certain and "
+        "nothing was written; name the model in a config (projection: MODEL) and index again, "
+        "which embeds nothing again"
+    )
+    _learn(parser)
+    parser.add_argument(
+        "--output", required=True, metavar="MODEL", help="the folder to make, for the projection"
+    )
+    parser.add_argument(
+        "--components",
+        type=int,
+        metavar="N",
+        help="that shall come out (default: as few of 64, 128, 256, 512 or all as cost nothing)",
+    )
+
+
+def _learn(parser: argparse.ArgumentParser) -> None:
+    """What tune and adapt have in common."""
+    _store(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--labels",
+        metavar="folders|FILE",
+        help="`folders`: an image's folder is its label; or a CSV/Parquet file: uri, label",
+    )
+    which.add_argument(
+        "--self",
+        action="store_true",
+        help="without labels: a sample of the pictures is read, and altered copies of one are of "
+        "its kind",
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="with --self: pictures to read (default 300)"
+    )
+    parser.add_argument(
+        "-k", type=int, help="precision at k (default 10; with --self the 6 copies of a picture)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="write what was found also where it does not help"
+    )
+    _snapshot(parser)
 
 
 def _rollback(commands: Any) -> None:

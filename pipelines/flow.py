@@ -48,6 +48,9 @@ def run_job(job: Job) -> Manifest:
         job.prepare(plan)
     with timed(seconds, job.stage):
         job.embed(plan)
+    if job.converts:
+        with timed(seconds, "convert"):
+            job.convert()
     with timed(seconds, "settle"):
         settled = settle(job, plan)
     if settled.stands:
@@ -101,7 +104,9 @@ def _manifest(job: Job, plan: Plan, settled: Settled) -> Manifest:
         "preprocessing_fingerprint": job.properties["lookalike.preprocessing_fingerprint"],
         "counts": {**settled.counts, "vectors": settled.vectors},
         "changes": settled.changes,
-        "next_file_no": settled.next_file_no,
+        # shards converted keep their numbers: the next run that starts where this one did must
+        # not be taken for it
+        "next_file_no": settled.next_file_no + job.converts,
         "files": [*job.more_lines(), *job.forgotten(), *settled.files],
         **job.made_by(),
     }

@@ -11,21 +11,32 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.metrics import Ids
-from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.conversion import Conversion, conversion
+from lookalike.models.features import (
+    Feature,
+    check,
+    dim_of,
+    model_fingerprint,
+    preprocessing_fingerprint,
+)
+from lookalike.models.projection import Projection
 from lookalike.pictures.rejections import REASONS
 from lookalike.records import SourceFile
 from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
+from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
-from lookalike.store.storage import read_bytes, remove_tree
+from lookalike.store.storage import read_bytes, read_json, remove_tree
 from pipelines import checks, models, stores
 from pipelines.config import Config
 from pipelines.flow import NothingToIndexError, run_job
 from pipelines.job import Again, Job
 from pipelines.progress import Progress
+from pipelines.tasks import run_tasks
+from transforms.convert import ConvertShards
 from transforms.embed import EmbedSpec, EmbedUnits
 
 
@@ -41,7 +52,8 @@ def run_index(
 
     What is in the store already and did not change is kept as it is; `again` names what to look at
     all the same. Where the models or the preprocessing are not those of the store, everything is
-    embedded anew, and the published snapshot serves until the new one is.
+    embedded anew, and the published snapshot serves until the new one is; but where other weights
+    or a projection are all that is new, vectors are computed from those stored.
 
     Returns:
         What `lookalike index --json` prints: snapshot, whether it is new, counts, certificate.
@@ -71,16 +83,20 @@ def run_index(
         say = progress.say if progress.live else notes.append
         features = models.resolve_features(config.features, Path(work), say, store)
         features = models.choose_engines(features, config.engine, config.metric, Path(work), say)
+        projection = models.resolve_projection(config.projection, Path(work))
+        check(features, config.metric, projection)
+        computed = conversion(parent, features, projection, config.metric) if parent else None
         existed = store.exists()
         with place.writing():
             place.check_parent(parent)
-            for note in [*notes, *checks.other_models(parent, features, config.metric)]:
-                progress.say(note)
-            models.install(store, features, Path(work))
+            models.install(store, features, Path(work), projection)
             job = ImageJob(
-                config, images, store, parent, progress, sources, features,
+                config, images, store, parent, progress, sources, features, projection, computed,
                 again=again, commit=place.publish,
             )  # fmt: skip
+            notes += checks.other_models(parent, features, config.metric, projection, job.converts)
+            for note in notes:
+                progress.say(note)
             try:
                 return run_job(job)
             except NothingToIndexError:
@@ -96,10 +112,12 @@ class ImageJob(Job):
 
     sources: Sequence[Source]
     features: Sequence[Feature]
+    projection: Projection | None = None
+    computed: Conversion | None = None  # how its vectors follow from the parent's
 
     def fingerprints(self) -> tuple[str, str]:
         """Of the models, and of how pictures are prepared for them."""
-        model = model_fingerprint(self.features, self.config.metric)
+        model = model_fingerprint(self.features, self.config.metric, self.projection)
         return model, preprocessing_fingerprint(self.features)
 
     def request(self) -> dict[str, Any]:
@@ -115,12 +133,43 @@ class ImageJob(Job):
         """The features."""
         return {
             "features": [feature.to_json() for feature in self.features],
-            "dim": sum(feature.info.dim for feature in self.features),
+            "dim": dim_of(self.features, self.projection),
+            **({"projection": self.projection.to_json()} if self.projection else {}),
         }
 
     def more_lines(self) -> list[dict[str, Any]]:
         """Those of the models."""
-        return list(models.model_lines(self.store, self.features))
+        return list(models.model_lines(self.store, self.features, self.projection))
+
+    @property
+    def converts(self) -> bool:
+        """Whether the parent's vectors are not those wanted, but these follow from them."""
+        if self.parent is None or self.computed is None:
+            return False
+        made: dict[str, Any] = self.parent["request"]
+        prepared = made["fingerprints"][1] == self.settings["fingerprints"][1]
+        return bool(prepared and made.get("dtype") == self.settings.get("dtype"))
+
+    def goes_on(self) -> bool:
+        """Also where the vectors follow from the parent's."""
+        return super().goes_on() or self.converts
+
+    def convert(self) -> None:
+        """Write the parent's shards anew, with the vectors that are wanted now."""
+        if not self.converts or self.base is None:
+            return
+        assert self.computed is not None
+        self.progress.say(
+            f"convert: {self.computed.why}: computed from the vectors of {self.base['name']}; what "
+            "is stored is not embedded again"
+        )
+        tasks = convert_tasks(snapshot.files_of(self.base, "embedding"), self.scratch.name)
+        convert = ConvertShards(str(self.store), self.computed, self.properties)
+        stage = ("convert", "embedding shards")
+        run_tasks(self.store, stage, tasks, convert, self.config.runner, self.progress)
+        made = [read_json(self.store / task.done)["shard"] for task in tasks]
+        others = [line for line in self.base["files"] if line["kind"] != "embedding"]
+        self.base = {**self.base, "files": [*made, *others]}
 
     def stored_as(self) -> str:
         """The type of the components of stored vectors."""
@@ -174,5 +223,6 @@ class ImageJob(Job):
             self.runner_for(plan).threads,
             self.stored_as(),
             forgotten=tuple(line["path"] for line in self.forgotten()),
+            projection=self.projection,
         )
         return EmbedUnits(spec, plan.metadata, self.properties)

@@ -29,6 +29,7 @@ def status(given: argparse.Namespace) -> int:
             "certificate",
         )  # fmt: skip
         published = {key: manifest[key] for key in keys}
+        published["projection"] = manifest.get("projection")
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
         print(to_json({"store": str(given.named), "snapshots": finished, "published": published},
@@ -41,6 +42,9 @@ def status(given: argparse.Namespace) -> int:
     for feature in manifest["features"]:
         share = f", weight {feature['weight']:g}" if len(manifest["features"]) > 1 else ""
         print(visible(f"feature    {feature['name']}: {feature['handle']}{share}"))
+    if projection := manifest.get("projection"):
+        name, components = projection["handle"], f"{projection['dim']:,} components"
+        print(visible(f"projection {name}: {projection['inputs']:,} to {components}"))
     print(f"files      {counts['listed']:,} listed = "
           + " + ".join(f"{counts[name]:,} {name}" for name in LISTED))  # fmt: skip
     if counts.get(UNKNOWN):

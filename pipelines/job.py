@@ -85,14 +85,14 @@ class Job(ABC):
             # After a rollback, numbers are used already: files are never written again.
             self.first_file_no = next_file_no(self.store)
             self.scratch = self._run()
-        self.base = self.parent if self._goes_on() else None
+        self.base = self.parent if self.goes_on() else None
 
     def _run(self) -> Run:
         parent = self.parent["name"] if self.parent else None
         asked = {"parent": parent, "file_no": self.first_file_no, **self.again.to_json()}
         return Run.for_request(self.store, {**self.settings, **asked})
 
-    def _goes_on(self) -> bool:
+    def goes_on(self) -> bool:
         """Whether the parent's vectors are what this run would make: then it adds to them."""
         if self.parent is None:
             return False
@@ -140,6 +140,15 @@ class Job(ABC):
     def prepare(self, plan: Plan) -> None:
         """Get ready what the units need."""
         return
+
+    def convert(self) -> None:
+        """Bring `base` to what this run would make, where it is not."""
+        return
+
+    @property
+    def converts(self) -> bool:
+        """Whether there is anything to bring to it."""
+        return False
 
     def more_lines(self) -> list[dict[str, Any]]:
         """The manifest's lines for files that are not of the units."""

@@ -11,9 +11,11 @@ from lookalike.models import openvino_engine
 from lookalike.models.engines import INSTALL, Engine, choose
 from lookalike.models.features import Feature, is_normalised
 from lookalike.models.prepared import read
-from lookalike.models.resolving import FeatureConfig, installed_files
+from lookalike.models.projection import Projection
+from lookalike.models.resolving import FeatureConfig, installed_files, projection_files
 from lookalike.models.resolving import install as install
 from lookalike.models.resolving import resolve_features as resolve_features
+from lookalike.models.resolving import resolve_projection as resolve_projection
 from lookalike.store.storage import file_record
 
 
@@ -60,11 +62,16 @@ def choose_engines(
     return chosen
 
 
-def model_lines(store: Path, features: Sequence[Feature]) -> list[dict[str, Any]]:
+def model_lines(
+    store: Path, features: Sequence[Feature], projection: Projection | None = None
+) -> list[dict[str, Any]]:
     """The manifest's lines for the models' files."""
     names = {
         f"{feature.folder}/{name}"
         for feature in features
         for name in installed_files(store, feature)
     }
+    if projection:
+        folder = projection.folder
+        names |= {f"{folder}/{name}" for name in projection_files(store / folder)}
     return [{**file_record(store, name).to_json(), "kind": "model"} for name in sorted(names)]

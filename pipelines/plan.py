@@ -11,6 +11,7 @@ from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.json_text import to_json
+from lookalike.models.features import dim_of
 from lookalike.planning.planner import DEFAULT_TARGET, IndexSpec, plan
 from lookalike.planning.predicting import Prediction, calibrate, predict
 from lookalike.records import SourceFile
@@ -114,7 +115,7 @@ def _config(given: argparse.Namespace) -> Config:
 
 def _models_dim(config: Config, work: Path, progress: Progress) -> int:
     features = models.resolve_features(config.features, work, progress.say)
-    return sum(feature.info.dim for feature in features)
+    return dim_of(features, models.resolve_projection(config.projection, work))
 
 
 def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: Progress) -> Given:
@@ -147,7 +148,7 @@ def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: P
     listed = there.files if given.rows is None else given.rows / tried.share
     return Given(
         given.rows or rows,
-        sum(feature.info.dim for feature in features),
+        dim_of(features, models.resolve_projection(config.projection, work)),
         facts,
         {
             "files": there.files,

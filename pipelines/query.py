@@ -131,11 +131,14 @@ def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
         return lookalike.open(given.store, given.snapshot, check=given.check)
-    from pipelines.models import resolve_features
+    from pipelines.models import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
         features = resolve_features(config.features, Path(work), lambda line: None)
-        return lookalike.open(given.store, given.snapshot, features=features, check=given.check)
+        projection = resolve_projection(config.projection, Path(work))
+        return lookalike.open(
+            given.store, given.snapshot, features=features, projection=projection, check=given.check
+        )
 
 
 def _runner(config: Config | None, given: argparse.Namespace, beam: Sequence[str]) -> RunnerSpec:

@@ -91,7 +91,8 @@ def embed_sample(
     """Embed files as a worker does, for some seconds at most; the first batch is a rehearsal."""
     outcomes: Counter[str] = Counter()
     with _cores_of_a_worker(config.runner):
-        embedder = Embedder(features, work, config.metric, config.runner.threads)
+        projection = models.resolve_projection(config.projection, work)
+        embedder = Embedder(features, work, config.metric, config.runner.threads, projection)
         with Decoder(embedder.sizes, config.limits, embedder.functions) as decoder:
             for _ in embed_files(sample[: embedder.batch], embedder, decoder, once=False):
                 pass

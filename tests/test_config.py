@@ -117,7 +117,10 @@ def feature(**keys: Any) -> dict[str, Any]:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     # unknown keys
-    ({"metrik": "l2"}, r"^metrik: unknown key; did you mean metric\? known here: features, metric"),
+    ({"metrik": "l2"}, r"^metrik: unknown key; did you mean metric\? known here: features, "),
+    ({"projection": 4}, r"^projection: needs a text, got 4"),
+    ({"projection": "m", "metric": "l2", "features": [{"name": "a", "handle": "b"}]},
+     r"^projection: needs vectors of unit length, and a single feature under metric l2 has none"),
     ({"index": {"nlists": 4}}, r"^index.nlists: unknown key; did you mean nlist\?"),
     ({"index": {"zzz": 4}}, r"^index.zzz: unknown key; known here: kind, "),
     ({"publish": {"min_recal": 1}}, r"^publish.min_recal: unknown key; did you mean min_recall\?"),

@@ -11,6 +11,7 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.pictures.decoder_process import answer_file
+from lookalike.pictures.functions import Functions
 from lookalike.pictures.images import ImageLimits
 from lookalike.pictures.rejections import IGNORED
 from lookalike.sources.contents import Contents
@@ -149,7 +150,10 @@ def test_what_is_ignored_and_why(
     else:
         path.write_bytes(data)
     with Contents() as contents:
-        head, _ = answer_file(look_up(str(path)), contents, [(32, 32)], ImageLimits(), None)
+        inputs = Functions((), [(32, 32)])
+        head, _ = answer_file(look_up(str(path)), contents, inputs, ImageLimits(), None)
+            look_up(str(path)), contents, Functions((), [(32, 32)]), ImageLimits(), None
+        )
     assert head.get("ignored", "") == outcome, head
     assert "rejected" not in head
     assert not outcome or (outcome in IGNORED and head["detail"])

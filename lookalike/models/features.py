@@ -23,6 +23,7 @@ from lookalike.errors import RequestError
 from lookalike.metrics import METRICS, too_long
 from lookalike.models import python_files
 from lookalike.models.engines import REFERENCE, Engine, open_model
+from lookalike.models.projection import Projection, project, read_matrix
 from lookalike.models.saved_model import Model, ModelInfo
 from lookalike.pictures.functions import Function, Functions
 
@@ -108,12 +109,12 @@ def function_of(info: ModelInfo) -> Function | None:
     return Function(module, name, info.params, info.input_size, info.dim) if module else None
 
 
-def check(features: Sequence[Feature], metric: str) -> None:
-    """Check that features can be used together.
+def check(features: Sequence[Feature], metric: str, projection: Projection | None = None) -> None:
+    """Check that features can be used together, with a projection behind them.
 
     Raises:
-        RequestError: There are none, two share a name, or the metric is unknown or is one that
-            compares a single feature.
+        RequestError: There are none, two share a name, the metric is unknown or is one that
+            compares a single feature, or the projection was learned on vectors of others.
     """
     names = [feature.name for feature in features]
     if not names:
@@ -128,6 +129,25 @@ def check(features: Sequence[Feature], metric: str) -> None:
             f"the metric jaccard compares one histogram feature, and there are {len(features)}; "
             "use cosine for a hybrid"
         )
+    if projection is None:
+        return
+    if metric == "jaccard" or not is_normalised(len(features), metric):
+        raise RequestError(
+            f"projection {projection.handle}: needs vectors of unit length, and a single feature "
+            f"under the metric {metric} has none; use cosine, or leave the projection out"
+        )
+    given = model_fingerprint(features, metric)
+    if given != projection.features:
+        raise RequestError(
+            f"projection {projection.handle}: was learned on vectors of model "
+            f"{projection.features}, the features and weights given are {given}; give those that "
+            "it was learned with (its card.md names them), or learn it again"
+        )
+
+
+def dim_of(features: Sequence[Feature], projection: Projection | None = None) -> int:
+    """Components of the vectors of features, and of a projection behind them."""
+    return projection.dim if projection else sum(feature.info.dim for feature in features)
 
 
 def stored_features(store: Path | str, manifest: Mapping[str, Any]) -> list[Feature]:
@@ -223,29 +243,45 @@ def preprocessing_fingerprint(features: Sequence[Feature]) -> str:
     return _digest({"pixels": images.PREPROCESSING, "inputs": inputs, "ranges": ranges})
 
 
-def model_fingerprint(features: Sequence[Feature], metric: str) -> str:
+def model_fingerprint(
+    features: Sequence[Feature], metric: str, projection: Projection | None = None
+) -> str:
     """Identify everything between the models' inputs and an image's vector: 64 hex digits.
 
     Covers each model's own fingerprint, what is called and taken from it, an engine whose vectors
-    are not the reference's, and how blocks are joined (weights by their shares). Names and handles
-    do not enter, nor what is a matter of speed alone: freezing, and other engines.
+    are not the reference's, how blocks are joined (weights by their shares), and the projection by
+    its fingerprint. Names and handles do not enter, nor what is a matter of speed alone: freezing,
+    and other engines.
     """
     normalised = is_normalised(len(features), metric)
     total = sum(feature.weight for feature in features)
     blocks = [
+        {
+            **block,
+            # Equal shares must give equal text, whatever the division left in the last digit.
+            "share": f"{feature.weight / total:.12g}",
+        }
+        for feature, block in zip(features, blocks_of(features), strict=True)
+    ]
+    behind = {"projection": projection.fingerprint} if projection else {}
+    return _digest(
+        {"blocks": blocks, "fusion": "unit-blocks-1" if normalised else "raw-1", **behind}
+    )
+
+
+def blocks_of(features: Sequence[Feature]) -> list[dict[str, Any]]:
+    """What makes each block of a vector, but for its weight."""
+    return [
         {
             "model": feature.fingerprint,
             "signature": feature.info.signature,
             "output": feature.info.output,
             "pooled": feature.info.pooled,
             "dim": feature.info.dim,
-            # Equal shares must give equal text, whatever the division left in the last digit.
-            "share": f"{feature.weight / total:.12g}",
             **({"engine": feature.engine.name} if feature.engine.deviates else {}),
         }
         for feature in features
     ]
-    return _digest({"blocks": blocks, "fusion": "unit-blocks-1" if normalised else "raw-1"})
 
 
 def _digest(value: Any) -> str:
@@ -266,6 +302,7 @@ class Embedder:
         store_root: Path,
         metric: str,
         threads: int | None = None,
+        projection: Projection | None = None,
     ) -> None:
         """Load the models.
 
@@ -275,15 +312,17 @@ class Embedder:
             metric: One of `METRICS`.
             threads: Of this process; None leaves that to the engines. (TensorFlow keeps what it
                 has where it has been started.)
+            projection: Behind the features; its folder is relative to the same root.
 
         Raises:
             RequestError: A model cannot be loaded, the features do not go together, or an engine
                 that their vectors need is not here.
         """
-        check(features, metric)
+        check(features, metric, projection)
         self.metric = metric
         self.weights = tuple(feature.weight for feature in features)
-        self.dim = sum(feature.info.dim for feature in features)
+        self.dim = dim_of(features, projection)
+        self._matrix = read_matrix(store_root / projection.folder) if projection else None
         self.sizes, self.functions = inputs_of(features)
         """What `prepare` makes: pictures of these (height, width), then vectors by functions."""
         self._functions = Functions(self.functions, self.sizes)
@@ -350,4 +389,5 @@ class Embedder:
             else model(stacks[model.info.input_size])
             for model in self._models
         ]
-        return fuse(blocks, self.weights, self.metric)
+        vectors, ok = fuse(blocks, self.weights, self.metric)
+        return (vectors if self._matrix is None else project(self._matrix, vectors)), ok

@@ -11,6 +11,7 @@ from lookalike.models.features import Feature
 from lookalike.models.handles import MARKERS, ResolvedModel, marker_of, model_files, resolve
 from lookalike.models.preparation import Task, is_current, models_cache, prepare
 from lookalike.models.prepared import files, key_of, read
+from lookalike.models.projection import ABOUT, CARD, MATRIX, Projection, open_folder
 from lookalike.store.storage import write_file
 
 
@@ -123,6 +124,25 @@ def _feature(
     return Feature(one.name, one.handle, one.weight, model.fingerprint, info, folder, prepared=key)
 
 
+def resolve_projection(handle: str | None, work: Path) -> Projection | None:
+    """The projection asked for, if any; its files can be found in `work` as in a store.
+
+    Raises:
+        RequestError: It is not there, or not what it says.
+    """
+    if handle is None:
+        return None
+    found = open_folder(handle)
+    for name in projection_files(Path(handle)):
+        _link(work / found.folder / name, Path(handle) / name)
+    return found
+
+
+def projection_files(folder: Path) -> list[str]:
+    """The files of a projection, relative to its folder; the one that marks it whole last."""
+    return [name for name in (CARD, MATRIX, ABOUT) if (folder / name).is_file()]
+
+
 def _link(link: Path, target: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
@@ -136,12 +156,18 @@ def installed_files(root: Path, feature: Feature) -> list[str]:
     return sorted(names, key=lambda name: name in MARKERS)
 
 
-def install(store: Path, features: Sequence[Feature], work: Path) -> None:
+def install(
+    store: Path, features: Sequence[Feature], work: Path, projection: Projection | None = None
+) -> None:
     """Copy the models into the store, each file whole or absent; those there are left alone."""
-    for feature in features:
-        for name in installed_files(work, feature):
-            if not (store / feature.folder / name).exists():
-                copy_into(store, f"{feature.folder}/{name}", work / feature.folder / name)
+    names = [f"{one.folder}/{name}" for one in features for name in installed_files(work, one)]
+    if projection:
+        names += [
+            f"{projection.folder}/{name}" for name in projection_files(work / projection.folder)
+        ]
+    for name in names:
+        if not (store / name).exists():
+            copy_into(store, name, work / name)
 
 
 def copy_into(store: Path, name: str, source: Path) -> None:

@@ -242,7 +242,7 @@ def compact(task: CompactTask, store: Path, dead: Ids) -> dict[str, Any]:
         target = _united(store, task)
         with open_shard(store, task.output, target, task.file_no) as (writer, pending):
             for source in task.sources:
-                for table, vectors in _living_rows(store, source, dead, target):
+                for table, vectors in rows_of(store, source, dead, target):
                     writer.append_block(table, vectors)
         assert writer.rows == task.rows, f"{task.rows} living rows, {writer.rows} written"
         shard = shard_record(pending.finished, task.file_no, writer.rows)
@@ -267,7 +267,7 @@ def _united(store: Path, task: CompactTask) -> pa.Schema:
     return schema(kinds[0][0], metadata, properties, dtype)
 
 
-def _living_rows(
+def rows_of(
     store: Path, source: Line, dead: Ids, target: pa.Schema
 ) -> Iterator[tuple[pa.Table, Vectors]]:
     """The living rows of a shard in order: all columns but id and embedding, and vectors."""

@@ -1,0 +1,1 @@
+"""Learning from a store's own pictures: weights of features, and projections of vectors."""

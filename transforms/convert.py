@@ -1,0 +1,51 @@
+"""Write embedding shards anew with vectors computed from the stored ones, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+
+from lookalike.models.conversion import Conversion
+from lookalike.store.converting import ConvertTask, convert_shard
+from transforms.counters import count, timed
+
+
+@beam.typehints.with_input_types(ConvertTask)
+@beam.typehints.with_output_types(int)
+@dataclass
+class ConvertShards(beam.PTransform):
+    """Write embedding shards with other vectors of the same rows.
+
+    Yields the number of each finished task; a retry overwrites itself.
+
+    Attributes:
+        store: The store's root, reachable from every worker.
+        conversion: How the new vectors follow from the old.
+        properties: Key-value metadata of every shard.
+    """
+
+    store: str
+    conversion: Conversion
+    properties: Mapping[str, str]
+
+    def expand(self, tasks: beam.PCollection[ConvertTask]) -> beam.PCollection[int]:
+        """PCollection[ConvertTask] -> PCollection[int]."""
+        convert = _ConvertFn(self.store, self.conversion, dict(self.properties))
+        return tasks | "SpreadShards" >> beam.Reshuffle() | "ConvertShard" >> beam.ParDo(convert)
+
+
+class _ConvertFn(beam.DoFn):
+    def __init__(self, store: str, conversion: Conversion, properties: dict[str, str]) -> None:
+        self._store, self._conversion, self._properties = Path(store), conversion, properties
+
+    def setup(self) -> None:
+        self._convert = self._conversion.load(self._store)
+
+    def process(self, task: ConvertTask) -> Iterator[int]:
+        with timed("convert"):
+            convert_shard(task, self._store, self._convert, self._conversion.dim, self._properties)
+        count("convert", "rows", task.rows)
+        yield task.number
