@@ -26,7 +26,7 @@ setup(
     packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
     package_data={
-        "lookalike": ["py.typed", "models/golden/*"],
+        "lookalike": ["py.typed", "models/golden/*", "models/usual/*"],
         "transforms": ["py.typed"],
         "pipelines": ["py.typed"],
     },

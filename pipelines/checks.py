@@ -13,6 +13,7 @@ from typing import Any
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.handles import BUILTINS
 from lookalike.models.projection import Projection
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
@@ -193,6 +194,14 @@ def other_models(
         for what, (stored, asked) in wanted.items()
         if stored != asked
     ]
+    made_by = {line["handle"]: line["fingerprint"] for line in parent["features"] or []}
+    for feature in features:
+        name = feature.handle.removeprefix("builtin:")
+        if name in BUILTINS and made_by.get(feature.handle) not in (None, feature.fingerprint):
+            changed.append(
+                f"{feature.handle} is version {BUILTINS[name][1]} here, and another in "
+                f"{parent['name']}, whose vectors do not compare with it"
+            )
     if changed:
         changed.append(f"everything is embedded anew; {parent['name']} serves until that is done")
     return changed

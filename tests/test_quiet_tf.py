@@ -30,7 +30,7 @@ print(models.FrozenModel(folder, info)(np.zeros((2, 128, 128, 3), np.uint8)).sha
 print(models.configure_threads(1), models.configure_threads(2))
 """)
     assert done.stderr == ""
-    assert done.stdout.split("\n")[:3] == ["True True", "(2, 660)", "True False"]
+    assert done.stdout.split("\n")[:3] == ["True True", "(2, 1511)", "True False"]
 
 
 def test_only_chatter_is_held_back() -> None:

@@ -26,11 +26,17 @@ from lookalike.models.archives import extract
 from lookalike.models.onnx_files import PREPARED
 from lookalike.models.onnx_preprocessing import PROCESSOR, settle
 
-# Name: the module that makes it, and the version of what it computes. The versions stand here so
-# that they are known without loading TensorFlow.
+# Name: the module that makes it (and what in it), and the version of what it computes. The versions
+# stand here so that they are known without loading TensorFlow.
 BUILTINS = {
     "photo": ("lookalike.models.photo", 1),
-    "color-texture": ("lookalike.models.color_texture", 1),
+    "color-texture": ("lookalike.models.color_texture", 2),
+    "color": ("lookalike.models.descriptors:color", 1),
+    "color-pairs": ("lookalike.models.descriptors:color_pairs", 1),
+    "color-difference": ("lookalike.models.descriptors:color_difference", 1),
+    "micro-structure": ("lookalike.models.descriptors:micro_structure", 1),
+    "texture": ("lookalike.models.descriptors:texture", 1),
+    "shape": ("lookalike.models.descriptors:shape", 1),
 }
 """Features shipped with the package, and the modules that build them."""
 

@@ -110,7 +110,9 @@ def compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:
 
 
 def _export(handle: str, folder: Path) -> None:
-    descriptor: Any = importlib.import_module(BUILTINS[handle.partition(":")[2]][0])
+    module, _, part = BUILTINS[handle.partition(":")[2]][0].partition(":")
+    descriptor: Any = importlib.import_module(module)
+    descriptor = getattr(descriptor, part) if part else descriptor
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="export-", dir=folder.parent) as scratch:
         made = Path(scratch) / "model"

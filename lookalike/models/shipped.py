@@ -28,8 +28,26 @@ SHIPPED = {
         "what a photograph shows: EfficientNet-Lite2 in 8 bits, trained on ImageNet",
     ),
     "color-texture": Shipped(
-        660, (128, 128), "Apache-2.0",
-        "how a picture looks: colour, texture and layout, nothing learned",
+        1511, (128, 128), "Apache-2.0",
+        "how a picture looks: pairs of colours, patterns, gradients and their layout",
+    ),
+    "color": Shipped(
+        370, (128, 128), "Apache-2.0", "colour alone: products, fabrics, paint",
+    ),
+    "color-pairs": Shipped(
+        1176, (128, 128), "Apache-2.0", "which colours lie side by side (colour correlogram)",
+    ),
+    "color-difference": Shipped(
+        108, (128, 128), "Apache-2.0", "how far colours differ along edges, in short vectors",
+    ),
+    "micro-structure": Shipped(
+        72, (128, 128), "Apache-2.0", "colours of small uniform structures, in very short vectors",
+    ),
+    "texture": Shipped(
+        207, (128, 128), "Apache-2.0", "surfaces in gray: stone, wood, cloth, scans",
+    ),
+    "shape": Shipped(
+        384, (128, 128), "Apache-2.0", "where edges run: drawings, logos, one viewpoint",
     ),
 }  # fmt: skip
 """By name, as in `handles.BUILTINS`."""
