@@ -171,12 +171,12 @@ def test_handles_end_as_models_in_a_folder(
     assert [one.weight for one in spec.features] == [1, 2, 3]
     assert spec.store == str(tmp_path / "models here")
     assert told[:2] == [f"model deep: {deep}", f"model same: {deep}"]
-    assert spec.dim == 660 + 3 + 3
+    assert spec.dim == 1511 + 3 + 3
     uri = str(indexed[1] / "first" / "0.png")
     monkeypatch.chdir("/")  # a worker is elsewhere
     outcome = embed(pickle.loads(pickle.dumps(spec)), [uri])[uri]
     assert isinstance(outcome, Embedded)
-    blocks = np.split(outcome.vector, [660, 663])
+    blocks = np.split(outcome.vector, [1511, 1514])
     lengths = [float((block**2).sum()) for block in blocks]
     assert lengths == pytest.approx([1 / 6, 2 / 6, 3 / 6], rel=1e-5)
 

@@ -48,7 +48,7 @@ def test_what_is_no_picture_goes_out_beside(tmp_path: Path) -> None:
         given: list[Any] = [b"no picture", black]
         inference = RunInference(handler).with_exception_handling()
         good, bad = pipeline | beam.Create(given) | inference
-        assert_that(good, lambda found: _is([len(one.inference) for one in found], [660]), "good")
+        assert_that(good, lambda found: _is([len(one.inference) for one in found], [1511]), "good")
         assert_that(
             bad.failed_inferences, lambda found: _is([one[0] for one in found], [[given[0]]]), "bad"
         )

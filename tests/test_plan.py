@@ -82,7 +82,7 @@ def test_pictures_are_measured_and_nothing_is_written(place, capsys, monkeypatch
     assert sources["embedded"] == 12
     assert sum(sources["failed"].values()) == 4
     assert sum(n for kind, n in sources["failed"].items() if kind.startswith("ignored")) == 3
-    assert (found["vectors"], found["dim"], found["metric"]) == (12, 660, "cosine")
+    assert (found["vectors"], found["dim"], found["metric"]) == (12, 1511, "cosine")
     assert sources["workers"] == 3
     assert found["embed_s"] == pytest.approx(12 / sources["images_per_s"])
     assert found["index"]["kind"] == "exact"
@@ -129,7 +129,7 @@ def test_a_billion_vectors_that_are_not_there(place, capsys):
 
 def test_without_a_dimension_the_models_tell(place, capsys):
     found = planned(capsys, "--rows", 500, "--config", place / "low.yaml")
-    assert (found["vectors"], found["dim"]) == (500, 660)
+    assert (found["vectors"], found["dim"]) == (500, 1511)
 
 
 @pytest.mark.parametrize(

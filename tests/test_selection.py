@@ -152,8 +152,6 @@ def test_what_is_ignored_and_why(
     with Contents() as contents:
         inputs = Functions((), [(32, 32)])
         head, _ = answer_file(look_up(str(path)), contents, inputs, ImageLimits(), None)
-            look_up(str(path)), contents, Functions((), [(32, 32)]), ImageLimits(), None
-        )
     assert head.get("ignored", "") == outcome, head
     assert "rejected" not in head
     assert not outcome or (outcome in IGNORED and head["detail"])
