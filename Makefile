@@ -12,7 +12,7 @@ STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query faults fuzz clean
+.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query bench-quality faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -66,6 +66,10 @@ bench-index: $(READY)  ## the index beside autofaiss, Faiss's recipe, exact sear
 
 bench-query: $(READY)  ## what one query takes, alone and beside busy processes: [ROWS=300000] [STORE=DIR] [JSON=FILE]
 	@$(BIN)/python -m pipelines.bench.query $(if $(ROWS),--rows "$(ROWS)") $(if $(filter command line environment,$(origin STORE)),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
+bench-quality: $(READY)  ## precision, robustness and images/s of every shipped feature: IMAGES=SRC, folders are labels [JSON=FILE]
+	@test -n "$(IMAGES)" || { echo "name the pictures, their folders are labels: make bench-quality IMAGES=DIR" >&2; exit 2; }
+	@$(BIN)/python -m pipelines.bench.quality --images "$(IMAGES)" $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)

@@ -118,12 +118,12 @@ def evaluate(
         ranking = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
         relevant = labels[ranking] == labels[rows, None]
         precision += float(relevant[:, :k].sum() / k)
-        average += float(_average_precision(relevant).sum())
+        average += float(average_precision(relevant).sum())
     count = len(positions)
     return Evaluation(len(labels), len(known), count, k, precision / count, average / count)
 
 
-def _average_precision(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def average_precision(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Mean of the precision at each relevant rank: (q, n) -> (q,)."""
     hits = relevant.cumsum(axis=1)
     ranks = np.arange(1, relevant.shape[1] + 1)

@@ -25,6 +25,7 @@ OWNERS = {
     "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "given", "heic_tiles",
                                                         "images", "loading", "memory", "openers",
                                                         "pixels", "quiet_pillow")),
+            "pipelines.bench.changes",  # changes pictures, as people do
             "pipelines.bench.pillow"},  # there as the plain way that ours is compared with
     "pi_heif": {"lookalike.pictures.heic"},
     "rawpy": {"lookalike.pictures.camera_raw"},

@@ -1,0 +1,104 @@
+"""What happens to pictures on their way: pure functions from picture to picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+
+Picture = Image.Image
+
+
+def crop(share: float) -> Callable[[Picture], Picture]:
+    """Keep the middle, this share of the area."""
+
+    def change(picture: Picture) -> Picture:
+        width, height = (max(1, round(side * share**0.5)) for side in picture.size)
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        return picture.crop((left, top, left + width, top + height))
+
+    return change
+
+
+def scale(factor: float) -> Callable[[Picture], Picture]:
+    """Resize both sides."""
+
+    def change(picture: Picture) -> Picture:
+        width, height = (max(1, round(side * factor)) for side in picture.size)
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+    return change
+
+
+def jpeg(quality: int) -> Callable[[Picture], Picture]:
+    """Compress and decode again."""
+
+    def change(picture: Picture) -> Picture:
+        data = io.BytesIO()
+        picture.save(data, "JPEG", quality=quality)
+        return Image.open(data).convert("RGB")
+
+    return change
+
+
+def blur(picture: Picture) -> Picture:
+    """A Gaussian of a hundredth of the longer side."""
+    return picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 100))
+
+
+def brightness(factor: float) -> Callable[[Picture], Picture]:
+    """Multiply every value."""
+    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
+
+
+def rotate(degrees: int) -> Callable[[Picture], Picture]:
+    """Turn; what comes into view is gray."""
+
+    def change(picture: Picture) -> Picture:
+        return picture.rotate(
+            degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(128, 128, 128)
+        )
+
+    return change
+
+
+def border(picture: Picture) -> Picture:
+    """A white frame, a tenth of the shorter side wide."""
+    return ImageOps.expand(picture, max(1, min(picture.size) // 10), (255, 255, 255))
+
+
+def overlay(picture: Picture) -> Picture:
+    """A line of white text on a dark bar across the lower part."""
+    changed = picture.copy()
+    draw = ImageDraw.Draw(changed)
+    top, bottom = int(picture.height * 0.78), int(picture.height * 0.92)
+    draw.rectangle((0, top, picture.width, bottom), fill=(20, 20, 20))
+    words = "lookalike: image by image search "
+    size = max(6.0, (bottom - top) * 0.7)
+    draw.text((picture.width * 0.03, top), words * 3, fill=(255, 255, 255), font_size=size)
+    return changed
+
+
+CHANGES: dict[str, Callable[[Picture], Picture]] = {
+    "crop to 80 %": crop(0.8),
+    "crop to 50 %": crop(0.5),
+    "half the size": scale(0.5),
+    "JPEG 30": jpeg(30),
+    "blur": blur,
+    "brightness -40 %": brightness(0.6),
+    "brightness +40 %": brightness(1.4),
+    "rotation 5°": rotate(5),
+    "rotation 90°": rotate(90),
+    "flip": ImageOps.mirror,
+    "border": border,
+    "text": overlay,
+}
+"""By what the table calls them."""
+
+
+def changed(pixels: bytes, size: tuple[int, int], change: Callable[[Picture], Picture]) -> bytes:
+    """Change RGB pixels of a picture of (width, height): a PNG, without loss."""
+    data = io.BytesIO()
+    change(Image.frombytes("RGB", size, pixels)).save(data, "PNG", compress_level=1)
+    return data.getvalue()
