@@ -47,7 +47,7 @@ def _index(commands: Any) -> None:
         "goes on where it was; what follows -- goes to Beam as pipeline options"
     )
     _config(
-        parser, "of features, index and limits (default: the shipped colour-texture descriptor)"
+        parser, "of features, index and limits (default: the shipped features)"
     )
     given = parser.add_mutually_exclusive_group(required=True)
     _sources(given, "what to index")
@@ -131,7 +131,7 @@ def _plan(commands: Any) -> None:
         commands, "plan", "predict time, memory, disk and index of a run; writes nothing"
     )
     _config(
-        parser, "of features, index and limits (default: the shipped colour-texture descriptor)"
+        parser, "of features, index and limits (default: the shipped features)"
     )
     planned = parser.add_mutually_exclusive_group()
     _sources(planned, "what would be indexed")
