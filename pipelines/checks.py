@@ -194,10 +194,10 @@ def other_models(
         for what, (stored, asked) in wanted.items()
         if stored != asked
     ]
-    made_by = {line["handle"]: line["fingerprint"] for line in parent["features"] or []}
+    made_by = {one.handle: one.fingerprint for one in there}
     for feature in features:
-        name = feature.handle.removeprefix("builtin:")
-        if name in BUILTINS and made_by.get(feature.handle) not in (None, feature.fingerprint):
+        scheme, _, name = feature.handle.partition(":")
+        if scheme == "builtin" and made_by.get(feature.handle) not in (None, feature.fingerprint):
             changed.append(
                 f"{feature.handle} is version {BUILTINS[name][1]} here, and another in "
                 f"{parent['name']}, whose vectors do not compare with it"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.handles import builtin_fingerprint
 from lookalike.models.saved_model import ModelInfo
 from lookalike.sources.kinds import open_source
 from pipelines.checks import check_images, check_store, other_models
@@ -63,3 +65,20 @@ def test_another_choice_of_features_is_named() -> None:
         "builtin:color-texture 1"
     )
     assert lines[-1] == "everything is embedded anew; N serves until that is done"
+
+
+def test_another_version_of_a_shipped_feature_is_named() -> None:
+    info = ModelInfo((8, 8), 4)
+    old = Feature("l", "builtin:color-texture", 1.0, "cd" * 32, info, "models/c")
+    fingerprint = builtin_fingerprint(old.handle)
+    new = replace(old, fingerprint=fingerprint, folder="models/new")
+    parent = {
+        "name": "N", "metric": "cosine", "features": [old.to_json()],
+        "model_fingerprint": model_fingerprint([old], "cosine"),
+        "preprocessing_fingerprint": preprocessing_fingerprint([old]),
+    }  # fmt: skip
+    assert other_models(parent, [new], "cosine")[1:] == [
+        "builtin:color-texture is version 2 here, and another in N, whose vectors do not compare "
+        "with it",
+        "everything is embedded anew; N serves until that is done",
+    ]
