@@ -46,9 +46,7 @@ def _index(commands: Any) -> None:
         "one run: scan, embed, train, certify (measure recall), publish; a run that was stopped "
         "goes on where it was; what follows -- goes to Beam as pipeline options"
     )
-    _config(
-        parser, "of features, index and limits (default: the shipped features)"
-    )
+    _config(parser, "of features, index and limits (default: the shipped features)")
     given = parser.add_mutually_exclusive_group(required=True)
     _sources(given, "what to index")
     _embeddings(given)
@@ -130,9 +128,7 @@ def _plan(commands: Any) -> None:
     parser = _command(
         commands, "plan", "predict time, memory, disk and index of a run; writes nothing"
     )
-    _config(
-        parser, "of features, index and limits (default: the shipped features)"
-    )
+    _config(parser, "of features, index and limits (default: the shipped features)")
     planned = parser.add_mutually_exclusive_group()
     _sources(planned, "what would be indexed")
     _embeddings(planned)
