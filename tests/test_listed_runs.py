@@ -103,7 +103,7 @@ def test_members_of_a_tar_answer_with_their_own_captions(place: Path, name: str)
         "d/track 2.0.png": ("duplicate", "", f"{path}#copy.png"),
         "out.png": ("rejected", "unreadable",
                     "a link to '/etc/hostname', which is no file in the tar"),
-        "e.json": ("ignored", "", ""),
+        "e.json": ("ignored", "no_image", "neither content nor name says image"),
     }  # fmt: skip
     searcher = lookalike.open(place / "store")
     for seed, caption in ((0, "first"), (1, "second")):

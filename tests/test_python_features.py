@@ -305,7 +305,7 @@ def test_a_hybrid_of_a_function_and_a_model(mine: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.vector[:3], block / 2, atol=1e-6)
     assert np.linalg.norm(found.vector) == pytest.approx(1)
     np.testing.assert_array_equal(asked([str(path)], embedder)[0], found.vector)
-    assert embedder.embed([embedder.blank()])[0].shape == (1, 663)
+    assert embedder.embed([embedder.blank()])[0].shape == (1, 1514)
     assert model_fingerprint(features, "cosine") != model_fingerprint(features[1:], "cosine")
 
 

@@ -138,6 +138,7 @@ def _ledger_rows(names: pa.Array, contents: Numbers, sizes: Numbers, numbers: Nu
         "detail": nothing, "bytes": sizes, "version": _versions(contents),
         "content_sha256": _digests(contents), "id": _ids(numbers),
         "metadata_hash": np.zeros(len(numbers), dtype=np.int64),
+        "known_status": nothing, "known_reason": nothing, "known_detail": nothing,
     }  # fmt: skip
     return pa.table(columns, schema=SCHEMA)
 
@@ -161,6 +162,7 @@ def _listing_table(uris: pa.Array, contents: Numbers) -> pa.Table:
         "uri": uris, "bytes": _size(contents), "version": _versions(contents),
         "problem": pa.repeat("", count), "_container": pa.repeat("", count),
         "_offset": np.full(count, -1), "_group": np.zeros(count, dtype=np.int64),
+        "_hides": pa.nulls(count, pa.string()),
     }  # fmt: skip
     return pa.table(columns, schema=listing_schema(_NO_METADATA))
 
