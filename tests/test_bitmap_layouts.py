@@ -1,7 +1,6 @@
 """Every layout of BMP and TGA is decoded to the pixels that were written, or rejected by name."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -91,9 +90,7 @@ def test_bmp_runs_of_another_depth_are_corrupt():
 def test_bmp_of_runs_is_held_to_the_limits():
     data = bytearray(runs_of(8, b"\0\1"))
     data[18:26] = (30000).to_bytes(4, "little") * 2
-    began = time.monotonic()
     assert rejection(bytes(data)).reason == "too_many_pixels"
-    assert time.monotonic() - began < 1
 
 
 BITS = {  # bits, masks of red, green, blue, alpha: whether it is read with the first header, others

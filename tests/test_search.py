@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -173,15 +172,10 @@ def test_threads_share_a_searcher(tmp_path):
     def ask(task):
         return searcher.search_vectors(vectors[task[0]][None], 5, nprobe=task[1], rerank=20)[0]
 
-    began = time.perf_counter()
     expected = [ask(task) for task in tasks]
-    in_turn = time.perf_counter() - began
     with ThreadPoolExecutor(8) as pool:
-        began = time.perf_counter()
         found = list(pool.map(ask, tasks))
-        at_once = time.perf_counter() - began
     np.testing.assert_array_equal(found, expected)
-    assert at_once < 3 * in_turn  # far from what threads that fight for the cores take
 
 
 def test_an_empty_store_answers_with_nothing(tmp_path):

@@ -31,6 +31,7 @@ WAYS = {
 """What each way is called in the table."""
 
 _TOLD_LINES = 15
+_LEAST_LOOKS = 3  # the first finds a process that has not begun to import
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
 )  # fmt: skip
@@ -51,7 +52,8 @@ class Measured:
         start_up_s: Seconds from its launch to its last picture that the warm rate does not explain.
         stage_start_up_s: The same from the beginning of the embed stage; None but for the pipeline.
         peak_bytes: Resident memory of its processes together at its highest until the last picture;
-            pages that they share count for each. None where the system does not tell.
+            pages that they share count for each. None where the system does not tell, or it was
+            over before it had been looked at often enough.
         engines: What computed each feature in the pipeline, which chooses in every run; None else.
         cosine: Mean and least cosine of its vectors to those compared with; None without any.
     """
@@ -103,13 +105,14 @@ def measure_way(way: str, task: Task, out: Path) -> Measured:
     launched = time()
     samples = launch(way, task, out)
     timing, _ = load(out)
+    sizes = [size for when, size in samples if when <= timing.ended]
     return Measured(
         timing.rate,
         timing.images,
         timing.warm_s,
         max(0.0, timing.ended - launched - timing.images / timing.rate),
         timing.start_up_s,
-        max((size for when, size in samples if when <= timing.ended), default=None),
+        max(sizes) if len(sizes) >= _LEAST_LOOKS else None,
         timing.engines,
     )
 

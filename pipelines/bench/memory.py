@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from time import time
 
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
