@@ -30,7 +30,8 @@ from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pictures.limits import ImageLimits
 from lookalike.store import snapshot
-from lookalike.store.mirror import local_copy, store_place
+from lookalike.store.mirror import local_copy
+from lookalike.store.objects import store_place
 from lookalike.store.shard_format import schema
 from lookalike.store.storage import is_remote
 from lookalike.whole_numbers import whole_number

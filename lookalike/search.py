@@ -41,7 +41,8 @@ from lookalike.searching.vector_index import VectorIndex
 from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
 from lookalike.store.duplicates import DuplicateReader
-from lookalike.store.mirror import local_copy, store_place
+from lookalike.store.mirror import local_copy
+from lookalike.store.objects import store_place
 from lookalike.store.storage import is_remote
 from lookalike.training.template import TEMPLATE_FILE, Template, load_template
 from lookalike.whole_numbers import whole_number

@@ -30,7 +30,7 @@ OWNERS = {
     "pi_heif": {"lookalike.pictures.heic"},
     "rawpy": {"lookalike.pictures.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
-    "obstore": {"lookalike.store.objects"},
+    "obstore": {"lookalike.store.bucket"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"pipelines.bench.way_hub"},
     "pyarrow.fs": {"lookalike.store.storage"},

@@ -32,8 +32,8 @@ LEASE_HOLDER = """
 import sys, time
 from pathlib import Path
 from lookalike.store.locks import Lease
-from lookalike.store.objects import Objects
-with Lease(Objects(sys.argv[1]), Path(sys.argv[2])):
+from lookalike.store.bucket import BucketStore
+with Lease(BucketStore(sys.argv[1]), Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -106,10 +106,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def lease(uri: str, mirror: Path) -> Lease:
-    from lookalike.store.objects import Objects
+    from lookalike.store.bucket import BucketStore
 
     mirror.mkdir(exist_ok=True)
-    return Lease(Objects(uri), mirror)
+    return Lease(BucketStore(uri), mirror)
 
 
 @pytest.fixture

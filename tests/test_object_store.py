@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.store import objects as objects_module
+from lookalike.store import bucket as bucket_module
 from lookalike.store import snapshot
+from lookalike.store.bucket import BucketStore
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.mirror import Mirror, local_copy, mirror_folder
-from lookalike.store.objects import ConflictError, Objects, ObjectStoreError
+from lookalike.store.objects import ObjectStoreError
 from lookalike.store.pushing import WritableMirror
 from lookalike.store.storage import FileRecord, file_record, write_bytes
 from tests.s3_server import FAULTS, KEYS, STALL_S, Faults, faulty_proxy, s3_server, store_uri
@@ -39,12 +40,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(objects_module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(objects_module, "_TRIES", 2)
-    monkeypatch.setitem(objects_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
+    monkeypatch.setattr(bucket_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(bucket_module, "_TRIES", 2)
+    monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
-    monkeypatch.setitem(objects_module._RETRY, "backoff", {**short, "base": 2})
-    monkeypatch.setitem(objects_module._RETRY, "max_retries", 1)
+    monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})
+    monkeypatch.setitem(bucket_module._RETRY, "max_retries", 1)
 
 
 def unique(tmp_path: Path) -> str:
@@ -82,48 +83,7 @@ def contents_of(mirror: Mirror, name: str | None = None) -> dict[str, bytes]:
     return {line["path"]: (mirror.folder / line["path"]).read_bytes() for line in manifest["files"]}
 
 
-# --- objects ----------------------------------------------------------------------------------
-
-
-def test_objects_come_back_as_they_were_written(uri: str, tmp_path: Path) -> None:
-    store = Objects(uri)
-    assert store.read("nothing") is None
-    assert store.record("nothing") is None
-    assert list(store.entries()) == []
-    large = os.urandom((8 << 20) * 2 + 77)  # three parts
-    for path, data in {"a/one": b"1", "a/é %#?&+.bin": large, "b/empty": b""}.items():
-        write_bytes(tmp_path, path, data)
-        record = file_record(tmp_path, path)
-        store.upload(tmp_path / path, record)
-        assert store.record(path) == record
-        assert b"".join(store.chunks(path, len(data))) == data
-        assert store.sha256(path, len(data)) == record.sha256
-    assert {(one.path, one.bytes) for one in store.entries("a")} == {
-        ("a/one", 1),
-        ("a/é %#?&+.bin", len(large)),
-    }
-    assert store.folders("a") == []
-    store.write("a/below/x", b"")
-    assert store.folders("a") == ["below"]
-    store.delete(["a/one", "a/never there", "b/empty"])
-    assert sorted(one.path for one in store.entries()) == ["a/below/x", "a/é %#?&+.bin"]
-    with pytest.raises(ObjectStoreError, match=r"cannot read a/one: there is no such"):
-        store.sha256("a/one", 1)
-
-
-def test_conditional_puts_let_one_of_two_through(uri: str) -> None:
-    store = Objects(uri)
-    first = store.create("x", b"mine")
-    assert store.create("x", b"mine") == first  # the same writer, whose answer was lost
-    with pytest.raises(ConflictError):
-        store.create("x", b"another's")
-    second = store.replace("x", b"mine again", first)
-    with pytest.raises(ConflictError):
-        store.replace("x", b"another's", first)
-    store.delete(["x"])
-    with pytest.raises(ConflictError):
-        store.replace("x", b"late", second)
-    assert store.read("x") is None
+# --- names ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -138,7 +98,7 @@ def test_conditional_puts_let_one_of_two_through(uri: str) -> None:
 )
 def test_names_that_cannot_be_stores(name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        Objects(name)
+        BucketStore(name)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -146,12 +106,12 @@ def test_a_store_that_does_not_answer_or_does_not_know_us(
     server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ObjectStoreError, match=r"^s3://bucket/x: cannot read CURRENT after 2"):
-        Objects(store_uri(9, "x")).read("CURRENT")
+        BucketStore(store_uri(9, "x")).read("CURRENT")
     if not os.environ.get("LOOKALIKE_S3_SERVER"):
         return  # moto lets everybody in
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(RequestError, match=r"cannot read CURRENT: not allowed.*credentials"):
-        Objects(store_uri(server, "x")).read("CURRENT")
+        BucketStore(store_uri(server, "x")).read("CURRENT")
 
 
 # --- the mirror -------------------------------------------------------------------------------
@@ -201,9 +161,9 @@ def test_a_file_of_an_unpublished_run_is_not_taken_for_the_stores(uri: str, tmp_
 def test_objects_that_are_not_what_the_manifest_says(uri: str, tmp_path: Path) -> None:
     one = WritableMirror(uri, tmp_path / "one")
     publish(one, "first", FIRST)
-    store = Objects(uri)
-    store.write("embeddings/1.parquet", b"eno" * 50)
-    store.write("index/1.lists", b"list")
+    store = BucketStore(uri)
+    store.put("embeddings/1.parquet", b"eno" * 50)
+    store.put("index/1.lists", b"list")
     store.delete(["models/a b/é%.txt"])
     assert {(one.path, one.problem) for one in one.verify()} == {
         ("embeddings/1.parquet", "sha256"),
@@ -226,7 +186,7 @@ def test_a_file_that_another_snapshot_lists_is_never_changed(uri: str, tmp_path:
 
 
 def test_a_store_that_names_what_is_not_there(uri: str, tmp_path: Path) -> None:
-    Objects(uri).write("CURRENT", b"../../elsewhere\n")
+    BucketStore(uri).put("CURRENT", b"../../elsewhere\n")
     with pytest.raises(RequestError, match=r"CURRENT names '../../elsewhere', and there is no"):
         Mirror(uri, tmp_path).pull()
 
@@ -237,11 +197,11 @@ def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> 
     publish(one, "first", FIRST)
     one.look()
     with one.holding():
-        Objects(uri).write("CURRENT", b"another\n")  # by a program that knows of no lock
+        BucketStore(uri).put("CURRENT", b"another\n")  # by a program that knows of no lock
         with pytest.raises(StoreBusyError, match="another was published by another run meanwhile"):
             one.publish(write_snapshot(one.folder, "second", SECOND))
     assert snapshot.current(one.folder) == "first"
-    Objects(uri).write("CURRENT", b"first\n")
+    BucketStore(uri).put("CURRENT", b"first\n")
     other.look()
     publish(one, "second", SECOND)
     message = "second was published while this run began"
@@ -344,11 +304,11 @@ def test_every_request_of_a_reader_may_fail(server: int, tmp_path: Path, kind: s
 
 def test_records_are_compared_before_a_file_is_pushed_again(uri: str, tmp_path: Path) -> None:
     """What a cut-off run has pushed is not pushed again, and what differs is."""
-    store, mirror = Objects(uri), WritableMirror(uri, tmp_path / "a")
+    store, mirror = BucketStore(uri), WritableMirror(uri, tmp_path / "a")
     manifest = write_snapshot(mirror.folder, "first", FIRST)
     right, wrong = "embeddings/1.parquet", "index/1.lists"
     store.upload(mirror.folder / right, file_record(mirror.folder, right))
-    store.write(wrong, b"LISTS")
+    store.put(wrong, b"LISTS")
     before = {one.path: one.modified for one in store.entries()}
     uploaded: list[str] = []
     original = mirror.objects.upload

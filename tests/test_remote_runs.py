@@ -11,8 +11,8 @@ import pytest
 
 import lookalike
 from lookalike.store import snapshot
+from lookalike.store.bucket import BucketStore
 from lookalike.store.mirror import mirror_folder
-from lookalike.store.objects import Objects
 from pipelines.cli import main
 from tests.conftest import picture
 from tests.s3_server import KEYS, s3_server, store_uri
@@ -86,12 +86,12 @@ def test_nights_on_object_storage(
     assert third["parent"] == first["snapshot"]
     assert neighbours("two") == names
     run("gc", "--keep-last", "1", "--keep-days", "0", "--grace", "0", "--dry-run", machine="two")
-    assert len(Objects(store).folders("snapshots")) == 3
+    assert len(BucketStore(store).folders("snapshots")) == 3
     run("gc", "--keep-last", "1", "--keep-days", "0", "--grace", "0", machine="two")
-    assert Objects(store).folders("snapshots") == [third["snapshot"]]
+    assert BucketStore(store).folders("snapshots") == [third["snapshot"]]
     manifest = snapshot.read_manifest(mirror_folder(store, tmp_path / "two"))
     listed = {line["path"] for line in manifest["files"]}
-    there = {one.path for one in Objects(store).entries() if not one.path.startswith("runs/")}
+    there = {one.path for one in BucketStore(store).entries() if not one.path.startswith("runs/")}
     assert there == {*listed, "CURRENT", snapshot.manifest_path(third["snapshot"])}
     assert run("verify", "--json", machine="four")["ok"]
     assert neighbours("four") == names

@@ -19,9 +19,9 @@ from lookalike.errors import RequestError, UnreachableError
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import look_up, open_source
 from lookalike.sources.vector_tables import list_tables
-from lookalike.store import objects as objects_module
+from lookalike.store import bucket as bucket_module
 from lookalike.store import s3_client, storage
-from lookalike.store.objects import Objects
+from lookalike.store.bucket import BucketStore
 from lookalike.store.s3 import list_objects
 from lookalike.store.s3_file import S3File
 from lookalike.store.s3_uri import parse
@@ -400,9 +400,9 @@ def fails(status: int, code: str) -> Answer:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_client, "_ATTEMPTS", 2)
-    monkeypatch.setattr(objects_module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(objects_module, "_TRIES", 2)
-    monkeypatch.setitem(objects_module._RETRY, "max_retries", 0)
+    monkeypatch.setattr(bucket_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(bucket_module, "_TRIES", 2)
+    monkeypatch.setitem(bucket_module._RETRY, "max_retries", 0)
     s3_client._made.cache_clear()
 
 
@@ -437,15 +437,15 @@ def test_one_cause_is_one_error_for_sources_and_stores(
             assert str(status) in str(source.value) or code == "NoSuchBucket"
             assert "\n" not in str(source.value)
         with pytest.raises(expected, match=r"^s3://bucket/p: cannot read CURRENT") as store:
-            Objects(store_uri(port, "p")).read("CURRENT")
+            BucketStore(store_uri(port, "p")).read("CURRENT")
         assert "\n" not in str(store.value)
         for call in (
             lambda objects: objects.folders("snapshots"),
-            lambda objects: objects.write("x", b"1"),
-            lambda objects: objects.create("x", b"1"),
+            lambda objects: objects.put("x", b"1"),
+            lambda objects: objects.put_if_absent("x", b"1"),
         ):
             with pytest.raises(expected):
-                call(Objects(store_uri(port, "p")))
+                call(BucketStore(store_uri(port, "p")))
         if expected is RequestError:
             with pytest.raises(expected, match=r"check (its name|the credentials)"):
                 open_source(store_uri(port, "p/"))
@@ -459,7 +459,7 @@ def test_a_server_that_is_not_there(host: str, tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=rf"^s3://b/p: .*no answer from http://{host}"):
         open_source(f"s3://b/p{where}")
     with pytest.raises(UnreachableError, match=r"^s3://b/p: "):
-        Objects(f"s3://b/p{where}").read("CURRENT")
+        BucketStore(f"s3://b/p{where}").read("CURRENT")
     (tmp_path / "m.csv").write_text("uri\n" + f"s3://b/a{where}\n" * 3)
     with pytest.raises(UnreachableError, match=r"^s3://b/a: "):
         list(open_source(str(tmp_path / "m.csv")).files())

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ from typing import Any, BinaryIO
 
 from lookalike.errors import StoreWriteError, one_line
 from lookalike.json_text import to_json
+
+if os.name == "posix":
+    import fcntl
 
 _CHUNK = 1 << 20
 
@@ -37,6 +40,15 @@ class FileRecord:
     def to_json(self) -> dict[str, Any]:
         """As the manifest lists it."""
         return {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
+
+
+def record_of(path: str, chunks: Iterable[bytes]) -> FileRecord:
+    """The record of a file with these contents, of which one chunk at a time is held."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return FileRecord(path, digest.hexdigest(), size)
 
 
 class _HashingFile:
@@ -186,6 +198,67 @@ def write_file(store: Path, relative: str) -> Iterator[PendingFile]:
     pending.record = FileRecord(relative, hashed.sha256.hexdigest(), hashed.bytes)
 
 
+def put_if_absent(store: Path, relative: str, data: bytes) -> bytes:
+    """Write a small file where there is none, whole or not at all; returns what is there by now.
+
+    Of several that are at it, at once or one after the other, one is first, for ever and for all.
+
+    Raises:
+        StoreWriteError: It cannot be written; the message names it, and says what to do.
+    """
+    final = store / relative
+    with _writing(final):
+        make_folder(final.parent)
+        check_inside(store, final.parent)
+        first = not final.exists()
+        if first:
+            temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                first = _name_if_absent(temporary, final)
+            finally:
+                temporary.unlink(missing_ok=True)
+        fsync_folder(final.parent)  # of whoever was first: it must not be lost after it was read
+    return data if first else final.read_bytes()
+
+
+_NO_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def _name_if_absent(temporary: Path, final: Path) -> bool:
+    """Give a file a name that no other has; says whether it has got it."""
+    try:
+        os.link(temporary, final)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with locked(final.parent):  # all who write here have to come this way
+            if final.exists():
+                return False
+            os.replace(temporary, final)
+            return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep all others out who ask so too; the system lets go when the process ends."""
+    if os.name == "nt":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_bytes(store: Path, relative: str, data: bytes) -> FileRecord:
     """Write a small file of the store at once (see `write_file`)."""
     with write_file(store, relative) as pending:
@@ -206,12 +279,9 @@ def read_json(path: Path) -> Any:
 
 def sha256_file(path: Path) -> tuple[str, int]:
     """Hash a file in bounded memory; returns (hex digest, bytes)."""
-    digest, size = hashlib.sha256(), 0
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
+        found = record_of("", iter(lambda: file.read(_CHUNK), b""))
+    return found.sha256, found.bytes
 
 
 def file_record(store: Path, relative: str) -> FileRecord:

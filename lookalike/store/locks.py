@@ -24,7 +24,8 @@ from lookalike.errors import RequestError
 from lookalike.store.storage import check_inside, make_folder, write_bytes
 
 if TYPE_CHECKING:
-    from lookalike.store.objects import Objects, Version
+    from lookalike.store.bucket import BucketStore
+    from lookalike.store.objects import Version
 
 if os.name == "posix":
     import fcntl
@@ -121,7 +122,7 @@ class Lease:
     counts renewals. It is only ever written by conditional puts, so two can never both hold it.
     """
 
-    def __init__(self, objects: Objects, mirror: Path) -> None:
+    def __init__(self, objects: BucketStore, mirror: Path) -> None:
         """Prepare to hold a store.
 
         Args:
@@ -166,7 +167,7 @@ class Lease:
         # What cannot be given back expires; the run itself has ended as it has.
         with self._turn, suppress(ConflictError, ObjectStoreError, RequestError):
             if not self._lost and self._version is not None:
-                self._objects.replace(LOCK, _FREE, self._version)
+                self._objects.replace_if(LOCK, _FREE, self._version)
 
     def confirm(self) -> None:
         """Renew the lease now.
@@ -186,12 +187,12 @@ class Lease:
             there = self._objects.read(LOCK)
             try:
                 if there is None:
-                    return self._objects.create(LOCK, self._text())
+                    return self._objects.replace_if(LOCK, self._text(), None)
                 lines = there.data.decode("utf-8", "replace").splitlines() or [""]
                 mine = len(lines) > 1 and lines[1] in earlier
                 age = 0.0 if mine else (self._now() - there.modified).total_seconds()
                 if there.data == _FREE or mine or age >= EXPIRES_S:
-                    return self._objects.replace(LOCK, self._text(), there.version)
+                    return self._objects.replace_if(LOCK, self._text(), there.version)
             except ConflictError:
                 continue  # another was faster: look who
             raise StoreBusyError(
@@ -210,7 +211,7 @@ class Lease:
 
     def _now(self) -> datetime:
         """The server's time: when it says that an object was written just now."""
-        self._objects.write(CLOCK, b"")
+        self._objects.put(CLOCK, b"")
         there = self._objects.read(CLOCK)
         return there.modified if there else datetime.min.replace(tzinfo=timezone.utc)
 
@@ -229,7 +230,7 @@ class Lease:
                 return
             self._count += 1
             try:
-                self._version = self._objects.replace(LOCK, self._text(), self._version)
+                self._version = self._objects.replace_if(LOCK, self._text(), self._version)
                 self._renewed = time.monotonic()
             except ConflictError:
                 there = self._objects.read(LOCK)

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
-from lookalike.store.objects import Objects, ObjectStoreError, Version
+from lookalike.store.bucket import BucketStore
+from lookalike.store.objects import ObjectStoreError, Version, store_place
 from lookalike.store.storage import (
     fsync_folder,
     is_remote,
-    path_from_uri,
     read_json,
     sha256_file,
     write_bytes,
@@ -40,23 +40,6 @@ def mirror_folder(uri: str, cache: str | os.PathLike[str] | None = None) -> Path
     """Where the mirror of a store lies: a folder of its own below the cache."""
     folder = cache_folder() if cache is None else Path(os.path.abspath(cache))
     return folder / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
-
-
-def store_place(store: str | os.PathLike[str]) -> str:
-    """A store's absolute folder, or its URI: what stands whatever the working folder becomes.
-
-    Raises:
-        RequestError: It is no name of either.
-    """
-    try:
-        name = os.fspath(store)
-    except TypeError:
-        name = ""
-    if not isinstance(name, str) or not name:
-        raise RequestError(f"store: needs the name of a folder or a URI, got {store!r:.80}")
-    if name.startswith("file://"):
-        return os.fsdecode(path_from_uri(name))
-    return name if is_remote(name) else os.path.abspath(name)
 
 
 def local_copy(
@@ -107,7 +90,7 @@ class Mirror:
         Raises:
             RequestError: The store cannot be opened, or the folder not be made.
         """
-        self.objects = Objects(uri)
+        self.objects = BucketStore(uri, cache)
         self.uri, self.folder, self._say = self.objects.uri, mirror_folder(uri, cache), say
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -189,14 +172,14 @@ class Mirror:
             yield from self._check_object(line)
 
     def _check_object(self, line: Mapping[str, Any]) -> Iterator[snapshot.Problem]:
-        found = self.objects.record(line["path"])
+        found = self.objects.written(line["path"])
         if found is None:
             yield snapshot.Problem(line["path"], "missing", f"{line['bytes']} bytes", "no object")
         elif found.bytes != line["bytes"]:
             expected, actual = f"{line['bytes']} bytes", f"{found.bytes} bytes"
             yield snapshot.Problem(line["path"], "size", expected, actual)
         else:
-            digest = self.objects.sha256(line["path"], line["bytes"])
+            digest = self.objects.record(line["path"]).sha256
             if digest != line["sha256"]:
                 yield snapshot.Problem(line["path"], "sha256", line["sha256"], digest)
 
@@ -223,7 +206,7 @@ class Mirror:
             for _ in range(2):
                 digest = hashlib.sha256()
                 with open(temporary, "wb") as file:
-                    for chunk in self.objects.chunks(line["path"], line["bytes"]):
+                    for chunk in self.objects.chunks(line["path"]):
                         digest.update(chunk)
                         file.write(chunk)
                     file.flush()

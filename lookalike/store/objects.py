@@ -1,53 +1,25 @@
-"""Object storage behind few calls: the one module that imports `obstore` (the extra "remote").
+"""The one way to a store, whatever it lies on: a folder (`folder`) or object storage (`bucket`).
 
-An object is whole or absent, whoever looks. What must happen once is a conditional put: on absence,
-or on the version that was read. Requests are tried again within limits; a conditional put whose
-answer was lost is settled by reading what is there.
+A file of a store is whole or absent, whoever looks, and never changed once something names it. What
+must happen once is a conditional put: on absence, or on the version that was read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lookalike.errors import RequestError, UnreachableError
-from lookalike.store.object_errors import is_missing_bucket, reason, wrong_request
-from lookalike.store.object_uri import parse_uri, shown_uri
-from lookalike.store.storage import FileRecord
-
-try:
-    import obstore
-    from obstore import exceptions as failures
-    from obstore.store import from_url
-except ImportError:  # said by Objects, with the remedy
-    obstore = None
-
-_PART = 8 << 20  # bytes of one request for a part of a large file
-_TRIES = 4  # of one call, beyond what the client does for each request
-_PAUSE_S = 0.5  # before the second try, doubled for each after it
-_SHA256 = "sha256"  # the attribute that says what an object holds
-_CLIENT = {
-    "connect_timeout": "10s",
-    "read_timeout": "30s",  # without a byte
-    "timeout": "120s",  # for one request, its body included
-}
-_RETRY = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=200),
-        "max_backoff": timedelta(seconds=5),
-        "base": 2,
-    },
-}
-
-_Result = TypeVar("_Result")
+from lookalike.json_text import to_json
+from lookalike.store.files import FileRecord, PendingFile, record_of
+from lookalike.store.storage import is_remote, path_from_uri
 
 
 class ObjectStoreError(UnreachableError):
@@ -55,20 +27,20 @@ class ObjectStoreError(UnreachableError):
 
 
 class ConflictError(Exception):
-    """The object is not what the condition of a put said: another wrote it."""
+    """What is there is not what the condition of a put said: another wrote it."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """How the server names one version of an object, for conditional puts."""
+    """How a store names one version of a file, for conditional puts."""
 
     e_tag: str | None
-    version: str | None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """A small object as it was read, and when it was written, by the server's clock."""
+    """A small file as it was read, and when it was written, by the store's clock."""
 
     data: bytes
     version: Version
@@ -77,205 +49,223 @@ class Found:
 
 @dataclass(frozen=True)
 class Entry:
-    """One object in a listing: path, size, and when it was written, by the server's clock."""
+    """One file: path, size, and when it was written, by the store's clock."""
 
     path: str
     bytes: int
     modified: datetime
 
 
-class Objects:
-    """The objects below one URI; paths are relative to it, posix.
+class Store(ABC):
+    """The files of one store; paths are relative to it, posix.
+
+    It travels to workers by its name, and opens what it needs there, once for each process. `str`
+    gives the name as it may be shown.
 
     Attributes:
-        uri: Without options, as it may be shown.
+        name: What opens it again on another machine: an absolute path, or a URI with its options.
+        uri: The same without options and credentials, as it may be shown.
     """
 
-    def __init__(self, uri: str) -> None:
-        """Open `s3://bucket/prefix`, `gs://…`, `az://…`; no request is made.
+    name: str
+    uri: str
 
-        Options of S3 stand after `?`, as pyarrow takes them: region, endpoint_override, scheme.
-        Credentials come from the environment, or the machine's role.
+    def __str__(self) -> str:
+        return self.uri
 
-        Raises:
-            RequestError: The extra is not installed, or the URI is not one that can be opened.
-        """
-        self.uri = shown_uri(uri)
-        if obstore is None:
-            raise RequestError(
-                f"{self.uri}: stores on object storage need obstore; "
-                "install it: pip install 'lookalike[remote]'"
-            )
-        whole, options, allow_http = parse_uri(uri)
-        client = {**_CLIENT, "allow_http": allow_http}
-        try:
-            self._store = from_url(whole, client_options=client, retry_config=_RETRY, **options)
-        except (failures.BaseError, ValueError) as error:
-            raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
+    def __repr__(self) -> str:
+        return f"open_store({self.uri!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_store, (self.name,)
+
+    def shown(self, path: str) -> str:
+        """A file's name, as it may be shown."""
+        return f"{self.uri}/{path}"
 
     # --- reading --------------------------------------------------------------------------------
 
+    @abstractmethod
     def read(self, path: str) -> Found | None:
-        """A small object; None where there is none.
+        """A small file, in one piece; None where there is none.
 
         Raises:
-            ObjectStoreError: It cannot be read.
+            OSError: It cannot be read.
         """
 
-        def get() -> Found:
-            result = obstore.get(self._store, path)
-            return Found(bytes(result.bytes()), _version(result.meta), result.meta["last_modified"])
+    @abstractmethod
+    def stat(self, path: str) -> Entry | None:
+        """Size and time of a file; None where there is none."""
 
-        return self._absent(f"read {path}", get)
+    @abstractmethod
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """A whole file in parts, of bounded size.
 
-    def record(self, path: str) -> FileRecord | None:
-        """What `upload` wrote under a path; sha256 is "" where another program wrote it."""
+        Raises:
+            FileNotFoundError: There is none.
+            OSError: It cannot be read.
+        """
 
-        def head() -> FileRecord:
-            found = obstore.get(self._store, path, options={"head": True})
-            return FileRecord(path, found.attributes.get(_SHA256, ""), found.meta["size"])
+    @abstractmethod
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of an immutable file, in the order asked for: near ones are read together.
 
-        return self._absent(f"look at {path}", head)
+        Args:
+            path: Of the file.
+            ranges: First byte and number of bytes of each part, in any order; they may overlap.
 
+        Raises:
+            FileNotFoundError: There is no such file.
+            OSError: It cannot be read, or ends before.
+        """
+
+    @abstractmethod
+    def local(self, file: str | FileRecord) -> Path:
+        """An immutable file to map, or to hand to a library; to be opened soon.
+
+        A folder's is the file itself. One on object storage is fetched into a cache that the
+        processes of this machine share, and compared with its sha256 on the way.
+
+        Args:
+            file: Its path; or its record, so that nobody need be asked for its sha256.
+
+        Raises:
+            OSError: It cannot be fetched, is not what its sha256 says, or there is no room.
+        """
+
+    def know(self, records: Iterable[FileRecord]) -> None:
+        """Told what files are, so that `local` need not ask: a manifest knows them all."""
+        return
+
+    @abstractmethod
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """Every object below a folder, or all, in no order."""
-        stream = self._tried(f"list {folder}", lambda: obstore.list(self._store, folder or None))
-        while chunk := self._tried(f"list {folder}", lambda: next(stream, None)):
-            yield from (Entry(one["path"], one["size"], one["last_modified"]) for one in chunk)
+        """Every finished file below a folder, or all, in no order."""
 
+    @abstractmethod
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
-        found = self._tried(
-            f"list {folder}", lambda: obstore.list_with_delimiter(self._store, folder)
-        )
-        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
-    def chunks(self, path: str, size: int) -> Iterator[bytes]:
-        """An object of known size in parts, each of which is tried again by itself.
+    def outside(self, path: str) -> str:
+        """Where links lead a path, if out of the store; else "", as where there are no links."""
+        return ""
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return self.stat(path) is not None
+
+    def record(self, path: str) -> FileRecord:
+        """The record of a file that is there already: all of it is read, and hashed.
 
         Raises:
-            ObjectStoreError: It is absent, shorter than that, or cannot be read.
+            FileNotFoundError: There is none.
+            OSError: It cannot be read.
         """
-        for start in range(0, size, _PART):
-            length = min(_PART, size - start)
+        return record_of(path, self.chunks(path))
 
-            def part(start: int = start, length: int = length) -> bytes:
-                got = bytes(obstore.get_range(self._store, path, start=start, length=length))
-                if len(got) != length:
-                    raise OSError(f"{len(got)} bytes came where {length} were asked for")
-                return got
+    def read_bytes(self, path: str) -> bytes:
+        """A small file that must be there.
 
-            yield self._tried(f"read {path}", part)
+        Raises:
+            FileNotFoundError: It is not.
+            OSError: It cannot be read.
+        """
+        found = self.read(path)
+        if found is None:
+            raise FileNotFoundError(f"{self.shown(path)}: no such file")
+        return found.data
 
-    def sha256(self, path: str, size: int) -> str:
-        """Hash an object of known size, in bounded memory; in hex."""
-        digest = hashlib.sha256()
-        for chunk in self.chunks(path, size):
-            digest.update(chunk)
-        return digest.hexdigest()
+    def read_json(self, path: str) -> Any:
+        """A small file of JSON that must be there; see `read_bytes`."""
+        return json.loads(self.read_bytes(path))
 
     # --- writing --------------------------------------------------------------------------------
 
-    def upload(self, file: Path, record: FileRecord) -> None:
-        """Write a finished file as one object, absent until it is whole."""
-        attributes = {_SHA256: record.sha256}
-        self._tried(
-            f"write {record.path}",
-            lambda: obstore.put(
-                self._store, record.path, file, attributes=attributes, chunk_size=_PART,
-                max_concurrency=2,
-            ),
-        )  # fmt: skip
-
-    def write(self, path: str, data: bytes) -> None:
-        """Write a small object, whatever is there."""
-        self._tried(f"write {path}", lambda: obstore.put(self._store, path, data))
-
-    def create(self, path: str, data: bytes) -> Version:
-        """Write a small object where there is none.
+    @abstractmethod
+    def write(self, path: str) -> AbstractContextManager[PendingFile]:
+        """Write a file while the block runs, hashed: absent, or as it was, until it is whole.
 
         Raises:
-            ConflictError: There is one, with other contents.
-            ObjectStoreError: It cannot be written, or not be told whether it was.
+            StoreWriteError, ObjectStoreError: It cannot be written; the message says what to do.
         """
-        return self._put_if(path, data, "create")
 
-    def replace(self, path: str, data: bytes, old: Version) -> Version:
-        """Write a small object in place of the version that was read.
+    @abstractmethod
+    def put_if_absent(self, path: str, data: bytes) -> bytes:
+        """Write a small file where there is none, once for ever; returns what is there by now.
+
+        That is its own data, or what another was first with.
+
+        Raises:
+            StoreWriteError, ObjectStoreError: It cannot be written, or not be told whether it was.
+        """
+
+    @abstractmethod
+    def replace_if(self, path: str, data: bytes, old: Version | None) -> Version:
+        """Write a small file in place of the version that was read; None: where there is none.
 
         Raises:
             ConflictError: There is another version by now, with other contents, or none.
-            ObjectStoreError: It cannot be written, or not be told whether it was.
+            StoreWriteError, ObjectStoreError: It cannot be written, or not be told whether it was.
         """
-        known = {"e_tag": old.e_tag, "version": old.version}
-        return self._put_if(path, data, {key: one for key, one in known.items() if one is not None})
 
-    def _put_if(self, path: str, data: bytes, mode: Any) -> Version:
-        def put() -> Version:
-            try:
-                return _version(obstore.put(self._store, path, data, mode=mode))
-            except (failures.AlreadyExistsError, failures.PreconditionError) as error:
-                # It may be ours: the answer to a first request was lost, this is to the second.
-                there = self.read(path)
-                if there is None or there.data != data:
-                    raise ConflictError(f"{self.uri}/{path}: another wrote it") from error
-                return there.version
+    @abstractmethod
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files; already gone is fine."""
 
-        return self._tried(f"write {path}", put)
+    def put(self, path: str, data: bytes) -> FileRecord:
+        """Write a small file at once, whatever is there (see `write`)."""
+        with self.write(path) as pending:
+            pending.write(data)
+        return pending.finished
 
-    def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects; already gone is fine."""
-        for start in range(0, len(paths), 1000):
-            part = list(paths[start : start + 1000])
+    def write_json(self, path: str, value: Any) -> FileRecord:
+        """Write canonical, readable JSON (see `write`, and `to_json` for what it is made of)."""
+        text = to_json(value, indent=1, ascii_only=False, sort_keys=True)
+        return self.put(path, text.encode() + b"\n")
 
-            def remove(part: list[str] = part) -> None:
-                try:
-                    obstore.delete(self._store, part)
-                except FileNotFoundError:  # one of them: the others must go all the same
-                    for path in part:
-                        self._absent("", partial(obstore.delete, self._store, path))
-
-            self._tried(f"remove {part[0]}", remove)
-
-    # --- trying again ---------------------------------------------------------------------------
-
-    def _absent(self, what: str, call: Callable[[], _Result]) -> _Result | None:
-        def found() -> _Result | None:
-            try:
-                return call()
-            except FileNotFoundError as error:
-                if is_missing_bucket(str(error)):
-                    raise
-                return None
-
-        return self._tried(what, found)
-
-    def _tried(self, what: str, call: Callable[[], _Result]) -> _Result:
-        """Call, some times more where the store or the network failed.
-
-        Raises:
-            RequestError: Trying again ends the same way: credentials, the bucket, the region.
-            ObjectStoreError: It failed every time.
-        """
-        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
-        for number in range(_TRIES):
-            try:
-                return call()
-            except ObjectStoreError:
-                raise  # tried already
-            except (failures.BaseError, OSError) as error:
-                if wrong := wrong_request(str(error), isinstance(error, refused)):
-                    raise RequestError(f"{self.uri}: cannot {what}: {wrong}") from error
-                if isinstance(error, FileNotFoundError):
-                    gone = f"{self.uri}: cannot {what}: there is no such"
-                    raise ObjectStoreError(gone) from error
-                if number == _TRIES - 1:
-                    raise ObjectStoreError(
-                        f"{self.uri}: cannot {what} after {_TRIES} tries: {reason(str(error))}"
-                    ) from error
-            time.sleep(_PAUSE_S * 2**number)
-        raise AssertionError("unreachable")
+    def delete_below(self, folder: str) -> None:
+        """Remove all finished files below a folder, and what a folder is where there are such."""
+        self.delete([entry.path for entry in self.entries(folder)])
 
 
-def _version(meta: Any) -> Version:
-    return Version(meta["e_tag"], meta["version"])
+def open_store(store: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Store:
+    """The store that a folder's path, or a URI on object storage, names; nothing is looked at yet.
+
+    Args:
+        store: A folder, or `s3://bucket/prefix`, `gs://…`, `az://…`. Options of S3 stand after `?`,
+            as pyarrow takes them: region, endpoint_override, scheme.
+        cache: Where what `local` fetches lies (default: ~/.cache/lookalike).
+
+    Raises:
+        RequestError: It is no name of either, or what it needs is not installed.
+    """
+    place = store_place(store)
+    if is_remote(place):
+        from lookalike.store.bucket import BucketStore
+
+        return BucketStore(place, cache)
+    from lookalike.store.folder import FolderStore
+
+    return FolderStore(Path(place))
+
+
+def store_place(store: str | os.PathLike[str]) -> str:
+    """A store's absolute folder, or its URI: what stands whatever the working folder becomes.
+
+    Raises:
+        RequestError: It is no name of either.
+    """
+    try:
+        name = os.fspath(store)
+    except TypeError:
+        name = ""
+    if not isinstance(name, str) or not name:
+        raise RequestError(f"store: needs the name of a folder or a URI, got {store!r:.80}")
+    if name.startswith("file://"):
+        return os.fsdecode(path_from_uri(name))
+    return name if is_remote(name) else os.path.abspath(name)

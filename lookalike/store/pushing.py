@@ -65,7 +65,7 @@ class WritableMirror(Mirror):
         record = snapshot.write_manifest(self.folder, manifest)
         self._confirm()
         try:
-            self.objects.create(path, (self.folder / record.path).read_bytes())
+            self.objects.replace_if(path, (self.folder / record.path).read_bytes(), None)
         except ConflictError as error:
             raise self._overtaken(name) from error
         self.point(name)
@@ -82,10 +82,7 @@ class WritableMirror(Mirror):
         self._confirm()
         text = f"{name}\n".encode()
         try:
-            if self._current is None:
-                self._current = self.objects.create(snapshot.CURRENT, text)
-            else:
-                self._current = self.objects.replace(snapshot.CURRENT, text, self._current)
+            self._current = self.objects.replace_if(snapshot.CURRENT, text, self._current)
         except ConflictError as error:
             raise self._overtaken(name) from error
         self._published = name
@@ -161,7 +158,7 @@ class WritableMirror(Mirror):
                     f"({taken[path]}, here {line['sha256']}); a file is never changed"
                 )
             record = FileRecord(path, line["sha256"], line["bytes"])
-            if self.objects.record(path) != record:  # else pushed by a run that was cut off
+            if self.objects.written(path) != record:  # else pushed by a run that was cut off
                 self.objects.upload(self.folder / path, record)
 
         for _ in all_at_once(push, new):

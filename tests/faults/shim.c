@@ -7,6 +7,7 @@
    actions  kill    SIGKILL before it      killed  SIGKILL right after it
             torn    half of it, SIGKILL    eio     it fails once
             full    half of it; from then on there is no space left
+            tight   the same, and each file that is removed makes room for two writes
             denied  it fails, as does every change of names from then on
 */
 #define _GNU_SOURCE
@@ -26,8 +27,8 @@
 
 static char root[PATH_MAX], kind[16], action[16];
 static size_t root_length;
-static long nth, counted;
-static int trace = -1, full, denied;
+static long nth, counted, room;
+static int trace = -1, full, tight, denied;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
@@ -35,7 +36,7 @@ static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 void lookalike_fault_arm(const char *given) {
   char text[PATH_MAX * 2], *rest = text, *path;
   snprintf(text, sizeof text, "%s", given);
-  root_length = 0, counted = 0, full = 0, denied = 0;
+  root_length = 0, counted = 0, full = 0, tight = 0, denied = 0, room = 0;
   snprintf(root, sizeof root, "%s", strsep(&rest, "\t"));
   snprintf(kind, sizeof kind, "%s", strsep(&rest, "\t"));
   snprintf(action, sizeof action, "%s", strsep(&rest, "\t"));
@@ -103,8 +104,13 @@ static const char *strike(const char *what) {
   if (strcmp(what, kind) || __atomic_add_fetch(&counted, 1, __ATOMIC_SEQ_CST) != nth) return "";
   if (!strcmp(action, "kill")) die();
   if (!strcmp(action, "full")) full = 1;
+  if (!strcmp(action, "tight")) full = tight = 1;
   if (!strcmp(action, "denied")) denied = 1;
   return action;
+}
+
+static int no_room(void) {
+  return full && !(tight && __atomic_fetch_sub(&room, 1, __ATOMIC_SEQ_CST) > 0);
 }
 
 #define IS(found, name) (!strcmp(found, name))
@@ -113,8 +119,9 @@ static const char *strike(const char *what) {
 ssize_t write(int fd, const void *data, size_t size) {
   char path[PATH_MAX];
   if (!file_path(fd, path)) return REAL(write)(fd, data, size);
-  if (full) FAIL(ENOSPC);
+  if (no_room()) FAIL(ENOSPC);
   const char *found = strike("write");
+  if (IS(found, "tight")) FAIL(ENOSPC);
   if (IS(found, "eio")) FAIL(EIO);
   if ((IS(found, "torn") || IS(found, "full")) && size > 1) size /= 2;
   else if (IS(found, "full")) FAIL(ENOSPC);
@@ -129,7 +136,7 @@ ssize_t write(int fd, const void *data, size_t size) {
   result name arguments {                                                      \
     char path[PATH_MAX];                                                       \
     if (!file_path(fd, path)) return REAL(name) call;                          \
-    if (full) FAIL(ENOSPC);                                                    \
+    if (no_room()) FAIL(ENOSPC);                                               \
     const char *found = strike("write");                                       \
     if (IS(found, "eio")) FAIL(EIO);                                           \
     if (IS(found, "full")) FAIL(ENOSPC);                                       \
@@ -178,6 +185,8 @@ int rename(const char *old, const char *new) { return renameat(AT_FDCWD, old, AT
 int unlinkat(int folder, const char *name, int flags) {
   char path[PATH_MAX], *other = "";
   if (!at_path(folder, name, path)) return REAL(unlinkat)(folder, name, flags);
+  struct stat found_there;
+  if (tight && !fstatat(folder, name, &found_there, AT_SYMLINK_NOFOLLOW)) __atomic_store_n(&room, 2, __ATOMIC_SEQ_CST);
   CHANGES("unlink", REAL(unlinkat)(folder, name, flags))
 }
 int unlink(const char *name) { return unlinkat(AT_FDCWD, name, 0); }
@@ -186,7 +195,7 @@ int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
 int mkdirat(int folder, const char *name, mode_t mode) {
   char path[PATH_MAX];
   if (!at_path(folder, name, path)) return REAL(mkdirat)(folder, name, mode);
-  if (full) FAIL(ENOSPC);
+  if (full && !tight) FAIL(ENOSPC);
   if (denied) FAIL(EACCES);
   int done = REAL(mkdirat)(folder, name, mode);
   if (!done) note("mkdir", path, "", 0);
@@ -204,7 +213,7 @@ static int opened(int folder, const char *name, int flags, mode_t mode) {
   const char *found = strike("open");
   if (IS(found, "denied")) FAIL(EACCES);
   if (IS(found, "eio")) FAIL(EIO);
-  if (full) FAIL(ENOSPC);
+  if (full && !tight) FAIL(ENOSPC);
   int fd = openat_(folder, name, flags, mode);
   if (fd >= 0) note(flags & O_TRUNC ? "create" : "open", path, "", 0);
   if (IS(found, "killed")) die();

@@ -1,0 +1,328 @@
+"""A store on object storage: the one module that imports `obstore` (the extra "remote").
+
+An object is whole or absent, whoever looks. Requests are tried again within limits; a conditional
+put whose answer was lost is settled by reading what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from lookalike.errors import RequestError
+from lookalike.store.cached import DamagedError, FileCache
+from lookalike.store.files import FileRecord, PendingFile, record_of, write_file
+from lookalike.store.object_errors import is_missing_bucket, reason, wrong_request
+from lookalike.store.object_uri import parse_uri, shown_uri
+from lookalike.store.objects import (
+    ConflictError,
+    Entry,
+    Found,
+    ObjectStoreError,
+    Store,
+    Version,
+)
+from lookalike.store.ranges import coalesce, cut
+
+try:
+    import obstore
+    from obstore import exceptions as failures
+    from obstore.store import from_url
+except ImportError:  # said by BucketStore, with the remedy
+    obstore = None
+
+_PART = 8 << 20  # bytes of one request for a part of a large file
+_AT_ONCE = 8  # requests for ranges of one file
+_SPOOLED = "object"  # the name of what is not written yet
+_TRIES = 4  # of one call, beyond what the client does for each request
+_PAUSE_S = 0.5  # before the second try, doubled for each after it
+_SHA256 = "sha256"  # the attribute that says what an object holds
+_CLIENT = {
+    "connect_timeout": "10s",
+    "read_timeout": "30s",  # without a byte
+    "timeout": "120s",  # for one request, its body included
+}
+_RETRY = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=200),
+        "max_backoff": timedelta(seconds=5),
+        "base": 2,
+    },
+}
+
+_Result = TypeVar("_Result")
+
+
+class BucketStore(Store):
+    """The objects below one URI."""
+
+    def __init__(self, name: str, cache: str | os.PathLike[str] | None = None) -> None:
+        """Open `s3://bucket/prefix`, `gs://…`, `az://…`; no request is made.
+
+        Options of S3 stand after `?`, as pyarrow takes them: region, endpoint_override, scheme.
+        Credentials come from the environment, or the machine's role.
+
+        Args:
+            name: The URI.
+            cache: See `open_store`.
+
+        Raises:
+            RequestError: The extra is not installed, or the URI is not one that can be opened.
+        """
+        self.name, self.uri = name, shown_uri(name)
+        if obstore is None:
+            raise RequestError(
+                f"{self.uri}: stores on object storage need obstore; "
+                "install it: pip install 'lookalike[remote]'"
+            )
+        whole, options, allow_http = parse_uri(name)
+        client = {**_CLIENT, "allow_http": allow_http}
+        try:
+            self._store = from_url(whole, client_options=client, retry_config=_RETRY, **options)
+        except (failures.BaseError, ValueError) as error:
+            raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
+        self._cache = FileCache(cache)
+        self._known: dict[str, FileRecord] = {}
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def read(self, path: str) -> Found | None:
+        """See `Store.read`."""
+
+        def get() -> Found:
+            result = obstore.get(self._store, path)
+            return Found(bytes(result.bytes()), _version(result.meta), result.meta["last_modified"])
+
+        return self._absent(f"read {path}", get)
+
+    def stat(self, path: str) -> Entry | None:
+        """See `Store.stat`."""
+        found = self._absent(f"look at {path}", lambda: obstore.head(self._store, path))
+        return None if found is None else Entry(path, found["size"], found["last_modified"])
+
+    def written(self, path: str) -> FileRecord | None:
+        """What `write` wrote under a path; sha256 is "" where another program wrote it."""
+
+        def head() -> FileRecord:
+            found = obstore.get(self._store, path, options={"head": True})
+            return FileRecord(path, found.attributes.get(_SHA256, ""), found.meta["size"])
+
+        return self._absent(f"look at {path}", head)
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """See `Store.chunks`; each part is tried again by itself."""
+        found = self.stat(path)
+        if found is None:
+            raise self._gone(path)
+        return self._parts(path, found.bytes)
+
+    def _parts(self, path: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, _PART):
+            yield self._part(path, start, min(_PART, size - start))
+
+    def _part(self, path: str, start: int, count: int) -> bytes:
+        def part() -> bytes:
+            got = bytes(obstore.get_range(self._store, path, start=start, length=count))
+            if len(got) != count:
+                raise OSError(f"{len(got)} bytes came where {count} were asked for")
+            return got
+
+        found = self._absent(f"read {path}", part)
+        if found is None:
+            raise self._gone(path)
+        return found
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See `Store.read_ranges`; several requests are on their way at once."""
+        spans = coalesce(ranges)
+        if len(spans) < 2:
+            return cut(ranges, spans, [self._part(path, one.start, one.count) for one in spans])
+        with ThreadPoolExecutor(min(_AT_ONCE, len(spans)), "ranges") as pool:
+            data = list(pool.map(lambda one: self._part(path, one.start, one.count), spans))
+        return cut(ranges, spans, data)
+
+    def local(self, file: str | FileRecord) -> Path:
+        """See `Store.local`."""
+        record = self._known_as(file) if isinstance(file, str) else file
+        try:
+            return self._cache.get(record, lambda: self._parts(record.path, record.bytes))
+        except DamagedError as error:
+            raise ObjectStoreError(
+                f"{self.shown(record.path)}: {error}; run: lookalike verify"
+            ) from error
+
+    def know(self, records: Iterable[FileRecord]) -> None:
+        """See `Store.know`."""
+        self._known.update((record.path, record) for record in records)
+
+    def _known_as(self, path: str) -> FileRecord:
+        record = self._known.get(path) or self.written(path)
+        if record is None:
+            raise self._gone(path)
+        if not record.sha256:
+            raise ObjectStoreError(f"{self.shown(path)}: was not written by lookalike")
+        self._known[path] = record
+        return record
+
+    def _gone(self, path: str) -> FileNotFoundError:
+        return FileNotFoundError(f"{self.shown(path)}: no such object")
+
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """See `Store.entries`; after a failure it goes on behind the last one seen."""
+        last: str | None = None
+
+        def behind(last: str | None) -> tuple[Any, list[Any]]:
+            stream = obstore.list(self._store, folder or None, offset=last)
+            return stream, next(stream, [])
+
+        while True:
+            stream, chunk = self._tried(f"list {folder}", partial(behind, last))
+            try:
+                while chunk:
+                    for one in chunk:
+                        last = one["path"]
+                        yield Entry(one["path"], one["size"], one["last_modified"])
+                    chunk = next(stream, [])
+                return
+            except (failures.BaseError, OSError):
+                continue  # told by the next try, where it fails again
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Store.folders`."""
+        found = self._tried(
+            f"list {folder}", lambda: obstore.list_with_delimiter(self._store, folder)
+        )
+        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
+    # --- writing --------------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[PendingFile]:
+        """See `Store.write`; what is written lies in a temporary file until the block ends."""
+        with TemporaryDirectory(prefix="lookalike-") as folder:
+            with write_file(Path(folder), _SPOOLED) as pending:
+                yield pending
+            pending.record = replace(pending.finished, path=path)
+            self.upload(Path(folder) / _SPOOLED, pending.record)
+
+    def upload(self, file: Path, record: FileRecord) -> None:
+        """Write a finished file as one object, absent until it is whole."""
+        attributes = {_SHA256: record.sha256}
+        self._tried(
+            f"write {record.path}",
+            lambda: obstore.put(
+                self._store, record.path, file, attributes=attributes, chunk_size=_PART,
+                max_concurrency=2,
+            ),
+        )  # fmt: skip
+        self._known[record.path] = record
+
+    def put(self, path: str, data: bytes) -> FileRecord:
+        """See `Store.put`."""
+        record = record_of(path, [data])
+        attributes = {_SHA256: record.sha256}
+        self._tried(
+            f"write {path}", lambda: obstore.put(self._store, path, data, attributes=attributes)
+        )
+        return record
+
+    def put_if_absent(self, path: str, data: bytes) -> bytes:
+        """See `Store.put_if_absent`."""
+        while True:
+            try:
+                self.replace_if(path, data, None)
+                return data
+            except ConflictError:
+                there = self.read(path)
+                if there is not None:  # else removed meanwhile
+                    return there.data
+
+    def replace_if(self, path: str, data: bytes, old: Version | None) -> Version:
+        """See `Store.replace_if`; an answer that was lost is settled by reading what is there."""
+        mode: Any = "create"
+        if old is not None:
+            known = {"e_tag": old.e_tag, "version": old.version}
+            mode = {key: one for key, one in known.items() if one is not None}
+        attributes = {_SHA256: record_of(path, [data]).sha256}
+
+        def put() -> Version:
+            try:
+                made = obstore.put(self._store, path, data, mode=mode, attributes=attributes)
+                return _version(made)
+            except (failures.AlreadyExistsError, failures.PreconditionError) as error:
+                # It may be ours: the answer to a first request was lost, this is to the second.
+                there = self.read(path)
+                if there is None or there.data != data:
+                    raise ConflictError(f"{self.shown(path)}: another wrote it") from error
+                return there.version
+
+        return self._tried(f"write {path}", put)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """See `Store.delete`."""
+        asked = list(paths)
+        for start in range(0, len(asked), 1000):
+            part = asked[start : start + 1000]
+
+            def remove(part: Sequence[str] = part) -> None:
+                try:
+                    obstore.delete(self._store, part)
+                except FileNotFoundError:  # one of them: the others must go all the same
+                    for path in part:
+                        self._absent("", partial(obstore.delete, self._store, path))
+
+            self._tried(f"remove {part[0]}", remove)
+
+    # --- trying again ---------------------------------------------------------------------------
+
+    def _absent(self, what: str, call: Callable[[], _Result]) -> _Result | None:
+        def found() -> _Result | None:
+            try:
+                return call()
+            except FileNotFoundError as error:
+                if is_missing_bucket(str(error)):
+                    raise
+                return None
+
+        return self._tried(what, found)
+
+    def _tried(self, what: str, call: Callable[[], _Result]) -> _Result:
+        """Call, some times more where the store or the network failed.
+
+        Raises:
+            RequestError: Trying again ends the same way: credentials, the bucket, the region.
+            ObjectStoreError: It failed every time.
+        """
+        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
+        for number in range(_TRIES):
+            try:
+                return call()
+            except ObjectStoreError:
+                raise  # tried already
+            except (failures.BaseError, OSError) as error:
+                if wrong := wrong_request(str(error), isinstance(error, refused)):
+                    raise RequestError(f"{self.uri}: cannot {what}: {wrong}") from error
+                if isinstance(error, FileNotFoundError):
+                    gone = f"{self.uri}: cannot {what}: there is no such"
+                    raise ObjectStoreError(gone) from error
+                if number == _TRIES - 1:
+                    raise ObjectStoreError(
+                        f"{self.uri}: cannot {what} after {_TRIES} tries: {reason(str(error))}"
+                    ) from error
+            time.sleep(_PAUSE_S * 2**number)
+        raise AssertionError("unreachable")
+
+
+def _version(meta: Any) -> Version:
+    return Version(meta["e_tag"], meta["version"])

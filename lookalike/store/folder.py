@@ -1,0 +1,155 @@
+"""A store in a folder that every process can see.
+
+See `files` for how a file is written there. Links inside a store are files of their own, and lead
+no write out of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from lookalike.store.files import (
+    FileRecord,
+    PendingFile,
+    fsync_folder,
+    leads_out,
+    locked,
+    make_folder,
+    put_if_absent,
+    remove_tree,
+    write_file,
+)
+from lookalike.store.objects import ConflictError, Entry, Found, Store, Version
+from lookalike.store.ranges import check
+from lookalike.store.tree import entries, is_temporary, walk
+
+_CHUNK = 8 << 20
+
+
+class FolderStore(Store):
+    """The files below one folder.
+
+    Attributes:
+        root: The folder, absolute; it need not be there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Nothing is looked at yet."""
+        self.root = Path(os.path.abspath(root))
+        self.name = self.uri = str(self.root)
+
+    def read(self, path: str) -> Found | None:
+        """See `Store.read`."""
+        try:
+            with open(self.root / path, "rb") as file:
+                data, stat = file.read(), os.fstat(file.fileno())
+        except FileNotFoundError:
+            return None
+        return Found(data, _version(data), _time(stat))
+
+    def stat(self, path: str) -> Entry | None:
+        """See `Store.stat`."""
+        try:
+            found = (self.root / path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Entry(path, found.st_size, _time(found))
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """See `Store.chunks`."""
+        with open(self.root / path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See `Store.read_ranges`; the system reads ahead, so each is read by itself."""
+        check(ranges)
+        found = []
+        with open(self.root / path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for start, count in ranges:
+                if start + count > size:
+                    raise OSError(
+                        f"{self.shown(path)}: {count} bytes from {start} on were asked for, and it "
+                        f"has {size}; run: lookalike verify"
+                    )
+                found.append(os.pread(file.fileno(), count, start))
+        return found
+
+    def local(self, file: str | FileRecord) -> Path:
+        """See `Store.local`: the file itself."""
+        return self.root / (file if isinstance(file, str) else file.path)
+
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """See `Store.entries`."""
+        for path in walk(self.root, folder):
+            if not is_temporary(path.rpartition("/")[2]):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    found = (self.root / path).lstat()
+                    yield Entry(path, found.st_size, _time(found))
+
+    def outside(self, path: str) -> str:
+        """See `Store.outside`."""
+        return leads_out(self.root, self.root / path)
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Store.folders`."""
+        found = entries(self.root / folder)
+        return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def write(self, path: str) -> AbstractContextManager[PendingFile]:
+        """See `Store.write`."""
+        return write_file(self.root, path)
+
+    def put_if_absent(self, path: str, data: bytes) -> bytes:
+        """See `Store.put_if_absent`."""
+        return put_if_absent(self.root, path, data)
+
+    def replace_if(self, path: str, data: bytes, old: Version | None) -> Version:
+        """See `Store.replace_if`; the folder is locked for the moment that it takes."""
+        if old is None:
+            if put_if_absent(self.root, path, data) != data:
+                raise ConflictError(f"{self.shown(path)}: another wrote it")
+            return _version(data)
+        if not (self.root / path).parent.is_dir():
+            raise ConflictError(f"{self.shown(path)}: another removed it")
+        with locked((self.root / path).parent):
+            there = self.read(path)
+            if there is None or there.version not in (old, _version(data)):
+                raise ConflictError(f"{self.shown(path)}: another wrote it")
+            self.put(path, data)
+        return _version(data)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """See `Store.delete`; what is gone is gone for good."""
+        changed = set()
+        for path in paths:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (self.root / path).unlink()
+                changed.add((self.root / path).parent)
+        for folder in changed:
+            with suppress(FileNotFoundError):
+                fsync_folder(folder)
+
+    def delete_below(self, folder: str) -> None:
+        """See `Store.delete_below`."""
+        remove_tree(self.root / folder)
+
+    def make_folder(self, folder: str) -> None:
+        """Make a folder, durable: where a process of this machine keeps files of its own."""
+        make_folder(self.root / folder)
+
+
+def _time(found: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(found.st_mtime, timezone.utc)
+
+
+def _version(data: bytes) -> Version:
+    return Version(hashlib.sha256(data).hexdigest())

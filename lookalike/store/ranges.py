@@ -1,0 +1,70 @@
+"""Ranges of a file that lie near each other, read by one request: that costs more than bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GAP = 256 << 10  # bytes between two that are fetched for nothing rather than by a request more
+MOST = 8 << 20  # bytes of one request for several
+
+
+@dataclass(frozen=True)
+class Span:
+    """One request: first byte, number of bytes, and which of the ranges asked for lie in it."""
+
+    start: int
+    count: int
+    wanted: tuple[int, ...]
+
+
+def check(ranges: Sequence[tuple[int, int]]) -> None:
+    """Refuse what is no range of any file.
+
+    Raises:
+        ValueError: One begins before the file, or has fewer than no bytes.
+    """
+    for start, count in ranges:
+        if start < 0 or count < 0:
+            raise ValueError(f"no range of a file: {count} bytes from {start} on")
+
+
+def coalesce(ranges: Sequence[tuple[int, int]], gap: int = GAP, most: int = MOST) -> list[Span]:
+    """The requests that bring all ranges, in the order of the file; empty ranges need none.
+
+    Args:
+        ranges: First byte and number of bytes of each, in any order; they may overlap.
+        gap: Most bytes between two in one request.
+        most: Most bytes of a request for more than one.
+
+    Raises:
+        ValueError: See `check`.
+    """
+    check(ranges)
+    spans: list[Span] = []
+    for place in sorted(range(len(ranges)), key=lambda place: ranges[place]):
+        start, count = ranges[place]
+        if not count:
+            continue
+        if spans:
+            last = spans[-1]
+            end = max(last.start + last.count, start + count)
+            inside = end == last.start + last.count
+            near = start - (last.start + last.count) <= gap and end - last.start <= most
+            if inside or near:
+                spans[-1] = Span(last.start, end - last.start, (*last.wanted, place))
+                continue
+        spans.append(Span(start, count, (place,)))
+    return spans
+
+
+def cut(
+    ranges: Sequence[tuple[int, int]], spans: Sequence[Span], data: Sequence[bytes]
+) -> list[bytes]:
+    """The bytes of each range, in the order asked for, from those of all spans."""
+    found = [b""] * len(ranges)
+    for span, whole in zip(spans, data, strict=True):
+        for place in span.wanted:
+            start, count = ranges[place]
+            found[place] = whole[start - span.start : start - span.start + count]
+    return found
