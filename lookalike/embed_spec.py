@@ -26,7 +26,12 @@ from lookalike.models.features import (
 )
 from lookalike.models.handles import MARKERS, marker_of
 from lookalike.models.projection import MATRIX, Projection, stored_projection
-from lookalike.models.resolving import FeatureConfig, install, resolve_features
+from lookalike.models.resolving import (
+    FeatureConfig,
+    install,
+    resolve_features,
+    resolve_projection,
+)
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pictures.limits import ImageLimits
 from lookalike.store import snapshot
@@ -115,7 +120,8 @@ class EmbedSpec:
         if self.projection and not (folder / self.projection.folder / MATRIX).is_file():
             raise RequestError(
                 f"store: {folder} lacks the projection: there is no {self.projection.folder}/"
-                f"{MATRIX} in it; name the store that it was made for"
+                f"{MATRIX} in it; name the store that it was made for, or make a folder with it: "
+                "EmbedSpec.from_handles"
             )
 
     @classmethod
@@ -160,6 +166,7 @@ class EmbedSpec:
         limits: ImageLimits | None = None,
         threads: int = 1,
         dtype: str = "float32",
+        projection: str | os.PathLike[str] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> EmbedSpec:
         """Fetch models, find out how they are called, and copy them into a folder for workers.
@@ -176,6 +183,8 @@ class EmbedSpec:
             limits: What a file may ask for before it is decoded.
             threads: TensorFlow threads per worker process.
             dtype: Vectors are stored as: float32 or float16.
+            projection: The folder that `lookalike adapt` made for these handles and weights; it is
+                copied beside the models.
             say: Told what is fetched.
 
         Raises:
@@ -193,10 +202,14 @@ class EmbedSpec:
         except OSError as error:
             raise RequestError(f"folder: {place} cannot be made: {one_line(error)}") from error
         with TemporaryDirectory(prefix="lookalike-") as work:
+            behind = resolve_projection(_folder(projection), Path(work))
             features = resolve_features(configured, Path(work), say)
-            check(features, metric)
-            install(Path(place), features, Path(work))
-        return cls(tuple(features), place, metric, limits or ImageLimits(), threads, dtype)
+            check(features, metric, behind)
+            install(Path(place), features, Path(work), behind)
+        return cls(
+            tuple(features), place, metric, limits or ImageLimits(), threads, dtype,
+            projection=behind,
+        )  # fmt: skip
 
     @property
     def dim(self) -> int:
@@ -277,6 +290,14 @@ def _configured(
             one = FeatureConfig(**{**one.__dict__, "weight": weights[number]})
         found.append(one)
     return found
+
+
+def _folder(projection: Any) -> str | None:
+    if projection is None or isinstance(projection, str):
+        return projection
+    if isinstance(projection, os.PathLike):
+        return str(os.fspath(projection))
+    raise RequestError(f"projection: needs the name of a folder, got {projection!r:.80}")
 
 
 def _name_of(handle: str, taken: set[str]) -> str:

@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.errors import RequestError, UnreachableError
-from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.features import (
+    Feature,
+    blocks_of,
+    model_fingerprint,
+    preprocessing_fingerprint,
+)
 from lookalike.models.handles import BUILTINS
-from lookalike.models.projection import Projection
+from lookalike.models.projection import Projection, stored_projection
 from lookalike.pictures.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, claimed_name
@@ -177,9 +182,11 @@ def other_models(
     if parent is None or computed:
         return []
     there = [Feature.from_json(one) for one in parent.get("features") or []]
+    behind = stored_projection(parent)
     wanted = {
         "metric": (parent["metric"], metric),
         "choice of features": (_named(there), _named(features)),
+        "projection": (_marked(behind), _marked(projection)),
         "model fingerprint": (
             parent["model_fingerprint"],
             model_fingerprint(features, metric, projection),
@@ -202,9 +209,19 @@ def other_models(
                 f"{feature.handle} is version {BUILTINS[name][1]} here, and another in "
                 f"{parent['name']}, whose vectors do not compare with it"
             )
+    if behind is not None and changed and blocks_of(there) == blocks_of(features):
+        changed.append(
+            "vectors behind a projection do not tell what they were before it; after lookalike "
+            "rollback to a snapshot without one, a run computes others from its vectors"
+        )
     if changed:
         changed.append(f"everything is embedded anew; {parent['name']} serves until that is done")
     return changed
+
+
+def _marked(projection: Projection | None) -> str:
+    """A projection to a person; its folder may have come to hold another."""
+    return f"{projection.handle} ({projection.fingerprint[:12]})" if projection else "none"
 
 
 def _named(features: Sequence[Feature]) -> str:

@@ -20,7 +20,7 @@ from lookalike.learning.held_out import Gain
 from lookalike.learning.labelled import Labelled, read_labelled
 from lookalike.learning.tuning import Tuned, tune
 from lookalike.models.features import Feature, is_normalised, stored_features
-from lookalike.models.projection import open_folder, save, stored_projection
+from lookalike.models.projection import Projection, open_folder, save, stored_projection
 from lookalike.pages.markup import visible
 from lookalike.query_images import load_embedder
 from lookalike.store import snapshot
@@ -46,14 +46,14 @@ class _Asked:
         projection, metric = stored_projection(manifest), str(manifest["metric"])
         if projection:
             raise RequestError(
-                f"{store}: the vectors of {manifest['name']} are behind the projection "
-                f"{projection.handle} already; name an earlier snapshot without one "
-                f"(--snapshot, see status), or index without it before {what}"
+                f"{given.named}: the vectors of {manifest['name']} are behind the projection "
+                f"{projection.handle}, and {what} needs those from before it; "
+                + _before_it(store, projection)
             )
         if metric == "jaccard" or not is_normalised(len(features), metric):
             raise RequestError(
-                f"{store}: {what} needs vectors of unit length, and those of {manifest['name']} "
-                f"come from one feature under the metric {metric}; index with metric: cosine"
+                f"{given.named}: {what} needs vectors of unit length, and those of "
+                f"{manifest['name']} come from one feature under the metric {metric}; index with metric: cosine"
             )
         return cls(store, manifest, features)
 
@@ -77,6 +77,21 @@ class _Asked:
         folders = given.labels == "folders"
         label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)
         return read_labelled(self.store, self.manifest, label_of)
+
+
+def _before_it(store: Path, projection: Projection) -> str:
+    """What to do where vectors are behind a projection: it cannot be undone."""
+    there = (snapshot.read_manifest(store, name) for name in reversed(snapshot.names(store)))
+    fits = (one["name"] for one in there if one["model_fingerprint"] == projection.features)
+    if name := next(fits, None):
+        return (
+            f"{name} has them: learn from it (--snapshot {name}), and roll back to it before the "
+            "index run that takes up what was learned, or that run embeds everything anew"
+        )
+    return (
+        "no snapshot of this store has them any more: index without `projection:`, which embeds "
+        "everything anew, and learn from that"
+    )
 
 
 def _k(given: argparse.Namespace) -> int:

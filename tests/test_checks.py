@@ -9,6 +9,7 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
 from lookalike.models.handles import builtin_fingerprint
+from lookalike.models.projection import Projection
 from lookalike.models.saved_model import ModelInfo
 from lookalike.sources.kinds import open_source
 from pipelines.checks import check_images, check_store, other_models
@@ -82,3 +83,24 @@ def test_another_version_of_a_shipped_feature_is_named() -> None:
         "with it",
         "everything is embedded anew; N serves until that is done",
     ]
+
+
+def test_another_projection_is_named_with_how_to_keep_the_vectors() -> None:
+    info = ModelInfo((8, 8), 4)
+    low = Feature("l", "builtin:color-texture", 1.0, "cd" * 32, info, "models/c")
+    features = model_fingerprint([low], "cosine")
+    old, new = (Projection("mine", one * 32, features, 4, 2, "models/p") for one in ("12", "34"))
+    parent = {
+        "name": "N", "metric": "cosine", "features": [low.to_json()], "projection": old.to_json(),
+        "model_fingerprint": model_fingerprint([low], "cosine", old),
+        "preprocessing_fingerprint": preprocessing_fingerprint([low]),
+    }  # fmt: skip
+    assert other_models(parent, [low], "cosine", old) == []
+    for asked, shown in ((new, "mine (343434343434)"), (None, "none")):
+        lines = other_models(parent, [low], "cosine", asked)
+        assert lines[0] == f"the projection is {shown}, that of N is mine (121212121212)"
+        assert "lookalike rollback to a snapshot without one" in lines[-2]
+        assert lines[-1] == "everything is embedded anew; N serves until that is done"
+    # with other features nothing that was there before helps
+    other = other_models(parent, [replace(low, fingerprint="ef" * 32)], "cosine")
+    assert not any("rollback" in line for line in other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from lookalike.embed_spec import FAILED_SCHEMA, EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
+from lookalike.models.projection import save as save_projection
 from lookalike.models.quiet_tf import tf
 from lookalike.models.resolving import FeatureConfig
 from lookalike.outcomes import Embedded, Failed
@@ -181,6 +183,44 @@ def test_handles_end_as_models_in_a_folder(
     assert lengths == pytest.approx([1 / 6, 2 / 6, 3 / 6], rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_projection_is_copied_beside_the_models_and_is_that_of_a_store(
+    tmp_path: Path, indexed: tuple[Path, Path], kind: Any
+) -> None:
+    """What a config says as `projection: learned` is the same from Python."""
+    store, folder, learned = tmp_path / "store", str(indexed[1] / "first"), tmp_path / "learned"
+    plain = EmbedSpec.from_handles("builtin:color-texture", tmp_path / "models")
+    matrix = np.random.default_rng(0).standard_normal((plain.dim + 1, 7)).astype("f4")
+    save_projection(learned, plain.properties["lookalike.model_fingerprint"], matrix, "card", {})
+    spec = EmbedSpec.from_handles(
+        "builtin:color-texture", tmp_path / "models", projection=kind(learned)
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "features: [{name: low, handle: 'builtin:color-texture'}]\nprojection: learned\n"
+        "runner: {workers: 1}\n"
+    )
+    asked = ["--config", str(config), "--images", folder, "--store", str(store)]
+    assert main(["index", *asked]) == 0
+    config_way = EmbedSpec.from_store(store)
+    assert (spec.dim, spec.properties) == (7, config_way.properties)
+    shutil.rmtree(learned)  # a worker has the folder of models alone
+    uri = f"{folder}/3.png"
+    one, two = (embed(pickle.loads(pickle.dumps(way)), [uri])[uri] for way in (spec, config_way))
+    assert isinstance(one, Embedded)
+    assert isinstance(two, Embedded)
+    np.testing.assert_allclose(one.vector, two.vector, atol=1e-6)
+
+
+def test_a_projection_of_other_features_is_refused(tmp_path: Path) -> None:
+    save_projection(tmp_path / "learned", "b" * 64, np.ones((1512, 2), "f4"), "card", {})
+    with pytest.raises(RequestError, match=f"learned on vectors of model {'b' * 64}"):
+        EmbedSpec.from_handles(
+            "builtin:color-texture", tmp_path / "models", projection=tmp_path / "learned"
+        )
+    assert not list((tmp_path / "models").iterdir())
+
+
 def test_the_same_folder_serves_again(tmp_path: Path) -> None:
     first = EmbedSpec.from_handles("builtin:color-texture", tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -208,6 +248,8 @@ def test_equal_handles_get_names_of_their_own(tmp_path: Path) -> None:
         (["builtin:color-texture"], {"folder": 5}, "a folder or a URI, got 5"),
         (["builtin:color-texture"], {"folder": "/proc/models"}, "/proc/models cannot be made"),
         ([7], {}, "a handle is a text or a FeatureConfig, got 7"),
+        (["builtin:color-texture"], {"projection": "none"}, "projection none: no such model"),
+        (["builtin:color-texture"], {"projection": 5}, "needs the name of a folder, got 5"),
     ],
 )
 def test_wrong_handles(tmp_path: Path, handles: Any, more: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +193,23 @@ def test_weights_and_a_projection_are_applied_without_embedding_again(
     # and there is nothing to be learned behind a projection
     adapt = ["adapt", "--store", str(tmp_path / "store"), "--labels", "folders"]
     assert main([*adapt, "--output", str(tmp_path / "learned")]) == 2
-    assert "behind the projection" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "behind the projection" in said
+    assert f"{second['name']} has them: learn from it (--snapshot {second['name']})" in said
     # of too few labels, neither; nothing is left of the try
     older = [*adapt, "--snapshot", second["name"], "--output", str(tmp_path / "learned")]
     assert main(older) == 2
     assert "it takes 8 to hold some out" in capsys.readouterr().err
     assert not (tmp_path / "learned").exists()
+    # the way back: nothing is embedded again
+    assert main(["rollback", "--store", str(tmp_path / "store")]) == 0
+    save(tmp_path / "other", second["model_fingerprint"], matrix[:, :2], "# card\n", {})
+    fourth = index("store", hybrid.format(4) + "projection: other\n")
+    assert (fourth["counts"]["embedded"], fourth["dim"]) == (0, 2)
+    for name in (first["name"], second["name"]):
+        shutil.rmtree(tmp_path / "store" / "snapshots" / name)  # as gc does in the end
+    assert main([*adapt, "--output", str(tmp_path / "learned")]) == 2
+    assert "index without `projection:`" in capsys.readouterr().err
 
 
 # --- the commands -------------------------------------------------------------------------------
