@@ -6,19 +6,16 @@ every later run, and every command that embeds, starts without TensorFlow.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lookalike.cache_folder import cache_folder
-from lookalike.errors import RequestError, one_line
-from lookalike.models import openvino_engine
+from lookalike.errors import RequestError
+from lookalike.models import child, openvino_engine
 from lookalike.models.prepared import Prepared
 
 
@@ -73,24 +70,11 @@ def prepare(tasks: Sequence[Task]) -> None:
     Raises:
         RequestError: A model cannot be loaded, or is none that this library can call.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    finished = subprocess.run(
-        [sys.executable, "-m", "lookalike.models.prepare_process"],
-        input=json.dumps([asdict(task) for task in tasks]).encode(),
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
-        check=False,
-    )
-    if finished.returncode == 0:
-        return
-    if finished.returncode == -signal.SIGALRM:
-        raise RequestError("a function of yours takes too long for one picture of its size")
     try:
-        wrong = json.loads(finished.stdout)["request_error"]
-    except (ValueError, KeyError, TypeError):
-        told = one_line(ValueError(finished.stderr.decode(errors="replace")[-300:]))
-        raise RuntimeError(
-            f"the process that makes models ready ended with status {finished.returncode}: {told}"
-        ) from None
-    raise RequestError(wrong)
+        child.ask("lookalike.models.prepare_process", [asdict(task) for task in tasks])
+    except child.ChildError as error:
+        if error.status == -signal.SIGALRM:
+            raise RequestError(
+                "a function of yours takes too long for one picture of its size"
+            ) from error
+        raise

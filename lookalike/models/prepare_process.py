@@ -1,7 +1,6 @@
 """The process that makes models ready, started by `preparation`: `prepared` says what it writes.
 
-It reads a list of tasks from its standard input. A model that cannot be used ends it with status 2
-and {"request_error": …} on its standard output.
+It is sent a list of tasks, and has no answer but that they are done (`child`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import importlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ import numpy as np
 
 from lookalike.errors import RequestError, one_line
 from lookalike.models import (
+    child,
     onnx_files,
     onnx_graph,
     openvino_engine,
@@ -38,18 +37,11 @@ from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.saved_model import FrozenModel, ModelInfo
 
 
-def main() -> int:
-    """Do the tasks of standard input."""
-    told = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no answer
-    try:
-        for one in json.load(sys.stdin):
-            size = one.pop("input_size")
-            make_ready(Task(**one, input_size=size and (size[0], size[1])))
-    except RequestError as error:
-        os.write(told, json.dumps({"request_error": str(error)}).encode())
-        return 2
-    return 0
+def main(tasks: list[dict[str, Any]]) -> None:
+    """Do the tasks that `preparation` sends."""
+    for one in tasks:
+        size = one.pop("input_size")
+        make_ready(Task(**one, input_size=size and (size[0], size[1])))
 
 
 def make_ready(task: Task) -> None:
@@ -137,4 +129,4 @@ def _files_for(folder: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    child.serve(main)
