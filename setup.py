@@ -10,6 +10,7 @@ VERSION = "0.1.0"
 _OPENVINO = "openvino>=2026,<2027"
 _OPENVINO_HERE = f"{_OPENVINO}; platform_machine in 'x86_64 AMD64 arm64'"
 _REMOTE = ["botocore>=1.36,<2", "obstore>=0.11,<0.13"]
+_KAGGLE = ["kagglehub>=1.0.2,<2"]
 _RAW = ["rawpy>=0.24,<1"]
 _OPENCV = ["opencv-python-headless>=4.10,<6"]
 _SCIKIT = ["scikit-image>=0.24,<1"]
@@ -41,20 +42,22 @@ setup(
         "pillow>=12.1.1,<13",
         "pyarrow>=18,<26",
         "pyyaml>=6,<7",
+        "setuptools<82",  # its pkg_resources, which tensorflow-hub imports
         "tensorflow>=2.20,<2.22",
+        "tensorflow-hub>=0.16.1,<0.17",
+        "tf-keras>=2.20,<2.22",  # which tensorflow-hub imports; it wants tensorflow's version
     ],
     extras_require={
         "openvino": [_OPENVINO],  # where it does not come by itself
         "opencv": _OPENCV,  # features of examples/features that call it, and so the next
         "scikit-image": _SCIKIT,
+        "kaggle": _KAGGLE,  # models of Kaggle as handles
         "raw": _RAW,  # camera raw files
         "remote": _REMOTE,  # stores on object storage; sources on S3
-        # Only the tests and the benchmark call tensorflow-hub, as the reference to compare with; it
-        # needs tf-keras of tensorflow's version, and pkg_resources, which newer setuptools lack.
-        "dev": [*_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, "hypothesis>=6.100", "flask>=3,<4",
+        "dev": [*_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, "hypothesis>=6.100", "flask>=3,<4",
                 "flask-cors>=6,<7", "moto[s3]>=5.2,<6", "mypy>=2,<3", "onnx>=1.19,<2",
-                "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18", "setuptools<82",
-                "tensorflow-hub>=0.16.1,<0.17", "tf-keras>=2.20,<2.22", "types-PyYAML"],
+                "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18",
+                "types-PyYAML"],
     },
     entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
     classifiers=[

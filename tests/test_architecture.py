@@ -32,7 +32,8 @@ OWNERS = {
     "botocore": {"lookalike.store.s3_client"},
     "obstore": {"lookalike.store.bucket"},
     "openvino": {"lookalike.models.openvino_engine"},
-    "tensorflow_hub": {"pipelines.bench.way_hub"},
+    "tensorflow_hub": {"lookalike.models.tf_hub", "pipelines.bench.way_hub"},
+    "kagglehub": {"lookalike.models.hub_process"},
     "pyarrow.fs": {"lookalike.store.storage"},
     "yaml": {"pipelines.config"},
 }  # fmt: skip

@@ -1,16 +1,9 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import io
 import os
 import shutil
-import socket
 import tarfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,30 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.models import downloads
-from lookalike.models.archives import ArchiveLimits, extract
+from lookalike.models.archives import ArchiveLimits, check, extract
 from lookalike.models.handles import folder_fingerprint, model_files, resolve
 from lookalike.store import storage
+from tests.web_server import pack, packed, write_model
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """The files of a SavedModel, as far as resolving looks at them."""
-    folder = tmp_path / "a model"
-    for name, data in {
-        "saved_model.pb": b"graph",
-        "fingerprint.pb": b"print",
-        "keras_metadata.pb": b"keras",
-        "README.md": b"read me",
-        "variables/variables.index": b"index",
-        "variables/variables.data-00000-of-00001": bytes(range(256)) * 400,
-        "variables/.DS_Store": b"litter",
-        "assets/words/list.txt": b"a\nb\n",
-        "assets.extra/notes": b"more",
-    }.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
+    return write_model(tmp_path / "a model")
 
 
 FILES = [
@@ -52,21 +30,6 @@ FILES = [
     "variables/variables.data-00000-of-00001",
     "variables/variables.index",
 ]
-
-
-def pack(folder: Path, archive: Path, inside: str = ".", mode: str = "w:gz") -> Path:
-    with tarfile.open(archive, mode) as tar:  # type: ignore[call-overload]
-        tar.add(folder, inside)
-    return archive
-
-
-def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for info, content in members:
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return data.getvalue()
 
 
 def one_line(caught: pytest.ExceptionInfo[RequestError]) -> str:
@@ -226,11 +189,13 @@ def test_archives_that_unpack_to_too_much(tmp_path: Path) -> None:
     archive.write_bytes(packed(*members))
     assert archive.stat().st_size < 1 << 16
     (tmp_path / "out").mkdir()
-    with pytest.raises(RequestError, match="unpacks to more than 5,000,000 bytes"):
-        extract(archive, tmp_path / "out", ArchiveLimits(max_bytes=5_000_000))
-    with pytest.raises(RequestError, match="has more than 7 members"):
-        extract(archive, tmp_path / "out", ArchiveLimits(max_members=7))
+    for use in (extract, check):
+        with pytest.raises(RequestError, match="unpacks to more than 5,000,000 bytes"):
+            use(archive, tmp_path / "out", ArchiveLimits(max_bytes=5_000_000))
+        with pytest.raises(RequestError, match="has more than 7 members"):
+            use(archive, tmp_path / "out", ArchiveLimits(max_members=7))
     extract(archive, tmp_path / "out", ArchiveLimits(8 << 20, 8))
+    check(archive, tmp_path / "plain", ArchiveLimits(8 << 20, 8))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
@@ -261,197 +226,6 @@ def test_a_damaged_byte_in_a_gzip_archive_is_noticed(model: Path, tmp_path: Path
     (tmp_path / "m.tar.gz").write_bytes(data)
     with pytest.raises(RequestError, match="truncated or damaged"):
         resolve(str(tmp_path / "m.tar.gz"), tmp_path / "work")
-
-
-# --- https:// ---------------------------------------------------------------------------------
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Server:
-    """A web server on this machine; `answers` maps a path to what happens."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                outer.answers[self.path.partition("?")[0]](self)
-
-            def log_message(self, *_: object) -> None:
-                """Print nothing."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.http.server_port}"
-
-    def sends(self, path: str, data: bytes, announced: int | None = None, status: int = 200) -> str:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(status)
-            request.send_header(
-                "Content-Length", str(len(data) if announced is None else announced)
-            )
-            request.end_headers()
-            request.wfile.write(data)
-
-        self.answers[path] = answer
-        return self.address + path
-
-    def redirects(self, path: str, target: str, status: int = 302) -> str:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(status)
-            request.send_header("Location", target)
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-
-        self.answers[path] = answer
-        return self.address + path
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    found = Server()
-    thread = threading.Thread(target=found.http.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield found
-    found.http.shutdown()
-    found.http.server_close()
-
-
-def fails(handle: str, work: Path, message: str) -> None:
-    with pytest.raises(RequestError, match=message) as caught:
-        resolve(handle, work)
-    text = one_line(caught)
-    assert handle in text
-    assert "kaggle models instances versions download" in text
-    assert "builtin:photo" in text
-    assert not list(work.iterdir())
-
-
-def test_a_download_speaks_the_tfhub_protocol(server: Server, model: Path, tmp_path: Path) -> None:
-    data = pack(model, tmp_path / "m.tgz").read_bytes()
-    handle = server.sends("/google/model/1", data)
-    found = resolve(handle, tmp_path / "work")
-    assert found.fingerprint == folder_fingerprint(model)
-    assert server.asked == ["/google/model/1?tf-hub-format=compressed"]
-    assert os.listdir(tmp_path / "work") == [found.fingerprint]
-    resolve(handle + "?x=1&y=#fragment", tmp_path / "work")
-    assert server.asked[1:] == ["/google/model/1?x=1&y=&tf-hub-format=compressed"]
-    resolve(server.sends("/m.tar.gz", data) + "?signature=abc", tmp_path / "work")
-    assert server.asked[2:] == ["/m.tar.gz?signature=abc"]
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed(server: Server, model: Path, tmp_path: Path, status: int) -> None:
-    server.sends("/file", pack(model, tmp_path / "m.tgz").read_bytes())
-    server.redirects("/kaggle", "/file?token=1", status)
-    handle = server.redirects("/hub/1", server.address + "/kaggle", status)
-    assert resolve(handle, tmp_path / "work").fingerprint == folder_fingerprint(model)
-
-
-def test_a_redirect_never_leaves_https() -> None:
-    import email.message
-    import urllib.request
-
-    request = urllib.request.Request("https://example.org/model/1")
-    with pytest.raises(RequestError, match="from https to an unprotected address"):
-        downloads._Redirects().redirect_request(
-            request, io.BytesIO(), 302, "Found", email.message.Message(), "http://example.org/m"
-        )
-
-
-def test_downloads_that_fail_say_why(
-    server: Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(downloads, "TIMEOUT_S", 0.3)
-    work = tmp_path / "work"
-    work.mkdir()
-    data = pack(model, tmp_path / "m.tgz").read_bytes()
-    page = b"\n <!DOCTYPE html><html>sign in</html>"
-    for status, message in {
-        403: "127.0.0.1 answers HTTP 403 Forbidden .it refuses",
-        404: "HTTP 404 Not Found .nothing is at that address",
-        500: "HTTP 500 Internal Server Error;",
-    }.items():
-        fails(server.sends(f"/{status}", page, status=status), work, message)
-    fails(server.sends("/page", page), work, "that is a web page or XML message")
-    fails(server.sends("/empty", b""), work, "it is empty")
-    fails(server.sends("/text", b"gone"), work, "that is not a tar archive")
-    fails(
-        server.sends("/cut", data[:-200], announced=len(data)), work, "the connection ended after"
-    )
-    fails(server.sends("/short", data[:-200]), work, "the archive is truncated or damaged")
-    fails(server.redirects("/loop", "/loop"), work, "redirect")
-    fails(server.redirects("/file", "file:///etc/passwd"), work, "Redirection to url")
-    evil = packed((tarfile.TarInfo("../../evil"), b"x"))
-    fails(server.sends("/evil", evil), work, "outside its folder")
-    other = packed((tarfile.TarInfo("model.h5"), b"x"))
-    fails(
-        server.sends("/other", other),
-        work,
-        "has no saved_model.pb and no .onnx file .it holds model.h5",
-    )
-
-    server.answers["/silent"] = lambda request: time.sleep(1)
-    fails(server.address + "/silent", work, "did not answer within 0.3 s")
-    server.answers["/drop"] = lambda request: request.connection.close()
-    fails(server.address + "/drop", work, "cannot download")
-
-
-def test_unreachable_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
-    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(proxy, raising=False)
-        monkeypatch.delenv(proxy.upper(), raising=False)
-    work = tmp_path / "work"
-    work.mkdir()
-    fails("http://model.invalid/m/1", work, "the host model.invalid cannot be found")
-    with socket.socket() as bound:  # bound and not listening: connections are refused
-        bound.bind(("127.0.0.1", 0))
-        fails(f"http://127.0.0.1:{bound.getsockname()[1]}/m", work, "refuses the connection")
-    for handle in ("http://", "http:///m", "https://[::1/m", "http://127.0.0.1:port/m"):
-        fails(handle, work, "cannot download")
-
-
-def test_the_cache_of_tfhub_is_used_without_a_network(
-    server: Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
-    handle = "https://tfhub.invalid/google/model/1"
-    place = tmp_path / "cache" / hashlib.sha1(handle.encode()).hexdigest()
-    shutil.copytree(model, place)
-    found = resolve(handle, tmp_path / "work")
-    assert (found.folder, found.fingerprint) == (place, folder_fingerprint(model))
-    (place / "saved_model.pb").unlink()
-    with pytest.raises(RequestError, match=r"TFHUB_CACHE_DIR holds for .* has no saved_model"):
-        resolve(handle, tmp_path / "work")
-
-
-def test_a_download_is_left_in_the_cache(
-    server: Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(cache))
-    handle = server.sends("/m/1", pack(model, tmp_path / "m.tgz", "deeper").read_bytes())
-    found = resolve(handle, tmp_path / "work")
-    assert os.listdir(cache) == [hashlib.sha1(handle.encode()).hexdigest()]
-    assert found.folder == cache / os.listdir(cache)[0]
-    assert found.fingerprint == folder_fingerprint(found.folder) == folder_fingerprint(model)
-    resolve(handle, tmp_path / "other")
-    assert len(server.asked) == 1
-
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "file"))  # cannot hold anything
-    again = resolve(handle, tmp_path / "work")
-    assert (
-        again.folder
-        == tmp_path / "work" / again.fingerprint
-        == tmp_path / "work" / found.fingerprint
-    )
 
 
 # --- other handles ----------------------------------------------------------------------------
@@ -501,16 +275,3 @@ def test_a_builtin_is_known_without_its_model(tmp_path: Path) -> None:
     assert found.folder == tmp_path / "work" / found.fingerprint
     assert resolve("builtin:photo", tmp_path).fingerprint != found.fingerprint
     assert not os.listdir(tmp_path)
-
-
-def test_an_onnx_file_is_downloaded_as_it_is(server: Server, tmp_path: Path) -> None:
-    from tests.onnx_files import convolutions
-
-    data = convolutions(tmp_path / "net.onnx").read_bytes()
-    address = server.sends("/repo/resolve/main/onnx/Net.ONNX", data) + "?signature=abc"
-    found = resolve(address, tmp_path / "work", {"mean": 0.5})
-    assert (found.folder / "model.onnx").read_bytes() == data
-    local = resolve(str(tmp_path / "net.onnx"), tmp_path / "local", {"mean": 0.5})
-    assert found.fingerprint == local.fingerprint
-    with pytest.raises(RequestError, match=r"is no ONNX file, or is cut short or damaged"):
-        resolve(server.sends("/page.onnx", b"<html>" * 99), tmp_path / "work")

@@ -7,8 +7,11 @@ import lzma
 import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lookalike.errors import RequestError, one_line
 
@@ -43,10 +46,60 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits | None = None) ->
         RequestError: It is no tar archive, is damaged, is over a limit, or has a member that is a
             link or a device or would land outside.
     """
-    limits = limits or ArchiveLimits()
+    with _opened(archive) as tar:
+        for member in _checked(tar, limits or ArchiveLimits()):
+            target = folder / member.name
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            source = tar.extractfile(member)
+            assert source is not None, "a regular member has content"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target, "wb") as file:
+                shutil.copyfileobj(source, file, _CHUNK)
+
+
+def check(archive: Path, plain: Path, limits: ArchiveLimits | None = None) -> Path:
+    """Check an archive whole, for a library that unpacks it with less care than `extract`.
+
+    Args:
+        archive: Path of the archive.
+        plain: The file to write where that library could not unpack the archive as it is.
+        limits: Bounds on what comes out.
+
+    Returns:
+        The archive, or `plain`: the same, uncompressed, with an entry for each folder
+        before those of what is in it.
+
+    Raises:
+        RequestError: As by `extract`.
+    """
+    listed, missing = {PurePosixPath(".")}, set[PurePosixPath]()
+    with _opened(archive) as tar:
+        for member in _checked(tar, limits or ArchiveLimits()):
+            path = PurePosixPath(member.name)
+            missing |= {*path.parents} - listed
+            if member.isdir():
+                listed.add(path)
+        if not missing:
+            return archive
+        with open(plain, "wb") as out:
+            for folder in sorted(missing):
+                entry = tarfile.TarInfo(str(folder))
+                entry.type = tarfile.DIRTYPE
+                out.write(entry.tobuf())
+            uncompressed: Any = tar.fileobj
+            uncompressed.seek(0)
+            shutil.copyfileobj(uncompressed, out, _CHUNK)
+        return plain
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The archive, whose faults are reported in the words of a request."""
     try:
         with tarfile.open(archive) as tar:
-            _extract_members(tar, folder, limits)
+            yield tar
     except RequestError:
         raise
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
@@ -60,7 +113,8 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits | None = None) ->
         raise RequestError(_not_an_archive(archive, error)) from error
 
 
-def _extract_members(tar: tarfile.TarFile, folder: Path, limits: ArchiveLimits) -> None:
+def _checked(tar: tarfile.TarFile, limits: ArchiveLimits) -> Iterator[tarfile.TarInfo]:
+    """Its members, each checked, and in the end the archive as a whole."""
     members = total = 0
     while (member := tar.next()) is not None:
         members += 1
@@ -72,20 +126,12 @@ def _extract_members(tar: tarfile.TarFile, folder: Path, limits: ArchiveLimits) 
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
             raise RequestError(f"the archive has a member outside its folder: {member.name!r}")
-        target = folder / path
-        if member.isdir():
-            target.mkdir(parents=True, exist_ok=True)
-        elif member.isreg():
-            source = tar.extractfile(member)
-            assert source is not None, "a regular member has content"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(target, "wb") as file:
-                shutil.copyfileobj(source, file, _CHUNK)
-        else:
+        if not (member.isdir() or member.isreg()):
             raise RequestError(
                 f"the archive has a member that is no plain file: {member.name!r} "
                 "(a model needs no links or devices)"
             )
+        yield member
     # A tar ends before its file does; only reading on makes gzip compare its checksum.
     padding = 0
     while rest := len(tar.fileobj.read(_CHUNK) if tar.fileobj else b""):

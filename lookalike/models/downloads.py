@@ -1,102 +1,63 @@
-"""The TF-Hub download protocol and its cache.
-
-It is spoken here rather than through `tensorflow_hub.resolve`: it is one query parameter and a tar
-archive, while that function has no timeout, waits ten minutes for the lock of a killed process,
-trusts an emptied cache folder and imports TensorFlow and pkg_resources. Its cache is honoured: a
-folder `$TFHUB_CACHE_DIR/sha1(handle)` is used with no network, and a download is left there for
-others. It appears under that name by one rename, so needs no lock.
-"""
+"""Files from the web: redirects followed, silence and cut connections noticed, causes in words."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
-import os
-import shutil
 import socket
 import ssl
 import urllib.error
 import urllib.request
-import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from lookalike.errors import RequestError, one_line
-from lookalike.models.archives import SUFFIXES, ArchiveLimits
-
-TIMEOUT_S = 30.0
-"""Longest silence of a server before a download is given up."""
+from lookalike.models.archives import ArchiveLimits
 
 _CHUNK = 1 << 20
 
 
-def cache_folder(handle: str) -> Path | None:
-    """Where TF-Hub's cache keeps the model of a handle; None where no local cache is configured."""
-    variable = os.environ.get("TFHUB_CACHE_DIR", "")
-    if not variable or "://" in variable:
-        return None
-    # sha1 is how tensorflow_hub names its folders
-    return Path(variable).expanduser() / hashlib.sha1(handle.encode()).hexdigest()
-
-
-def keep(folder: Path, place: Path) -> Path:
-    """Leave a copy of a model in the cache for others, and return it.
-
-    A cache that cannot be written, or into which another process has just put the model, is left
-    alone: the model stays where it is.
-    """
-    scratch = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        shutil.copytree(folder, scratch)
-        scratch.rename(place)
-    except OSError:
-        return folder
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return place
-
-
-def fetch(handle: str, archive: Path, max_bytes: int = ArchiveLimits().max_bytes) -> None:
-    """Download a model's archive by the TF-Hub protocol: compressed format, redirects followed.
+def fetch(
+    address: str,
+    file: Path,
+    *,
+    timeout_s: float,
+    context: ssl.SSLContext | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    max_bytes: int = ArchiveLimits().max_bytes,
+) -> None:
+    """Download a file.
 
     Args:
-        handle: The http or https address.
-        archive: The file to write.
+        address: Of http or https.
+        file: The file to write.
+        timeout_s: Longest silence of the server, in seconds.
+        context: How certificates are checked, where not as usual.
+        progress: Takes the size of each part that came, in bytes.
         max_bytes: A larger download is given up.
 
     Raises:
-        RequestError: It cannot be had; the message gives the cause.
-        OSError: The disk is full.
+        OSError: It cannot be had (`in_words` tells a person why), or the disk is full.
+        http.client.HTTPException: It cannot be had.
+        ValueError: It cannot be had.
     """
-    try:
-        _get(handle, archive, max_bytes)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RequestError(f"cannot download {handle}: {_cause(error, handle)}") from error
-
-
-def _get(handle: str, archive: Path, max_bytes: int) -> None:
-    parts = urlsplit(handle)
-    if not parts.hostname:
+    if not urlsplit(address).hostname:
         raise ValueError("the address has no host")
-    query = parts.query
-    # A file's own address may be signed: leave it be.
-    if not parts.path.lower().endswith((*SUFFIXES, ".onnx")):
-        query += ("&" if query else "") + "tf-hub-format=compressed"
-    url = urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
-    request = urllib.request.Request(url, headers={"User-Agent": "lookalike"})
-    opener = urllib.request.build_opener(_Redirects)
-    with opener.open(request, timeout=TIMEOUT_S) as response, open(archive, "wb") as file:
+    request = urllib.request.Request(address, headers={"User-Agent": "lookalike"})
+    https = urllib.request.HTTPSHandler(context=context)
+    opener = urllib.request.build_opener(_Redirects, https)
+    with opener.open(request, timeout=timeout_s) as response, open(file, "wb") as out:
         announced = response.headers.get("Content-Length", "")
         got = 0
         while chunk := response.read(_CHUNK):
             got += len(chunk)
             if got > max_bytes:
                 raise ValueError(f"it is larger than {max_bytes:,} bytes")
-            file.write(chunk)
+            out.write(chunk)
+            progress(len(chunk))
         if announced.isdigit() and int(announced) != got:
             raise ValueError(f"the connection ended after {got:,} of {int(announced):,} bytes")
 
@@ -117,13 +78,33 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             fp.close()
-            raise RequestError("the server redirects from https to an unprotected address")
+            raise ValueError("the server redirects from https to an unprotected address")
         return super().redirect_request(req, fp, min(code, 307), msg, headers, newurl)
 
 
-def _cause(error: Exception, handle: str) -> str:
+@contextmanager
+def in_words(handle: str, timeout_s: float) -> Iterator[None]:
+    """Report what goes wrong with a download in this block as an error of the request.
+
+    Raises:
+        RequestError: The model cannot be had; the message gives the cause.
+        OSError: The disk is full.
+    """
+    try:
+        yield
+    except RequestError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        words = _cause(error, handle, timeout_s)
+        raise RequestError(f"cannot download {handle}: {words}") from error
+
+
+def _cause(error: Exception, handle: str, timeout_s: float) -> str:
     """What a person needs to know about a download that failed."""
     host = urlsplit(handle).hostname if "[" not in handle else handle
+    host = host or "Kaggle"  # of which a handle names no host
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # it is the response as well
         hint = {
@@ -137,7 +118,7 @@ def _cause(error: Exception, handle: str) -> str:
     if isinstance(reason, socket.gaierror):
         return f"the host {host} cannot be found (no network, or a wrong name)"
     if isinstance(reason, TimeoutError):
-        return f"{host} did not answer within {TIMEOUT_S:g} s"
+        return f"{host} did not answer within {timeout_s:g} s"
     if isinstance(reason, ConnectionRefusedError):
         return f"{host} refuses the connection"
     if isinstance(reason, ssl.SSLError):

@@ -1,9 +1,9 @@
 """From a model handle to a local folder that holds a model, and its fingerprint.
 
 A handle is `builtin:<name>`, `python:module:function`, a folder with a SavedModel or an ONNX file,
-such a file, a tar archive, an address (`https://…`), or a folder or archive on remote storage
-(`gs://…`, `s3://…`). It is resolved once, on the launching machine; workers only ever load the
-folder.
+such a file, a tar archive, an address (`https://…`), a model of Kaggle (`kaggle:…`), or a folder or
+archive on remote storage (`gs://…`, `s3://…`). It is resolved once, on the launching machine;
+workers only ever load the folder.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from lookalike.errors import RequestError, UnreachableError, one_line
-from lookalike.models import downloads, onnx_files, python_files
+from lookalike.models import hub, onnx_files, python_files
 from lookalike.models.archives import extract
 from lookalike.models.onnx_files import PREPARED
 from lookalike.models.onnx_preprocessing import PROCESSOR, settle
@@ -77,19 +77,21 @@ def resolve(
     workdir: Path,
     options: Mapping[str, Any] | None = None,
     input_size: tuple[int, int] | None = None,
+    say: Callable[[str], None] = print,
 ) -> ResolvedModel:
     """Find or fetch the model a handle names.
 
-    A local folder is used where it is; everything else ends in a folder below `workdir` (or in
-    `$TFHUB_CACHE_DIR`, for a download, where that is set and can be written).
+    A local folder is used where it is; everything else ends in a folder below `workdir`, a download
+    in `$TFHUB_CACHE_DIR` where that is set and can be written, a model of Kaggle in its own cache.
 
     Args:
-        handle: `builtin:<name>`, `python:module:function`, a folder or tar archive, or the URL of
-            one.
+        handle: `builtin:<name>`, `python:module:function`, a folder or tar archive, the URL of one,
+            or `kaggle:owner/model/framework/variation[/version]`.
         workdir: Local folder for what must be unpacked; made if absent.
         options: What the configuration says of the feature that only some kinds of models take.
         input_size: What the configuration says of that: it is part of an ONNX model's
             preprocessing.
+        say: Takes a line for a person.
 
     Raises:
         RequestError: There is no such model, or it cannot be had, or it takes none of the options;
@@ -105,8 +107,8 @@ def resolve(
     if kind == "python":
         folder = python_files.gather(python_files.parse(handle, options, input_size), workdir)
         return ResolvedModel(handle, folder, folder_fingerprint(folder), builtin=False)
-    if kind in ("http", "https"):
-        found = _download(handle, workdir)
+    if kind in ("http", "https", "kaggle"):
+        found = _download(kind + handle[len(kind) :], workdir, say)
     elif kind == "file" or not re.match(r"[^:/]+://", handle):
         found = _local(handle, workdir)
     else:
@@ -253,22 +255,19 @@ def _local(handle: str, workdir: Path) -> Path:
     return _unpack(path, workdir, f"the archive {path}")
 
 
-def _download(handle: str, workdir: Path) -> Path:
-    place = downloads.cache_folder(handle)
-    if place and place.is_dir():
-        what = f"the folder {place}, which TFHUB_CACHE_DIR holds for {handle},"
-        return _model_root(place, what)
+def _download(handle: str, workdir: Path, say: Callable[[str], None]) -> Path:
+    if place := hub.cached(handle, say):
+        return _model_root(place, f"the folder {place}, which TFHUB_CACHE_DIR holds for {handle},")
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="download-", dir=workdir) as scratch:
-        archive = Path(scratch) / "archive"
         try:
-            downloads.fetch(handle, archive)
-            if urlsplit(handle).path.lower().endswith(_ONNX):
-                return _settle(archive.rename(archive.with_name(onnx_files.MODEL)), workdir)
-            folder = _unpack(archive, workdir, f"what {handle} sent")
+            found = hub.fetch(handle, Path(scratch))
+            if "://" in found:
+                return _remote(found, workdir)
+            root = _model_root(Path(found), f"what {handle} sent")
         except RequestError as error:
             raise RequestError(f"{error}{_WAYS_ON}") from error
-    return downloads.keep(folder, place) if place and folder.is_dir() else folder
+        return _settle(root, workdir) if root.is_relative_to(scratch) else root
 
 
 def _remote(handle: str, workdir: Path) -> Path:

@@ -59,7 +59,7 @@ def resolve_features(
         if not one.handle.startswith("builtin:"):
             say(f"model {one.name}: {one.handle}")
         workdir = cache if one.handle.startswith("builtin:") else work / f"handle-{number}"
-        resolved.append(resolve(one.handle, workdir, one.options, one.input_size))
+        resolved.append(resolve(one.handle, workdir, one.options, one.input_size, say))
     keys = [key_of(one.signature, one.output, one.input_size) for one in configured]
     ready = [
         _where_ready(model, key, [cache, *([store / "models"] if store else [])])
