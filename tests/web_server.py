@@ -10,6 +10,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
+from lookalike.errors import RequestError
+from lookalike.models.handles import resolve
+
+WAYS_ON = ("kaggle models instances versions download", "builtin:photo")
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -100,3 +106,20 @@ def write_model(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
+
+
+def line(caught: pytest.ExceptionInfo[RequestError], handle: str) -> str:
+    """What an error says, in one line that names the handle."""
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not text.endswith(".")
+    assert handle in text
+    return text
+
+
+def fails(handle: str, work: Path, message: str) -> None:
+    """That a handle is refused with this message and the ways on, and leaves nothing behind."""
+    with pytest.raises(RequestError, match=message) as caught:
+        resolve(handle, work)
+    assert all(way in line(caught, handle) for way in WAYS_ON)
+    assert not list(work.iterdir())
