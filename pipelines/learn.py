@@ -53,7 +53,8 @@ class _Asked:
         if metric == "jaccard" or not is_normalised(len(features), metric):
             raise RequestError(
                 f"{given.named}: {what} needs vectors of unit length, and those of "
-                f"{manifest['name']} come from one feature under the metric {metric}; index with metric: cosine"
+                f"{manifest['name']} come from one feature under the metric {metric}; "
+                "index with metric: cosine"
             )
         return cls(store, manifest, features)
 
