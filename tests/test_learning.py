@@ -215,8 +215,6 @@ def test_noise_in_few_directions_is_learned_from_some_kinds_and_gone_from_others
     again = adapt(data, [12, 12])
     assert np.array_equal(found.matrix, again.matrix)
     assert adapt(data, [12, 12], components=5).matrix.shape == (25, 5)
-    with pytest.raises(RequestError, match=r"--components 25: needs a number from 1 to 24"):
-        adapt(data, [12, 12], components=25)
 
 
 def test_where_labels_mean_nothing_there_is_no_gain_for_certain() -> None:
