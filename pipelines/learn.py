@@ -178,11 +178,13 @@ def config_text(
     ]
     for one, weight in zip(asked, weights, strict=True):
         said = {name: value for name, value in one.items() if value is not None}
+        said |= said.pop("options", {})  # which a config has beside the others
         lines.append(f"  - {_yaml({**said, 'weight': round(float(weight), 6)})}")
     lines.append(f"metric: {manifest['metric']}")
     engines = {one.engine.name for one in features if one.engine.deviates}
     lines += [f"engine: {name}" for name in sorted(engines)[:1]]
-    for key, value in (("index", request.get("index")), ("images", request.get("images"))):
+    images = {**request.get("images", {}), **request.get("selection", {})}
+    for key, value in (("index", request.get("index")), ("images", images)):
         if value:
             lines.append(f"{key}: {_yaml({k: v for k, v in value.items() if v is not None})}")
     if request.get("dtype"):

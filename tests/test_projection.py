@@ -318,12 +318,16 @@ def test_without_labels_altered_copies_are_read_and_learned_from(
     store = tmp_path / "store"
     config = tmp_path / "config.yaml"
     config.write_text(
-        "features: [{name: short, handle: 'builtin:micro-structure'}]\nrunner: {workers: 1}\n"
+        "features:\n  - {name: short, handle: 'builtin:micro-structure', weight: 0.5}\n"
+        "  - {name: also, handle: 'builtin:color-difference', weight: 0.5}\n"
+        "images: {exclude: [notes.json]}\nrunner: {workers: 1}\n"
     )
-    assert (
-        main(["index", "--config", str(config), "--images", str(folder), "--store", str(store)])
-        == 0
-    )
+
+    def index(config: Path) -> int:
+        asked = ["--images", str(folder), "--store", str(store)]
+        return main(["index", "--config", str(config), *asked])
+
+    assert index(config) == 0
     asked = ["adapt", "--store", str(store), "--self", "--json", "--force"]
     assert main([*asked, "--output", str(tmp_path / "model")]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -332,19 +336,27 @@ def test_without_labels_altered_copies_are_read_and_learned_from(
     learned = json.loads((tmp_path / "model" / ABOUT).read_text())["learned"]
     assert learned["labels"] == "self"
     config.write_text(config.read_text() + "projection: model\n")
-    assert (
-        main(["index", "--config", str(config), "--images", str(folder), "--store", str(store)])
-        == 0
-    )
+    assert index(config) == 0
     manifest = snapshot.read_manifest(store)
     assert manifest["dim"] == said["found"]["components"]
     assert manifest["counts"]["embedded"] == 0
     page = tmp_path / "page.html"
     query = ["query", "--store", str(store), "--images", str(folder / "first" / "0.png")]
     assert main([*query, "--html", str(page)]) == 0
-    assert f"builtin:micro-structure, projection {tmp_path / 'model'}" in page.read_text()
+    assert f"builtin:color-difference 0.5, projection {tmp_path / 'model'}" in page.read_text()
     report = (store / "snapshots" / manifest["name"] / "report.html").read_text()
-    assert f"behind them the projection {tmp_path / 'model'}, 72 to" in report
+    assert f"behind them the projection {tmp_path / 'model'}, 180 to" in report
+    assert main(["rollback", "--store", str(store)]) == 0
+    # weights are found in the same way, and the config that comes of it is for index
+    tuned = tmp_path / "tuned.yaml"
+    asked_weights = ["tune", "--store", str(store), "--self", "--force", "--write", str(tuned)]
+    assert main(asked_weights) == 0
+    assert index(tuned) == 0
+    other = snapshot.read_manifest(store)
+    assert (other["counts"]["embedded"], other["counts"]["listed"]) == (0, 22)
+    assert [one["weight"] for one in other["features"]] == [
+        one.weight for one in load_config(str(tuned)).features
+    ]
     capsys.readouterr()
     # a picture that is gone is left out, and with fewer than 20 nothing is learned
     for path in (folder / "first" / "3.png", folder / "second" / "4.png"):
