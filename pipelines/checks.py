@@ -15,6 +15,7 @@ from lookalike.errors import RequestError, UnreachableError
 from lookalike.models.features import (
     Feature,
     blocks_of,
+    described,
     model_fingerprint,
     preprocessing_fingerprint,
 )
@@ -185,7 +186,7 @@ def other_models(
     behind = stored_projection(parent)
     wanted = {
         "metric": (parent["metric"], metric),
-        "choice of features": (_named(there), _named(features)),
+        "choice of features": (described(there), described(features)),
         "projection": (_marked(behind), _marked(projection)),
         "model fingerprint": (
             parent["model_fingerprint"],
@@ -222,9 +223,3 @@ def other_models(
 def _marked(projection: Projection | None) -> str:
     """A projection to a person; its folder may have come to hold another."""
     return f"{projection.handle} ({projection.fingerprint[:12]})" if projection else "none"
-
-
-def _named(features: Sequence[Feature]) -> str:
-    """Features to a person: handles, each with its share of the weight."""
-    total = sum(feature.weight for feature in features)
-    return " + ".join(f"{one.handle} {one.weight / total:.2g}" for one in features) or "none"

@@ -25,6 +25,7 @@ from lookalike.pages.markup import visible
 from lookalike.query_images import load_embedder
 from lookalike.store import snapshot
 from lookalike.store.storage import is_remote
+from lookalike.whole_numbers import whole_number
 
 Manifest = Mapping[str, Any]
 
@@ -53,7 +54,8 @@ class _Asked:
         if metric == "jaccard" or not is_normalised(len(features), metric):
             raise RequestError(
                 f"{given.named}: {what} needs vectors of unit length, and those of "
-                f"{manifest['name']} come from one feature under the metric {metric}; index with metric: cosine"
+                f"{manifest['name']} come from one feature under the metric {metric}; "
+                "index with metric: cosine"
             )
         return cls(store, manifest, features)
 
@@ -97,7 +99,7 @@ def _before_it(store: Path, projection: Projection) -> str:
 def _k(given: argparse.Namespace) -> int:
     """Of precision at k: with --self, there are as many right answers as altered copies."""
     default = COPIES if given.labels is None else 10
-    return default if given.k is None else int(given.k)
+    return default if given.k is None else whole_number("-k", given.k)
 
 
 def run_tune(given: argparse.Namespace) -> int:
@@ -114,8 +116,9 @@ def run_tune(given: argparse.Namespace) -> int:
             f"{asked.store}: there is one feature, whose weight makes no difference; index with "
             "several, or see lookalike adapt"
         )
+    k = _k(given)
     data = asked.data(given)
-    found = tune(data, asked.dims, asked.weights, str(asked.manifest["metric"]), _k(given))
+    found = tune(data, asked.dims, asked.weights, str(asked.manifest["metric"]), k)
     text = config_text(asked.manifest, asked.features, found.weights, found.gain)
     written = path is not None and (found.gain.helps or given.force)
     if path is not None and written:
@@ -137,8 +140,11 @@ def run_adapt(given: argparse.Namespace) -> int:
     """
     path = _free("--output", given.output)
     asked = _Asked.of(given, "adapt")
+    k, dim = _k(given), sum(asked.dims)
+    if given.components is not None and not 1 <= given.components <= dim:
+        raise RequestError(f"--components {given.components}: needs a number from 1 to {dim:,}")
     data = asked.data(given)
-    found = adapt(data, asked.dims, _k(given), given.components)
+    found = adapt(data, asked.dims, k, given.components)
     written = found.gain.helps or given.force
     if written:
         _save(path, asked, found, given)
@@ -172,11 +178,13 @@ def config_text(
     ]
     for one, weight in zip(asked, weights, strict=True):
         said = {name: value for name, value in one.items() if value is not None}
+        said |= said.pop("options", {})  # which a config has beside the others
         lines.append(f"  - {_yaml({**said, 'weight': round(float(weight), 6)})}")
     lines.append(f"metric: {manifest['metric']}")
     engines = {one.engine.name for one in features if one.engine.deviates}
     lines += [f"engine: {name}" for name in sorted(engines)[:1]]
-    for key, value in (("index", request.get("index")), ("images", request.get("images"))):
+    images = {**request.get("images", {}), **request.get("selection", {})}
+    for key, value in (("index", request.get("index")), ("images", images)):
         if value:
             lines.append(f"{key}: {_yaml({k: v for k, v in value.items() if v is not None})}")
     if request.get("dtype"):

@@ -17,6 +17,8 @@ import numpy as np
 import lookalike
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
+from lookalike.models.features import Feature, described
+from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pages.markup import visible
 from lookalike.pages.page import QueryResult, render_results
@@ -234,11 +236,12 @@ def _described(
 
 def _write_page(path: Path, searcher: Searcher, shown: list[QueryResult], answered: int) -> None:
     manifest = searcher.manifest
+    features = [Feature.from_json(one) for one in manifest.get("features") or []]
     facts = [
         ("store", str(searcher.store)),
         ("snapshot", manifest["name"]),
         ("images", f"{manifest['counts']['vectors']:,}"),
-        ("model", ", ".join(feature["handle"] for feature in manifest["features"])),
+        ("model", described(features, stored_projection(manifest))),
         ("certificate", certificate_line(manifest["certificate"])),
     ]
     if answered > len(shown):

@@ -28,7 +28,7 @@ def models(given: argparse.Namespace) -> int:
     if given.config:
         asked = load_config(given.config).features
     elif given.handle:
-        asked = (FeatureConfig("model", given.handle),)
+        asked = (FeatureConfig("asked for", given.handle),)
     found = _probed(asked) if asked else _shipped()
     if given.json:
         print(json.dumps({"models": found}, indent=1))

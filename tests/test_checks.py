@@ -63,7 +63,7 @@ def test_another_choice_of_features_is_named() -> None:
     lines = other_models(parent, [deep, low], "cosine")
     assert lines[0] == (
         "the choice of features is builtin:photo 0.7 + builtin:color-texture 0.3, that of N is "
-        "builtin:color-texture 1"
+        "builtin:color-texture"
     )
     assert lines[-1] == "everything is embedded anew; N serves until that is done"
 

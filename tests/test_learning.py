@@ -215,8 +215,6 @@ def test_noise_in_few_directions_is_learned_from_some_kinds_and_gone_from_others
     again = adapt(data, [12, 12])
     assert np.array_equal(found.matrix, again.matrix)
     assert adapt(data, [12, 12], components=5).matrix.shape == (25, 5)
-    with pytest.raises(RequestError, match=r"--components 25: needs a number from 1 to 24"):
-        adapt(data, [12, 12], components=25)
 
 
 def test_where_labels_mean_nothing_there_is_no_gain_for_certain() -> None:
@@ -312,16 +310,27 @@ def test_the_config_written_is_the_snapshots_but_for_the_weights() -> None:
         {"name": "a: b", "handle": "builtin:photo", "weight": 0.7, "signature": None,
          "output": "o", "input_size": [32, 64]},
         {"name": "low", "handle": "builtin:color-texture", "weight": 0.3, "signature": None,
-         "output": None, "input_size": None},
+         "output": None, "input_size": None, "options": {}},
+        {"name": "onnx", "handle": "m.onnx", "weight": 1.0, "signature": None, "output": None,
+         "input_size": None, "options": {"mean": [1, 2, 3], "layout": "NCHW"}},
+        {"name": "own", "handle": "python:mine:edges", "weight": 1.0, "signature": None,
+         "output": None, "input_size": None, "options": {"params": {"bins": 4}}},
     ]  # fmt: skip
     index = {"kind": "exact", "queries": 50}
-    request = {"models": asked, "index": index, "dtype": "float16", "images": {"max_frames": 7}}
+    request = {
+        "models": asked, "index": index, "dtype": "float16", "images": {"max_frames": 7},
+        "selection": {"exclude": ["cache/"], "hidden": False},
+    }  # fmt: skip
     manifest = {"name": "20260101T000000Z-abc", "metric": "cosine", "request": request}
     fold = Fold(np.arange(2), np.arange(2), np.array([0, 1]), 10)
     gain = gain_of([fold], [np.zeros(2)], [np.ones(2)])
-    text = config_text(manifest, [], (0.25, 0.75), gain)
+    weights = (0.25, 0.5, 0.125, 0.125)
+    text = config_text(manifest, [], weights, gain)
     config = parse_config(yaml.safe_load(text), [])
-    assert [(one.name, one.weight) for one in config.features] == [("a: b", 0.25), ("low", 0.75)]
+    assert tuple(one.weight for one in config.features) == weights
+    assert [one.name for one in config.features] == ["a: b", "low", "onnx", "own"]
+    assert [one.options for one in config.features[1:]] == [one["options"] for one in asked[1:]]
+    assert (config.selection.exclude, config.selection.hidden) == (("cache/",), False)
     assert (config.features[0].output, config.features[0].input_size) == ("o", (32, 64))
     assert (config.index, config.dtype, config.limits.max_frames) == (index, "float16", 7)
 

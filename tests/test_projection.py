@@ -285,3 +285,82 @@ def test_tune_and_adapt_write_nothing_that_does_not_help_but_by_force(
         assert main([*asked, "--force"]) == 0
         assert (tmp_path / command).exists()
         capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("adapt --labels folders --output m --components 12", "--components 12: needs a number"),
+        ("adapt --labels folders --output m -k 0", "-k: needs a whole number from 1, got 0"),
+        ("tune --labels folders -k -3", "-k: needs a whole number from 1, got -3"),
+        ("tune --labels none.csv", "none.csv: no such file"),
+        ("tune --labels folders --sample 30", "--sample: only with --self"),
+        ("adapt --self --output m --sample 5", "--sample 5: 20 pictures at least are needed"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_work_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    indexed: tuple[Path, Path], asked: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    command, *rest = asked.split()
+    stored(tmp_path / "store", (0.5, 0.5), informative=True)
+    store = str(indexed[0]) if "--self" in rest else "store"  # which has models
+    assert main([command, "--store", store, *rest]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_without_labels_altered_copies_are_read_and_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], indexed: tuple[Path, Path]
+) -> None:
+    folder = Path(shutil.copytree(indexed[1], tmp_path / "pictures"))
+    store = tmp_path / "store"
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "features:\n  - {name: short, handle: 'builtin:micro-structure', weight: 0.5}\n"
+        "  - {name: also, handle: 'builtin:color-difference', weight: 0.5}\n"
+        "images: {exclude: [notes.json]}\nrunner: {workers: 1}\n"
+    )
+
+    def index(config: Path) -> int:
+        asked = ["--images", str(folder), "--store", str(store)]
+        return main(["index", "--config", str(config), *asked])
+
+    assert index(config) == 0
+    asked = ["adapt", "--store", str(store), "--self", "--json", "--force"]
+    assert main([*asked, "--output", str(tmp_path / "model")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["labels"], said["images"], said["held_out"]["k"]) == (20, 140, 6)
+    assert said["held_out"]["queries"] == 140
+    learned = json.loads((tmp_path / "model" / ABOUT).read_text())["learned"]
+    assert learned["labels"] == "self"
+    config.write_text(config.read_text() + "projection: model\n")
+    assert index(config) == 0
+    manifest = snapshot.read_manifest(store)
+    assert manifest["dim"] == said["found"]["components"]
+    assert manifest["counts"]["embedded"] == 0
+    page = tmp_path / "page.html"
+    query = ["query", "--store", str(store), "--images", str(folder / "first" / "0.png")]
+    assert main([*query, "--html", str(page)]) == 0
+    assert f"builtin:color-difference 0.5, projection {tmp_path / 'model'}" in page.read_text()
+    report = (store / "snapshots" / manifest["name"] / "report.html").read_text()
+    assert f"behind them the projection {tmp_path / 'model'}, 180 to" in report
+    assert main(["rollback", "--store", str(store)]) == 0
+    # weights are found in the same way, and the config that comes of it is for index
+    tuned = tmp_path / "tuned.yaml"
+    asked_weights = ["tune", "--store", str(store), "--self", "--force", "--write", str(tuned)]
+    assert main(asked_weights) == 0
+    assert index(tuned) == 0
+    other = snapshot.read_manifest(store)
+    assert (other["counts"]["embedded"], other["counts"]["listed"]) == (0, 22)
+    assert [one["weight"] for one in other["features"]] == [
+        one.weight for one in load_config(str(tuned)).features
+    ]
+    capsys.readouterr()
+    # a picture that is gone is left out, and with fewer than 20 nothing is learned
+    for path in (folder / "first" / "3.png", folder / "second" / "4.png"):
+        path.unlink()
+    assert main(["rollback", "--store", str(store)]) == 0
+    assert main([*asked, "--output", str(tmp_path / "fewer")]) == 2
+    assert "2 of 20 pictures cannot be read now" in capsys.readouterr().err

@@ -161,14 +161,12 @@ def adapt(
         data: What to learn from.
         dims: Components of each block of the vectors.
         k: Of precision at k.
-        components: That shall come out; None for as few as cost nothing.
+        components: That shall come out, from 1 to all; None for as few as cost nothing.
 
     Raises:
         RequestError: There are too few labels, or nothing to learn from them.
     """
     dim = data.vectors.shape[1]
-    if components is not None and not 1 <= components <= dim:
-        raise RequestError(f"--components {components}: needs a number from 1 to {dim:,}")
     sizes = [components] if components else [*(one for one in COMPONENTS if one < dim), dim]
     search = _Search(data, dims, folds_of(data, k), sizes)
     everything = frozenset(range(len(search.folds)))

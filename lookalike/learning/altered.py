@@ -40,6 +40,8 @@ def read_altered(
     Raises:
         RequestError: Too few of them can be read now.
     """
+    if pictures < _FEWEST:
+        raise RequestError(f"--sample {pictures}: {_FEWEST} pictures at least are needed")
     names = sample_rows(store, manifest, pictures)
     vectors, labels = [], []
     locator, contents = Locator(read_before=True), Contents()

@@ -145,6 +145,15 @@ def check(features: Sequence[Feature], metric: str, projection: Projection | Non
         )
 
 
+def described(features: Sequence[Feature], projection: Projection | None = None) -> str:
+    """What makes the vectors, to a person: handles, with their shares of the weight."""
+    total = sum(feature.weight for feature in features)
+    shares = [f" {one.weight / total:.2g}" if len(features) > 1 else "" for one in features]
+    named = [f"{one.handle}{share}" for one, share in zip(features, shares, strict=True)]
+    behind = f", projection {projection.handle}" if projection else ""
+    return (" + ".join(named) or "none") + behind
+
+
 def dim_of(features: Sequence[Feature], projection: Projection | None = None) -> int:
     """Components of the vectors of features, and of a projection behind them."""
     return projection.dim if projection else sum(feature.info.dim for feature in features)

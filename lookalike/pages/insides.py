@@ -90,7 +90,7 @@ def _codes(facts: Mapping[str, object], index: Mapping[str, object]) -> str:
 
 
 def features_part(facts: Mapping[str, object]) -> str:
-    """The models, and both fingerprints."""
+    """The models, what is behind them, and both fingerprints."""
     rows = []
     for feature in map(as_mapping, as_list(facts.get("features"))):
         info = as_mapping(feature.get("info"))
@@ -110,6 +110,9 @@ def features_part(facts: Mapping[str, object]) -> str:
         for key in ("model_fingerprint", "preprocessing_fingerprint")
         if facts.get(key)
     ]
+    if behind := as_mapping(facts.get("projection")):
+        sizes = f"{behind.get('inputs', '')} to {behind.get('dim', '')} components"
+        prints.insert(0, f"behind them the projection {behind.get('handle', '')}, {sizes}")
     return as_part(
         "Features",
         as_table(("name", "handle", "weight", "dim", "fingerprint"), rows),

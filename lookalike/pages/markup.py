@@ -100,7 +100,8 @@ img { display: block; max-width: 100%; background: var(--empty); }
 .bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
 .name { color: var(--ink); overflow-wrap: anywhere; font-size: .87rem; line-height: 1.35; }
 details, .meta { font-size: .8rem; }
-summary { cursor: pointer; border-radius: 4px; }
+summary { cursor: pointer; border-radius: 4px; margin-left: 1.4em;
+  list-style-position: outside; }
 summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 details p, details ul { margin: .2rem 0 .4rem; padding: 0; list-style: none;
   overflow-wrap: anywhere; user-select: all; }

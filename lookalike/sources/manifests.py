@@ -182,6 +182,8 @@ class Manifest:
             yield
         except UnreachableError:
             raise
+        except FileNotFoundError as error:
+            raise RequestError(f"{self.spec}: no such file") from error
         except IsADirectoryError as error:
             raise RequestError(f"{self.spec}: is a folder; name a CSV or Parquet file") from error
         except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
