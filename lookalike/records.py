@@ -54,9 +54,10 @@ class Unit:
         number: Of the unit within its run.
         file_no: The number its shard will bear.
         source: The unit file (see `sources.units`).
-        shard: Where the vectors go; the name is settled, so a retry overwrites itself.
-        ledger: Where the rows on its files go.
-        done: Written last: the unit is finished and need not be done again.
+        shard: Where the vectors go: the name of the file but for the hash of its content.
+        ledger: Where the rows on its files go, likewise.
+        done: The record, which names both files: put last, and only where there is none (see
+            `store.attempts`). With it the unit is finished, and need not be done again.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""One work unit -> one shard, one ledger part and, last, a done file."""
+"""One work unit -> one shard, one ledger part and, last, the record that names them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,9 +15,10 @@ from lookalike.outcomes import Duplicate, Embedded, Failed
 from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile, Unit
 from lookalike.store import shards
+from lookalike.store.attempts import Record, once
 from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, write_ledger
-from lookalike.store.storage import write_json
+from lookalike.store.storage import HashedName
 
 _NOTHING: Mapping[bytes, int] = MappingProxyType({})
 
@@ -34,11 +34,11 @@ def embed_unit(
     dtype: str = "float32",
     known: Mapping[bytes, int] = _NOTHING,
     forgotten: Forgotten | None = None,
-) -> dict[str, Any]:
-    """Embed a unit into its shard and ledger.
+) -> Record:
+    """Embed a unit into its shard and ledger, unless it is done already.
 
-    The shard is written first and the done file last, each whole or absent, so a unit is either
-    finished or will be done again from the start.
+    The record is put last, so a unit is either finished or will be done again from the start; of
+    several attempts the first one's counts (see `store.attempts`).
 
     Args:
         unit: Where everything of it lies.
@@ -54,14 +54,38 @@ def embed_unit(
         forgotten: Contents that must not come back.
 
     Returns:
-        What the done file says.
+        The record: `counts`, `ledger` (path, sha256, bytes) and `shard`, the manifest's line, or
+        None where no row is new.
     """
-    forgotten = forgotten or Forgotten()
+
+    def embed() -> Record:
+        return _embed(
+            unit, files, store, embedder, decoder, metadata, properties, dtype, known,
+            forgotten or Forgotten(),
+        )  # fmt: skip
+
+    return once(store, unit.done, embed)
+
+
+def _embed(
+    unit: Unit,
+    files: Iterable[SourceFile],
+    store: Path,
+    embedder: Embedder,
+    decoder: Decoder,
+    metadata: pa.Schema,
+    properties: dict[str, str],
+    dtype: str,
+    known: Mapping[bytes, int],
+    forgotten: Forgotten,
+) -> Record:
+    """What is to be recorded of a unit; its files are written."""
     ledger: list[LedgerRow] = []
     repeats: list[Duplicate] = []
     fates: dict[bytes, LedgerRow] = {}
     schema = shards.schema(embedder.dim, metadata, properties, dtype)
-    with shards.open_shard(store, unit.shard, schema, unit.file_no) as (writer, pending):
+    name = HashedName(unit.shard, ".parquet")
+    with shards.open_shard(store, name, schema, unit.file_no) as (writer, pending):
         outcomes = embed_files(files, embedder, decoder, known=known, forgotten=forgotten)
         for outcome in outcomes:
             if isinstance(outcome, Duplicate):
@@ -74,23 +98,19 @@ def embed_unit(
             ledger.append(row)
             if outcome.sha256 is not None:
                 fates.setdefault(outcome.sha256, row)
+        if not writer.rows:  # nothing to keep: a snapshot lists no empty shards
+            pending.drop()
     for repeat in repeats:
         ledger.append(_like(repeat, fates[repeat.sha256]))
     ledger.sort(key=lambda row: row.uri)
     counts = Counts()
     for row in ledger:
         counts.add(row)
-    record, _ = write_ledger(store, unit.ledger, ledger)
-    done: dict[str, Any] = {
-        "counts": counts.to_json(),
-        "ledger": record.to_json(),
-        "shard": shards.shard_record(pending.finished, unit.file_no, writer.rows),
-    }
-    if not writer.rows:  # nothing to keep: a snapshot lists no empty shards
-        (store / unit.shard).unlink()
-        done["shard"] = None
-    write_json(store, unit.done, done)
-    return done
+    part, _ = write_ledger(store, HashedName(unit.ledger, ".parquet"), ledger)
+    shard = None
+    if writer.rows:
+        shard = shards.shard_record(pending.finished, unit.file_no, writer.rows)
+    return {"counts": counts.to_json(), "ledger": part.to_json(), "shard": shard}
 
 
 def _ledger_row(outcome: Embedded | Failed, writer: shards.ShardWriter) -> LedgerRow:

@@ -23,9 +23,10 @@ from lookalike.sources.columns import cast
 from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
+from lookalike.store.attempts import Record, once
 from lookalike.store.forgotten import Forgotten, forgotten_row
 from lookalike.store.ledger import SCHEMA, Counts, as_written_now, write_ledger_tables
-from lookalike.store.storage import write_json
+from lookalike.store.storage import HashedName
 from lookalike.vector_faults import REASONS, Judged, Rules, judge
 
 _STATUSES = ("rejected", "embedded", "unchanged", "ignored")
@@ -41,10 +42,11 @@ def ingest_unit(
     metadata: pa.Schema,
     properties: dict[str, str],
     forgotten: Forgotten | None = None,
-) -> dict[str, Any]:
-    """Bring a unit's vectors into its shard, and its rows into the ledger.
+) -> Record:
+    """Bring a unit's vectors into its shard, and its rows into the ledger, unless that is done.
 
-    The done file is written last, so a unit is either finished or will be done again.
+    The record is put last, so a unit is either finished or will be done again; of several attempts
+    the first one's counts (see `store.attempts`).
 
     Args:
         unit: Where everything of it lies.
@@ -55,13 +57,30 @@ def ingest_unit(
         forgotten: Vectors that must not come back, by the sha256 of their bytes as stored.
 
     Returns:
-        What the done file says.
+        The record, as that of `unit_embedding.embed_unit`.
     """
+
+    def ingest() -> Record:
+        return _ingest(unit, store, rules, metadata, properties, forgotten or Forgotten())
+
+    return once(store, unit.done, ingest)
+
+
+def _ingest(
+    unit: Unit,
+    store: Path,
+    rules: Rules,
+    metadata: pa.Schema,
+    properties: dict[str, str],
+    forgotten: Forgotten,
+) -> Record:
+    """What is to be recorded of a unit; its files are written."""
     piece, listed = read_unit(store / unit.source)
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     schema = shards.schema(rules.dim, metadata, properties, rules.dtype)
-    with shards.open_shard(store, unit.shard, schema, unit.file_no) as (writer, pending):
+    name = HashedName(unit.shard, ".parquet")
+    with shards.open_shard(store, name, schema, unit.file_no) as (writer, pending):
 
         def ledger() -> Iterator[pa.Table]:
             for rows in read_rows(piece, listed):
@@ -71,24 +90,21 @@ def ingest_unit(
                     yield _lost_rows(rows, piece.uri)
                     continue
                 judged = judge(rows.batch, rows.numbers, rules, rows.repeats)
-                found = _found(rows, judged, metadata, forgotten or Forgotten())
+                found = _found(rows, judged, metadata, forgotten)
                 ids = _keep(found, writer)
                 statuses.update(_counted(found.statuses, _STATUSES))
                 reasons.update(judged.counts())
                 yield _ledger_rows(rows, judged, found, ids)
 
-        record, _ = write_ledger_tables(store, unit.ledger, ledger())
+        part, _ = write_ledger_tables(store, HashedName(unit.ledger, ".parquet"), ledger())
+        if not writer.rows:  # nothing to keep: a snapshot lists no empty shards
+            pending.drop()
     del reasons[""]
-    done: dict[str, Any] = {
-        "counts": Counts(statuses, reasons).to_json(),
-        "ledger": record.to_json(),
-        "shard": shards.shard_record(pending.finished, unit.file_no, writer.rows),
-    }
-    if not writer.rows:  # nothing to keep: a snapshot lists no empty shards
-        (store / unit.shard).unlink()
-        done["shard"] = None
-    write_json(store, unit.done, done)
-    return done
+    shard = None
+    if writer.rows:
+        shard = shards.shard_record(pending.finished, unit.file_no, writer.rows)
+    counts = Counts(statuses, reasons).to_json()
+    return {"counts": counts, "ledger": part.to_json(), "shard": shard}
 
 
 def _counted(indices: npt.NDArray[np.int8], names: Sequence[str]) -> dict[str, int]:

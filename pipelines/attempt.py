@@ -191,7 +191,7 @@ class Attempt:
                 number,
                 tuple(line["path"] for line in group),
                 output="",
-                truth=f"{self.folder}/old-truth/{number:05d}.npz",
+                truth=f"{self.folder}/old-truth/{number:05d}",
                 done=f"{self.folder}/compared/{number:05d}.json",
                 removed=self._removed,
                 queries=self._comparisons.some,
@@ -200,8 +200,8 @@ class Attempt:
         ]
 
     def _output(self, number: int) -> str:
-        """Of an index shard; other content gives another name, as files never change."""
-        return f"index/{self.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}.lists"
+        """Of an index shard: its name but for the hash."""
+        return f"index/{self.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}"
 
     def _encode(self) -> None:
         """Parts of the index, in parallel; a part that is alone is the finished shard."""
@@ -209,12 +209,13 @@ class Attempt:
         encode = EncodeParts(str(self.store), self._name, queries, threads)
         tasks = [*self._parts, *self._compared]
         runner = self.config.runner.worth(self._rows, _WORTH_A_PROCESS)
-        run_tasks(self.store, ("encode", "parts"), tasks, encode, runner, self.progress)
-        done = [read_json(self.store / task.done) for task in self._parts]
-        rows = sum(one["header"]["rows"] for one in done)
+        stage = ("encode", "parts")
+        records = run_tasks(self.scratch, stage, tasks, encode, runner, self.progress)
+        self._made, self._among_old = records[: len(self._parts)], records[len(self._parts) :]
+        rows = sum(one["header"]["rows"] for one in self._made)
         assert rows == self._rows, f"{self._rows} vectors, {rows} of them encoded"
         if self.spec.kind != "exact":
-            self.index["fitness"] = self._fitness(done)
+            self.index["fitness"] = self._fitness()
 
     @cached_property
     def _rows(self) -> int:
@@ -229,9 +230,9 @@ class Attempt:
         assert self.parent is not None
         return snapshot.files_of(self.parent, "index")
 
-    def _fitness(self, done: Sequence[Line]) -> Line:
+    def _fitness(self) -> Line:
         """How well the template fits what is in the index."""
-        fitness = total_fitness(self.store, done, self._template)
+        fitness = total_fitness(self.store, self._made, self._template)
         measures = fitness.measures()
         if self.way == DELTA:
             assert self.parent is not None
@@ -246,16 +247,17 @@ class Attempt:
 
     def _group(self) -> None:
         """Index shards by list, out of the parts."""
-        tasks: Sequence[Any] = self._parts
-        if len(tasks) > 1:
+        made = self._made
+        if len(made) > 1:
             shards = ceil(self._rows / ROWS_PER_SHARD) if self.way == DELTA else self.spec.shards
             tasks = group_tasks(
                 self.store, self._parts, self._template, shards, self.folder, self._output
             )
             group = GroupLists(str(self.store), self._name)
             stage = ("group", "index shards")
-            run_tasks(self.store, stage, tasks, group, self.config.runner, self.progress)
-        lines = [read_json(self.store / task.done)["shard"] for task in tasks]
+            runner, progress = self.config.runner, self.progress
+            made = run_tasks(self.scratch, stage, tasks, group, runner, progress)
+        lines = [record["shard"] for record in made]
         rows = sum(line["rows"] for line in lines)
         assert rows == self._rows, f"{self._rows} vectors, {rows} of them in index shards"
         delta = {"delta": True} if self.way == DELTA else {}
@@ -265,8 +267,11 @@ class Attempt:
 
     def _certify(self) -> None:
         """Measure recall, of rows old and new."""
-        old = [task.truth for task in self._compared]
-        self.result = self._comparisons.result([task.truth for task in self._parts], old)
+        new, old = (
+            [record["truth"]["path"] for record in records]
+            for records in (self._made, self._among_old)
+        )
+        self.result = self._comparisons.result(new, old)
         files = [*self.manifest["files"], *self.files]
         searcher = Searcher(self.store, {**self.manifest, "files": files, "index": self.index})
         target, truth = float(self.config.index.get("target_recall", 0.95)), self.result.measured()

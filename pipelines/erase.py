@@ -27,7 +27,6 @@ from lookalike.store.ledger import Counts, as_known, ledger_tables
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.proof import spellings
 from lookalike.store.runs import Run
-from lookalike.store.storage import read_json
 from lookalike.training.template import load_template
 from pipelines.build import IndexBuild
 from pipelines.config import Config
@@ -148,17 +147,18 @@ class Erasure:
             return lines, None
         dead = np.union1d(self._dead, self.held.ids)
         only = set(np.unique(self.held.ids >> 32).tolist())
-        tasks = plan_compaction(lines, dead, self.file_no, self.scratch.name, only=only)
+        tasks = plan_compaction(
+            lines, dead, self.file_no, self.scratch.name, self.scratch.folder, only=only
+        )
         path = f"{self.scratch.folder}/dead.npy"
         write_tombstones(self.store, path, dead)
-        run_tasks(
-            self.store, ("compact", "embedding shards"), tasks,
+        made = run_tasks(
+            self.scratch, ("compact", "embedding shards"), tasks,
             CompactShards(str(self.store), path), self.config.runner, self.progress,
         )  # fmt: skip
-        made = [read_json(self.store / task.done)["shard"] for task in tasks]
         moved = Moved(tasks, dead)
         kept = [line for line in lines if line["file_no"] not in moved.files]
-        return [*kept, *(line for line in made if line)], moved
+        return [*kept, *(one["shard"] for one in made if one["shard"])], moved
 
     # --- ledger -------------------------------------------------------------------------------
 

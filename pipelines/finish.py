@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
-from lookalike.store.ledger import UNKNOWN, Counts, LedgerRow, check_balance, read_ledger
-from lookalike.store.runs import Plan, Run
+from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
+from lookalike.store.runs import Run
 from pipelines.config import PublishConfig
 from pipelines.facts import write_report
 from pipelines.progress import Progress
@@ -53,11 +53,17 @@ def check_files(
     counts: Counts,
     previous: int,
     limits: PublishConfig,
-    scratch: Run,
-    plan: Plan,
+    ledgers: Iterable[Path],
     noun: str,
 ) -> None:
     """Stop a run that rejected or could not reach too much: a broken mount is no empty index.
+
+    Args:
+        counts: Of the ledger.
+        previous: Files that the parent knew.
+        limits: What stops publication.
+        ledgers: Those of the units, for an example.
+        noun: What was to be indexed, in the plural.
 
     Raises:
         NotPublishedError: With the share, the limit and the most frequent reasons.
@@ -69,17 +75,12 @@ def check_files(
     rejected, share = counts.by_status["rejected"], counts.rejected_share
     tried = counts.listed - counts.by_status["ignored"]
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts.by_reason.most_common(5))
-    example = next(_rejected(scratch, plan), None)
+    example = next((row for path in ledgers for row in read_ledger(path, "rejected")), None)
     shown = f"; for example {example.uri}: {example.reason}: {example.detail}" if example else ""
     raise NotPublishedError(
         f"not published: {rejected:,} of {tried:,} {noun} were rejected ({share:.1%}), "
         f"publish.max_rejected_share is {limits.max_rejected_share:.1%}; {reasons}{shown}"
     )
-
-
-def _rejected(scratch: Run, plan: Plan) -> Iterator[LedgerRow]:
-    for unit in scratch.units(plan):
-        yield from read_ledger(scratch.store / unit.ledger, "rejected")
 
 
 def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:

@@ -47,12 +47,12 @@ def run_job(job: Job) -> Manifest:
     with timed(seconds, "start"):
         job.prepare(plan)
     with timed(seconds, job.stage):
-        job.embed(plan)
+        embedded = job.embed(plan)
     if job.converts:
         with timed(seconds, "convert"):
             job.convert()
     with timed(seconds, "settle"):
-        settled = settle(job, plan)
+        settled = settle(job, plan, embedded)
     if settled.stands:
         return _stands(job, plan)
     counts = Counts.of(settled.counts)
@@ -63,8 +63,9 @@ def run_job(job: Job) -> Manifest:
     manifest = {**_manifest(job, plan, settled), "stages": seconds}
     try:
         finish.check_files(
-            counts, settled.changes["previous"], job.config.publish, job.scratch, plan, job.wanted
-        )
+            counts, settled.changes["previous"], job.config.publish,
+            [job.store / unit["ledger"]["path"] for unit in embedded], job.wanted,
+        )  # fmt: skip
         IndexBuild(
             job.store, job.scratch, job.config, job.progress, manifest, job.base,
             added=settled.added, dead=settled.dead, moved=settled.moved,

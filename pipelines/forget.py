@@ -28,7 +28,6 @@ from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import ledger_tables
 from lookalike.store.runs import Run
-from lookalike.store.storage import read_json, write_json
 from lookalike.training.template import load_template
 from pipelines.config import Config, PublishConfig, load_config
 from pipelines.erase import Erasure
@@ -37,6 +36,7 @@ from pipelines.stores import to_keep
 from pipelines.upkeep import check_store
 
 _SHOWN = 20  # names, in a text for people
+_NOTE = "forget.json"
 
 
 def run_forget(given: argparse.Namespace) -> int:
@@ -67,6 +67,7 @@ def run_forget(given: argparse.Namespace) -> int:
             noted = _Note(held, _new_name(run), retention.next_file_no(store))
             config = _config(given.config, snapshot.read_manifest(store))
             Erasure(store, run, config, progress, noted.snapshot, noted.file_no, held).check()
+            run.start()
             noted.save(run)
         if snapshot.current(store) != noted.snapshot:
             config = _config(given.config, snapshot.read_manifest(store))
@@ -100,16 +101,11 @@ class _Note:
     snapshot: str
     file_no: int
 
-    @staticmethod
-    def path(run: Run) -> str:
-        return f"{run.folder}/forget.json"
-
     @classmethod
     def load(cls, run: Run) -> _Note | None:
-        path = run.store / cls.path(run)
-        if not path.exists():
+        data = run.noted(_NOTE)
+        if data is None:
             return None
-        data = read_json(path)
         held = Held(
             data["names"],
             [bytes.fromhex(one) for one in data["contents"]],
@@ -122,13 +118,13 @@ class _Note:
 
     def save(self, run: Run) -> None:
         held = self.held
-        write_json(run.store, self.path(run), {
+        run.note({
             "names": held.names, "contents": [one.hex() for one in held.contents],
             "vectors": [base64.b64encode(one.astype("<f4").tobytes()).decode()
                         for one in held.vectors],
             "ids": held.ids.tolist(), "unknown": held.unknown, "unread": held.unread,
             "snapshot": self.snapshot, "file_no": self.file_no,
-        })  # fmt: skip
+        }, _NOTE)  # fmt: skip
 
 
 def _new_name(run: Run) -> str:

@@ -29,7 +29,7 @@ from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
-from lookalike.store.storage import read_bytes, read_json, remove_tree
+from lookalike.store.storage import read_bytes, remove_tree
 from pipelines import checks, models, stores
 from pipelines.config import Config
 from pipelines.flow import NothingToIndexError, run_job
@@ -163,11 +163,13 @@ class ImageJob(Job):
             f"convert: {self.computed.why}: computed from the vectors of {self.base['name']}; what "
             "is stored is not embedded again"
         )
-        tasks = convert_tasks(snapshot.files_of(self.base, "embedding"), self.scratch.name)
+        tasks = convert_tasks(
+            snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
+        )
         convert = ConvertShards(str(self.store), self.computed, self.properties)
         stage = ("convert", "embedding shards")
-        run_tasks(self.store, stage, tasks, convert, self.config.runner, self.progress)
-        made = [read_json(self.store / task.done)["shard"] for task in tasks]
+        done = run_tasks(self.scratch, stage, tasks, convert, self.config.runner, self.progress)
+        made = [record["shard"] for record in done]
         others = [line for line in self.base["files"] if line["kind"] != "embedding"]
         self.base = {**self.base, "files": [*made, *others]}
 

@@ -16,6 +16,7 @@ from lookalike.metrics import Ids
 from lookalike.records import Unit
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
+from lookalike.store.attempts import Record, finished
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
@@ -174,13 +175,14 @@ class Job(ABC):
 
     # --- embed ----------------------------------------------------------------------------------
 
-    def embed(self, plan: Plan) -> None:
-        """Embed the units that are not done, in parallel; again where a worker was lost."""
+    def embed(self, plan: Plan) -> list[Record]:
+        """The records of all units; those without are embedded, again where a worker was lost."""
+        units = list(self.scratch.units(plan))
         for tries_left in reversed(range(_TRIES)):
             done = self.scratch.done("embedded")
-            pending = [unit for unit in self.scratch.units(plan) if unit.number not in done]
+            pending = [unit for unit in units if unit.number not in done]
             if not pending:
-                return
+                break
             try:
                 self._embed_units(pending, plan)
             except WorkerDiedError as error:
@@ -192,6 +194,9 @@ class Job(ABC):
                 self.progress.say(
                     f"{self.stage}: {error}; going on with the units that are not done"
                 )
+        records = finished(self.store, [unit.done for unit in units])
+        self.scratch.sweep()
+        return records
 
     def runner_for(self, plan: Plan) -> RunnerSpec:
         """The engine, with no more processes than what there is to do is worth."""

@@ -170,15 +170,10 @@ def _left_behind(job: Job, listing: Listing) -> str:
 def _rejected_too_many(job: Job) -> bool:
     """Has the run to be continued ended by the reject limit, and would it do so again?
 
-    Then its sources are to be read again, as they may have been mended, and what it made goes.
+    Then its sources are to be read again, as they may have been mended.
     """
     path = job.store / job.scratch.folder / "settled/resolved.json"
     if not path.exists():
         return False
     counts = Counts.of(read_json(path)["counts"])
-    if not finish.too_many_rejected(counts, job.config.publish):
-        return False
-    for unit in job.scratch.done("embedded").values():
-        if unit["shard"]:
-            (job.store / unit["shard"]["path"]).unlink(missing_ok=True)
-    return True
+    return finish.too_many_rejected(counts, job.config.publish)

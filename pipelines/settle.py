@@ -18,9 +18,9 @@ from lookalike.changes.resolving import Resolved, resolve
 from lookalike.metrics import Ids
 from lookalike.searching.tombstones import read_tombstones, write_tombstones
 from lookalike.store import shards, snapshot
+from lookalike.store.attempts import Record
 from lookalike.store.compacting import CompactTask, Moved, needs_compaction, plan_compaction
 from lookalike.store.runs import Plan
-from lookalike.store.storage import read_json
 from pipelines.job import Job
 from pipelines.tasks import run_tasks
 from transforms.compact import CompactShards
@@ -62,12 +62,18 @@ class Settled:
     unread: int
 
 
-def settle(job: Job, plan: Plan) -> Settled:
-    """Resolve names, copy rows, compact; each part is skipped as far as it is done."""
-    stage = _Stage(job, plan)
+def settle(job: Job, plan: Plan, units: Sequence[Record]) -> Settled:
+    """Resolve names, copy rows, compact; each part is skipped as far as it is done.
+
+    Args:
+        job: The run.
+        plan: What its scan fixed.
+        units: The records of its units, in order.
+    """
+    stage = _Stage(job, plan, units)
     resolved = stage.resolve()
     copied = stage.copy()
-    added = [*stage.embedded(), *copied]
+    added = [*stage.embedded, *copied]
     lines, dead = [*stage.kept, *added], stage.dead()
     next_file_no, moved = plan.first_file_no + plan.units + len(copied), None
     stands = resolved.nothing_happened and job.same_settings()  # nothing will be published
@@ -100,33 +106,28 @@ def settle(job: Job, plan: Plan) -> Settled:
 class _Stage:
     job: Job
     plan: Plan
+    units: Sequence[Record]
 
     def __post_init__(self) -> None:
         self.store, self.scratch = self.job.store, self.job.scratch
         self.folder = f"{self.scratch.folder}/settled"
         base = self.job.base
         self.kept: list[Line] = snapshot.files_of(base, "embedding") if base else []
+        self.embedded: list[Line] = [unit["shard"] for unit in self.units if unit["shard"]]
 
     def resolve(self) -> Resolved:
         plan = self.plan
+        ledgers = {
+            unit.file_no: str(record["ledger"]["path"])
+            for unit, record in zip(self.scratch.units(plan), self.units, strict=True)
+        }
         return resolve(
-            self.store, list(self.scratch.units(plan)), f"{self.scratch.folder}/compared",
+            self.store, ledgers, f"{self.scratch.folder}/compared",
             self.folder, by_content=self.job.by_content,
             first_file_no=plan.first_file_no + plan.units, metadata=plan.metadata,
             listing=plan.listing,
             shards={line["file_no"]: line["path"] for line in self.kept},
         )  # fmt: skip
-
-    def embedded(self) -> list[Line]:
-        """Shards that the units wrote."""
-        done = self.scratch.done("embedded")
-        missing = [number for number in range(self.plan.units) if number not in done]
-        if missing:
-            raise RuntimeError(
-                f"{len(missing)} of {self.plan.units} units did not finish (the first is "
-                f"{missing[0]}); run the same command again"
-            )
-        return [unit["shard"] for unit in done.values() if unit["shard"]]
 
     def dead(self) -> Ids:
         """Ids of all rows that no name stands for, before compaction."""
@@ -140,14 +141,8 @@ class _Stage:
         first, dim = self.plan.first_file_no + self.plan.units, self.job.made_by()["dim"]
         tasks = copy_tasks(self.store, self.folder, first, self.scratch.name)
         schema = shards.schema(dim, self.plan.metadata, self.job.properties, self.job.stored_as())
-        files = {line["file_no"]: line["path"] for line in [*self.kept, *self.embedded()]}
-        self._run(
-            "copy",
-            "embedding shards",
-            tasks,
-            CopyRows(str(self.store), files, schema),
-        )
-        return [read_json(self.store / task.done)["shard"] for task in tasks]
+        files = {line["file_no"]: line["path"] for line in [*self.kept, *self.embedded]}
+        return self._run("copy", tasks, CopyRows(str(self.store), files, schema))
 
     # --- compaction -----------------------------------------------------------------------------
 
@@ -160,14 +155,13 @@ class _Stage:
         if not reasons:
             return []
         job.progress.say(f"compact: {'; '.join(reasons)}")
-        return plan_compaction(lines, dead, next_file_no, self.scratch.name)
+        return plan_compaction(lines, dead, next_file_no, self.scratch.name, self.scratch.folder)
 
     def compact(self, tasks: Sequence[CompactTask]) -> list[Line]:
         """The shards written anew."""
         dead = f"{self.folder}/all-dead.npy"
         write_tombstones(self.store, dead, self.dead())
-        self._run("compact", "embedding shards", tasks, CompactShards(str(self.store), dead))
-        made = (read_json(self.store / task.done)["shard"] for task in tasks)
+        made = self._run("compact", tasks, CompactShards(str(self.store), dead))
         return [line for line in made if line]
 
     def tombstones(self, dead: Ids) -> list[Line]:
@@ -178,6 +172,8 @@ class _Stage:
         record = write_tombstones(self.store, path, dead)
         return [{**record.to_json(), "kind": "tombstones"}]
 
-    def _run(self, name: str, unit: str, tasks: Sequence[Any], transform: beam.PTransform) -> None:
-        job = self.job
-        run_tasks(self.store, (name, unit), tasks, transform, job.config.runner, job.progress)
+    def _run(self, name: str, tasks: Sequence[Any], transform: beam.PTransform) -> list[Line]:
+        """The manifest's lines of what the tasks wrote."""
+        stage, job = (name, "embedding shards"), self.job
+        done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
+        return [record["shard"] for record in done]

@@ -1,52 +1,57 @@
-"""Tasks that each leave a done file: those that are not done are run, in parallel."""
+"""Tasks that each leave a record: those that have none are run, in parallel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import apache_beam as beam
 
+from lookalike.store.attempts import Record, finished
+from lookalike.store.runs import Run
 from pipelines.progress import Progress
 from pipelines.runner import RunnerSpec, run
 
 
 class Task(Protocol):
-    """A piece of work that says in a file of the store that it is done."""
+    """A piece of work of which a record tells that it is done, and what it made."""
 
     @property
     def done(self) -> str:
-        """Path of that file, relative to the store."""
+        """Path of the record, relative to the store."""
 
 
 def run_tasks(
-    store: Path,
+    scratch: Run,
     stage: tuple[str, str],
     tasks: Sequence[Task],
     transform: beam.PTransform,
     runner: RunnerSpec,
     progress: Progress,
-) -> None:
-    """Run the tasks that are not done, and show how far they are.
+) -> list[Record]:
+    """Run the tasks that are not done, show how far they are, and return the records of all.
 
     Args:
-        store: The store's root.
+        scratch: The run; its files that no record names are gone afterwards.
         stage: Its name, and what is counted, in the plural.
         tasks: All of them.
         transform: PCollection[Task] -> PCollection[int].
         runner: The engine; no more processes are started than there are tasks.
         progress: Where to show it.
     """
+    store, records = scratch.store, [task.done for task in tasks]
     pending = [task for task in tasks if not (store / task.done).exists()]
     if not pending:
-        return
+        return finished(store, records)
 
     def build(pipeline: beam.Pipeline) -> None:
         _ = pipeline | "Tasks" >> beam.Create(pending, reshuffle=False) | "Run" >> transform
 
     def done() -> int:
-        return sum((store / task.done).exists() for task in tasks)
+        return sum((store / record).exists() for record in records)
 
     with progress.stage(*stage, len(tasks), done, done()):
         run(build, runner.at_most(len(pending)))
+    found = finished(store, records)
+    scratch.sweep()
+    return found

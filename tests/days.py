@@ -16,7 +16,7 @@ from lookalike.changes.assembling import assemble
 from lookalike.changes.comparing import compare
 from lookalike.changes.copying import copy_rows, copy_tasks
 from lookalike.changes.resolving import Resolved, resolve
-from lookalike.records import SourceFile, Unit
+from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger, write_ledger
@@ -76,7 +76,7 @@ class Store:
     shards: dict[int, str] = field(default_factory=dict)
     days: list[Day] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
-    units: list[Unit] = field(default_factory=list)
+    units: dict[int, str] = field(default_factory=dict)  # ledgers of the last night's
     first_copy: int = 0
 
     def rows(self, day: int = -1) -> dict[str, LedgerRow]:
@@ -125,7 +125,7 @@ class Store:
         for task in copy_tasks(self.root, f"{run}/resolved", first_copy, "x"):
             line = copy_rows(task, self.root, self.shards, SCHEMA)["shard"]
             assert read_json(self.root / task.done) == {"shard": line}
-            self.shards[task.file_no] = task.shard
+            self.shards[task.file_no] = line["path"]
             self.next_file_no = task.file_no + 1
         lines = assemble(
             self.root, folder, f"{run}/compared", f"{run}/resolved", moved=None
@@ -139,8 +139,8 @@ class Store:
     def _embed(
         self, world: World, run: str, cuts: Sequence[int], known: bool, lost: Collection[str],
         invented: Mapping[bytes | None, int | None],
-    ) -> list[Unit]:  # fmt: skip
-        """What the units leave."""
+    ) -> dict[int, str]:  # fmt: skip
+        """The ledgers that the units leave, by file number."""
         uris: list[str] = []
         for path in sorted((self.root / run / "compared" / "candidates").glob("*.parquet")):
             uris += [u for u in pq.read_table(path)["uri"].to_pylist() if u not in lost]
@@ -150,24 +150,24 @@ class Store:
         by_unit: dict[int, list[str]] = {}
         for i, uri in enumerate(uris):
             by_unit.setdefault(cuts[i % len(cuts)] if cuts else 0, []).append(uri)
-        units = []
+        units = {}
         for number, names in enumerate(by_unit.values()):
-            unit = Unit(number, self.next_file_no, "", f"embeddings/{self.next_file_no}.parquet",
-                        f"{run}/ledger/{number:06d}.parquet", "")  # fmt: skip
+            units[self.next_file_no] = ledger = f"{run}/ledger/{number:06d}.parquet"
             self._embed_unit(
-                unit, names, world, before, ids if known and not invented else invented
+                ledger, names, world, before, ids if known and not invented else invented
             )
-            units.append(unit)
             self.next_file_no += 1
         return units
 
     def _embed_unit(
-        self, unit: Unit, names: Sequence[str], world: World, before: Mapping[str, LedgerRow],
+        self, ledger: str, names: Sequence[str], world: World, before: Mapping[str, LedgerRow],
         ids: Mapping[bytes | None, int | None],
     ) -> None:  # fmt: skip
         rows: list[LedgerRow] = []
         first: dict[bytes, LedgerRow] = {}
-        with shards.open_shard(self.root, unit.shard, SCHEMA, unit.file_no) as (writer, _):
+        file_no = self.next_file_no
+        shard = f"embeddings/{file_no}.parquet"
+        with shards.open_shard(self.root, shard, SCHEMA, file_no) as (writer, pending):
             for uri in names:
                 file, sha256 = world[uri], digest(world[uri].content)
                 status, reason, detail, row_id = "embedded", "", "", None
@@ -194,8 +194,8 @@ class Store:
                 rows.append(row)
                 if row_id is not None:
                     first.setdefault(sha256, row)
-        if writer.rows:
-            self.shards[unit.file_no] = unit.shard
-        else:
-            (self.root / unit.shard).unlink()
-        write_ledger(self.root, unit.ledger, sorted(rows, key=lambda row: row.uri))
+            if writer.rows:
+                self.shards[file_no] = shard
+            else:
+                pending.drop()
+        write_ledger(self.root, ledger, sorted(rows, key=lambda row: row.uri))

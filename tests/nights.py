@@ -65,7 +65,9 @@ class Nights:
 
     def compact(self) -> Moved:
         """Merge shards as a run does."""
-        tasks = plan_compaction(self.lines, self.dead, self.next_file_no, "night")
+        tasks = plan_compaction(
+            self.lines, self.dead, self.next_file_no, "night", f"runs/night-{self.next_file_no}"
+        )
         made = [compact(task, self.store, self.dead)["shard"] for task in tasks]
         moved = Moved(tasks, self.dead)
         self.lines = [line for line in self.lines if line["file_no"] not in moved.files]
@@ -93,6 +95,7 @@ class Nights:
         }  # fmt: skip
         config = parse_config({**self.settings, **settings}, [], vectors=True)
         scratch = Run(self.store, name)
+        scratch.start()
         build = IndexBuild(
             self.store, scratch, config, _Said(self.said), manifest, self.manifest,
             added=self.new, dead=self.dead, moved=self.moved,

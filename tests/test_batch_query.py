@@ -174,38 +174,64 @@ def test_each_query_may_leave_out_ids(store: Path, tmp_path: Path, exclude: Excl
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-def test_a_step_done_again_writes_the_same(store: Path, tmp_path: Path) -> None:
-    """As an engine repeats what failed, in any order."""
+def batch_spec(store: Path, folder: Path, **settings: int) -> BatchSpec:
+    """A search in a folder, laid out."""
     searcher = lookalike.open(store)
     lines = snapshot.files_of(searcher.manifest, "index")
     name = searcher.manifest["index"]["template"]
     files = {line["file_no"]: line["path"]
              for line in snapshot.files_of(searcher.manifest, "embedding")}  # fmt: skip
     spec = BatchSpec(
-        str(store), str(tmp_path), f"templates/{name}", name, tuple(one["path"] for one in lines),
-        files, queries=QUERIES, block_rows=25, together=2, k=10, nprobe=3, depth=40,
+        str(store), str(folder), f"templates/{name}", name, tuple(one["path"] for one in lines),
+        files, queries=QUERIES, block_rows=25, together=2, k=10, depth=40,
+        **{"nprobe": 3, **settings},
     )  # fmt: skip
     write_batch(spec, ASKED, asked_exclusions(None, QUERIES), None)
-    batch, again = Batch(spec), Batch(spec)
-    hidden = store / lines[1]["path"]
+    return spec
+
+
+def test_steps_in_any_order_and_after_a_failure_write_the_same(store: Path, tmp_path: Path) -> None:
+    spec = batch_spec(store, tmp_path / "one")
+    batch, again = Batch(spec), Batch(batch_spec(store, tmp_path / "again"))
+    hidden = store / spec.shards[1]
     shards = [batch.coarse(block) for block in range(spec.blocks)]
     assert [set(one) <= {0, 1, 2} for one in shards] == [True] * 3
     for number in (0, 1, 2):
         batch.scan(number, [block for block in range(3) if number in shards[block]])
     for block in range(3):
         batch.answer(block, shards[block])
-    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    first = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    again.coarse(0)
     hidden.rename(store / "away")
     with pytest.raises(Exception, match=hidden.name):
         again.scan(1, [0])
     (store / "away").rename(hidden)
+    for block in (2, 1):
+        again.coarse(block)
     for number in (2, 1, 0):
-        again.coarse(number)
         again.scan(number, [block for block in (2, 0, 1) if number in shards[block]])
     for block in (1, 0, 2):
         again.answer(block, reversed(shards[block]))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
-    np.testing.assert_array_equal(read_answers(spec)[0], searcher.search_vectors(ASKED, 10)[0])
+    found = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert found == first
+    expected = lookalike.open(store).search_vectors(ASKED, 10)[0]
+    np.testing.assert_array_equal(read_answers(spec)[0], expected)
+
+
+def test_of_attempts_that_choose_other_lists_the_first_counts(store: Path, tmp_path: Path) -> None:
+    """As on a machine that rounds otherwise: what follows is all of one choice."""
+    first, other = (Batch(batch_spec(store, tmp_path, nprobe=nprobe)) for nprobe in (1, 8))
+    alone = Batch(batch_spec(store, tmp_path / "alone", nprobe=1))
+    alone.coarse(0)
+    chosen = first.coarse(0)
+    assert other.coarse(0) == chosen
+    for number in chosen:
+        other.scan(number, [0])
+        alone.scan(number, [0])
+    for batch in (other, alone):
+        batch.answer(0, chosen)
+    for name in ("coarse-000000.npz", "answers-000000.npz"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
 def test_a_lost_file_ends_the_job_by_name_and_the_next_one_answers(

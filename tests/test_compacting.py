@@ -49,7 +49,7 @@ def test_moved_is_the_plain_loop(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compacting, "SHARD_ROWS", most)
         patch.setattr(compacting, "_SMALL", most // 2)
-        tasks = plan_compaction(lines, dead, 100, "run", only=only)
+        tasks = plan_compaction(lines, dead, 100, "run", "runs/run", only=only)
     gone = set(dead.tolist())
     expected = {int(one): int(one) for line in lines for one in ids_of(line)}
     for number, task in enumerate(tasks):
@@ -129,9 +129,9 @@ def test_columns_and_types_are_united(tmp_path: Path) -> None:
         with shards.open_shard(tmp_path, path, schema, number) as (writer, pending):
             writer.append({"uri": f"/{number}", **row}, np.array([0.1, number], np.float32))
         lines.append(shards.shard_record(pending.finished, number, 1))
-    [task] = plan_compaction(lines, NONE, 9, "run")
+    [task] = plan_compaction(lines, NONE, 9, "run", "runs/run")
     line = compact(task, tmp_path, NONE)["shard"]
-    assert line == compact(task, tmp_path, NONE)["shard"]  # a retry writes the same
+    assert line == compact(task, tmp_path, NONE)["shard"]  # a retry is given the same
     table = pq.read_table(tmp_path / line["path"])
     assert table["size"].to_pylist() == [3, 2**40, None, None]
     assert table["tag"].to_pylist() == ["a", None, "7", "[1, 2]"]
@@ -149,22 +149,24 @@ def lines(*rows: int) -> list[dict[str, Any]]:
 
 
 def test_what_is_full_or_alone_stays() -> None:
-    assert plan_compaction(lines(65_536, 40_000, 500), NONE, 9, "run") == []
+    assert plan_compaction(lines(65_536, 40_000, 500), NONE, 9, "run", "runs/run") == []
     few = np.arange(100, dtype=np.int64)  # dead rows of the first
-    assert plan_compaction(lines(65_536, 65_536), few, 9, "run") == []
+    assert plan_compaction(lines(65_536, 65_536), few, 9, "run", "runs/run") == []
     many = np.arange(5000, dtype=np.int64)
-    [task] = plan_compaction(lines(65_536, 65_536), many, 9, "run")
+    [task] = plan_compaction(lines(65_536, 65_536), many, 9, "run", "runs/run")
     assert ([one["file_no"] for one in task.sources], task.rows) == ([0], 60_536)
-    [task] = plan_compaction(lines(65_536, 65_536), few, 9, "run", only={0})
+    [task] = plan_compaction(lines(65_536, 65_536), few, 9, "run", "runs/run", only={0})
     assert task.rows == 65_436
-    assert task.output == "embeddings/00000009-run.parquet"
+    assert (task.output, task.done) == (
+        "embeddings/00000009-run", "runs/run/compacted/000000.json",
+    )  # fmt: skip
 
 
 def test_a_shard_without_living_rows_leaves_none(tmp_path: Path) -> None:
     dead = np.arange(5, dtype=np.int64)
-    [task] = plan_compaction(lines(5), dead, 9, "run")
+    [task] = plan_compaction(lines(5), dead, 9, "run", "runs/run")
     assert compact(task, tmp_path, dead) == {"shard": None}
-    assert not (tmp_path / task.output).exists()
+    assert not list(tmp_path.rglob("*.parquet"))
     np.testing.assert_array_equal(Moved([task], dead)(dead), -np.ones(5))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -49,14 +50,16 @@ def test_copies_have_the_vectors_bit_for_bit(
                   "year": [1, 2, None]}), tmp_path / "copies.parquet",
     )  # fmt: skip
     schema = shards.schema(2, METADATA, {"lookalike.x": "y"}, dtype)
-    task = CopyTask(0, "copies.parquet", "embeddings/20.parquet", 20, "done.json")
+    task = CopyTask(0, "copies.parquet", "embeddings/20", 20, "done.json")
     done = copy_rows(task, tmp_path, paths, schema)
-    record = file_record(tmp_path, task.shard)
+    path = done["shard"]["path"]
+    record = file_record(tmp_path, path)
     assert done == {"shard": shards.shard_record(record, 20, 3)} == read_json(tmp_path / task.done)
-    assert pq.read_schema(tmp_path / task.shard).metadata[b"lookalike.x"] == b"y"
+    assert path == f"embeddings/20-{record.sha256[:16]}.parquet"
+    assert pq.read_schema(tmp_path / path).metadata[b"lookalike.x"] == b"y"
     before = {row["id"]: row for path in paths.values()
               for row in pq.read_table(tmp_path / path).to_pylist()}  # fmt: skip
-    rows = pq.read_table(tmp_path / task.shard).to_pylist()
+    rows = pq.read_table(tmp_path / path).to_pylist()
     assert [row["id"] for row in rows] == [(20 << 32) + i for i in range(3)]
     assert [(row["uri"], row["label"], row["year"]) for row in rows] == [
         ("/a", "l", 1), ("/b", None, 2), ("/c", "m", None)
@@ -93,7 +96,7 @@ def test_metadata_come_from_the_first_listing_of_a_name(
     assert (plan.rows, plan.file_numbers) == (8, range(40, 43))
     tasks = copy_tasks(tmp_path, "resolved", 40, "run")
     assert [task.file_no for task in tasks] == [40, 41, 42]
-    assert tasks[0].shard == "embeddings/00000040-run.parquet"
+    assert tasks[0].shard == "embeddings/00000040-run"
     tables = [pq.read_table(tmp_path / task.source) for task in tasks]
     assert [table.num_rows for table in tables] == [3, 3, 2]
     rows = pa.concat_tables(tables).to_pylist()
@@ -124,10 +127,9 @@ def test_the_transform_writes_what_the_function_writes(tmp_path: Path) -> None:
     paths = stored(tmp_path, "float32")
     pq.write_table(pa.table({"uri": ["/a"], "source": [3 << 32]}), tmp_path / "copies.parquet")
     schema = shards.schema(2, pa.schema([]), {})
-    task = CopyTask(4, "copies.parquet", "embeddings/20.parquet", 20, "done.json")
+    task = CopyTask(4, "copies.parquet", "embeddings/20", 20, "done.json")
     copy = CopyRows(str(tmp_path), paths, schema)
     assert [task] | copy == [4]
-    found = (tmp_path / task.shard).read_bytes()
     assert isinstance(copy, beam.PTransform)
-    copy_rows(task, tmp_path, paths, schema)
-    assert (tmp_path / task.shard).read_bytes() == found
+    found = read_json(tmp_path / task.done)
+    assert found == copy_rows(replace(task, done="again.json"), tmp_path, paths, schema)

@@ -11,6 +11,7 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.lists.encoding import EncodeTask
+from lookalike.lists.grouping import GroupTask
 from lookalike.lists.tasks import encode_tasks, group_tasks
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
@@ -54,14 +55,19 @@ def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int
 
     encode = EncodeParts(str(store), template.sha256, "runs/queries.npz")
     transform("Encode", [*tasks], encode)
-    groups = group_tasks(store, tasks, template, 3, "runs", "index/{}.lists".format)
+    groups = group_tasks(store, tasks, template, 3, "runs", "index/{}".format)
     transform("Group", [*groups], GroupLists(str(store), template.sha256))
     truth = ExactNeighbours.from_bytes((store / "runs/queries.npz").read_bytes())
     for task in tasks:
-        truth.merge(ExactNeighbours.from_bytes((store / task.truth).read_bytes()))
+        truth.merge(ExactNeighbours.from_bytes(output(store, task, "truth").read_bytes()))
     rows = sum(read_json(store / task.done)["shard"]["rows"] for task in groups)
     assert rows == 400
-    return [*((store / task.output).read_bytes() for task in groups), truth.to_bytes()]
+    return [*(output(store, task).read_bytes() for task in groups), truth.to_bytes()]
+
+
+def output(store: Path, task: EncodeTask | GroupTask, name: str = "shard") -> Path:
+    """The path of what a task made: its part or shard, or its truth."""
+    return store / str(read_json(store / task.done)[name]["path"])
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +116,20 @@ def test_no_queries_give_no_truth_and_the_same_index(tmp_path: Path, expected: l
 
     run(chain, RunnerSpec(workers=1))
     for task in tasks:
-        assert not len(ExactNeighbours.from_bytes((tmp_path / task.truth).read_bytes()).queries)
-    groups = group_tasks(tmp_path, tasks, template, 3, "runs", "index/{}.lists".format)
+        assert not len(
+            ExactNeighbours.from_bytes(output(tmp_path, task, "truth").read_bytes()).queries
+        )
+    groups = group_tasks(tmp_path, tasks, template, 3, "runs", "index/{}".format)
 
     def regroup(pipeline: beam.Pipeline) -> None:
         _ = pipeline | beam.Create(groups) | GroupLists(str(tmp_path), template.sha256)
 
     run(regroup, RunnerSpec(workers=1))
-    assert [(tmp_path / task.output).read_bytes() for task in groups] == expected[:-1]
+    assert [output(tmp_path, task).read_bytes() for task in groups] == expected[:-1]
 
 
 def test_one_group_is_the_finished_shard(tmp_path: Path) -> None:
     template, tasks = prepare(tmp_path)
-    [whole] = encode_tasks([[task.embeddings[0] for task in tasks]], "runs", "index/whole.lists")
-    assert (whole.whole, whole.output) == (True, "index/whole.lists")
-    assert group_tasks(tmp_path, [whole], template, 3, "runs", "index/{}.lists".format) == []
+    [whole] = encode_tasks([[task.embeddings[0] for task in tasks]], "runs", "index/whole")
+    assert (whole.whole, whole.output) == (True, "index/whole")
+    assert group_tasks(tmp_path, [whole], template, 3, "runs", "index/{}".format) == []

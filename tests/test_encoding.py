@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from lookalike.lists.invlists import read_shard
 from lookalike.lists.part_files import open_part
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
-from lookalike.store.storage import read_json
+from lookalike.store.storage import file_record, read_json
 from lookalike.training import template as index
 from lookalike.training.template import Template
 from tests.vector_stores import best, brute_force, trained
@@ -38,7 +39,7 @@ def write_embeddings(store, vectors, cuts):
 
 
 def task(paths, **values):
-    return EncodeTask(0, tuple(paths), "runs/part", "runs/truth.npz", "runs/done.json", **values)
+    return EncodeTask(0, tuple(paths), "runs/part", "runs/truth", "runs/done.json", **values)
 
 
 def no_queries(spec):
@@ -62,8 +63,14 @@ def entries(part, template):
                                                          strict=True)}  # fmt: skip
 
 
-def open_as(store, template, path="runs/part"):
-    return open_part(store / path, template.sha256, template.code_size, template.spec.nlist)
+def output(store, name="shard"):
+    """The path of what the task made: its part or shard, or its truth."""
+    return store / read_json(store / "runs/done.json")[name]["path"]
+
+
+def open_as(store, template):
+    spec = template.spec
+    return open_part(output(store), template.sha256, template.code_size, spec.nlist)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product", "jaccard"])
@@ -75,14 +82,17 @@ def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
     encode(task(paths), tmp_path, template, truth)
     done = read_json(tmp_path / "runs/done.json")
     assert done["shard"]["rows"] == done["header"]["rows"] == 400
-    assert (done["removed"], done["truth"]) == (0, "runs/truth.npz")
+    assert done["removed"] == 0
+    for name in ("shard", "truth"):
+        found = file_record(tmp_path, done[name]["path"]).to_json()
+        assert found.items() <= done[name].items()
     prepared = template.prepare(vectors)
     lists = template.assign(prepared)
     codes = template.encode(prepared, lists)
     expected = {i: (n, code.tobytes()) for i, n, code in zip(ids.tolist(), lists.tolist(), codes,
                                                              strict=True)}  # fmt: skip
     assert entries(open_as(tmp_path, template), template) == expected
-    found = ExactNeighbours.from_bytes((tmp_path / "runs/truth.npz").read_bytes())
+    found = ExactNeighbours.from_bytes(output(tmp_path, "truth").read_bytes())
     scores = brute_force(vectors[:20], vectors, metric)
     scores[np.arange(20), np.arange(20)] = np.inf if metric == "l2" else -np.inf
     np.testing.assert_array_equal(found.ids, ids[best(scores, 5, metric)])
@@ -108,11 +118,11 @@ def test_the_only_part_is_written_as_a_shard_to_search(template, tmp_path):
     template, vectors = template
     paths, ids = write_embeddings(tmp_path, vectors, [100])
     encode(task(paths, whole=True), tmp_path, template, no_queries(template.spec))
-    shard = read_shard(tmp_path / "runs/part", template)
+    shard = read_shard(output(tmp_path), template)
     np.testing.assert_array_equal(np.sort(np.concatenate([*shard.file.ids()])), ids)
     with open(tmp_path / "all", "wb") as file:
         encode_shard(template, [(ids, vectors)], file.write)
-    assert (tmp_path / "all").read_bytes() == (tmp_path / "runs/part").read_bytes()
+    assert (tmp_path / "all").read_bytes() == output(tmp_path).read_bytes()
 
 
 @pytest.mark.parametrize("run", [1, 7, 100, 10_000])
@@ -160,13 +170,13 @@ def test_encoding_is_bit_equal_for_one_and_two_threads(template):
 def test_a_task_that_is_done_again_writes_the_same_bytes(template, tmp_path):
     template, vectors = template
     paths, ids = write_embeddings(tmp_path, vectors, [100])
-    files = ("runs/part", "runs/truth.npz", "runs/done.json")
-    seen = set()
-    for _ in range(2):
+    found = []
+    for name in ("one", "another"):
         truth = ExactNeighbours(vectors[:5], ids[:5], 5, "cosine")
-        encode(task(paths), tmp_path, template, truth)
-        seen.add(tuple((tmp_path / name).read_bytes() for name in files))
-    assert len(seen) == 1
+        record = encode(replace(task(paths), done=f"runs/{name}.json"), tmp_path, template, truth)
+        found.append(record)
+    assert found[0] == found[1]
+    assert len(list((tmp_path / "runs").glob("*-*.*"))) == 2  # named by their content
 
 
 def test_removed_ids_are_in_neither_codes_nor_truth(template, tmp_path):
@@ -180,7 +190,7 @@ def test_removed_ids_are_in_neither_codes_nor_truth(template, tmp_path):
     left = np.setdiff1d(ids, gone)
     assert (done["removed"], done["shard"]["rows"]) == (len(ids) - len(left), len(left))
     assert sorted(entries(open_as(tmp_path, template), template)) == left.tolist()
-    found = ExactNeighbours.from_bytes((tmp_path / "runs/truth.npz").read_bytes())
+    found = ExactNeighbours.from_bytes(output(tmp_path, "truth").read_bytes())
     assert not np.isin(found.ids, gone).any()
     assert (found.ids >= 0).sum(axis=1).min() >= len(left) - 1
 
@@ -191,7 +201,7 @@ def test_everything_removed_leaves_an_empty_shard(template, tmp_path):
     np.save(tmp_path / "gone.npy", ids)
     done = task(paths, removed="gone.npy", whole=True)
     encode(done, tmp_path, template, no_queries(template.spec))
-    header = read_shard(tmp_path / "runs/part", template).header
+    header = read_shard(output(tmp_path), template).header
     assert (header.rows, header.min_id, header.max_id) == (0, -1, -1)
 
 
@@ -245,9 +255,9 @@ def test_a_damaged_part_is_refused_and_named(damage, template, tmp_path):
     template, vectors = template
     paths, _ = write_embeddings(tmp_path, vectors, [])
     encode(task(paths), tmp_path, template, no_queries(template.spec))
-    path = tmp_path / "runs/part"
+    path = output(tmp_path)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    with pytest.raises(RequestError, match=r"part: (damaged|not an index shard)"):
+    with pytest.raises(RequestError, match=r"\.part: (damaged|not an index shard)"):
         open_as(tmp_path, template)
 
 
@@ -256,11 +266,11 @@ def test_a_parts_lists_that_do_not_fit_are_refused_when_read(at, template, tmp_p
     template, vectors = template
     paths, _ = write_embeddings(tmp_path, vectors, [])
     encode(task(paths), tmp_path, template, no_queries(template.spec))
-    path = tmp_path / "runs/part"
+    path = output(tmp_path)
     data = bytearray(path.read_bytes())
     data[at : at + 4] = b"\xff\xff\xff\x7f"
     path.write_bytes(data)
-    with pytest.raises(RequestError, match="part: damaged: 400 rows, its lists are not of them"):
+    with pytest.raises(RequestError, match=r"\.part: damaged: 400 rows, its lists are not of them"):
         open_as(tmp_path, template).sizes(0, 8)
 
 
@@ -269,4 +279,4 @@ def test_a_part_of_another_template_is_refused(template, tmp_path):
     paths, _ = write_embeddings(tmp_path, vectors, [])
     encode(task(paths), tmp_path, template, no_queries(template.spec))
     with pytest.raises(RequestError, match="the template here is other"):
-        open_part(tmp_path / "runs/part", "other", template.code_size, 8)
+        open_part(output(tmp_path), "other", template.code_size, 8)

@@ -87,6 +87,7 @@ def trace_of(*lines: str) -> str:
 
 WRITTEN = ("create /d/.a.tmp  0", "write /d/.a.tmp  9", "fsync /d/.a.tmp  0")
 NAMED = ("rename /d/.a.tmp /d/a 0", "fsync /d  0")
+LINKED = ("link /d/.a.tmp /d/a 0", "unlink /d/.a.tmp  0", "fsync /d  0")
 NEXT = ("create /d/.b.tmp  0", "fsync /d/.b.tmp  0", "rename /d/.b.tmp /d/b 0")
 
 
@@ -94,8 +95,11 @@ NEXT = ("create /d/.b.tmp  0", "fsync /d/.b.tmp  0", "rename /d/.b.tmp /d/b 0")
     ("lines", "found"),
     [
         ((*WRITTEN, *NAMED, *NEXT), []),
-        ((*WRITTEN[:2], *NAMED, *NEXT), ["/d/a is renamed before its fsync"]),
+        ((*WRITTEN[:2], *NAMED, *NEXT), ["/d/a is named before its fsync"]),
         ((*WRITTEN, NAMED[0], *NEXT), ["/d/a is not durable when /d/b gets its name"]),
+        ((*WRITTEN, *LINKED, *NEXT), []),
+        ((*WRITTEN[:2], *LINKED, *NEXT), ["/d/a is named before its fsync"]),
+        ((*WRITTEN, *LINKED[:2], *NEXT), ["/d/a is not durable when /d/b gets its name"]),
         ((*WRITTEN, NAMED[0], "write /d/a  1", NAMED[1], *NEXT), ["/d/a is not durable"]),
         (("mkdir /d/sub  0", "create /d/sub/.x  0", "rename /d/sub/.x /d/sub/x 0",
           "fsync /d/sub  0", *NEXT), ["/d/sub/x is not durable"]),

@@ -372,7 +372,7 @@ def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
 
     def done() -> dict[str, tuple[int, int]]:
         found = {}
-        for path in store.glob("runs/*/embedded/*.json"):
+        for path in store.glob("runs/*/*/embedded/*.json"):
             shard = store / json.loads(path.read_text())["shard"]["path"]
             found[shard.name] = (shard.stat().st_ino, shard.stat().st_mtime_ns)
         return found

@@ -101,12 +101,12 @@ def test_converted_shards_keep_ids_names_and_metadata(tmp_path: Path, dtype: str
         for row, vector in enumerate(vectors):
             writer.append({"uri": f"/{row}", "label": f"l{row % 5}"}, vector)
     line = shards.shard_record(pending.finished, 7, 700)
-    [task] = convert_tasks([line], "run")
+    [task] = convert_tasks([line], "run", "runs/run")
     new = {"lookalike.model_fingerprint": "new"}
     done = convert_shard(task, tmp_path, lambda block: 2 * block[:, :3], 3, new)
     path = tmp_path / done["shard"]["path"]
     assert (done["shard"]["file_no"], done["shard"]["rows"]) == (7, 700)
-    assert path.name == "00000007-run.parquet"
+    assert path.name.startswith("00000007-run-")
     columns = ["id", "uri", "label"]
     assert [*iter_rows(path, columns)] == [*iter_rows(tmp_path / line["path"], columns)]
     found = np.concatenate([block for _, block in iter_blocks(path)])

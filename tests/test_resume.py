@@ -94,7 +94,7 @@ class Job:
 def units(store: Path) -> dict[str, tuple[int, int]]:
     """Shards of finished units: inode and time of change."""
     found = {}
-    for path in store.glob("runs/*/embedded/*.json"):
+    for path in store.glob("runs/*/*/embedded/*.json"):
         shard = store / json.loads(path.read_text())["shard"]["path"]
         found[shard.name] = (shard.stat().st_ino, shard.stat().st_mtime_ns)
     return found
@@ -160,7 +160,7 @@ def test_a_run_stopped_in_every_way_is_continued_to_the_same_result(
     # all of it is killed while the index is built
     done = units(store)
     job = Job(arguments(1, store), store, tmp_path / "log")
-    job.until(lambda: list(store.glob("runs/*/index-*/trained.json")))
+    job.until(lambda: list(store.glob("runs/*/*/index-*/trained.json")))
     os.killpg(job.process.pid, signal.SIGKILL)
     assert job.ended() == -signal.SIGKILL
     assert not (store / "CURRENT").exists()

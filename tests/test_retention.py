@@ -230,18 +230,18 @@ def test_a_manifest_goes_before_the_files_that_it_lists(nights):
 def unfinished(two):
     """Two unfinished runs, one of them old, and what dead ones left."""
     for run, age in (("aaaa000011112222", 1), ("bbbb000011112222", 20)):
-        write_json(two, f"runs/{run}/plan.json", {"snapshot": f"of-{run}"})
-        write_bytes(two, f"runs/{run}/units/000000.parquet", b"names")
+        write_json(two, f"runs/{run}/plan.json", {"snapshot": f"of-{run}", "begun": "b"})
+        write_bytes(two, f"runs/{run}/b/units/000000.parquet", b"names")
         write_bytes(two, f"embeddings/00000009-{run}.parquet", b"vectors")
         write_bytes(two, f"index/{run}-0123456789ab-00000.lists", b"codes")
         write_bytes(two, f"snapshots/of-{run}/ledger/00000.parquet", b"rows")
         for path in [*walk(two, f"runs/{run}")]:
             set_time(two, path, NOW - age * DAY)
-        for folder in (f"runs/{run}/units", f"runs/{run}"):
+        for folder in (f"runs/{run}/b/units", f"runs/{run}/b", f"runs/{run}"):
             set_time(two, folder, NOW - age * DAY)
-        (two / f"runs/{run}/units/.000001.parquet.0f.tmp").write_bytes(b"half")
-        set_time(two, f"runs/{run}/units/.000001.parquet.0f.tmp", NOW - age * DAY)
-        set_time(two, f"runs/{run}/units", NOW - age * DAY)
+        (two / f"runs/{run}/b/units/.000001.parquet.0f.tmp").write_bytes(b"half")
+        set_time(two, f"runs/{run}/b/units/.000001.parquet.0f.tmp", NOW - age * DAY)
+        set_time(two, f"runs/{run}/b/units", NOW - age * DAY)
     write_bytes(two, "models/cafe/model.pb", b"a model")
     write_bytes(two, "runs/lock", b"process 1")
     for path in ("embeddings/.000.parquet.0f.tmp", ".CURRENT.0f.tmp"):

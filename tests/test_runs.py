@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from lookalike.store.runs import Plan, Run, listing_digest
 from lookalike.store.storage import write_json
@@ -47,18 +48,55 @@ def test_a_plan_is_there_once_it_is_committed(tmp_path: Path) -> None:
 def test_start_and_finish_remove_the_scratch_of_this_run_alone(tmp_path: Path) -> None:
     run, other = Run(tmp_path, "one"), Run(tmp_path, "other")
     for each in (run, other):
+        each.start()
         each.commit_plan(PLAN)
     run.start()
     assert run.plan() is None
     run.commit_plan(PLAN)
     run.finish()
     run.finish()
-    assert not (tmp_path / run.folder).exists()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
     assert other.plan() == PLAN
 
 
-def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> None:
+def test_every_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
     run = Run(tmp_path, "r")
+    with pytest.raises(RuntimeError, match="run r was neither started nor found"):
+        _ = run.folder
+    folders = set()
+    for _ in range(3):
+        run.start()
+        folders.add(run.folder)
+        run.commit_plan(PLAN)
+    assert len(folders) == 3
+    found = Run(tmp_path, "r")
+    assert found.plan() == PLAN
+    assert found.folder == run.folder
+
+
+def test_what_an_earlier_start_comes_to_write_is_not_read(tmp_path: Path) -> None:
+    run = Run(tmp_path, "r")
+    run.start()
+    late = run.unit(0, PLAN).done
+    run.start()
+    run.commit_plan(PLAN)
+    write_json(tmp_path, late, {"counts": {"listed": 7}})
+    assert (run.done("embedded"), run.files_done()) == ({}, 0)
+    run.finish()
+    write_json(tmp_path, late, {"counts": {"listed": 7}})
+    assert Run(tmp_path, "r").plan() is None
+    run.start()
+    assert not (tmp_path / late).exists()
+
+
+def test_a_plan_of_an_earlier_version_is_begun_anew(tmp_path: Path) -> None:
+    """Its files had fixed names."""
+    write_json(tmp_path, "runs/r/plan.json", PLAN.to_json())
+    assert Run(tmp_path, "r").plan() is None
+
+
+def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> None:
+    run = Run(tmp_path, "r", "b")
     units = [run.unit(number, PLAN) for number in range(PLAN.units)]
     assert units == [run.unit(number, PLAN) for number in range(PLAN.units)]
     assert [unit.file_no for unit in units] == [40, 41, 42]
@@ -66,11 +104,11 @@ def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> 
     assert len(set(names)) == 4 * PLAN.units
     # everything but the shard is scratch; a shard bears its run's name and overwrites no other's
     assert {name.split("/")[0] for name in names} == {"runs", "embeddings"}
-    assert Run(tmp_path, "s").unit(0, PLAN).shard != units[0].shard
+    assert Run(tmp_path, "s", "b").unit(0, PLAN).shard != units[0].shard
 
 
-def test_done_units_are_known_by_their_done_files(tmp_path: Path) -> None:
-    run = Run(tmp_path, "r")
+def test_done_units_are_known_by_their_records(tmp_path: Path) -> None:
+    run = Run(tmp_path, "r", "b")
     assert (run.done("embedded"), run.files_done()) == ({}, 0)
     listed = {0: 7, 2: 5}
     for number, count in listed.items():

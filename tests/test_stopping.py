@@ -103,13 +103,13 @@ def test_sigterm_while_embedding(
     )
     arguments = ["index", "--config", config, "--images", pictures(80), "--store", store]
     process = start(arguments, log)
-    wait_for(lambda: list(store.glob("runs/*/embedded/*.json")), process, log)
+    wait_for(lambda: list(store.glob("runs/*/*/embedded/*.json")), process, log)
     status, seconds = stop(process, everybody)
     assert (status, group(process)) == (1, [])
     assert seconds < SECONDS
     assert log.read_text().splitlines()[-1] == f"lookalike: stopped{STOPPED}"
     assert not (store / "CURRENT").exists()
-    done = {path.name for path in store.glob("runs/*/embedded/*.json")}
+    done = {path.name for path in store.glob("runs/*/*/embedded/*.json")}
     assert done
     assert main([*map(str, arguments)]) == 0
     assert main(["verify", "--store", str(store)]) == 0

@@ -65,9 +65,9 @@ def run(
     decoder: Decoder,
     **options: Any,
 ) -> tuple[dict[str, Any], list[LedgerRow]]:
-    unit = Unit(0, 5, "units/0.parquet", "embeddings/5.parquet", "ledger/0.parquet", "done/0.json")
+    unit = Unit(0, 5, "units/0.parquet", "embeddings/5", "ledger/0", "done/0.json")
     done = embed_unit(unit, files.values(), store, embedder, decoder, METADATA, {}, **options)
-    return done, list(read_ledger(store / unit.ledger))
+    return done, list(read_ledger(store / done["ledger"]["path"]))
 
 
 def test_what_is_known_is_not_embedded(
@@ -89,7 +89,7 @@ def test_what_is_known_is_not_embedded(
     assert {name: done["counts"][name] for name in ("unchanged", "embedded", "duplicate")} == {
         "unchanged": 3, "embedded": 2, "duplicate": 1,
     }  # fmt: skip
-    stored = iter_rows(tmp_path / "embeddings/5.parquet", ["uri"])
+    stored = iter_rows(tmp_path / done["shard"]["path"], ["uri"])
     assert [row["uri"] for row in stored] == [files["b0"].uri, files["c0"].uri]
 
 
@@ -115,7 +115,7 @@ def test_what_is_forgotten_is_not_kept(
     assert {row.uri: row for row in rows if row.reason} == {row.uri: row for row in expected}
     assert {row.version for row in rows} == {"", "b0", "b1", "c0", "d0"}
     assert (done["counts"]["ignored"], done["counts"]["embedded"]) == (3, 3)
-    written = [tmp_path / "ledger/0.parquet", tmp_path / "embeddings/5.parquet"]
+    written = [tmp_path / done[name]["path"] for name in ("ledger", "shard")]
     for path in written:
         data = path.read_bytes()
         assert not any(text in data for text in (*gone, files["a0"].uri.encode()))

@@ -22,7 +22,7 @@ from lookalike.sources.vector_tables import VectorTable, list_tables, metadata_s
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger
 from lookalike.store.shards import iter_blocks, iter_rows
-from lookalike.store.storage import file_record
+from lookalike.store.storage import file_record, read_json
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from tests.vector_files import COMPONENTS, embedding, write_vectors
@@ -32,8 +32,8 @@ VECTORS = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
 
 
 def unit_of(number: int, source: str) -> Unit:
-    return Unit(number, 7 + number, source, f"embeddings/{number}.parquet",
-                f"ledger/{number}.parquet", f"done/{number}.json")  # fmt: skip
+    return Unit(number, 7 + number, source, f"embeddings/{number}",
+                f"ledger/{number}", f"done/{number}.json")  # fmt: skip
 
 
 def ingest(
@@ -43,7 +43,7 @@ def ingest(
     metric: str = "cosine",
     dtype: str = "float32",
 ) -> list[dict[str, Any]]:
-    """What the done files of all units say."""
+    """The records of all units."""
     tables = list_tables([str(path) for path in paths], pytest.fail)
     units = cut(store, tables, unit_rows, np.dtype(dtype).itemsize * DIM)
     rules, metadata = Rules(DIM, metric, dtype), metadata_schema(tables)
@@ -60,13 +60,16 @@ def cut(
 
 
 def ledger(store: Path, number: int = 0) -> list[LedgerRow]:
-    return list(read_ledger(store / f"ledger/{number}.parquet"))
+    return list(read_ledger(written(store, "ledger", number)))
+
+
+def written(store: Path, name: str, number: int = 0) -> Path:
+    """The path of a unit's ledger or shard, as its record has it."""
+    return store / str(read_json(store / f"done/{number}.json")[name]["path"])
 
 
 def stored(store: Path, number: int = 0) -> npt.NDArray[np.float32]:
-    return np.concatenate(
-        [block for _, block in iter_blocks(store / f"embeddings/{number}.parquet")]
-    )
+    return np.concatenate([block for _, block in iter_blocks(written(store, "shard", number))])
 
 
 # --- cutting ----------------------------------------------------------------------------------
@@ -139,16 +142,14 @@ def test_vectors_are_kept_as_they_are(tmp_path: Path, kind: str, given: str, kep
     [done] = ingest(tmp_path, path, dtype=kept)
     expected = VECTORS.astype(given).astype(kept)
     assert np.array_equal(stored(tmp_path), expected.astype(np.float32))
-    assert pq.read_schema(tmp_path / "embeddings/0.parquet").field("embedding").type == pa.list_(
+    assert pq.read_schema(written(tmp_path, "shard")).field("embedding").type == pa.list_(
         COMPONENTS[kept], DIM
     )
     digests = [hashlib.sha256(vector.tobytes()).digest() for vector in expected]
     size, version = expected[0].nbytes, path.stat().st_mtime_ns
     columns = ["id", "uri", "content_sha256", "width", "height", "format", "bytes", "label",
                "manifest_bytes"]  # fmt: skip
-    assert [
-        tuple(row.values()) for row in iter_rows(tmp_path / "embeddings/0.parquet", columns)
-    ] == [
+    assert [tuple(row.values()) for row in iter_rows(written(tmp_path, "shard"), columns)] == [
         (7 << 32 | i, f"a/{i}", digests[i], None, None, "vector", size, f"l{i}", i)
         for i in range(50)
     ]
@@ -167,7 +168,7 @@ def test_vectors_are_kept_as_they_are(tmp_path: Path, kind: str, given: str, kep
         for i in range(50)
     ]
     assert done["counts"]["embedded"] == done["counts"]["listed"] == done["shard"]["rows"] == 50
-    assert done["ledger"] == file_record(tmp_path, "ledger/0.parquet").to_json()
+    assert done["ledger"] == file_record(tmp_path, done["ledger"]["path"]).to_json()
 
 
 FAULTS: list[tuple[str | None, list[float | None] | None]] = [
@@ -288,7 +289,7 @@ def test_metadata_of_several_types_become_text(tmp_path: Path) -> None:
         write_vectors(tmp_path / f"in/{number}.parquet", VECTORS[:2], metadata={"m": values})
     write_vectors(tmp_path / "in/4.parquet", VECTORS[:2])
     ingest(tmp_path, tmp_path / "in")
-    found = [[row["m"] for row in iter_rows(tmp_path / f"embeddings/{i}.parquet", ["m"])]
+    found = [[row["m"] for row in iter_rows(written(tmp_path, "shard", i), ["m"])]
              for i in range(5)]  # fmt: skip
     assert found == [["1", None], ["0.5", "2"], ["x", "y"], ["[1]", None], [None, None]]
 
@@ -353,7 +354,7 @@ def test_a_row_that_is_as_it_was_keeps_its_place(tmp_path: Path) -> None:
             assert row.status == "unchanged"
     assert np.array_equal(stored(tmp_path, 1), vectors[new])
     kept = [tuple(row.values()) for row in
-            iter_rows(tmp_path / "embeddings/1.parquet", ["uri", "label"])]  # fmt: skip
+            iter_rows(written(tmp_path, "shard", 1), ["uri", "label"])]  # fmt: skip
     assert kept == [(uris[i], labels["label"][i]) for i in new]
 
 
@@ -383,7 +384,7 @@ def test_a_vector_that_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
     ]
     assert np.array_equal(stored(tmp_path, 1), VECTORS[[11]])
     data = b"".join(file.read_bytes() for file in
-                    (tmp_path / "ledger/1.parquet", tmp_path / "embeddings/1.parquet"))  # fmt: skip
+                    (written(tmp_path, "ledger", 1), written(tmp_path, "shard", 1)))  # fmt: skip
     assert VECTORS[7].tobytes() not in data
 
 
@@ -460,6 +461,7 @@ def test_a_table_that_changed_since_it_was_listed(tmp_path: Path) -> None:
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
     assert f"{path}: it changed since it was listed (" in ledger(tmp_path)[0].detail
     path.unlink()
+    (tmp_path / unit.done).unlink()
     done = ingest_unit(unit, tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
     assert {row.detail for row in ledger(tmp_path)} == {f"{path}: No such file or directory"}
 

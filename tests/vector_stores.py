@@ -11,7 +11,7 @@ from lookalike.planning.planner import plan
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards, snapshot
 from lookalike.store.duplicates import write_duplicates
-from lookalike.store.storage import read_json, write_bytes, write_json
+from lookalike.store.storage import write_bytes, write_json
 from lookalike.training import template as index
 
 
@@ -72,26 +72,24 @@ def build_index(store, embeddings, template, *, parts=None, removed="", truth=No
     tasks = [
         EncodeTask(
             number, tuple(part.tolist()),
-            f"index/{number}.lists" if whole else f"runs/parts/{number}.part",
-            f"runs/truth/{number}.npz", f"runs/encoded/{number}.json", whole, removed,
+            f"index/{number}" if whole else f"runs/parts/{number}",
+            f"runs/truth/{number}", f"runs/encoded/{number}.json", whole, removed,
         )
         for number, part in enumerate(np.array_split(np.array(embeddings), parts))
     ]  # fmt: skip
+    done = []
     for task in tasks:
         queries = ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
-        encode(task, store, template, truth or queries)
+        done.append(encode(task, store, template, truth or queries)["shard"])
     if not whole:
-        outputs = tuple(task.output for task in tasks)
+        outputs = tuple(line["path"] for line in done)
         ranges = list_ranges(list_sizes(store, outputs, template), spec.shards)
         tasks = [
-            GroupTask(
-                number, first, last, outputs, f"index/{number}.lists", f"runs/shards/{number}.json"
-            )
+            GroupTask(number, first, last, outputs, f"index/{number}", f"runs/shards/{number}.json")
             for number, (first, last) in enumerate(ranges)
         ]
-        for task in tasks:
-            group(task, store, template)
-    return [read_json(store / task.done)["shard"] for task in tasks]
+        done = [group(task, store, template)["shard"] for task in tasks]
+    return done
 
 
 def brute_force(queries, vectors, metric):

@@ -19,7 +19,7 @@ from transforms.counters import count, timed
 class CompactShards(beam.PTransform):
     """Write embedding shards anew without their dead rows, each out of several.
 
-    Yields the number of each finished task; a retry overwrites itself.
+    Yields the number of each finished task; of its attempts the first one's record counts.
 
     Attributes:
         store: The store's root, reachable from every worker.

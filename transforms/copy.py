@@ -19,7 +19,7 @@ from transforms.counters import count, timed
 class CopyRows(beam.PTransform):
     """Write shards of rows that bear the vectors of other rows.
 
-    Yields the number of each finished task; a retry overwrites itself.
+    Yields the number of each finished task; of its attempts the first one's record counts.
 
     Attributes:
         store: The store's root, reachable from every worker.

@@ -46,11 +46,11 @@ _Place = tuple[Any, Any, Any, Any]  # an element, its time, window and pane
 @beam.typehints.with_output_types(int)
 @dataclass
 class EmbedUnits(beam.PTransform):
-    """Embed work units, each into one Parquet shard, a ledger part and a done file.
+    """Embed work units, each into one Parquet shard, a ledger part and the record that names them.
 
-    A unit's files have settled names and are written whole, so a retry overwrites itself and a
-    finished unit is known by its done file. What a unit's known file lists is not embedded again.
-    Yields the number of each finished unit.
+    Files are named by their content, and of a unit's attempts, also at once, the first one's record
+    counts; a unit that has one is finished, and not done again. What a unit's known file lists is
+    not embedded again. Yields the number of each finished unit.
 
     Attributes:
         spec: What to embed with.

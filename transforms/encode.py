@@ -26,7 +26,7 @@ from transforms.counters import count, timed
 class EncodeParts(beam.PTransform):
     """Encode groups of embedding shards, each into one part of the index and of the truth.
 
-    Yields the number of each finished task; a retry overwrites itself.
+    Yields the number of each finished task; of its attempts the first one's record counts.
 
     Attributes:
         store: The store's root, reachable from every worker.
@@ -62,7 +62,7 @@ class EncodeParts(beam.PTransform):
 class GroupLists(beam.PTransform):
     """Write index shards, each one range of lists from all parts.
 
-    Yields the number of each finished task; a retry overwrites itself.
+    Yields the number of each finished task; of its attempts the first one's record counts.
 
     Attributes:
         store: The store's root, reachable from every worker.

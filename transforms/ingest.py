@@ -20,10 +20,10 @@ from transforms.counters import count, timed
 @beam.typehints.with_output_types(int)
 @dataclass
 class IngestUnits(beam.PTransform):
-    """Ingest work units, each into one Parquet shard, a ledger part and a done file.
+    """Ingest work units, each into one Parquet shard, a ledger part and the record that names them.
 
-    A retry overwrites itself, and a finished unit is known by its done file. Yields the number of
-    each finished unit.
+    Of a unit's attempts the first one's record counts, and a unit that has one is finished. Yields
+    the number of each finished unit.
 
     Attributes:
         store: The store's root, reachable from every worker.

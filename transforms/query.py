@@ -18,8 +18,8 @@ from transforms.counters import count, timed
 class SearchBlocks(beam.PTransform):
     """Queries x shards -> the best candidates of each query -> exact scores.
 
-    Yields the number of each answered block, whose answers lie in the spec's folder; a retry
-    overwrites itself.
+    Yields the number of each answered block, whose answers lie in the spec's folder. Of several
+    attempts at a step the first one's file counts.
 
     Attributes:
         spec: Of the search.

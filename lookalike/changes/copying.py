@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,10 @@ import pyarrow.parquet as pq
 
 from lookalike.changes.hashed import HashFilter
 from lookalike.store import shards as embedding_shards
+from lookalike.store.attempts import Record, once
 from lookalike.store.partitions import Spill, uri_hashes
 from lookalike.store.shard_format import Ids
-from lookalike.store.storage import write_file, write_json
+from lookalike.store.storage import HashedName, write_file
 from lookalike.store.vector_reader import VectorReader
 
 COPY_ROWS = 1 << 16  # of one shard
@@ -36,9 +36,9 @@ class CopyTask:
     Attributes:
         number: Of the task, from 0.
         source: What to copy: uri, source id and metadata.
-        shard: Where the rows go.
+        shard: Where the rows go: the name of the file but for the hash of its content.
         file_no: The number that the shard bears.
-        done: Written last.
+        done: The record: {"shard": the manifest's line}.
     """
 
     number: int
@@ -62,7 +62,7 @@ def copy_tasks(store: Path, resolved: str, first_file_no: int, run: str) -> list
         CopyTask(
             number,
             f"{resolved}/copies/{number:05d}.parquet",
-            f"embeddings/{first_file_no + number:08d}-{run}.parquet",
+            f"embeddings/{first_file_no + number:08d}-{run}",
             first_file_no + number,
             f"{resolved}/copied/{number:05d}.json",
         )
@@ -70,12 +70,10 @@ def copy_tasks(store: Path, resolved: str, first_file_no: int, run: str) -> list
     ]
 
 
-def copy_rows(
-    task: CopyTask, store: Path, shards: Mapping[int, str], schema: pa.Schema
-) -> dict[str, Any]:
+def copy_rows(task: CopyTask, store: Path, shards: Mapping[int, str], schema: pa.Schema) -> Record:
     """Write one shard of copies: vectors and what is known of the content from the rows copied.
 
-    The done file is written last, so a task is either finished or will be done again.
+    Of several attempts the first one's record counts (see `store.attempts`).
 
     Args:
         task: What to write.
@@ -84,11 +82,17 @@ def copy_rows(
         schema: Of the shard (see `shards.schema`); of the same type of vectors as the others.
 
     Returns:
-        What the done file says: {"shard": the manifest's line}.
+        The record.
     """
+    return once(store, task.done, lambda: _copy(task, store, shards, schema))
+
+
+def _copy(task: CopyTask, store: Path, shards: Mapping[int, str], schema: pa.Schema) -> Record:
+    """What is to be recorded of a task; its shard is written."""
     table = pq.read_table(store / task.source)
     reader = VectorReader(store, shards)
-    with embedding_shards.open_shard(store, task.shard, schema, task.file_no) as (writer, pending):
+    name = HashedName(task.shard, ".parquet")
+    with embedding_shards.open_shard(store, name, schema, task.file_no) as (writer, pending):
         for start in range(0, table.num_rows, _BLOCK):
             block = table.slice(start, _BLOCK)
             ids = block["source"].to_numpy()
@@ -100,9 +104,7 @@ def copy_rows(
                 if name != "source":
                     rows = rows.append_column(name, block[name])
             writer.append_block(rows, reader.vectors(ids))
-    line = embedding_shards.shard_record(pending.finished, task.file_no, writer.rows)
-    write_json(store, task.done, {"shard": line})
-    return {"shard": line}
+    return {"shard": embedding_shards.shard_record(pending.finished, task.file_no, writer.rows)}
 
 
 class CopyPlan:

@@ -29,7 +29,6 @@ from lookalike.changes.hashed import HashFilter, content_hashes, content_partiti
 from lookalike.changes.renames import MOVED, RENAMES, pair_renames
 from lookalike.changes.resolved import Resolved
 from lookalike.changes.unread import Unread
-from lookalike.records import Unit
 from lookalike.store.ledger import (
     SCHEMA,
     UNKNOWN,
@@ -57,7 +56,7 @@ _BATCH = 1 << 16
 
 def resolve(
     store: Path,
-    units: Sequence[Unit],
+    ledgers: Mapping[int, str],
     compared: str,
     folder: str,
     *,
@@ -76,7 +75,7 @@ def resolve(
 
     Args:
         store: The store's root; all other paths are relative to it.
-        units: Of the run, all done.
+        ledgers: Ledgers of the run's units, all done, by the file number of each.
         compared: Where `compare` wrote.
         folder: Of the run's scratch.
         by_content: Names of equal content share a vector; else every name stands alone.
@@ -93,10 +92,10 @@ def resolve(
         return Resolved.from_json(read_json(done))
     remove_tree(store / folder)
     make_folder(store / folder)
-    run = _Resolving(store, units, compared, folder, by_content)
+    run = _Resolving(store, ledgers, compared, folder, by_content)
     run.find_unread()
     plan = CopyPlan(store, f"{folder}/copies", first_file_no)
-    files = {*shards, *(unit.file_no for unit in units)}
+    files = {*shards, *ledgers}
     run.settle(plan, files)
     plan.finish(metadata, listing)
     run.conclude({*files, *plan.file_numbers})
@@ -118,15 +117,15 @@ class _Resolving:
     """The steps of `resolve`, and what they count."""
 
     def __init__(
-        self, store: Path, units: Sequence[Unit], compared: str, folder: str, by_content: bool
+        self, store: Path, ledgers: Mapping[int, str], compared: str, folder: str, by_content: bool
     ) -> None:
         self._store, self._folder, self._by_content = store, folder, by_content
         self._compared = store / compared
         self._found = Comparison.from_json(read_json(self._compared / "compared.json"))
         self.parts = self._found.parts
-        self._ledgers = [store / unit.ledger for unit in units]
+        self._ledgers = [store / path for path in ledgers.values()]
         self._gone = sorted((self._compared / "gone").glob("*.parquet"))
-        self._first_new = min((make_id(unit.file_no, 0) for unit in units), default=2**63 - 1)
+        self._first_new = make_id(min(ledgers), 0) if ledgers else 2**63 - 1
         touched = sum(_rows(path) for path in [*self._ledgers, *self._gone])
         self._content_parts = max(1, -(-touched // _PART_ROWS))
         scratch = store / folder

@@ -26,8 +26,9 @@ from lookalike.lists.shard_files import (
 from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.quality.truth import among
+from lookalike.store.attempts import Record, once
 from lookalike.store.shards import count_rows, iter_blocks
-from lookalike.store.storage import write_bytes, write_file, write_json
+from lookalike.store.storage import HashedName, write_bytes, write_file
 from lookalike.training.fitness import Fitness
 from lookalike.training.sampling import Sample
 from lookalike.training.template import Template
@@ -43,13 +44,15 @@ _SUMS = ("rows", "lost", "rotated")
 class EncodeTask:
     """One part of the index to make; all paths are relative to the store.
 
+    Of `output` and `truth` it is the name but for the hash of the content; the record has it whole.
+
     Attributes:
         number: Of the part within its run.
         embeddings: The embedding shards it covers.
         output: The part, or the finished index shard where it is `whole`; "" where only the truth
             is wanted, of shards that are encoded already.
         truth: Where the queries' exact neighbours among these vectors go.
-        done: Written last.
+        done: The record.
         whole: Whether this is the only part, which is written as the finished shard at once.
         removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
         queries: The queries' file; "" for that of the run.
@@ -162,12 +165,13 @@ def encode_shard(
     return encoded.write(True, write)
 
 
-def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighbours) -> None:
-    """Write the task's part of the index and of the truth, and last its done file.
+def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighbours) -> Record:
+    """Write the task's part of the index and of the truth, and last its record, which is returned.
 
-    The done file holds `shard` (the file's line for a manifest), `header`, `truth` (a path),
-    `removed` (rows left out) and `fitness` (see `total_fitness`); `truth` and `removed` alone where
-    nothing is encoded.
+    The record holds `shard` (the file's line for a manifest), `header`, `truth` (path, sha256 and
+    bytes), `removed` (rows left out) and `fitness` (see `total_fitness`); `truth` and `removed`
+    alone where nothing is encoded. Of several attempts the first one's counts (see
+    `store.attempts`).
 
     Args:
         task: What to make.
@@ -178,6 +182,11 @@ def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighb
     Raises:
         RequestError: A vector cannot be indexed, or an id comes twice; the file is named.
     """
+    return once(store, task.done, lambda: _encode(task, store, template, truth))
+
+
+def _encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighbours) -> Record:
+    """What is to be recorded of a task; its files are written."""
     there = sum(count_rows(store / path) for path in task.embeddings)
     removed: Ids = np.empty(0, dtype=np.int64)
     if task.removed:  # mapped: there may be many, and few of them are of these files
@@ -194,15 +203,16 @@ def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighb
         if task.output:
             encoded.add(ids, vectors)
     assert found == there, f"the footers say {there} rows, {found} were read"
-    done: dict[str, Any] = {"truth": task.truth, "removed": left_out}
+    made: Record = {"removed": left_out}
     if task.output:
-        with write_file(store, task.output) as pending:
+        name = HashedName(task.output, ".lists" if task.whole else ".part")
+        with write_file(store, name) as pending:
             header = encoded.write(task.whole, pending.write)
         line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
         fitness = {name: getattr(encoded.fitness, name) for name in _SUMS}
-        done |= {"shard": line, "header": asdict(header), "fitness": fitness}
-    write_bytes(store, task.truth, truth.to_bytes())
-    write_json(store, task.done, done)
+        made |= {"shard": line, "header": asdict(header), "fitness": fitness}
+    record = write_bytes(store, HashedName(task.truth, ".npz"), truth.to_bytes())
+    return {**made, "truth": record.to_json()}
 
 
 def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Template) -> Fitness:
@@ -210,7 +220,7 @@ def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Temp
 
     Args:
         store: The store's root.
-        done: What each task's done file holds; parts must still be there.
+        done: The record of each task; parts must still be there.
         template: What they were encoded with.
     """
     total = Fitness(template.spec.nlist)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,8 @@ from lookalike.lists.encoding import shard_header
 from lookalike.lists.part_files import Part, open_part
 from lookalike.lists.shard_files import Codes, Counts, write_shard
 from lookalike.metrics import Ids
-from lookalike.store.storage import write_file, write_json
+from lookalike.store.attempts import Record, once
+from lookalike.store.storage import HashedName, write_file
 from lookalike.training.template import Template
 
 _RUN_ROWS = 1 << 18  # entries sorted at a time: their codes stay in the cache
@@ -34,8 +34,8 @@ class GroupTask:
         first_list: The first list of its range.
         last_list: The list after the last one.
         parts: Every part of the run, in any order.
-        output: The index shard.
-        done: Written last.
+        output: The index shard: the name of the file but for the hash of its content.
+        done: The record.
     """
 
     number: int
@@ -78,14 +78,20 @@ def list_ranges(sizes: Counts, shards: int) -> list[tuple[int, int]]:
     return [*pairwise(bounds)]
 
 
-def group(task: GroupTask, store: Path, template: Template) -> None:
-    """Write the task's index shard, and last its done file.
+def group(task: GroupTask, store: Path, template: Template) -> Record:
+    """Write the task's index shard, and last its record, which is returned.
 
-    The done file holds `shard` (the file's line for a manifest) and `header`.
+    The record holds `shard` (the file's line for a manifest) and `header`. Of several attempts the
+    first one's counts (see `store.attempts`).
 
     Raises:
         RequestError: A part is damaged or of another template, or two parts hold the same id.
     """
+    return once(store, task.done, lambda: _group(task, store, template))
+
+
+def _group(task: GroupTask, store: Path, template: Template) -> Record:
+    """What is to be recorded of a task; its shard is written."""
     parts = [_open(store, path, template) for path in task.parts]
     first, last = task.first_list, task.last_list
     starts, sizes = _locate(parts, first, last)
@@ -94,10 +100,10 @@ def group(task: GroupTask, store: Path, template: Template) -> None:
         template, template.layout, first, last, int(totals.sum()),
         _extremes(parts, starts, sizes.sum(axis=1)),
     )  # fmt: skip
-    with write_file(store, task.output) as pending:
+    with write_file(store, HashedName(task.output, ".lists")) as pending:
         write_shard(header, totals, _runs(parts, starts, sizes, totals), pending.write)
-    line: dict[str, Any] = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
-    write_json(store, task.done, {"shard": line, "header": asdict(header)})
+    line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
+    return {"shard": line, "header": asdict(header)}
 
 
 def _open(store: Path, path: str, template: Template) -> Part:

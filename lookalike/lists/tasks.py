@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lookalike.lists.encoding import EncodeTask
 from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
+from lookalike.store.attempts import finished
 from lookalike.training.template import Template
 
 
@@ -18,7 +19,7 @@ def encode_tasks(
     Args:
         groups: Paths of embedding shards, relative to the store.
         folder: Of everything but that finished shard.
-        shard: The finished shard's path, where there is but one group.
+        shard: The finished shard's name but for the hash, where there is but one group.
         removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
     """
     whole = len(groups) == 1
@@ -26,8 +27,8 @@ def encode_tasks(
         EncodeTask(
             number,
             tuple(group),
-            output=shard if whole else f"{folder}/parts/{number:05d}.part",
-            truth=f"{folder}/truth/{number:05d}.npz",
+            output=shard if whole else f"{folder}/parts/{number:05d}",
+            truth=f"{folder}/truth/{number:05d}",
             done=f"{folder}/encoded/{number:05d}.json",
             whole=whole,
             removed=removed,
@@ -51,12 +52,12 @@ def group_tasks(
         encoded: Tasks that are done: their parts are looked into.
         template: Of the parts.
         shards: How many, at most.
-        folder: Of the done files.
-        name: Gives the path of a shard by its number.
+        folder: Of the records.
+        name: Gives a shard's name but for the hash, by its number.
     """
     if any(task.whole for task in encoded):
         return []
-    parts = tuple(task.output for task in encoded)
+    parts = tuple(one["shard"]["path"] for one in finished(store, [task.done for task in encoded]))
     ranges = list_ranges(list_sizes(store, parts, template), shards)
     return [
         GroupTask(number, first, last, parts, name(number), f"{folder}/grouped/{number:05d}.json")

@@ -5,7 +5,8 @@ scan (shard, blocks)  -> candidates from one shard's lists, by approximate score
 answer (block)        -> the best candidates of all shards, then the best of these by exact score
 
 Steps hand arrays on in files of one folder, so that what a pipeline moves is numbers. No step holds
-more than one shard's map and one block; done again, it writes its file again.
+more than one shard's map and one block. Of several attempts at a step the first one's file counts,
+for all that follow: another machine may round otherwise, and choose other lists.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from lookalike.metrics import Ids, Scores, Vectors, worst_score
 from lookalike.searching.reranking import best_candidates
 from lookalike.searching.selections import Selection
 from lookalike.searching.vector_index import VectorIndex, merge_candidates
-from lookalike.store.storage import write_file
+from lookalike.store.storage import put_if_absent, write_file
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training.template import Template, load_template, set_threads
 
@@ -118,7 +119,7 @@ def write_batch(
         with write_file(folder, name) as pending:
             np.save(pending.file, array)
     if selection is not None:
-        _save(folder, _SELECTION, ids=selection.ids, inverted=np.array(selection.inverted))
+        _put(folder, _SELECTION, ids=selection.ids, inverted=np.array(selection.inverted))
 
 
 def read_answers(spec: BatchSpec) -> tuple[Ids, Scores, Ids]:
@@ -152,7 +153,10 @@ class Batch:
         set_threads(self.spec.threads)
         prepared = self._template.prepare(self._queries(block))
         distances, lists = self._template.coarse(prepared, self.spec.nprobe)
-        _save(self._folder, _coarse(block), prepared=prepared, distances=distances, lists=lists)
+        counts = _put(
+            self._folder, _coarse(block), prepared=prepared, distances=distances, lists=lists
+        )
+        lists = _arrays(io.BytesIO(counts))["lists"]
         return [n for n, (a, b) in enumerate(self._ranges) if ((lists >= a) & (lists < b)).any()]
 
     def scan(self, number: int, blocks: Iterable[int]) -> None:
@@ -177,7 +181,7 @@ class Batch:
                 ids[part], scores[part] = shard.search(
                     coarse["prepared"][own], width, coarse["distances"][own], lists[own], selector
                 )
-            _save(self._folder, _found(block, number), rows=rows, ids=ids, scores=scores)
+            _put(self._folder, _found(block, number), rows=rows, ids=ids, scores=scores)
 
     def answer(self, block: int, shards: Iterable[int]) -> None:
         """Combine what the shards gave for a block, and score the best candidates exactly."""
@@ -210,7 +214,7 @@ class Batch:
 
     def _answered(self, block: int, ids: Ids, scores: Scores, counts: Ids) -> None:
         name = self.spec.answers(block)
-        _save(self._folder, name, ids=ids, scores=scores, counts=counts)
+        _put(self._folder, name, ids=ids, scores=scores, counts=counts)
 
     def _queries(self, block: int) -> Vectors:
         rows = self.spec.rows(block)
@@ -249,13 +253,17 @@ def _found(block: int, shard: int) -> str:
     return f"found-{block:06d}-{shard:06d}.npz"
 
 
-def _save(folder: Path, name: str, **arrays: npt.NDArray[Any]) -> None:
+def _put(folder: Path, name: str, **arrays: npt.NDArray[Any]) -> bytes:
+    """Write arrays where there are none of that name yet; returns the file that is there then."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type, unused-ignore]
-    with write_file(folder, name) as pending:
-        pending.write(buffer.getbuffer())
+    return put_if_absent(folder, name, buffer.getvalue())
 
 
 def _load(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
-    with np.load(folder / name, allow_pickle=False) as file:
-        return dict(file)
+    return _arrays(folder / name)
+
+
+def _arrays(file: Path | io.BytesIO) -> dict[str, npt.NDArray[Any]]:
+    with np.load(file, allow_pickle=False) as found:
+        return dict(found)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
 from lookalike.sources.columns import cast, merge_columns
+from lookalike.store.attempts import Record, once
 from lookalike.store.shard_format import (
     COLUMNS,
     Vectors,
@@ -29,7 +30,7 @@ from lookalike.store.shard_format import (
     vector_type,
 )
 from lookalike.store.shards import iter_blocks, open_shard, shard_record
-from lookalike.store.storage import write_json
+from lookalike.store.storage import HashedName
 
 SHARD_ROWS = 65_536  # of a shard that compaction writes, at most
 _SMALL = SHARD_ROWS // 2  # living rows; shards of fewer are merged
@@ -47,8 +48,8 @@ class CompactTask:
         file_no: Of the new shard.
         sources: The manifest's lines of the shards that go into it, in order.
         rows: Living rows of them all; with none there will be no shard.
-        output: The new shard.
-        done: Written last.
+        output: The new shard: the name of the file but for the hash of its content.
+        done: The record: {"shard": the manifest's line, or None where no row lives}.
     """
 
     number: int
@@ -120,6 +121,7 @@ def plan_compaction(
     dead: Ids,
     first_file_no: int,
     run: str,
+    folder: str,
     *,
     only: Collection[int] | None = None,
 ) -> list[CompactTask]:
@@ -129,7 +131,8 @@ def plan_compaction(
         lines: The manifest's lines of all embedding shards.
         dead: Tombstones, ascending.
         first_file_no: Of the first new shard; the others follow.
-        run: Name of the run, for the names of files.
+        run: Name of the run, for the names of the shards.
+        folder: Of its scratch, for the records.
         only: Numbers of the files to write anew; by default those that are small or have holes.
     """
     tasks: list[CompactTask] = []
@@ -144,8 +147,8 @@ def plan_compaction(
                 file_no,
                 tuple(group),
                 sum(living_rows(one, dead) for one in group),
-                output=f"embeddings/{file_no:08d}-{run}.parquet",
-                done=f"runs/{run}/compacted/{number:06d}.json",
+                output=f"embeddings/{file_no:08d}-{run}",
+                done=f"{folder}/compacted/{number:06d}.json",
             )
         )
     return tasks
@@ -226,29 +229,31 @@ def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
         offset += living_rows(source, dead)
 
 
-def compact(task: CompactTask, store: Path, dead: Ids) -> dict[str, Any]:
-    """Write the task's shard and, last, its done file, whose content is returned.
+def compact(task: CompactTask, store: Path, dead: Ids) -> Record:
+    """Write the task's shard and, last, its record, which is returned; old files stay.
 
-    The done file holds `shard`, the file's line for a manifest; None where no row lives. Old files
-    stay as they are.
+    Of several attempts the first one's record counts (see `store.attempts`).
 
     Args:
         task: What to write.
         store: The store's root.
         dead: Tombstones, ascending; may be mapped from a file.
     """
-    shard = None
-    if task.rows:
-        target = _united(store, task)
-        with open_shard(store, task.output, target, task.file_no) as (writer, pending):
-            for source in task.sources:
-                for table, vectors in rows_of(store, source, dead, target):
-                    writer.append_block(table, vectors)
-        assert writer.rows == task.rows, f"{task.rows} living rows, {writer.rows} written"
-        shard = shard_record(pending.finished, task.file_no, writer.rows)
-    done: dict[str, Any] = {"shard": shard}
-    write_json(store, task.done, done)
-    return done
+    return once(store, task.done, lambda: _compact(task, store, dead))
+
+
+def _compact(task: CompactTask, store: Path, dead: Ids) -> Record:
+    """What is to be recorded of a task; its shard is written."""
+    if not task.rows:
+        return {"shard": None}
+    target = _united(store, task)
+    name = HashedName(task.output, ".parquet")
+    with open_shard(store, name, target, task.file_no) as (writer, pending):
+        for source in task.sources:
+            for table, vectors in rows_of(store, source, dead, target):
+                writer.append_block(table, vectors)
+    assert writer.rows == task.rows, f"{task.rows} living rows, {writer.rows} written"
+    return {"shard": shard_record(pending.finished, task.file_no, writer.rows)}
 
 
 def _united(store: Path, task: CompactTask) -> pa.Schema:

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.store.attempts import Record, once
 from lookalike.store.compacting import rows_of
 from lookalike.store.shard_format import COLUMNS, Vectors, schema, vector_type
 from lookalike.store.shards import open_shard, shard_record
-from lookalike.store.storage import write_json
+from lookalike.store.storage import HashedName
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class ConvertTask:
     Attributes:
         number: Of the task within its run.
         source: The manifest's line of the shard.
-        output: The new shard, which bears the same file number.
-        done: Written last.
+        output: The new shard, which bears the same file number: the name of the file but for the
+            hash of its content.
+        done: The record: {"shard": the manifest's line}.
     """
 
     number: int
@@ -39,14 +41,14 @@ class ConvertTask:
         return int(self.source["rows"])
 
 
-def convert_tasks(lines: Sequence[Mapping[str, Any]], run: str) -> list[ConvertTask]:
-    """Tasks for embedding shards of a manifest, in a run of that name."""
+def convert_tasks(lines: Sequence[Mapping[str, Any]], run: str, folder: str) -> list[ConvertTask]:
+    """Tasks for embedding shards of a manifest, in a run of that name and folder."""
     return [
         ConvertTask(
             number,
             line,
-            output=f"embeddings/{int(line['file_no']):08d}-{run}.parquet",
-            done=f"runs/{run}/converted/{number:06d}.json",
+            output=f"embeddings/{int(line['file_no']):08d}-{run}",
+            done=f"{folder}/converted/{number:06d}.json",
         )
         for number, line in enumerate(lines)
     ]
@@ -58,10 +60,11 @@ def convert_shard(
     convert: Callable[[Vectors], Vectors],
     dim: int,
     properties: Mapping[str, str],
-) -> dict[str, Any]:
-    """Write the task's shard and, last, its done file, whose content is returned.
+) -> Record:
+    """Write the task's shard and, last, its record, which is returned.
 
-    Dead rows are converted with the others, so that every id stays what it is.
+    Dead rows are converted with the others, so that every id stays what it is. Of several attempts
+    the first one's record counts (see `store.attempts`).
 
     Args:
         task: What to write.
@@ -70,15 +73,25 @@ def convert_shard(
         dim: Components of the new vectors.
         properties: Key-value metadata of the new shard.
     """
+    return once(store, task.done, lambda: _convert(task, store, convert, dim, properties))
+
+
+def _convert(
+    task: ConvertTask,
+    store: Path,
+    convert: Callable[[Vectors], Vectors],
+    dim: int,
+    properties: Mapping[str, str],
+) -> Record:
+    """What is to be recorded of a task; its shard is written."""
     found = pq.read_schema(store / task.source["path"])
     metadata = pa.schema([column for column in found if column.name not in COLUMNS])
     target = schema(dim, metadata, properties, vector_type(found)[1].name)
     file_no = int(task.source["file_no"])
     nothing_dead = np.empty(0, dtype=np.int64)
-    with open_shard(store, task.output, target, file_no) as (writer, pending):
+    name = HashedName(task.output, ".parquet")
+    with open_shard(store, name, target, file_no) as (writer, pending):
         for table, vectors in rows_of(store, task.source, nothing_dead, target):
             writer.append_block(table, convert(vectors))
     assert writer.rows == task.rows, f"{task.rows} rows, {writer.rows} written"
-    done: dict[str, Any] = {"shard": shard_record(pending.finished, file_no, writer.rows)}
-    write_json(store, task.done, done)
-    return done
+    return {"shard": shard_record(pending.finished, file_no, writer.rows)}

@@ -1,7 +1,9 @@
 """The files of a store, each whole or absent under its name.
 
 A store is a local folder, written so that a file under its final name is always whole: temporary
-name in the same folder, hash while writing, fsync, rename, fsync of the folder.
+name in the same folder, hash while writing, fsync, rename, fsync of the folder. What several
+attempts of one piece of work may write at once is named by the hash of its content (`HashedName`),
+or is there once for all (`put_if_absent`).
 
 No link inside a store may lead a write out of it.
 """
@@ -27,6 +29,34 @@ if os.name == "posix":
     import fcntl
 
 _CHUNK = 1 << 20
+_HASH_DIGITS = 16  # of a sha256, in names
+_TRIES = 5  # to remove a folder that another writes to
+
+
+@dataclass(frozen=True)
+class HashedName:
+    """The name of a file but for the hash of its content, which shows when it is written.
+
+    Files of one such name have the same content, whoever wrote them.
+
+    Attributes:
+        stem: Path relative to the store, up to the hash.
+        suffix: What comes after the hash.
+    """
+
+    stem: str
+    suffix: str
+
+    def of(self, sha256: str) -> str:
+        """The path of the file with this hash (hex)."""
+        return f"{self.stem}-{sha256[:_HASH_DIGITS]}{self.suffix}"
+
+    def __str__(self) -> str:
+        return f"{self.stem}{self.suffix}"
+
+
+Name = str | HashedName
+"""Of a file that is to be written: its path, or all of it but the hash of the content."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +123,11 @@ class PendingFile:
     def __init__(self, file: _HashingFile) -> None:
         self.file: Any = file
         self.record: FileRecord | None = None
+        self.dropped = False
+
+    def drop(self) -> None:
+        """Leave no file: what was written is not needed."""
+        self.dropped = True
 
     def write(self, data: Any) -> int:
         """Append bytes."""
@@ -165,37 +200,41 @@ def check_inside(store: Path, path: Path) -> None:
 
 
 @contextmanager
-def write_file(store: Path, relative: str) -> Iterator[PendingFile]:
+def write_file(store: Path, name: Name) -> Iterator[PendingFile]:
     """Write one file of the store: temporary name, hash, fsync, rename, fsync of the folder.
 
     A crash at any instant leaves the final name absent, or as it was. An existing file is replaced
-    whole.
+    whole; under a `HashedName` that is one of the same content.
 
     Raises:
         StoreWriteError: It cannot be written; the message names it, and says what to do.
     """
-    final = store / relative
+    final = store / str(name)
     with _writing(final):
         make_folder(final.parent)
         check_inside(store, final.parent)
         temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
         raw = open(temporary, "wb")  # noqa: SIM115
     try:
-        pending = PendingFile(_HashingFile(raw, final))
+        hashed = _HashingFile(raw, final)
+        pending = PendingFile(hashed)
         yield pending
+        if pending.dropped:
+            return
+        digest = hashed.sha256.hexdigest()
+        relative = name.of(digest) if isinstance(name, HashedName) else name
         with _writing(final):
             raw.flush()
             os.fsync(raw.fileno())
             raw.close()
-            os.replace(temporary, final)
+            os.replace(temporary, store / relative)
             fsync_folder(final.parent)
     finally:
         with suppress(OSError):  # why it failed is being told already
             raw.close()
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    hashed = pending.file
-    pending.record = FileRecord(relative, hashed.sha256.hexdigest(), hashed.bytes)
+    pending.record = FileRecord(relative, digest, hashed.bytes)
 
 
 def put_if_absent(store: Path, relative: str, data: bytes) -> bytes:
@@ -225,7 +264,7 @@ def put_if_absent(store: Path, relative: str, data: bytes) -> bytes:
     return data if first else final.read_bytes()
 
 
-_NO_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LINKS = (errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def _name_if_absent(temporary: Path, final: Path) -> bool:
@@ -259,17 +298,21 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_bytes(store: Path, relative: str, data: bytes) -> FileRecord:
+def write_bytes(store: Path, name: Name, data: bytes) -> FileRecord:
     """Write a small file of the store at once (see `write_file`)."""
-    with write_file(store, relative) as pending:
+    with write_file(store, name) as pending:
         pending.write(data)
     return pending.finished
 
 
 def write_json(store: Path, relative: str, value: Any) -> FileRecord:
     """Write canonical, readable JSON (see `write_file`, and `to_json` for what it is made of)."""
-    text = to_json(value, indent=1, ascii_only=False, sort_keys=True)
-    return write_bytes(store, relative, text.encode() + b"\n")
+    return write_bytes(store, relative, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as the store's JSON files hold it."""
+    return to_json(value, indent=1, ascii_only=False, sort_keys=True).encode() + b"\n"
 
 
 def read_json(path: Path) -> Any:
@@ -301,6 +344,16 @@ def fsync_folder(folder: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a scratch folder; already gone is fine."""
-    if path.exists():
-        shutil.rmtree(path)
+    """Remove a scratch folder; already gone is fine.
+
+    An attempt that nobody waits for any more may write there meanwhile: what it leaves after a few
+    tries stays, and is no more than a file that nobody names.
+    """
+    for _ in range(_TRIES):
+        if not path.exists():
+            return
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise

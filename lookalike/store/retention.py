@@ -13,8 +13,8 @@ from typing import Any
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.storage import write_bytes
-from lookalike.store.sweeping import Swept, sweep
-from lookalike.store.tree import entries, walk
+from lookalike.store.sweeping import Swept, sweep, unfinished
+from lookalike.store.tree import walk
 
 KEEP_LAST = 3
 KEEP_DAYS = 7.0
@@ -260,10 +260,9 @@ def _superseded(store: Path, there: list[_Snapshot], published: str) -> list[flo
 def _unfinished(store: Path, since: float) -> list[str]:
     """Runs whose scratch was written to then or later."""
     names = []
-    for entry in entries(store / "runs"):
-        if entry.is_dir(follow_symlinks=False):
-            times = [entry.stat(follow_symlinks=False).st_mtime]
-            times += [(store / path).lstat().st_mtime for path in walk(store, f"runs/{entry.name}")]
-            if max(times) >= since:
-                names.append(entry.name)
-    return sorted(names)
+    for name in unfinished(store):
+        times = [(store / "runs" / name).stat().st_mtime]
+        times += [(store / path).lstat().st_mtime for path in walk(store, f"runs/{name}")]
+        if max(times) >= since:
+            names.append(name)
+    return names

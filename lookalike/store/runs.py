@@ -3,6 +3,11 @@
 A run is found again by what was asked for (sources, config, models, parent snapshot), so the same
 command continues it. Its scan is kept: the run finishes the files it listed, and what changed since
 is the next run's work.
+
+    runs/<name>/plan.json        what its scan fixed; says in which folder it began
+    runs/<name>/<begun>/         everything else, another folder each time that it starts anew
+
+So what an attempt of an earlier start comes to write is in a folder that nobody reads.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.records import Unit
+from lookalike.store.attempts import named_files
 from lookalike.store.storage import (
     fsync_folder,
     make_folder,
@@ -26,6 +33,7 @@ from lookalike.store.storage import (
     remove_tree,
     write_json,
 )
+from lookalike.store.sweeping import sweep_run
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,17 @@ class Plan:
 
 @dataclass
 class Run:
-    """One run's folder, STORE/runs/<name>; every path it gives is relative to the store."""
+    """One run's scratch, below STORE/runs/<name>; every path it gives is relative to the store.
+
+    Attributes:
+        store: The store's root.
+        name: By what was asked for.
+        begun: Which of its starts this is; "" before `plan` has found one, or `start` made one.
+    """
 
     store: Path
     name: str
+    begun: str = ""
     _done: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -88,22 +103,42 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Of everything that is gone after publication."""
-        return f"runs/{self.name}"
+        """Of everything that this start makes, and that is gone after publication.
+
+        Raises:
+            RuntimeError: There is no start yet.
+        """
+        if not self.begun:
+            raise RuntimeError(f"run {self.name} was neither started nor found")
+        return f"runs/{self.name}/{self.begun}"
+
+    def noted(self, name: str = "plan.json") -> dict[str, Any] | None:
+        """What the note says that makes this run one to be continued; None where there is none."""
+        path = self.store / "runs" / self.name / name
+        if not path.exists():
+            return None
+        data: dict[str, Any] = read_json(path)
+        self.begun = data.pop("begun", "")
+        return data if self.begun else None  # else it is of an earlier version: its files differ
+
+    def note(self, data: Mapping[str, Any], name: str = "plan.json") -> None:
+        """Write the note, when all that it tells of is there."""
+        write_json(self.store, f"runs/{self.name}/{name}", {**data, "begun": self.begun})
 
     def plan(self) -> Plan | None:
         """The plan, once the scan has finished."""
-        path = self.store / self.folder / "plan.json"
-        return Plan.from_json(read_json(path)) if path.exists() else None
+        data = self.noted()
+        return Plan.from_json(data) if data else None
 
     def start(self) -> None:
-        """Drop what an unfinished scan left."""
+        """Begin anew, in another folder; what an earlier start left goes."""
         self.finish()
+        self.begun = uuid.uuid4().hex[:12]
         make_folder(self.store / self.folder)
 
     def commit_plan(self, plan: Plan) -> None:
         """Write the plan, last of the scan."""
-        write_json(self.store, f"{self.folder}/plan.json", plan.to_json())
+        self.note(plan.to_json())
 
     def refuse(self) -> None:
         """Note that the run came to its end and was not published."""
@@ -125,13 +160,13 @@ class Run:
             number,
             file_no,
             source=f"{self.folder}/units/{number:06d}.parquet",
-            shard=f"embeddings/{file_no:08d}-{self.name}.parquet",
-            ledger=f"{self.folder}/ledger/{number:06d}.parquet",
+            shard=f"embeddings/{file_no:08d}-{self.name}",
+            ledger=f"{self.folder}/ledger/{number:06d}",
             done=f"{self.folder}/embedded/{number:06d}.json",
         )
 
     def done(self, stage: str) -> dict[int, dict[str, Any]]:
-        """Done files of a stage ("embedded", "encoded") by number."""
+        """Records of a stage ("embedded", "encoded") by number."""
         found = {}
         for path in sorted((self.store / self.folder / stage).glob("*.json")):
             found[int(path.stem)] = read_json(path)
@@ -144,13 +179,28 @@ class Run:
                 self._done[int(path.stem)] = read_json(path)["counts"]
         return sum(counts["listed"] for counts in self._done.values())
 
+    def sweep(self) -> None:
+        """Remove this run's files that no record names, once all of a stage have theirs.
+
+        They are of attempts whose record was not the first. One that still goes on may leave
+        others, which go when the next stage is done, or with the scratch, or by `gc`.
+        """
+        records = sorted((self.store / self.folder).rglob("*.json"))
+        sweep_run(
+            self.store, self.name, {path for one in records for path in named_files(read_json(one))}
+        )
+
     def finish(self) -> None:
-        """Remove the scratch after publication."""
-        plan = self.store / self.folder / "plan.json"
-        if plan.exists():  # first of all: what is removed in part must not be continued
-            plan.unlink()
-            fsync_folder(plan.parent)
-        remove_tree(self.store / self.folder)
+        """Remove the scratch, of all starts, and the run's files that no snapshot lists."""
+        folder = self.store / "runs" / self.name
+        if folder.is_dir():
+            notes = [path for path in folder.iterdir() if path.is_file()]
+            for path in notes:  # first of all: what is removed in part must not be continued
+                path.unlink()
+            if notes:
+                fsync_folder(folder)
+        remove_tree(folder)
+        sweep_run(self.store, self.name, ())
 
 
 def listing_digest(parts: Iterable[Path]) -> str:

@@ -31,7 +31,7 @@ from lookalike.store.shard_format import (
     schema,
     vector_type,
 )
-from lookalike.store.storage import FileRecord, PendingFile, write_file
+from lookalike.store.storage import FileRecord, Name, PendingFile, write_file
 from lookalike.store.vector_reader import VectorReader
 
 __all__ = [
@@ -205,10 +205,10 @@ class ShardWriter:
 
 @contextmanager
 def open_shard(
-    store: Path, relative: str, shard_schema: pa.Schema, file_no: int
+    store: Path, name: Name, shard_schema: pa.Schema, file_no: int
 ) -> Iterator[tuple[ShardWriter, PendingFile]]:
     """Write one shard atomically; after the block `pending.finished` is its record."""
-    with write_file(store, relative) as pending:
+    with write_file(store, name) as pending:
         writer = ShardWriter(pending, shard_schema, file_no)
         try:
             yield writer, pending

@@ -6,10 +6,12 @@ are never followed: a link in the way is removed itself, and what it points to s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.storage import fsync_folder, read_json
 from lookalike.store.tree import entries, is_temporary, remove_if_empty, walk
@@ -74,15 +76,65 @@ def sweep(
     return swept
 
 
+def sweep_run(store: Path, run: str, needed: Collection[str]) -> None:
+    """Remove a run's files that nothing names.
+
+    Where a manifest cannot be read, so that it is not known which it lists, they stay, for `gc`.
+
+    Args:
+        store: The store's root; the caller holds it.
+        run: Its name.
+        needed: Paths of files that stay, beside those that finished snapshots list.
+    """
+    found = [
+        path
+        for folder in _OF_RUNS
+        for path in walk(store, folder)
+        if f"{run}-" in PurePosixPath(path).name and path not in needed
+    ]
+    if not found:
+        return
+    try:
+        listed = {
+            str(line["path"])
+            for name in snapshot.names(store)
+            for line in snapshot.read_manifest(store, name)["files"]
+        }
+    except RequestError:
+        return
+    for path in found:
+        if path not in listed and not is_temporary(PurePosixPath(path).name):
+            _remove(store, path, Swept())
+
+
+def unfinished(store: Path) -> list[str]:
+    """Names of the runs that can be continued: a note lies beside the folder they began in."""
+    return [
+        entry.name
+        for entry in entries(store / "runs")
+        if entry.is_dir(follow_symlinks=False) and _note_of(store, entry.name) is not None
+    ]
+
+
+def _note_of(store: Path, run: str) -> dict[str, Any] | None:
+    """What a run to be continued says of itself: its plan, or what `forget` found."""
+    for entry in entries(store / "runs" / run):
+        if entry.is_file(follow_symlinks=False) and entry.name.endswith(".json"):
+            return dict(read_json(store / "runs" / run / entry.name))
+    return None
+
+
 def _unneeded(store: Path, kept: Collection[str], runs: Collection[str]) -> Iterator[str]:
-    pending = {_planned_snapshot(store, run) for run in runs}
+    notes = {run: _note_of(store, run) or {} for run in runs}
+    begun = {run: note.get("begun") for run, note in notes.items()}
+    pending = {note.get("snapshot") for note in notes.values()}
     for folder in _FOLDERS:
         for path in walk(store, folder):
             parts = PurePosixPath(path).parts
             if path in kept or path == "runs/lock":
                 continue
             # No one writes now: what is half written is a dead run's.
-            if is_temporary(parts[-1]) or not _of_a_run(parts, runs, pending):
+            if is_temporary(parts[-1]) or not _of_a_run(parts, begun, pending):
                 yield path
     for entry in entries(store):
         if is_temporary(entry.name) and not entry.is_dir(follow_symlinks=False):
@@ -90,20 +142,22 @@ def _unneeded(store: Path, kept: Collection[str], runs: Collection[str]) -> Iter
 
 
 def _of_a_run(
-    parts: tuple[str, ...], runs: Collection[str], pending: Collection[str | None]
+    parts: tuple[str, ...], runs: Mapping[str, str | None], pending: Collection[str | None]
 ) -> bool:
-    """Whether a file is, or may be, one that an unfinished run has made."""
+    """Whether a file is, or may be, one that an unfinished run has made.
+
+    Args:
+        parts: Of the file's path.
+        runs: The unfinished runs' names, and where each began.
+        pending: Names of the snapshots that they are going to publish.
+    """
     if parts[0] in _OF_RUNS:
         return any(run in parts[-1] for run in runs)
     if parts[0] in _SHARED:  # whose they are is not in their names
         return bool(runs)
-    return parts[1] in (runs if parts[0] == "runs" else pending)
-
-
-def _planned_snapshot(store: Path, run: str) -> str | None:
-    """The name of the snapshot that an unfinished run is going to publish."""
-    path = store / "runs" / run / "plan.json"
-    return str(read_json(path)["snapshot"]) if path.is_file() else None
+    if parts[0] == "runs":
+        return parts[1] in runs and (len(parts) == 3 or parts[2] == runs[parts[1]])
+    return parts[1] in pending
 
 
 def _remove(store: Path, path: str, swept: Swept) -> None:

@@ -30,7 +30,6 @@ from lookalike.changes.assembling import assemble
 from lookalike.changes.comparing import candidates, common_sizes, compare
 from lookalike.changes.known import read_known, write_known
 from lookalike.changes.resolving import resolve
-from lookalike.records import Unit
 from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.sources.units import cut_units, mix, unit_rows_for
 from lookalike.store.ledger import SCHEMA, write_ledger_tables
@@ -191,7 +190,7 @@ def night(store: Path) -> dict[str, Any]:
     lap("cut")
     write_known(store, about["parent"], cut)
     lap("known")
-    units = [_embed(store, number, name) for number, name in enumerate(cut)]
+    units = dict(_embed(store, number, name) for number, name in enumerate(cut))
     lap("(embedding)")
     shards = {number: "" for number in range(-(-about["rows"] // _SHARD_ROWS))}
     found = resolve(
@@ -212,8 +211,8 @@ def _unread(uri: str) -> bytes:
     raise AssertionError(f"{uri} need not be read")
 
 
-def _embed(store: Path, number: int, name: str) -> Unit:
-    """The ledger of a unit, as embedding its files would write it."""
+def _embed(store: Path, number: int, name: str) -> tuple[int, str]:
+    """The ledger of a unit, as embedding its files would write it: its file number and path."""
     table = pq.read_table(store / name).sort_by("uri")
     contents = table["version"].cast(pa.int64()).to_numpy() - _EPOCH
     known = read_known(store, name)
@@ -228,7 +227,7 @@ def _embed(store: Path, number: int, name: str) -> Unit:
     rows = rows.set_column(1, "status", pa.array(status)).set_column(7, "id", new)
     ledger = f"run/ledger/{number:06d}.parquet"
     write_ledger_tables(store, ledger, [rows.cast(SCHEMA)])
-    return Unit(number, file_no, name, f"embeddings/{file_no}.parquet", ledger, "")
+    return file_no, ledger
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ def count_operations(trace: Path, store: Path) -> Counter[str]:
     lines = [line.split("\t") for line in trace.read_text().splitlines()]
     counts = Counter(what for what, path, *_ in lines if Path(path).is_relative_to(store))
     counts["open"] += counts.pop("create", 0)
+    counts["rename"] += counts.pop("link", 0)
     return counts
 
 

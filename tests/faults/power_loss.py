@@ -53,6 +53,8 @@ class Disk:
             self._sync(path)
         elif what == "rename":
             self._move(path, other)
+        elif what == "link":
+            self.names[other] = self.names[path]
         elif what == "unlink":
             self.names.pop(path, None)
 
@@ -86,19 +88,20 @@ def replay(trace: Path) -> Iterator[tuple[Disk, tuple[str, str, str, int]]]:
 def disorder(trace: Path) -> list[str]:
     """What a run did too early: every line is something that a loss of power could break.
 
-    A file must be whole on disk before it is renamed, and its name must be durable before the next
-    file gets one: whatever tells of other files is then later on disk than those.
+    A file must be whole on disk before it gets its name, by a rename or a link, and the name must
+    be durable before the next file gets one: whatever tells of other files is then later on disk
+    than those.
     """
     found: list[str] = []
     named: dict[str, None] = {}
     for disk, (what, path, other, _) in replay(trace):
         if what == "unlink":
             named.pop(path, None)
-        if what != "rename":
+        if what not in ("rename", "link"):
             continue
         file = disk.names.get(path)
         if file is not None and file.synced < file.written:
-            found.append(f"{other} is renamed before its fsync")
+            found.append(f"{other} is named before its fsync")
         for name in [name for name in named if not disk.is_sure(name)]:
             found.append(f"{name} is not durable when {other} gets its name")
             del named[name]

@@ -164,15 +164,16 @@ WRITES(ssize_t, writev, (int fd, const struct iovec *data, int count), (fd, data
 SYNCS(fsync)
 SYNCS(fdatasync)
 
-#define CHANGES(what, call)                                                    \
+#define NAMES(what, noted, call)                                               \
   if (denied) FAIL(EACCES);                                                    \
   const char *found = strike(what);                                            \
   if (IS(found, "eio")) FAIL(EIO);                                             \
   if (IS(found, "denied")) FAIL(EACCES);                                       \
   int done = call;                                                             \
-  if (!done) note(what, path, other, 0);                                       \
+  if (!done) note(noted, path, other, 0);                                      \
   if (IS(found, "killed")) die();                                              \
   return done;
+#define CHANGES(what, call) NAMES(what, what, call)
 
 int renameat(int from, const char *old, int to, const char *new) {
   char path[PATH_MAX], other[PATH_MAX];
@@ -181,6 +182,16 @@ int renameat(int from, const char *old, int to, const char *new) {
   CHANGES("rename", REAL(renameat)(from, old, to, new))
 }
 int rename(const char *old, const char *new) { return renameat(AT_FDCWD, old, AT_FDCWD, new); }
+
+/* A link gives a name as a rename does, and goes wrong with them. */
+int linkat(int from, const char *old, int to, const char *new, int flags) {
+  char path[PATH_MAX], other[PATH_MAX];
+  int mine = at_path(from, old, path) | at_path(to, new, other);
+  if (!mine) return REAL(linkat)(from, old, to, new, flags);
+  if (full && !tight) FAIL(ENOSPC);
+  NAMES("rename", "link", REAL(linkat)(from, old, to, new, flags))
+}
+int link(const char *old, const char *new) { return linkat(AT_FDCWD, old, AT_FDCWD, new, 0); }
 
 int unlinkat(int folder, const char *name, int flags) {
   char path[PATH_MAX], *other = "";

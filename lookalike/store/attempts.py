@@ -1,0 +1,63 @@
+"""Work that several attempts may do, also at once: what the first one recorded counts, for ever.
+
+An engine may run a task twice, and go on with an attempt that it gave up. So an attempt writes its
+files under names that no other content has (`HashedName`), and then, last, a record that names
+them, which is put only where there is none. One that finds a record takes that as its own result,
+and its files are of no more use. Readers learn names from records alone, so that what they read is
+one attempt's, whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lookalike.store.storage import fsync_folder, json_bytes, put_if_absent, read_json
+
+Record = dict[str, Any]
+
+
+def once(store: Path, record: str, make: Callable[[], Mapping[str, Any]]) -> Record:
+    """What a record says; where there is none yet, what `make` returns, unless another is faster.
+
+    Args:
+        store: The store's root.
+        record: Path of the record, relative to it.
+        make: Does the work, and returns what is to be recorded of it.
+    """
+    path = store / record
+    if path.exists():
+        found: Record = read_json(path)
+        return found
+    found = json.loads(put_if_absent(store, record, json_bytes(make())))
+    return found
+
+
+def finished(store: Path, records: Sequence[str]) -> list[Record]:
+    """What all records of a stage say, in order; they are durable then, so that others may follow.
+
+    Raises:
+        RuntimeError: Some are not there.
+    """
+    missing = [record for record in records if not (store / record).exists()]
+    if missing:
+        raise RuntimeError(
+            f"{len(missing):,} of {len(records):,} parts did not finish (the first is "
+            f"{store / missing[0]}); run the same command again"
+        )
+    for folder in {(store / record).parent for record in records}:
+        fsync_folder(folder)  # a worker may have been killed right before it did that
+    return [read_json(store / record) for record in records]
+
+
+def named_files(record: Any) -> Iterator[str]:
+    """Paths of the files that a record names, wherever in it."""
+    if isinstance(record, Mapping):
+        if "path" in record and "sha256" in record:
+            yield str(record["path"])
+        record = list(record.values())
+    if isinstance(record, list):
+        for value in record:
+            yield from named_files(value)

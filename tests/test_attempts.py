@@ -1,0 +1,420 @@
+"""Attempts of one piece of work that run at once, fail to read, or go on when all is over."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from faults.checking import unlisted
+
+from lookalike.changes.copying import CopyTask, copy_rows
+from lookalike.lists.encoding import EncodeTask, encode
+from lookalike.lists.grouping import group
+from lookalike.lists.tasks import encode_tasks, group_tasks
+from lookalike.models.features import Embedder, Feature
+from lookalike.pictures.decoding import Decoder
+from lookalike.pictures.images import ImageLimits
+from lookalike.quality.recall import ExactNeighbours
+from lookalike.records import SourceFile, Unit
+from lookalike.sources.vector_listing import list_vectors
+from lookalike.sources.vector_pieces import cut_vector_units
+from lookalike.sources.vector_tables import list_tables
+from lookalike.store import shards, snapshot
+from lookalike.store.attempts import finished, named_files, once
+from lookalike.store.compacting import compact, plan_compaction
+from lookalike.store.converting import convert_shard, convert_tasks
+from lookalike.store.files import HashedName, put_if_absent, write_file
+from lookalike.store.ledger import read_ledger
+from lookalike.store.runs import Run
+from lookalike.store.storage import read_json, write_bytes
+from lookalike.training.template import Template
+from lookalike.unit_embedding import embed_unit
+from lookalike.vector_faults import Rules
+from lookalike.vector_units import ingest_unit
+from pipelines.cli import main
+from tests.conftest import picture
+from tests.interleaving import Attempt, Runner, every_order, hidden, standing
+from tests.vector_files import write_vectors
+from tests.vector_stores import trained
+
+RUN = "0123456789abcdef"
+NO_METADATA = pa.schema([])
+Work = Callable[[str], dict[str, Any]]
+
+
+# --- names and records ----------------------------------------------------------
+
+
+def test_a_disk_that_fails_is_no_disk_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: object, target: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", broken)
+    with pytest.raises(OSError, match=r"record: cannot be written: input/output error; see"):
+        put_if_absent(tmp_path, "record", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_holds_the_hash_of_the_content(tmp_path: Path) -> None:
+    name = HashedName("embeddings/00000007-run", ".parquet")
+    found = write_bytes(tmp_path, name, b"data")
+    digest = hashlib.sha256(b"data").hexdigest()
+    assert found.path == f"embeddings/00000007-run-{digest[:16]}.parquet"
+    assert write_bytes(tmp_path, name, b"data") == found
+    assert write_bytes(tmp_path, name, b"other").path != found.path
+    with write_file(tmp_path, name) as pending:
+        pending.write(b"nobody needs it")
+        pending.drop()
+    assert len(list(tmp_path.rglob("*.*"))) == 2
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    assert once(tmp_path, "done.json", lambda: {"rows": 3}) == {"rows": 3}
+    assert once(tmp_path, "done.json", lambda: pytest.fail("again")) == {"rows": 3}
+    with pytest.raises(RuntimeError, match=r"1 of 2 parts did not finish .*other\.json\)"):
+        finished(tmp_path, ["done.json", "other.json"])
+
+
+# --- every kind of work -------------------------------------------------------------------------
+
+
+@dataclass
+class Place:
+    """A store with one piece of work to do.
+
+    Attributes:
+        store: Its root.
+        run: The run that the work is of.
+        record: Path of the work's record.
+        work: Does it, on a machine of that name, and returns the record.
+        read: What an attempt reads.
+        fails: Whether an attempt that cannot read fails, and is made again; else it says so in what
+            it writes.
+        kept: What was in embeddings/ and index/ before.
+    """
+
+    store: Path
+    run: Run
+    record: str
+    work: Work
+    read: Path
+    fails: bool = True
+
+    def __post_init__(self) -> None:
+        self.kept = self.shared()
+
+    def shared(self) -> set[str]:
+        """Files that outlive the run."""
+        paths = (self.store.glob(f"{folder}/*") for folder in ("embeddings", "index"))
+        return {str(path.relative_to(self.store)) for found in paths for path in found}
+
+
+def embedding_shards(store: Path, vectors: np.ndarray, count: int = 2) -> list[dict[str, Any]]:
+    """Lines of shards of given vectors."""
+    schema, lines = shards.schema(vectors.shape[1], NO_METADATA, {}), []
+    for number, rows in enumerate(np.array_split(vectors, count), start=1):
+        with shards.open_shard(store, f"embeddings/{number}.parquet", schema, number) as (
+            writer, pending,
+        ):  # fmt: skip
+            for row, vector in enumerate(rows):
+                values = {"uri": f"/{number}/{row}", "content_sha256": bytes([number]) * 32}
+                writer.append(values, vector)
+        lines.append(shards.shard_record(pending.finished, number, len(rows)))
+    return lines
+
+
+def started(store: Path) -> Run:
+    run = Run(store, RUN)
+    run.start()
+    return run
+
+
+def unit_of(run: Run, source: str = "") -> Unit:
+    folder = f"{run.folder}/embedded"
+    return Unit(0, 7, source, f"embeddings/00000007-{RUN}", f"{run.folder}/l/0", f"{folder}/0.json")
+
+
+@pytest.fixture(scope="module")
+def embedder(indexed: tuple[Path, Path]) -> Embedder:
+    features = snapshot.read_manifest(indexed[0])["features"]
+    return Embedder([Feature.from_json(line) for line in features], indexed[0], "cosine")
+
+
+@pytest.fixture(scope="module")
+def decoders(embedder: Embedder) -> Iterator[dict[str, Decoder]]:
+    """One for each machine."""
+    found = {name: Decoder(embedder.sizes, ImageLimits()) for name in ("one", "other")}
+    yield found
+    for decoder in found.values():
+        decoder.close()
+
+
+@pytest.fixture(scope="module")
+def template() -> tuple[Template, bytes, np.ndarray]:
+    data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
+    return Template(data, spec), data, vectors[:60]
+
+
+@pytest.fixture(params=["embed", "ingest", "copy", "compact", "convert", "encode", "group"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
+    """Makes a new place for a kind of work."""
+    kind, count = request.param, [0]
+    needs = {"embed": ("embedder", "decoders"), "encode": ("template",), "group": ("template",)}
+    given = [request.getfixturevalue(name) for name in needs.get(kind, ())]
+
+    def make() -> Place:
+        count[0] += 1
+        store = tmp_path / f"{kind}-{count[0]}"
+        store.mkdir()
+        return MAKERS[kind](store, *given)
+
+    return make
+
+
+def embedding(store: Path, embedder: Embedder, decoders: dict[str, Decoder]) -> Place:
+    run, sources = started(store), []
+    for name in "abc":
+        path = store / f"{name}.png"
+        picture(ord(name)).resize((16, 16)).save(path)
+        sources.append(SourceFile(str(path), path.stat().st_size, name))
+
+    def work(machine: str) -> dict[str, Any]:
+        return embed_unit(
+            unit_of(run), sources, store, embedder, decoders[machine], NO_METADATA, {}
+        )
+
+    return Place(store, run, unit_of(run).done, work, Path(sources[1].uri), fails=False)
+
+
+def ingesting(store: Path) -> Place:
+    run = started(store)
+    path = write_vectors(store / "t.parquet", np.eye(5, dtype="f4"))
+    tables = list_tables([str(path)], pytest.fail)
+    listing, _ = list_vectors(store, f"{run.folder}/listing", tables, 20)
+    [(source, _)] = cut_vector_units(store, listing, f"{run.folder}/units", tables, 99)
+
+    def work(machine: str) -> dict[str, Any]:
+        return ingest_unit(unit_of(run, source), store, Rules(5, "cosine"), NO_METADATA, {})
+
+    return Place(store, run, unit_of(run).done, work, path, fails=False)
+
+
+def copying(store: Path) -> Place:
+    run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
+    pq.write_table(pa.table({"uri": ["/a"], "source": [1 << 32]}), store / "copies.parquet")
+    task = CopyTask(0, "copies.parquet", f"embeddings/00000009-{RUN}", 9, f"{run.folder}/c/0.json")
+    paths = {line["file_no"]: line["path"] for line in lines}
+
+    def work(machine: str) -> dict[str, Any]:
+        schema = shards.schema(6, NO_METADATA, {"lookalike.x": machine})  # so that bytes differ
+        return copy_rows(task, store, paths, schema)
+
+    return Place(store, run, task.done, work, store / lines[0]["path"])
+
+
+def compacting(store: Path) -> Place:
+    run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
+    dead = np.array([1 << 32], dtype=np.int64)
+    [task] = plan_compaction(lines, dead, 9, RUN, run.folder)
+
+    def work(machine: str) -> dict[str, Any]:
+        return compact(task, store, dead)
+
+    return Place(store, run, task.done, work, store / lines[1]["path"])
+
+
+def converting(store: Path) -> Place:
+    run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
+    task, _ = convert_tasks(lines, RUN, run.folder)
+
+    def work(machine: str) -> dict[str, Any]:
+        return convert_shard(task, store, np.negative, 6, {"lookalike.x": machine})
+
+    return Place(store, run, task.done, work, store / lines[0]["path"])
+
+
+def encoding(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place:
+    trained, _, vectors = template
+    run, lines = started(store), embedding_shards(store, vectors)
+    done = f"{run.folder}/e/0.json"
+    paths = tuple(line["path"] for line in lines)
+    task = EncodeTask(0, paths, f"index/{RUN}-0", f"{run.folder}/truth/0", done, whole=True)
+
+    def work(machine: str) -> dict[str, Any]:
+        k = 3 if machine == "one" else 4  # so that bytes differ
+        truth = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), k, "cosine")
+        return encode(task, store, trained, truth)
+
+    return Place(store, run, task.done, work, store / lines[1]["path"])
+
+
+def grouping(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place:
+    trained, _, vectors = template
+    run, lines = started(store), embedding_shards(store, vectors)
+    tasks = encode_tasks([[line["path"]] for line in lines], run.folder, "")
+    nothing = ExactNeighbours(np.empty((0, 24)), [], 1, "cosine")
+    parts = [encode(task, store, trained, nothing)["shard"]["path"] for task in tasks]
+    [task] = group_tasks(store, tasks, trained, 1, run.folder, f"index/{RUN}-{{}}".format)
+
+    def work(machine: str) -> dict[str, Any]:
+        return group(task, store, trained)
+
+    return Place(store, run, task.done, work, store / parts[0])
+
+
+MAKERS: dict[str, Callable[..., Place]] = {
+    "embed": embedding, "ingest": ingesting, "copy": copying, "compact": compacting,
+    "convert": converting, "encode": encoding, "group": grouping,
+}  # fmt: skip
+
+# Of how many turns an attempt is: one for each file that it names, and its end; one more where it
+# fails at first. Mostly 4 and 3; what comes of a table that cannot be read is a ledger alone.
+ORDERS = {"embed": comb(8, 4), "ingest": comb(7, 3), "encode": comb(9, 4)}
+
+
+def check(place: Place, runners: list[Runner]) -> None:
+    """One attempt's record counts for all, and all that it names is as it says."""
+    record = read_json(place.store / place.record)
+    for runner in runners:
+        assert runner.error is None, runner.error
+        assert runner.result == record, f"{runner.result} is not what counts: {record}"
+    check_files(place.store, record)
+    place.run.sweep()
+    named = {path for path in named_files(record) if path.startswith(("embeddings", "index"))}
+    assert place.shared() == place.kept | named
+    check_files(place.store, record)
+
+
+def check_files(store: Path, record: dict[str, Any]) -> None:
+    for name in ("shard", "ledger", "truth"):
+        if line := record.get(name):
+            data = (store / line["path"]).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (line["bytes"], line["sha256"])
+    if "ledger" in record:
+        rows = list(read_ledger(store / record["ledger"]["path"]))
+        assert len(rows) == record["counts"]["listed"]
+        stored = {}
+        if record["shard"]:
+            table = pq.read_table(store / record["shard"]["path"], columns=["id", "uri"])
+            stored = dict(zip(table["id"].to_pylist(), table["uri"].to_pylist(), strict=True))
+        assert {row.id: row.uri for row in rows if row.id is not None} == stored
+
+
+def test_in_every_order_one_attempt_counts(make: Callable[[], Place]) -> None:
+    """One of two meets an error when it reads, which is over before the other does."""
+    places: list[Place] = []
+
+    def attempts() -> list[Attempt]:
+        place = make()
+        places.append(place)
+        return [
+            Attempt(lambda: place.work("one"), lambda: hidden(place.read), retried=place.fails),
+            Attempt(lambda: place.work("other")),
+        ]
+
+    orders = every_order(attempts, lambda runners: check(places[-1], runners))
+    assert orders == ORDERS.get(places[0].store.name.partition("-")[0], comb(7, 3))
+
+
+def test_one_that_goes_on_when_all_is_over_changes_nothing(make: Callable[[], Place]) -> None:
+    """It stands before each of its changes while the stage ends, and while the scratch goes."""
+    for end in ("stage", "run"):
+        place, step, ended = make(), 1, False
+        while not ended:
+            with standing([Attempt(lambda place=place: place.work("one"))], opening=True) as [late]:
+                for _ in range(step):
+                    late.go_on()
+                ended = late.ended
+                record = place.work("other")
+                place.run.sweep()
+                if end == "run":
+                    publish(place.store, record)
+                    place.run.finish()
+            if end == "stage":
+                check(place, [late])
+            else:
+                check_gone(place, record)
+            place, step = make(), step + 1
+
+
+def publish(store: Path, record: dict[str, Any]) -> None:
+    """A snapshot that lists the record's files that outlive the run, and those from before."""
+    lines = [record["shard"]]
+    snapshot.publish(store, {"name": "one", "counts": {}, "files": lines})
+
+
+def check_gone(place: Place, record: dict[str, Any]) -> None:
+    """What is published stands, and what came late is read by nobody, and goes."""
+    files = {str(record["shard"]["path"])} | place.kept
+    check_files(place.store, {"shard": record["shard"]})
+    assert Run(place.store, RUN).plan() is None
+    again = Run(place.store, RUN)
+    again.start()
+    assert place.shared() == files
+    assert os.listdir(place.store / "runs" / RUN) == [again.begun]
+
+
+# --- a whole run --------------------------------------------------------------------------------
+
+
+def index(tables: Path, store: Path, floor: float) -> int:
+    config = tables.parent / "config.yaml"
+    config.write_text(
+        f"publish: {{min_recall: {floor}}}\nindex: {{queries: 20}}\nrunner: {{workers: 1}}\n"
+    )
+    flags = ["--config", config, "--embeddings", tables, "--store", store]
+    return main(["index", *map(str, flags)])
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_attempts_of_a_run_that_went_on_without_them(changed: bool, tmp_path: Path) -> None:
+    """They stand before each of their changes when the run is continued, or begins anew."""
+    tables, store = tmp_path / "tables", tmp_path / "store"
+    rows = np.random.default_rng(0).standard_normal((300, 8)).astype("f4")
+    table = write_vectors(tables / "t.parquet", rows)
+    assert index(tables, store, 1.0) == 3  # not published, and to be continued
+    [name] = [path.name for path in (store / "runs").iterdir() if path.is_dir()]
+    run = Run(store, name)
+    plan = run.plan()
+    assert plan is not None
+    unit = run.unit(0, plan)
+
+    def late() -> dict[str, Any]:
+        return ingest_unit(unit, store, Rules(8, "cosine"), NO_METADATA, {"lookalike.x": "late"})
+
+    # as if each had begun before the unit was done
+    attempts = [Attempt(late, lambda: hidden(store / unit.done)) for _ in range(4)]
+    with standing(attempts, opening=True) as runners:
+        for steps, runner in enumerate(runners, start=1):
+            for _ in range(steps):
+                assert not runner.ended
+                runner.go_on()
+        if changed:
+            write_vectors(table, rows[:200])
+        assert index(tables, store, 0.0) == 0
+        published = snapshot.read_manifest(store)
+        assert not (store / "runs" / name).exists()
+    assert any(runner.error is None for runner in runners)
+    assert unlisted(store)  # they left something, which nobody reads
+    assert main(["verify", "--store", str(store)]) == 0
+    assert snapshot.read_manifest(store) == published
+    assert published["counts"]["vectors"] == (200 if changed else 300)
+    [line] = snapshot.files_of(published, "embedding")
+    assert pq.read_schema(store / line["path"]).metadata.get(b"lookalike.x") is None
+    assert index(tables, store, 0.0) == 0
+    assert snapshot.current(store) == published["name"]
+    assert main(["gc", "--store", str(store)]) == 0
+    assert unlisted(store) == []
+    assert main(["verify", "--store", str(store)]) == 0
