@@ -169,8 +169,9 @@ def _models(commands: Any) -> None:
         "handle",
         nargs="?",
         metavar="HANDLE",
-        help="builtin:<name>, python:module:function, a SavedModel, an ONNX file, an address; "
-        "shows inputs, outputs, images/s of each engine, fingerprint and licence",
+        help="builtin:<name>, python:module:function, a SavedModel, an ONNX file, an .xml of "
+        "OpenVINO, an address; shows inputs, outputs, images/s of each engine, fingerprint and "
+        "licence",
     )
     _config(parser, "whose features are tried, with all that it says of them")
 

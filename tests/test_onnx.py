@@ -120,6 +120,35 @@ def test_what_the_store_keeps_is_all_that_is_needed(tmp_path: Path) -> None:
         EmbedSpec((feature,), str(store))
 
 
+def test_the_same_model_in_openvinos_format(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "given" / "net.onnx")
+    first, _ = made(tmp_path / "first", path, options=NORMAL, output="embedding")
+    library, folder = openvino_engine.library(), tmp_path / "converted"
+    library.save_model(library.Core().read_model(path), folder / "net.xml", compress_to_fp16=False)
+    (folder / "notes.xml").write_text("<notes/>")  # no weights beside it
+    store = tmp_path / "store"
+    store.mkdir()
+    for number, handle in enumerate([folder / "net.xml", folder]):
+        work = tmp_path / f"work-{number}"
+        second, _ = made(work, handle, options=NORMAL, output="embedding")
+        assert second.fingerprint != first.fingerprint
+        pictures = golden_pictures((32, 40))
+        expected = vectors(tmp_path / "first", first, pictures)
+        np.testing.assert_allclose(vectors(work, second, pictures), expected, rtol=1e-5)
+        install(store, [second], work)
+    names = ["model.bin", "model.xml", "preprocessing.json"]
+    assert model_files(store / second.folder) == names
+    (folder / "net.bin").unlink()
+    with pytest.raises(RequestError, match=r"keeps weights in a file net.bin beside it, which is"):
+        made(tmp_path / "work", folder / "net.xml")
+    with pytest.raises(RequestError, match=r"no saved_model.pb and no .onnx file.*an .xml"):
+        made(tmp_path / "work", folder)
+    (folder / "net.bin").write_bytes(b"")
+    (folder / "net.xml").write_text("<net>")
+    with pytest.raises(RequestError, match=r"net.xml: OpenVINO cannot read it"):
+        made(tmp_path / "work", folder / "net.xml")
+
+
 # --- what the model is given, written out -----------------------------------------------------
 
 PICTURE = np.zeros((1, 8, 8, 3), np.uint8)
@@ -310,7 +339,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
         ),
         "signature": (
             identity(tmp_path / "p.onnx", {"x": image}),
-            {"signature": "s"}, "an ONNX model has no signatures; remove 's'",
+            {"signature": "s"}, "only SavedModels have signatures; remove 's'",
         ),
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Engines: what runs a model. TensorFlow is the reference, OpenVINO a faster one.
 
-Of ONNX files, which TensorFlow cannot read, OpenVINO in float32 is the reference.
+Of ONNX files and its own, which TensorFlow cannot read, OpenVINO in float32 is the reference.
 
 Engines differ in rounding. Where an engine's vectors are within `golden.BOUND` of the reference's,
 it is a matter of speed alone: nothing of it enters fingerprints, and stores and queries made with

@@ -1,9 +1,9 @@
 """From a model handle to a local folder that holds a model, and its fingerprint.
 
-A handle is `builtin:<name>`, `python:module:function`, a folder with a SavedModel or an ONNX file,
-such a file, a tar archive, an address (`https://…`), a model of Kaggle (`kaggle:…`), or a folder or
-archive on remote storage (`gs://…`, `s3://…`). It is resolved once, on the launching machine;
-workers only ever load the folder.
+A handle is `builtin:<name>`, `python:module:function`, a folder with a SavedModel or with a model
+of ONNX or OpenVINO, the file of such a model, a tar archive, an address (`https://…`), a model of
+Kaggle (`kaggle:…`), or a folder or archive on remote storage (`gs://…`, `s3://…`). It is resolved
+once, on the launching machine; workers only ever load the folder.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ BUILTINS = {
 }
 """Features shipped with the package, and the modules that build them."""
 
-MARKERS = ("saved_model.pb", onnx_files.MODEL, python_files.MARKER)
+MARKERS = ("saved_model.pb", onnx_files.MODEL, onnx_files.IR, python_files.MARKER)
 """Files that mark a folder as holding a model, and the kind of it."""
 
 _CHUNK = 1 << 20
-_ONNX = ".onnx"
+_ONNX, _IR = ".onnx", ".xml"
 _WAYS_ON = (
     "; ways on: download the model where that works (for Kaggle: `kaggle models instances versions "
     "download OWNER/MODEL/FRAMEWORK/VARIATION/VERSION`) and give its folder or archive as the "
@@ -182,7 +182,7 @@ def _model_root(folder: Path, what: str) -> Path:
     """Find a model in this folder, or in its only child that has one.
 
     Returns:
-        The folder with `saved_model.pb`, or an ONNX file.
+        The folder with `saved_model.pb`, or the file of an ONNX model or one of OpenVINO's.
     """
     try:
         if here := _models_in(folder):
@@ -196,22 +196,24 @@ def _model_root(folder: Path, what: str) -> Path:
     names = ", ".join(entry.name for entry in entries[:8]) or "nothing"
     raise RequestError(
         f"{what} has no saved_model.pb and no .onnx file (it holds {names}); a handle names a "
-        "TensorFlow SavedModel (a Keras model becomes one with model.export(folder)) or an ONNX "
-        "file (torch.onnx.export)"
+        "TensorFlow SavedModel (a Keras model becomes one with model.export(folder)), an ONNX "
+        "file (torch.onnx.export) or one of OpenVINO's (an .xml with a .bin beside it)"
     )
 
 
 def _models_in(folder: Path) -> list[Path]:
-    """Its SavedModel, else its ONNX files; `model.onnx` goes before others, such as variants."""
+    """Its SavedModel, else its ONNX files, else OpenVINO's.
+
+    `model.onnx` and `model.xml` go before others, such as variants.
+    """
     if (folder / "saved_model.pb").is_file():
         return [folder]
-    if (folder / onnx_files.MODEL).is_file():
-        return [folder / onnx_files.MODEL]
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(_ONNX) and not path.name.startswith("._") and path.is_file()
-    )
+    if model := onnx_files.model_in(folder):
+        return [model]
+    files = sorted(one for one in folder.iterdir() if one.name[:2] != "._" and one.is_file())
+    onnx = [one for one in files if one.name.lower().endswith(_ONNX)]
+    own = [one for one in files if one.name.lower().endswith(_IR)]
+    return onnx or [one for one in own if one.with_suffix(".bin").is_file()]
 
 
 def _only(roots: Sequence[Path], what: str) -> Path:
@@ -244,13 +246,13 @@ def _local(handle: str, workdir: Path) -> Path:
     if not text or not path.exists():
         raise RequestError(
             f"there is no model at {handle!r} (looked at {path}); a handle is builtin:<name>, a "
-            "SavedModel folder, an .onnx file, a .tar.gz of one, or a URL"
+            "SavedModel folder, an .onnx file or an .xml of OpenVINO, a .tar.gz of one, or a URL"
         )
     if path.is_dir():
         return _model_root(path, f"the folder {path}")
     if path.name == "saved_model.pb":
         raise RequestError(f"the handle {handle!r} is a file; give the folder that holds it")
-    if path.name.lower().endswith(_ONNX):
+    if path.name.lower().endswith((_ONNX, _IR)):
         return path
     return _unpack(path, workdir, f"the archive {path}")
 
@@ -304,7 +306,7 @@ def _unpack(archive: Path, workdir: Path, what: str) -> Path:
 def _settle(root: Path, workdir: Path) -> Path:
     """Move an unpacked model to its place below `workdir`, a SavedModel's by its fingerprint.
 
-    An ONNX file goes with what lies beside it, and in the folder above.
+    The file of another model goes with what lies beside it, and in the folder above.
     """
     if root.is_file():
         place = Path(tempfile.mkdtemp(prefix="unpacked-", dir=workdir))

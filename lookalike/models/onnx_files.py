@@ -1,7 +1,8 @@
-"""The files of an ONNX model, gathered in one folder.
+"""The files of a model that OpenVINO alone runs, gathered in one folder: ONNX, or its own format.
 
     model.onnx               the model as it was given
     (any name)               weights that the model keeps in files of their own
+    model.xml, model.bin     instead of these, OpenVINO's format
     preprocessing.json       what was settled on (`onnx_preprocessing`)
 
 ONNX is a message of protocol buffers. Only the names of those files are read from it here, by a
@@ -20,6 +21,9 @@ from lookalike.errors import RequestError
 from lookalike.models.onnx_preprocessing import SETTLED, Preprocessing
 
 MODEL = "model.onnx"
+IR = "model.xml"
+"""A model in OpenVINO's format (intermediate representation); its weights are in a .bin beside."""
+
 PREPARED = "prepared"
 """Folder beside a model for what is found out about it."""
 
@@ -41,23 +45,29 @@ def gather(model: Path, settled: Preprocessing, workdir: Path) -> Path:
     """Gather the files of a model in a new folder below `workdir`, by links.
 
     Raises:
-        RequestError: The model is no ONNX file, or a file of its weights is missing or lies outside
-            its folder.
+        RequestError: An .onnx file is none, or a file of the weights is missing or lies outside
+            the model's folder.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="onnx-", dir=workdir))
-    names = external_files(model)
-    for name in names:
+    kept, name = (IR, f"{model.stem}.bin") if model.suffix.lower() == ".xml" else (MODEL, "")
+    weights = {"model.bin": name} if name else {name: name for name in external_files(model)}
+    for link, name in weights.items():
         target = model.parent / name
         if not target.is_file():
             raise RequestError(
                 f"{model} keeps weights in a file {name} beside it, which is not there; put it "
                 "there, or give a folder or an archive that has both"
             )
-        _link(folder / name, target)
-    _link(folder / MODEL, model)
+        _link(folder / link, target)
+    _link(folder / kept, model)
     (folder / SETTLED).write_text(settled.to_json(), encoding="utf-8")
     return folder
+
+
+def model_in(folder: Path) -> Path | None:
+    """The model's file in a folder as `gather` makes it; None where there is none."""
+    return next((folder / one for one in (MODEL, IR) if (folder / one).is_file()), None)
 
 
 def external_files(model: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""From an ONNX file to a graph that OpenVINO runs like any other: uint8 pictures to vectors.
+"""From an ONNX file, or OpenVINO's own, to a graph of uint8 pictures to vectors.
 
 What the model expects of a picture (range of values, mean, deviation, order of channels and axes)
 and what is made of its output (pooling) become part of the graph, so that whoever runs it needs to
@@ -24,7 +24,7 @@ from lookalike.errors import RequestError, one_line
 from lookalike.models import openvino_engine
 from lookalike.models.golden import agreement, golden_pictures
 from lookalike.models.inspection import DEFAULT_SIZE, USUAL_OUTPUTS
-from lookalike.models.onnx_files import MODEL
+from lookalike.models.onnx_files import model_in
 from lookalike.models.onnx_preprocessing import SETTLED, Preprocessing
 from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.prepared import Agreement, Prepared
@@ -74,14 +74,16 @@ def make_ready(
             model, contradicts an argument, or gives vectors that are not finite, not repeatable, or
             dependent on the other images of their batch.
     """
+    path = model_in(folder)
+    if path is None:
+        raise RequestError(f"{folder} holds no ONNX file and none of OpenVINO's")
+    name = f"the model {path.resolve()}"
     if missing := openvino_engine.missing():
         raise RequestError(
-            f"{folder / MODEL} is an ONNX file, and those are run by OpenVINO ({missing}); "
-            "pip install 'lookalike[openvino]'"
+            f"{name} is of a kind that OpenVINO runs ({missing}); pip install 'lookalike[openvino]'"
         )
     settled = Preprocessing.read(folder / SETTLED)
-    name = f"the model {(folder / MODEL).resolve()}"
-    model = _read(folder / MODEL, name)
+    model = _read(path, name)
     asked = _prefix(model, settled, input_size, name)
     settled = replace(settled, layout=asked.layout)
     chosen = _output_of(model, output, name)

@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.models.grids import between, weight_steps, whole_weights
 from lookalike.models.quiet_tf import tf
 from lookalike.models.torch_checkpoint import CheckpointError, read_checkpoint
 
@@ -166,14 +167,9 @@ def whole(layer: Layer, step: float) -> tuple[npt.NDArray[np.int8], Floats, Floa
         the bias, both (outputs,), exact in float32.
     """
     channel = (0, 1, 3) if layer.depthwise else (0, 1, 2)
-    largest = np.abs(layer.weights).max(axis=channel)
-    # A step so small that a bias would need more than 22 bits could not be added exactly.
-    floor = np.maximum(largest / 127, np.abs(layer.bias) / (2**22 * step))
-    steps = np.exp2(np.ceil(np.log2(np.maximum(floor, 2.0**-40))))
+    steps = weight_steps(np.abs(layer.weights).max(axis=channel), layer.bias, step)
     along = steps[:, None] if layer.depthwise else steps
-    weights = np.clip(np.rint(layer.weights / along), -127, 127).astype(np.int8)
-    bias = (np.floor(layer.bias / (steps * step)) + 0.5) * (steps * step)
-    return weights, steps, bias
+    return whole_weights(layer.weights, along), steps, between(layer.bias, steps * step)
 
 
 def on_grid(_: str, tensor: Any, step: float, signed: bool) -> Any:

@@ -57,9 +57,9 @@ def make_ready(task: Task) -> None:
         return
     if task.builtin and not marker_of(model):
         _export(task.builtin, model)
-    if marker_of(model) == onnx_files.MODEL:
+    if onnx_files.model_in(model):
         if task.signature:
-            raise RequestError(f"an ONNX model has no signatures; remove {task.signature!r}")
+            raise RequestError(f"only SavedModels have signatures; remove {task.signature!r}")
         with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
             found = onnx_graph.make_ready(model, task.output, task.input_size, scratch / task.key)
             _write(found, scratch / f"{task.key}.json")

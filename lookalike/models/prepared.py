@@ -2,7 +2,8 @@
 
     models/<fingerprint>/
       saved_model.pb, variables/, assets/      the model as it was given, or
-      model.onnx, preprocessing.json           such a model (`onnx_files`)
+      model.onnx, preprocessing.json           such a model, or
+      model.xml, model.bin, preprocessing.json one in OpenVINO's format (`onnx_files`)
       prepared/<key>.json                      how it is called, how near each engine comes
       prepared/<key>.npy                       the reference's vectors of the golden pictures
       prepared/<key>.xml, <key>.bin            the same graph for OpenVINO, where it can run it

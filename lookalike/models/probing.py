@@ -18,7 +18,7 @@ from lookalike.models.engines import Engine, open_model
 from lookalike.models.features import Feature, function_of
 from lookalike.models.golden import golden_pictures
 from lookalike.models.handles import marker_of
-from lookalike.models.onnx_files import MODEL
+from lookalike.models.onnx_files import IR, MODEL, model_in
 from lookalike.models.prepared import Prepared, read
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.models.saved_model import load
@@ -27,7 +27,12 @@ from lookalike.pictures.functions import FunctionFailedError, vector_of
 from lookalike.pictures.functions import load as load_function
 
 _SECONDS = 1.0
-_KINDS = {"saved_model.pb": "SavedModel", MODEL: "ONNX", python_files.MARKER: "Python function"}
+_KINDS = {
+    "saved_model.pb": "SavedModel",
+    MODEL: "ONNX",
+    IR: "OpenVINO",
+    python_files.MARKER: "Python function",
+}
 
 
 def probe(
@@ -71,8 +76,8 @@ def probe(
 def _ports(folder: Path, marker: str, feature: Feature) -> tuple[list[str], list[str]]:
     """The inputs and outputs that a file has, used or not."""
     height, width = feature.info.input_size
-    if marker == MODEL:
-        model = openvino_engine.library().Core().read_model((folder / MODEL).resolve())
+    if path := model_in(folder):
+        model = openvino_engine.library().Core().read_model(path.resolve())
         return [_port(one) for one in model.inputs], [_port(one) for one in model.outputs]
     if marker == python_files.MARKER:
         return [f"picture uint8 [{height},{width},3]"], [f"numbers [{feature.info.dim}]"]
