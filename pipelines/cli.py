@@ -109,7 +109,8 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
 
 def _needs_files(given: argparse.Namespace) -> bool:
     """Whether a command cannot do without temporary files: models are unpacked and compiled."""
-    return given.command in ("index", "plan", "forget") or bool(getattr(given, "images", None))
+    reads = getattr(given, "images", None) or getattr(given, "quantize", None)
+    return given.command in ("index", "plan", "forget") or bool(reads)
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:

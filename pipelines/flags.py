@@ -174,6 +174,24 @@ def _models(commands: Any) -> None:
         "licence",
     )
     _config(parser, "whose features are tried, with all that it says of them")
+    parser.epilog = (
+        "--quantize measures what 8 bits cost on pictures not calibrated on (cosine, P@10 by "
+        "folders or the nearest neighbours found) and gain (images/s); exit status 3 if it is not "
+        "worth it and nothing was written; docs/features.md says where the bounds are"
+    )
+    parser.add_argument(
+        "--quantize",
+        action="append",
+        metavar="IMAGES",
+        help="make a version of HANDLE, or of a feature of --config, that calculates in 8 bits, "
+        "calibrated on these pictures (as --images of index; repeatable)",
+    )
+    parser.add_argument(
+        "--output", metavar="MODEL", help="with --quantize: the folder to make, a handle for index"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="with --quantize: write it also where not worth it"
+    )
 
 
 def _tune(commands: Any) -> None:

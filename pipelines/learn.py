@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike import __version__, evaluation
-from lookalike.errors import NotPublishedError, RequestError, one_line
+from lookalike.errors import NotPublishedError, RequestError
 from lookalike.json_text import to_json
 from lookalike.learning.adapting import Adapted, adapt
 from lookalike.learning.altered import COPIES, PICTURES, read_altered
@@ -24,8 +23,8 @@ from lookalike.models.projection import Projection, open_folder, save, stored_pr
 from lookalike.pages.markup import visible
 from lookalike.query_images import load_embedder
 from lookalike.store import snapshot
-from lookalike.store.storage import is_remote
 from lookalike.whole_numbers import whole_number
+from pipelines.outputs import free_place, new_folder, refusal
 
 Manifest = Mapping[str, Any]
 
@@ -109,7 +108,7 @@ def run_tune(given: argparse.Namespace) -> int:
         RequestError: The request is wrong, or there is too little to learn from.
         NotPublishedError: They gain nothing for certain, and nothing was written.
     """
-    path = _free("--write", given.write) if given.write else None
+    path = free_place("--write", given.write) if given.write else None
     asked = _Asked.of(given, "tune")
     if len(asked.features) < 2:
         raise RequestError(
@@ -127,7 +126,7 @@ def run_tune(given: argparse.Namespace) -> int:
     if not given.json and path is None:
         print(text, end="")
     if path is not None and not written:
-        raise NotPublishedError(_refusal(path, "these weights", found.gain))
+        raise NotPublishedError(refusal(path, "these weights", found.gain))
     return 0
 
 
@@ -138,7 +137,7 @@ def run_adapt(given: argparse.Namespace) -> int:
         RequestError: The request is wrong, or there is too little to learn from.
         NotPublishedError: It gains nothing for certain, and nothing was written.
     """
-    path = _free("--output", given.output)
+    path = free_place("--output", given.output)
     asked = _Asked.of(given, "adapt")
     k, dim = _k(given), sum(asked.dims)
     if given.components is not None and not 1 <= given.components <= dim:
@@ -151,7 +150,7 @@ def run_adapt(given: argparse.Namespace) -> int:
     learned = _learned(asked, found, given)
     _report(given, asked, data, found.gain, learned, str(path) if written else None)
     if not written:
-        raise NotPublishedError(_refusal(path, "the projection", found.gain))
+        raise NotPublishedError(refusal(path, "the projection", found.gain))
     if not given.json:
         print(
             f"add this line to the config that {asked.manifest['name']} was made with, and index "
@@ -197,21 +196,6 @@ def _yaml(value: Any) -> str:
     return to_json(value, ascii_only=False)
 
 
-def _free(flag: str, name: str) -> Path:
-    """Somewhere to write, where nothing is; said before any work is done."""
-    path = Path(os.path.abspath(name))
-    if is_remote(name):
-        raise RequestError(f"{flag} {name}: is remote; name a local place")
-    there = path.is_dir() and not any(path.iterdir()) if flag == "--output" else False
-    if os.path.lexists(path) and not there:
-        raise RequestError(f"{flag} {name}: is there already; name another, or remove it")
-    if not path.parent.is_dir():
-        raise RequestError(f"{flag} {name}: no such folder: {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise RequestError(f"{flag} {name}: no permission to write in {path.parent}")
-    return path
-
-
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -223,16 +207,9 @@ def _write(path: Path, text: str) -> None:
 
 def _save(path: Path, asked: _Asked, found: Adapted, given: argparse.Namespace) -> None:
     """The model's folder, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        features = str(asked.manifest["model_fingerprint"])
-        learned = _learned(asked, found, given)
-        save(temporary, features, found.matrix, _card(asked, found, learned), learned)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RequestError(f"--output {path}: cannot be written: {one_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    features, learned = str(asked.manifest["model_fingerprint"]), _learned(asked, found, given)
+    with new_folder(path) as folder:
+        save(folder, features, found.matrix, _card(asked, found, learned), learned)
     open_folder(str(path))
 
 
@@ -327,11 +304,3 @@ def _report(
         print("this does not help for certain: the gain's interval reaches 0")
     if written:
         print(visible(f"written: {written}"))
-
-
-def _refusal(path: Path, what: str, gain: Gain) -> str:
-    return (
-        f"not written: {path}: {what} gain {gain.after - gain.before:+.3f} on labels held out, "
-        f"and the interval's lower end {gain.low:+.3f} is not above 0; --force writes it all the "
-        "same, more pictures or labels make it more certain"
-    )

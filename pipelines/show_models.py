@@ -18,7 +18,16 @@ from pipelines.config import load_config
 
 
 def models(given: argparse.Namespace) -> int:
-    """List the shipped features, or probe a handle, or a config's."""
+    """List the shipped features; probe a handle, or a config's; or quantise one."""
+    if given.quantize:
+        if not given.output:
+            raise RequestError("--quantize: needs --output MODEL, the folder to make")
+        from pipelines.progress import Progress
+        from pipelines.quantize import run_quantize
+
+        return run_quantize(given, Progress())
+    if given.output or given.force:
+        raise RequestError("--output and --force go with --quantize, which makes a model")
     if given.handle and given.config:
         raise RequestError(
             f"--config {given.config} names features itself; leave {given.handle} out, or name it "

@@ -94,7 +94,7 @@ def make_ready(
         size_assumed=asked.assumed, reference="openvino", unit_range=asked.unit_range,
     )  # fmt: skip
     path = stem.with_suffix(".xml")
-    openvino_engine.library().save_model(model, path, compress_to_fp16=False)
+    openvino_engine.save(model, path)
     exact = _checked(path, info, asked.fixed_batch, name)
     golden = golden_pictures(asked.size)
     expected = exact(golden)
