@@ -3,8 +3,9 @@
 A graph of OpenVINO's, from pictures to vectors, gets FakeQuantize operations before its
 convolutions and matrix products, and weights of 8 bits in them. OpenVINO calculates in integers
 between these where the processor can, and in float32 else, to the same vectors: steps are powers of
-two, as in `photo`, so that every sum is exact in any order. The steps come from pictures: the power
-of two with the least squared error.
+two, as in `photo`, so that every sum is exact in any order. (What is no sum, such as a swish, may
+differ in its last bit, and be rounded the other way where it is next to half-way between points.)
+The steps come from pictures: the power of two with the least squared error.
 
 What stays in float32: layers that see the pictures themselves (their input has more than 8 bits,
 and costs little; it and the weights are put on grids fine enough for sums to be exact), layers
