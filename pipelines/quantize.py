@@ -29,7 +29,7 @@ from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.preparation import models_cache
 from lookalike.models.prepared import golden_vectors, graph_file, read
 from lookalike.models.probing import licence_of
-from lookalike.models.quantization import quantise
+from lookalike.models.quantization import layers_of, quantise
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.outcomes import Decoded, Failed
 from lookalike.pages.markup import visible
@@ -153,14 +153,14 @@ def _make(
 ) -> _Made:
     """Quantise a model into a folder, and compare both."""
     (feature,) = resolve_features([asked], work, progress.say)
-    graph = _graph(work, feature)
+    model = openvino_engine.read_folded(_graph(work, feature))
+    layers = layers_of(model, f"the model {feature.handle}")
     pictures = _read(sources, config, feature.info.input_size, progress)
     first = pictures.calibrating
     progress.say(f"calibrating on {first:,} pictures")
-    model = openvino_engine.read_folded(graph)
     starts = range(0, first, _BATCH)
     batches = (pictures.pixels[at : min(at + _BATCH, first)] for at in starts)
-    layers = quantise(model, batches, f"the model {feature.handle}")
+    quantise(model, layers, batches)
     openvino_engine.save(model, folder / IR)
     (quantised,) = resolve_features([FeatureConfig("model", str(folder))], work, lambda line: None)
     others = pictures.pixels[first:]
@@ -173,7 +173,8 @@ def _make(
             f"OpenVINO cannot run {feature.handle} in 8 bits: {one_line(error)}"
         ) from error
     licence = licence_of(feature.handle, work / feature.folder)
-    return _Made(feature, licence, quantised, layers, pictures, cost)
+    in_8_bits = sum(not layer.entrance for layer in layers)
+    return _Made(feature, licence, quantised, in_8_bits, pictures, cost)
 
 
 def _graph(work: Path, feature: Feature) -> Path:

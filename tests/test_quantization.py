@@ -24,7 +24,7 @@ from lookalike.models import openvino_engine
 from lookalike.models.golden import golden_pictures
 from lookalike.models.grids import Grid, best_grid
 from lookalike.models.openvino_engine import OpenVINOModel
-from lookalike.models.quantization import quantise
+from lookalike.models.quantization import layers_of, quantise
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.models.saved_model import ModelInfo
 from pipelines.cli import main
@@ -118,9 +118,11 @@ def test_integers_and_floats_give_the_same_vectors_on_every_processor(tmp_path: 
     openvino_engine.save(model, tmp_path / "float.xml")
     float32 = OpenVINOModel(tmp_path / "float.xml", info)(golden)
     # The first convolution sees pictures, that of squeeze-and-excite one number per channel.
-    assert quantise(model, [golden[:8], golden[8:]], "net") == 4
+    layers = layers_of(model, "net")
+    assert [layer.entrance for layer in layers] == [True, False, False, False, False]
+    quantise(model, layers, [golden[:8], golden[8:]])
     with pytest.raises(RequestError, match="net is quantised already"):
-        quantise(model, [golden], "net")
+        layers_of(model, "net")
     path = tmp_path / "quantised.xml"
     openvino_engine.save(model, path)
     exact = OpenVINOModel(path, info, exact=True)(golden)
@@ -155,7 +157,7 @@ def test_models_without_layers_to_quantise(tmp_path: Path) -> None:
     )  # fmt: skip
     model, _ = graph_of(one, tmp_path / "work")
     with pytest.raises(RequestError, match="one has no layers to quantise"):
-        quantise(model, [], "one")
+        layers_of(model, "one")
 
 
 # --- what is worth it ---------------------------------------------------------------------------

@@ -40,7 +40,7 @@ _ENTRANCE_BITS = 11  # of what layers in float32 take, beside the sign; 8 of wei
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """An operation with weights.
 
     Attributes:
@@ -70,35 +70,42 @@ class _Seen:
         self.sample.append(rows[:, ::every].ravel())
 
 
-def quantise(model: Any, batches: Iterable[npt.NDArray[np.uint8]], name: str) -> int:
-    """Put a model on grids, in place.
+def layers_of(model: Any, name: str) -> list[Layer]:
+    """The layers of a model to be put on grids, in the order they are calculated.
 
     Args:
         model: A graph of `openvino_engine.read_folded`, of pictures to vectors.
-        batches: Pictures (n, height, width, 3) as the model takes them, to calibrate on.
         name: What to call the model in messages.
 
-    Returns:
-        How many layers calculate in 8 bits.
-
     Raises:
-        RequestError: There is none that could, or they do so already.
+        RequestError: There is none that could be calculated in 8 bits, or they are already.
     """
     if openvino_engine.on_grids(model):
         raise RequestError(f"{name} is quantised already")
     layers = list(_layers(model))
-    inside = [layer for layer in layers if not layer.entrance]
-    if not inside:
+    if all(layer.entrance for layer in layers):
         raise RequestError(
             f"{name} has no layers to quantise: no convolutions or matrix products with weights of "
             "their own, behind another such layer"
         )
+    return layers
+
+
+def quantise(model: Any, layers: Sequence[Layer], batches: Iterable[npt.NDArray[np.uint8]]) -> None:
+    """Put a model on grids, in place.
+
+    Args:
+        model: The graph.
+        layers: What `layers_of` it gave.
+        batches: Pictures (n, height, width, 3) as the model takes them, to calibrate on.
+    """
+    inside = {_key(layer.source) for layer in layers if not layer.entrance}
     ports = list({_key(layer.source): layer.source for layer in layers}.values())
     seen = _observe(model, ports, batches)
     steps = {}
     for port, numbers in zip(ports, seen, strict=True):
         takers = [one for one in port.get_target_inputs() if _type(one.get_node()) != "Result"]
-        if any(_key(layer.source) == _key(port) for layer in inside):
+        if _key(port) in inside:
             sample = np.concatenate(numbers.sample)
             grid = best_grid(numbers.lowest, numbers.highest, sample)
             steps[_key(port)], node = grid.step, _quantised(port, grid)
@@ -111,11 +118,9 @@ def quantise(model: Any, batches: Iterable[npt.NDArray[np.uint8]], name: str) ->
     for layer in layers:
         _weights(layer, steps[_key(layer.source)])
     model.validate_nodes_and_infer_types()
-    return len(inside)
 
 
-def _layers(model: Any) -> Iterator[_Layer]:
-    """The layers to be put on grids, in the order they are calculated."""
+def _layers(model: Any) -> Iterator[Layer]:
     behind: set[str] = set()  # names of nodes behind a layer
     for node in model.get_ordered_ops():
         sources = [one.get_source_output() for one in node.inputs()]
@@ -124,7 +129,7 @@ def _layers(model: Any) -> Iterator[_Layer]:
         if layer or fed:
             behind.add(node.get_friendly_name())
         if layer and _has_places(sources[0]):
-            yield _Layer(node, sources[0], not fed)
+            yield Layer(node, sources[0], not fed)
 
 
 def _has_weights(node: Any, sources: Sequence[Any]) -> bool:
@@ -178,7 +183,7 @@ def _rounded(port: Any, step: float) -> Any:
     return ops.multiply(whole, ops.constant(np.float32(step)))
 
 
-def _weights(layer: _Layer, step: float) -> None:
+def _weights(layer: Layer, step: float) -> None:
     """Put a layer's weights, and the bias that is added behind it, on their grids.
 
     Args:
