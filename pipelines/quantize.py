@@ -6,20 +6,17 @@ import argparse
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lookalike import __version__, evaluation
+from lookalike import evaluation
 from lookalike.errors import NotPublishedError, RequestError, one_line
 from lookalike.json_text import to_json
-from lookalike.learning.quantised import Cost, K, compare
+from lookalike.learning.quantised import compare
 from lookalike.models import openvino_engine
 from lookalike.models.engines import INSTALL
 from lookalike.models.features import Feature
@@ -39,54 +36,13 @@ from pipelines.checks import check_images
 from pipelines.config import Config, load_config
 from pipelines.outputs import free_place, new_folder
 from pipelines.progress import Progress
+from pipelines.quantized import CALIBRATE, CARD, Made, Pictures, as_json, card, lines, named
 from pipelines.trial import survey
 
-_CALIBRATE, _COMPARE = 256, 1000  # pictures, at most
+_COMPARE = 1000  # pictures, at most
 _FEWEST = 32  # of each
 _BYTES = 512 << 20  # of pictures held at once
 _BATCH = 16
-CARD = "README.md"
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Decoded pictures, in random order.
-
-    Attributes:
-        pixels: (n, height, width, 3) uint8.
-        folders: The folder of each.
-        failed: The others tried, by status and reason.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    folders: list[str]
-    failed: Counter[str]
-
-    @property
-    def calibrating(self) -> int:
-        """How many of them, from the first, to calibrate on; the others are to compare on."""
-        return min(_CALIBRATE, len(self.pixels) // 2)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A model in 8 bits.
-
-    Attributes:
-        of: The model that it was made of.
-        licence: Of that; "" where it is not told.
-        feature: It, resolved.
-        layers: That calculate in 8 bits.
-        pictures: That it was calibrated and compared on.
-        cost: What it costs.
-    """
-
-    of: Feature
-    licence: str
-    feature: Feature
-    layers: int
-    pictures: _Pictures
-    cost: Cost
 
 
 def run_quantize(given: argparse.Namespace, progress: Progress) -> int:
@@ -105,15 +61,15 @@ def run_quantize(given: argparse.Namespace, progress: Progress) -> int:
         against = made.cost.reasons_against()
         written = not against or given.force
         if written:
-            (folder / CARD).write_text(_card(made), encoding="utf-8")
+            (folder / CARD).write_text(card(made), encoding="utf-8")
             with new_folder(place) as new:
                 shutil.copytree(folder, new)
         else:  # nobody will ask for it again
             shutil.rmtree(models_cache(work) / made.feature.fingerprint, ignore_errors=True)
     if given.json:
-        print(to_json(_found(made, str(place) if written else None), indent=1))
+        print(to_json(as_json(made, str(place) if written else None), indent=1))
     else:
-        for line in [*_lines(made), *([f"written: {place}"] if written else [])]:
+        for line in [*lines(made), *([f"written: {place}"] if written else [])]:
             print(visible(line))
     if not written:
         raise NotPublishedError(
@@ -150,7 +106,7 @@ def _make(
     work: Path,
     folder: Path,
     progress: Progress,
-) -> _Made:
+) -> Made:
     """Quantise a model into a folder, and compare both."""
     (feature,) = resolve_features([asked], work, progress.say)
     model = openvino_engine.read_folded(_graph(work, feature))
@@ -174,7 +130,7 @@ def _make(
         ) from error
     licence = licence_of(feature.handle, work / feature.folder)
     in_8_bits = sum(not layer.entrance for layer in layers)
-    return _Made(feature, licence, quantised, in_8_bits, pictures, cost)
+    return Made(feature, licence, quantised, in_8_bits, pictures, cost)
 
 
 def _graph(work: Path, feature: Feature) -> Path:
@@ -209,11 +165,11 @@ def _open(work: Path, feature: Feature) -> OpenVINOModel:
 
 def _read(
     sources: list[str], config: Config, size: tuple[int, int], progress: Progress
-) -> _Pictures:
+) -> Pictures:
     """Decode a random sample of pictures, each content once."""
     opened = [open_source(one, config.selection) for one in sources]
     check_images(opened)
-    most = max(2 * _FEWEST, min(_CALIBRATE + _COMPARE, _BYTES // (3 * size[0] * size[1])))
+    most = max(2 * _FEWEST, min(CALIBRATE + _COMPARE, _BYTES // (3 * size[0] * size[1])))
     listed = survey(chain.from_iterable(one.files(progress.say) for one in opened), most)
     files = list(listed.sample)
     random.Random(0).shuffle(files)
@@ -237,89 +193,7 @@ def _read(
     if len(pixels) < 2 * _FEWEST:
         raise RequestError(
             f"{', '.join(sources)}: {len(pixels):,} different pictures of {len(files):,} files can "
-            f"be used{_named(failed)}, and it takes {2 * _FEWEST}: half to calibrate on, half to "
+            f"be used{named(failed)}, and it takes {2 * _FEWEST}: half to calibrate on, half to "
             "compare on"
         )
-    return _Pictures(np.stack(pixels), folders, failed)
-
-
-# --- what is said and written -------------------------------------------------------------------
-
-
-def _named(failed: Mapping[str, int]) -> str:
-    named = ", ".join(f"{count:,} {name}" for name, count in sorted(failed.items()))
-    return f" ({named})" if named else ""
-
-
-def _lines(made: _Made) -> Iterator[str]:
-    """For people."""
-    cost, pictures = made.cost, made.pictures
-    yield (
-        f"in 8 bits: {made.layers:,} layers of {made.of.handle}, calibrated on "
-        f"{pictures.calibrating:,} pictures{_named(pictures.failed)}"
-    )
-    yield from _measured(cost)
-    for reason in cost.reasons_against():
-        yield f"not worth it: {reason}"
-
-
-def _measured(cost: Cost) -> Iterator[str]:
-    yield (
-        f"cosine to float32: mean {cost.cosine:.4f}, lowest {cost.least:.4f} ({cost.pictures:,} "
-        "other pictures)"
-    )
-    yield f"of the {K} nearest in float32, found in 8 bits: {cost.recall:.3f}"
-    if gain := cost.precision:
-        yield (
-            f"P@{K} by folders: float32 {gain.before:.3f}, 8 bits {gain.after:.3f}, difference "
-            f"{gain.after - gain.before:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}; "
-            f"{gain.queries:,} queries of {gain.classes:,} labels)"
-        )
-    how = "" if cost.in_integers else ", calculated in float32 on this processor"
-    yield (
-        f"images/s: float32 {cost.rates[0]:,.1f}, 8 bits {cost.rates[1]:,.1f}: "
-        f"{cost.faster:.2f} times as many{how}"
-    )
-
-
-def _found(made: _Made, written: str | None) -> dict[str, Any]:
-    """For --json."""
-    return {
-        "handle": made.of.handle,
-        "of": made.of.fingerprint,
-        "fingerprint": made.feature.fingerprint,
-        "layers": made.layers,
-        "calibrated_on": made.pictures.calibrating,
-        "failed": dict(made.pictures.failed),
-        "compared": made.cost.to_json(),
-        "written": written,
-    }
-
-
-def _card(made: _Made) -> str:
-    """For people; it names no picture and no folder of pictures."""
-    head = f"---\nlicense: {to_json(made.licence)}\n---\n" if made.licence else ""
-    measured = "\n".join(f"- {line}" for line in _measured(made.cost))
-    against = "".join(f"- Not worth it: {line}\n" for line in made.cost.reasons_against())
-    licence = made.licence or "not told; look at where that model comes from"
-    height, width = made.feature.info.input_size
-    return f"""{head}# A model in 8 bits, made by lookalike {__version__}
-
-Made of `{visible(made.of.handle)}` (fingerprint `{made.of.fingerprint}`): {made.layers:,} layers
-calculate in whole numbers of 8 bits, calibrated on {made.pictures.calibrating:,} pictures.
-Takes pictures of {height} x {width}, gives {made.feature.info.dim:,} components.
-Fingerprint `{made.feature.fingerprint}`: a model of its own, whose vectors go with none of the
-other's.
-
-Measured on pictures that it was not calibrated on, with OpenVINO {openvino_engine.version()}:
-
-{measured}
-{against}
-It is in OpenVINO's format, and OpenVINO runs it: in integers where the processor has instructions
-for that (VNNI on x86), in float32 elsewhere, to the same vectors.
-
-Licence: {licence}.
-
-To use it, name this folder as a handle: `- {{name: deep, handle: FOLDER}}`. Preparation of pictures
-is part of it.
-"""
+    return Pictures(np.stack(pixels), folders, failed)
