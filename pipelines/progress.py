@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TextIO
 
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 15.0
