@@ -44,6 +44,7 @@ setup(
         "pillow>=12.1.1,<13",
         "pyarrow>=18,<26",
         "pyyaml>=6,<7",
+        "rich>=13.9,<16",  # progress on a terminal
         "setuptools<82",  # its pkg_resources, which tensorflow-hub imports
         "tensorflow>=2.20,<2.22",
         "tensorflow-hub>=0.16.1,<0.17",
