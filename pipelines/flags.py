@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from lookalike import __version__
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from lookalike.learning.labelled import Labelled, read_labelled
 from lookalike.learning.tuning import Tuned, tune
 from lookalike.models.features import Feature, is_normalised, stored_features
 from lookalike.models.projection import Projection, open_folder, save, stored_projection
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 from lookalike.query_images import load_embedder
 from lookalike.store import snapshot
 from lookalike.whole_numbers import whole_number

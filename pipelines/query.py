@@ -20,9 +20,9 @@ from lookalike.errors import RequestError
 from lookalike.models.features import Feature, described
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
-from lookalike.pages.markup import visible
-from lookalike.pages.page import QueryResult, render_results
-from lookalike.pages.report import certificate_line
+from lookalike.pages.certificate import certificate_line
+from lookalike.pages.results import QueryResult, render_results
+from lookalike.pages.text import visible
 from lookalike.pictures.decoding import Decoder
 from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
 from lookalike.records import SourceFile

@@ -13,7 +13,7 @@ from lookalike.errors import RequestError
 from lookalike.models.handles import BUILTINS, builtin_fingerprint
 from lookalike.models.resolving import FeatureConfig
 from lookalike.models.shipped import SHIPPED
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 from pipelines.config import load_config
 
 

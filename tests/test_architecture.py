@@ -34,7 +34,9 @@ OWNERS = {
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"lookalike.models.tf_hub", "pipelines.bench.way_hub"},
     "kagglehub": {"lookalike.models.hub_process"},
+    "jinja2": {"lookalike.pages.templates"},
     "pyarrow.fs": {"lookalike.store.storage"},
+    "rich": {"pipelines.progress"},
     "yaml": {"pipelines.config"},
 }  # fmt: skip
 # What no module of a package may import.
@@ -116,7 +118,9 @@ def test_no_module_imports_two_heavy_libraries() -> None:
         ("import lookalike", ("tensorflow", "faiss", "apache_beam", "PIL", "pyarrow", "yaml")),
         ("import lookalike.search", ("tensorflow", "apache_beam", "PIL", "yaml")),
         ("import lookalike.embedding", ("tensorflow", "openvino", "faiss", "apache_beam", "yaml")),
-        ("import pipelines.cli", ("tensorflow", "faiss", "apache_beam")),
+        ("import pipelines.cli", ("tensorflow", "faiss", "apache_beam", "jinja2", "rich")),
+        ("import pipelines.query", ("tensorflow", "apache_beam", "jinja2", "rich", "yaml")),
+        ("import pipelines.index", ("tensorflow", "jinja2", "rich")),
     ],
 )
 def test_imports_stay_cheap(statement: str, absent: tuple[str, ...]) -> None:
@@ -131,6 +135,19 @@ def test_imports_stay_cheap(statement: str, absent: tuple[str, ...]) -> None:
         check=True,
     )
     assert found.stdout.split() == []
+
+
+def test_files_beside_the_modules_are_installed(tmp_path: Path) -> None:
+    """Templates, golden files and the like: an editable install would hide that one is missing."""
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    beside = {
+        path.relative_to(ROOT)
+        for path in (ROOT / "lookalike").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert Path("lookalike/pages/page.html.jinja") in beside
+    assert {path for path in beside if not (tmp_path / path).is_file()} == set()
 
 
 def test_top_level_names_belong_to_this_distribution_alone() -> None:

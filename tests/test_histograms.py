@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lookalike.pages.histograms import draw_histogram
+from lookalike.pages.plots import draw_histogram
 from lookalike.quality.histograms import even_edges, histogram
 
 HUGE = float(np.finfo(np.float64).max)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.json_text import plain, to_json
-from lookalike.pages.page import QueryResult
+from lookalike.pages.results import QueryResult
 from lookalike.records import Neighbour
 from lookalike.store import snapshot
 from lookalike.store.storage import write_json

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.pages.curves import Point, draw_curve, draw_shares, frontier
-from lookalike.pages.histograms import draw_histogram
-from lookalike.pages.quality import certificate_part
+from lookalike.pages.certificate import certificate_section
+from lookalike.pages.plots import Point, draw_curve, draw_histogram, draw_shares, frontier
 
 
 def row(nprobe, rerank, recall, cost, **more):
@@ -57,7 +56,7 @@ class Cells(HTMLParser):
 
 
 def test_the_section_shows_curve_losses_and_levels():
-    part = certificate_part(CERTIFICATE, "in words")
+    part = certificate_section(CERTIFICATE, "in words")
     assert part.startswith('<section class="part">\n<h2>Certificate</h2>\n<p>in words</p>')
     assert "circled: the setting chosen, nprobe 8 and 40 re-ranked" in part
     assert "a list more counts as 500, a vector re-ranked counts as 400" in part
@@ -75,22 +74,22 @@ def test_the_section_shows_curve_losses_and_levels():
 
 
 def test_what_would_help_stands_out():
-    part = certificate_part({**CERTIFICATE, "reached": False, "advice": "raise <it>"}, "")
+    part = certificate_section({**CERTIFICATE, "reached": False, "advice": "raise <it>"}, "")
     assert '<p class="note bad">the target is not certain; raise &lt;it&gt;</p>' in part
 
 
 @pytest.mark.parametrize("missing", [*CERTIFICATE, None])
 def test_parts_that_are_missing_are_left_out(missing):
     kept = {key: CERTIFICATE[key] for key in CERTIFICATE if key != missing}
-    part = certificate_part(kept if missing else {"recall": 1.0}, "")
+    part = certificate_section(kept if missing else {"recall": 1.0}, "")
     assert part.startswith("<section")
-    assert certificate_part({}, "") == ""
+    assert certificate_section({}, "") == ""
 
 
 def test_an_exact_index_has_no_curve_and_loses_nothing():
     losses = dict.fromkeys(CERTIFICATE["losses"], 0.0)
     exact = {**CERTIFICATE, "recall": 1.0, "losses": losses, "sweep": [row(8, 40, 1.0, 100)]}
-    part = certificate_part(exact, "")
+    part = certificate_section(exact, "")
     assert "<svg" not in part
     assert "no true neighbour was lost" in part
 

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from lookalike.pages.markup import visible
-from lookalike.pages.parts import as_mapping, as_number
+from lookalike.pages.text import as_mapping, as_number, visible
 
 _STATUSES = ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed", "unknown")
 _CHANGES = ("previous", "unchanged", "changed", "removed", "unknown", "added", "renamed")
