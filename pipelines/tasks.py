@@ -40,7 +40,7 @@ def run_tasks(
         progress: Where to show it.
     """
     store, records = scratch.store, [task.done for task in tasks]
-    pending = [task for task in tasks if not (store / task.done).exists()]
+    pending = [task for task in tasks if not store.has(task.done)]
     if not pending:
         return finished(store, records)
 
@@ -48,7 +48,7 @@ def run_tasks(
         _ = pipeline | "Tasks" >> beam.Create(pending, reshuffle=False) | "Run" >> transform
 
     def done() -> int:
-        return sum((store / record).exists() for record in records)
+        return sum(store.has(record) for record in records)
 
     with progress.stage(*stage, len(tasks), done, done()):
         run(build, runner.at_most(len(pending)))

@@ -395,6 +395,17 @@ def test_what_is_not_what_it_should_be_is_not_given(bucket: BucketStore) -> None
     assert len(list(bucket._cache.folder.glob("[!.]*"))) == 1
 
 
+def test_what_is_removed_is_not_kept(bucket: BucketStore) -> None:
+    record = bucket.put("x", b"1" * 1000)
+    path = bucket.local("x")
+    with open(path, "rb") as file:
+        bucket.delete(["x"])
+        assert file.read() == b"1" * 1000
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError):
+        bucket.local(record)
+
+
 SIZE = 100_000
 
 

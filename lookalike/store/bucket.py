@@ -6,21 +6,27 @@ put whose answer was lost is settled by reading what is there.
 
 from __future__ import annotations
 
+import atexit
+import hashlib
+import io
 import os
+import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any, BinaryIO, TypeVar
 
 from lookalike.errors import RequestError
 from lookalike.store.cached import DamagedError, FileCache
-from lookalike.store.files import FileRecord, PendingFile, record_of, write_file
+from lookalike.store.files import FileRecord, HashedName, Name, PendingFile, record_of, write_file
+from lookalike.store.locks import Lease, hold
 from lookalike.store.object_errors import is_missing_bucket, reason, wrong_request
 from lookalike.store.object_uri import parse_uri, shown_uri
 from lookalike.store.objects import (
@@ -31,7 +37,7 @@ from lookalike.store.objects import (
     Store,
     Version,
 )
-from lookalike.store.ranges import coalesce, cut
+from lookalike.store.ranges import RangedFile, coalesce, cut
 
 try:
     import obstore
@@ -43,6 +49,7 @@ except ImportError:  # said by BucketStore, with the remedy
 _PART = 8 << 20  # bytes of one request for a part of a large file
 _AT_ONCE = 8  # requests for ranges of one file
 _SPOOLED = "object"  # the name of what is not written yet
+_BUFFER = 64 << 10  # bytes read at least, of a file that is read in pieces
 _TRIES = 4  # of one call, beyond what the client does for each request
 _PAUSE_S = 0.5  # before the second try, doubled for each after it
 _SHA256 = "sha256"  # the attribute that says what an object holds
@@ -94,6 +101,7 @@ class BucketStore(Store):
             raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
         self._cache = FileCache(cache)
         self._known: dict[str, FileRecord] = {}
+        self._digest = hashlib.sha256(name.rstrip("/").encode()).hexdigest()[:16]
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -162,6 +170,34 @@ class BucketStore(Store):
                 f"{self.shown(record.path)}: {error}; run: lookalike verify"
             ) from error
 
+    def local_tree(self, folders: Iterable[str]) -> Path:
+        """See `Store.local_tree`; it is there as long as the process."""
+        root = self.scratch("local")
+        for path in (path for folder in folders for path in self.files(folder)):
+            file = root / path
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+                shutil.copyfile(self.local(path), part)
+                os.replace(part, file)
+        return root
+
+    def scratch(self, folder: str) -> Path:
+        """See `Store.scratch`: below the system's temporary folder, as long as the process."""
+        return _own_folder(os.getpid()) / self._digest / folder
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store.open`."""
+        found = self.stat(path)
+        if found is None:
+            raise self._gone(path)
+        raw = RangedFile(found.bytes, lambda start, count: self._part(path, start, count))
+        return io.BufferedReader(raw, _BUFFER)
+
+    def parquet(self, path: str) -> BinaryIO:
+        """See `Store.parquet`."""
+        return self.open(path)
+
     def know(self, records: Iterable[FileRecord]) -> None:
         """See `Store.know`."""
         self._known.update((record.path, record) for record in records)
@@ -208,12 +244,15 @@ class BucketStore(Store):
     # --- writing --------------------------------------------------------------------------------
 
     @contextmanager
-    def write(self, path: str) -> Iterator[PendingFile]:
+    def write(self, name: Name) -> Iterator[PendingFile]:
         """See `Store.write`; what is written lies in a temporary file until the block ends."""
         with TemporaryDirectory(prefix="lookalike-") as folder:
             with write_file(Path(folder), _SPOOLED) as pending:
                 yield pending
-            pending.record = replace(pending.finished, path=path)
+            if pending.dropped:
+                return
+            written = pending.finished
+            pending.record = replace(written, path=_path_of(name, written.sha256))
             self.upload(Path(folder) / _SPOOLED, pending.record)
 
     def upload(self, file: Path, record: FileRecord) -> None:
@@ -228,12 +267,14 @@ class BucketStore(Store):
         )  # fmt: skip
         self._known[record.path] = record
 
-    def put(self, path: str, data: bytes) -> FileRecord:
+    def put(self, name: Name, data: bytes) -> FileRecord:
         """See `Store.put`."""
-        record = record_of(path, [data])
+        written = record_of("", [data])
+        record = replace(written, path=_path_of(name, written.sha256))
         attributes = {_SHA256: record.sha256}
         self._tried(
-            f"write {path}", lambda: obstore.put(self._store, path, data, attributes=attributes)
+            f"write {record.path}",
+            lambda: obstore.put(self._store, record.path, data, attributes=attributes),
         )
         return record
 
@@ -269,9 +310,18 @@ class BucketStore(Store):
 
         return self._tried(f"write {path}", put)
 
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[], None]]:
+        """See `Store.hold`; what this machine has asked for is noted beside the cache."""
+        notes = self._cache.folder.with_name("leases") / self._digest
+        with hold(notes), Lease(self, notes) as lease:
+            yield lease.confirm
+
     def delete(self, paths: Iterable[str]) -> None:
-        """See `Store.delete`."""
+        """See `Store.delete`; what the cache has of files that are known goes, too."""
         asked = list(paths)
+        for known in filter(None, (self._known.pop(path, None) for path in asked)):
+            self._cache.drop(known)
         for start in range(0, len(asked), 1000):
             part = asked[start : start + 1000]
 
@@ -322,6 +372,18 @@ class BucketStore(Store):
                     ) from error
             time.sleep(_PAUSE_S * 2**number)
         raise AssertionError("unreachable")
+
+
+def _path_of(name: Name, sha256: str) -> str:
+    return name.of(sha256) if isinstance(name, HashedName) else name
+
+
+@cache
+def _own_folder(process: int) -> Path:
+    """A folder of this process's own, gone with it."""
+    made = Path(mkdtemp(prefix=f"lookalike-{process}-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def _version(meta: Any) -> Version:
