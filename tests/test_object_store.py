@@ -13,7 +13,7 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import snapshot
+from lookalike.store import object_errors, snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.files import record_of
 from lookalike.store.locks import StoreBusyError
@@ -39,8 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(bucket_module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(bucket_module, "_TRIES", 2)
+    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(object_errors, "_TRIES", 2)
     monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
     monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import StoreWriteError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import files
+from lookalike.store import files, object_errors
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
@@ -69,8 +69,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(bucket_module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(bucket_module, "_TRIES", 2)
+    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(object_errors, "_TRIES", 2)
     monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
     monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})

@@ -39,14 +39,15 @@ def finished(store: Store, records: Sequence[str]) -> list[Record]:
     Raises:
         RuntimeError: Some are not there.
     """
-    missing = [record for record in records if not store.has(record)]
+    found = dict(zip(records, store.read_all(records), strict=True))
+    missing = [record for record, one in found.items() if one is None]
     if missing:
         raise RuntimeError(
             f"{len(missing):,} of {len(records):,} parts did not finish (the first is "
             f"{store.shown(missing[0])}); run the same command again"
         )
     store.settle(records)
-    return [store.read_json(record) for record in records]
+    return [json.loads(one.data) for one in found.values() if one is not None]
 
 
 def named_files(record: Any) -> Iterator[str]:

@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,20 @@ from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from lookalike.errors import RequestError
 from lookalike.store.cached import DamagedError, FileCache
-from lookalike.store.files import FileRecord, HashedName, Name, PendingFile, record_of, write_file
+from lookalike.store.files import (
+    FileRecord,
+    Name,
+    PendingFile,
+    path_of,
+    record_of,
+    write_file,
+)
 from lookalike.store.locks import Lease, hold
-from lookalike.store.object_errors import is_missing_bucket, reason, wrong_request
+from lookalike.store.object_errors import Trying, reason
 from lookalike.store.object_uri import parse_uri, shown_uri
 from lookalike.store.objects import (
     ConflictError,
@@ -50,8 +56,6 @@ _PART = 8 << 20  # bytes of one request for a part of a large file
 _AT_ONCE = 8  # requests for ranges of one file
 _SPOOLED = "object"  # the name of what is not written yet
 _BUFFER = 64 << 10  # bytes read at least, of a file that is read in pieces
-_TRIES = 4  # of one call, beyond what the client does for each request
-_PAUSE_S = 0.5  # before the second try, doubled for each after it
 _SHA256 = "sha256"  # the attribute that says what an object holds
 _CLIENT = {
     "connect_timeout": "10s",
@@ -67,8 +71,6 @@ _RETRY = {
         "base": 2,
     },
 }
-
-_Result = TypeVar("_Result")
 
 
 class BucketStore(Store):
@@ -99,6 +101,8 @@ class BucketStore(Store):
             self._store = from_url(whole, client_options=client, retry_config=_RETRY, **options)
         except (failures.BaseError, ValueError) as error:
             raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
+        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
+        self._trying = Trying(self.uri, (failures.BaseError, OSError), refused)
         self._cache = FileCache(cache)
         self._known: dict[str, FileRecord] = {}
         self._digest = hashlib.sha256(name.rstrip("/").encode()).hexdigest()[:16]
@@ -112,11 +116,16 @@ class BucketStore(Store):
             result = obstore.get(self._store, path)
             return Found(bytes(result.bytes()), _version(result.meta), result.meta["last_modified"])
 
-        return self._absent(f"read {path}", get)
+        return self._trying.absent(f"read {path}", get)
+
+    def read_all(self, paths: Iterable[str]) -> list[Found | None]:
+        """See `Store.read_all`; several requests are on their way at once."""
+        with ThreadPoolExecutor(_AT_ONCE, "read") as pool:
+            return list(pool.map(self.read, paths))
 
     def stat(self, path: str) -> Entry | None:
         """See `Store.stat`."""
-        found = self._absent(f"look at {path}", lambda: obstore.head(self._store, path))
+        found = self._trying.absent(f"look at {path}", lambda: obstore.head(self._store, path))
         return None if found is None else Entry(path, found["size"], found["last_modified"])
 
     def written(self, path: str) -> FileRecord | None:
@@ -126,7 +135,7 @@ class BucketStore(Store):
             found = obstore.get(self._store, path, options={"head": True})
             return FileRecord(path, found.attributes.get(_SHA256, ""), found.meta["size"])
 
-        return self._absent(f"look at {path}", head)
+        return self._trying.absent(f"look at {path}", head)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """See `Store.chunks`; each part is tried again by itself."""
@@ -146,7 +155,7 @@ class BucketStore(Store):
                 raise OSError(f"{len(got)} bytes came where {count} were asked for")
             return got
 
-        found = self._absent(f"read {path}", part)
+        found = self._trying.absent(f"read {path}", part)
         if found is None:
             raise self._gone(path)
         return found
@@ -223,7 +232,7 @@ class BucketStore(Store):
             return stream, next(stream, [])
 
         while True:
-            stream, chunk = self._tried(f"list {folder}", partial(behind, last))
+            stream, chunk = self._trying.call(f"list {folder}", partial(behind, last))
             try:
                 while chunk:
                     for one in chunk:
@@ -236,7 +245,7 @@ class BucketStore(Store):
 
     def folders(self, folder: str) -> list[str]:
         """See `Store.folders`."""
-        found = self._tried(
+        found = self._trying.call(
             f"list {folder}", lambda: obstore.list_with_delimiter(self._store, folder)
         )
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
@@ -252,13 +261,13 @@ class BucketStore(Store):
             if pending.dropped:
                 return
             written = pending.finished
-            pending.record = replace(written, path=_path_of(name, written.sha256))
+            pending.record = replace(written, path=path_of(name, written.sha256))
             self.upload(Path(folder) / _SPOOLED, pending.record)
 
     def upload(self, file: Path, record: FileRecord) -> None:
         """Write a finished file as one object, absent until it is whole."""
         attributes = {_SHA256: record.sha256}
-        self._tried(
+        self._trying.call(
             f"write {record.path}",
             lambda: obstore.put(
                 self._store, record.path, file, attributes=attributes, chunk_size=_PART,
@@ -270,12 +279,13 @@ class BucketStore(Store):
     def put(self, name: Name, data: bytes) -> FileRecord:
         """See `Store.put`."""
         written = record_of("", [data])
-        record = replace(written, path=_path_of(name, written.sha256))
+        record = replace(written, path=path_of(name, written.sha256))
         attributes = {_SHA256: record.sha256}
-        self._tried(
+        self._trying.call(
             f"write {record.path}",
             lambda: obstore.put(self._store, record.path, data, attributes=attributes),
         )
+        self._known[record.path] = record
         return record
 
     def put_if_absent(self, path: str, data: bytes) -> bytes:
@@ -308,7 +318,7 @@ class BucketStore(Store):
                     raise ConflictError(f"{self.shown(path)}: another wrote it") from error
                 return there.version
 
-        return self._tried(f"write {path}", put)
+        return self._trying.call(f"write {path}", put)
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[], None]]:
@@ -330,52 +340,9 @@ class BucketStore(Store):
                     obstore.delete(self._store, part)
                 except FileNotFoundError:  # one of them: the others must go all the same
                     for path in part:
-                        self._absent("", partial(obstore.delete, self._store, path))
+                        self._trying.absent("", partial(obstore.delete, self._store, path))
 
-            self._tried(f"remove {part[0]}", remove)
-
-    # --- trying again ---------------------------------------------------------------------------
-
-    def _absent(self, what: str, call: Callable[[], _Result]) -> _Result | None:
-        def found() -> _Result | None:
-            try:
-                return call()
-            except FileNotFoundError as error:
-                if is_missing_bucket(str(error)):
-                    raise
-                return None
-
-        return self._tried(what, found)
-
-    def _tried(self, what: str, call: Callable[[], _Result]) -> _Result:
-        """Call, some times more where the store or the network failed.
-
-        Raises:
-            RequestError: Trying again ends the same way: credentials, the bucket, the region.
-            ObjectStoreError: It failed every time.
-        """
-        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
-        for number in range(_TRIES):
-            try:
-                return call()
-            except ObjectStoreError:
-                raise  # tried already
-            except (failures.BaseError, OSError) as error:
-                if wrong := wrong_request(str(error), isinstance(error, refused)):
-                    raise RequestError(f"{self.uri}: cannot {what}: {wrong}") from error
-                if isinstance(error, FileNotFoundError):
-                    gone = f"{self.uri}: cannot {what}: there is no such"
-                    raise ObjectStoreError(gone) from error
-                if number == _TRIES - 1:
-                    raise ObjectStoreError(
-                        f"{self.uri}: cannot {what} after {_TRIES} tries: {reason(str(error))}"
-                    ) from error
-            time.sleep(_PAUSE_S * 2**number)
-        raise AssertionError("unreachable")
-
-
-def _path_of(name: Name, sha256: str) -> str:
-    return name.of(sha256) if isinstance(name, HashedName) else name
+            self._trying.call(f"remove {part[0]}", remove)
 
 
 @cache

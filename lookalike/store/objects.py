@@ -99,6 +99,10 @@ class Store(ABC):
             OSError: It cannot be read.
         """
 
+    def read_all(self, paths: Iterable[str]) -> list[Found | None]:
+        """Small files, in the order asked for (see `read`)."""
+        return [self.read(path) for path in paths]
+
     @abstractmethod
     def stat(self, path: str) -> Entry | None:
         """Size and time of a file; None where there is none."""

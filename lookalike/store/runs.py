@@ -16,7 +16,7 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -160,17 +160,18 @@ class Run:
 
     def done(self, stage: str) -> dict[int, dict[str, Any]]:
         """Records of a stage ("embedded", "encoded") by number."""
-        found = {}
-        for path in self.store.files(f"{self.folder}/{stage}", ".json"):
-            found[_number(path)] = self.store.read_json(path)
-        return found
+        return self._read(self.store.files(f"{self.folder}/{stage}", ".json"))
 
     def files_done(self) -> int:
         """Files of the units embedded so far; cheap enough to ask often."""
-        for path in self.store.files(f"{self.folder}/embedded", ".json"):
-            if _number(path) not in self._done:
-                self._done[_number(path)] = self.store.read_json(path)["counts"]
+        there = self.store.files(f"{self.folder}/embedded", ".json")
+        new = self._read([path for path in there if _number(path) not in self._done])
+        self._done.update({number: record["counts"] for number, record in new.items()})
         return sum(counts["listed"] for counts in self._done.values())
+
+    def _read(self, paths: Sequence[str]) -> dict[int, dict[str, Any]]:
+        found = zip(paths, self.store.read_all(paths), strict=True)
+        return {_number(path): json.loads(one.data) for path, one in found if one is not None}
 
     def sweep(self) -> None:
         """Remove this run's files that no record names, once all of a stage have theirs.
@@ -178,8 +179,9 @@ class Run:
         They are of attempts whose record was not the first. One that still goes on may leave
         others, which go when the next stage is done, or with the scratch, or by `gc`.
         """
-        records = map(self.store.read_json, self.store.files(self.folder, ".json"))
-        sweep_run(self.store, self.name, {path for one in records for path in named_files(one)})
+        records = self.store.read_all(self.store.files(self.folder, ".json"))
+        named = (named_files(json.loads(one.data)) for one in records if one is not None)
+        sweep_run(self.store, self.name, {path for one in named for path in one})
 
     def finish(self) -> None:
         """Remove the scratch, of all starts, and the run's files that no snapshot lists."""
