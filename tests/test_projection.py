@@ -341,7 +341,7 @@ def test_without_labels_altered_copies_are_read_and_learned_from(
     assert learned["labels"] == "self"
     config.write_text(config.read_text() + "projection: model\n")
     assert index(config) == 0
-    manifest = snapshot.read_manifest(store)
+    manifest = snapshot.read_manifest(open_store(store))
     assert manifest["dim"] == said["found"]["components"]
     assert manifest["counts"]["embedded"] == 0
     page = tmp_path / "page.html"
@@ -356,7 +356,7 @@ def test_without_labels_altered_copies_are_read_and_learned_from(
     asked_weights = ["tune", "--store", str(store), "--self", "--force", "--write", str(tuned)]
     assert main(asked_weights) == 0
     assert index(tuned) == 0
-    other = snapshot.read_manifest(store)
+    other = snapshot.read_manifest(open_store(store))
     assert (other["counts"]["embedded"], other["counts"]["listed"]) == (0, 22)
     assert [one["weight"] for one in other["features"]] == [
         one.weight for one in load_config(str(tuned)).features

@@ -328,7 +328,7 @@ def test_another_layout_has_no_addresses_but_the_same_vectors(
 ) -> None:
     monkeypatch.setattr(shards, "_ONE_PAGE", 64)  # several pages in a row group
     name = write(tmp_path, 3, 3000)
-    assert read_addresses(tmp_path / name) is None
+    assert read_addresses(tmp_path / name, name, (tmp_path / name).stat().st_size) is None
     reader = shards.VectorReader(open_store(tmp_path), {3: name})
     ids = np.array([3 << 32 | row for row in (2999, 0, 1500)])
     assert np.array_equal(reader.vectors(ids), vectors_of(3, 3000)[[2999, 0, 1500]])
@@ -398,7 +398,9 @@ def test_shards_of_every_version_stay_readable(golden: Path) -> None:
     assert np.array_equal(
         reader.vectors(np.array(ids, dtype=np.int64)), vectors_of(3, 130, 2)[[129, 0, 128, 127]]
     )
-    assert (read_addresses(golden, str(golden), golden.stat().st_size) is None) == (golden == GOLDEN_1)
+    assert (read_addresses(golden, str(golden), golden.stat().st_size) is None) == (
+        golden == GOLDEN_1
+    )
 
 
 def test_shards_are_still_written_as_version_2(tmp_path: Path) -> None:
