@@ -93,9 +93,8 @@ def dataset(
         lookalike.store.objects.ObjectStoreError: Object storage cannot be read.
     """
     from lookalike.store.living import living_dataset
-    from lookalike.store.mirror import local_copy
+    from lookalike.store.objects import open_store
     from lookalike.store.snapshot import read_manifest
 
-    kinds = ("embedding", "tombstones")
-    folder, name = local_copy(store, snapshot, kinds=kinds, cache=cache)
-    return living_dataset(folder, read_manifest(folder, name))
+    place = open_store(store, cache)
+    return living_dataset(place, read_manifest(place, snapshot))

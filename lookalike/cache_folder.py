@@ -1,4 +1,4 @@
-"""Where what can be had again lies on this machine: mirrors of stores, models made ready."""
+"""Where what can be had again lies on this machine: files of stores, models made ready."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from lookalike.models.features import (
     Feature,
     check,
     dim_of,
+    folders_of,
     model_fingerprint,
     preprocessing_fingerprint,
     stored_features,
@@ -34,10 +35,9 @@ from lookalike.models.resolving import (
 )
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pictures.limits import ImageLimits
-from lookalike.store import snapshot
-from lookalike.store.mirror import local_copy
-from lookalike.store.objects import store_place
+from lookalike.store.objects import open_store, store_place
 from lookalike.store.shard_format import schema
+from lookalike.store.snapshot import read_manifest
 from lookalike.store.storage import is_remote
 from lookalike.whole_numbers import whole_number
 
@@ -69,8 +69,6 @@ class EmbedSpec:
         threads: TensorFlow threads per worker process.
         dtype: Vectors are stored as: float32 or float16.
         forgotten: Files below `store` that list contents which must not come back.
-        snapshot: Of a store on object storage: the one whose models are fetched; "" for the one
-            that is published.
         projection: Behind the features, in `store` too.
 
     Raises:
@@ -84,7 +82,6 @@ class EmbedSpec:
     threads: int = 1
     dtype: str = "float32"
     forgotten: tuple[str, ...] = ()
-    snapshot: str = ""
     projection: Projection | None = None
 
     def __post_init__(self) -> None:
@@ -140,18 +137,17 @@ class EmbedSpec:
                 pictures were prepared by another preprocessing than this version's.
         """
         place = store_place(store)
-        manifest, name = _manifest_of(place, snapshot)
+        manifest = read_manifest(open_store(place), snapshot)
         request = manifest.get("request", {})
         known = {one.name for one in fields(ImageLimits)}
         given = {key: value for key, value in request.get("images", {}).items() if key in known}
         return cls(
-            tuple(stored_features(place, manifest)),
+            tuple(stored_features(open_store(place), manifest)),
             place,
             manifest["metric"],
             ImageLimits(**given),
             threads,
             "float16" if request.get("dtype") == "float16" else "float32",
-            snapshot=name if is_remote(place) else "",
             projection=stored_projection(manifest),
         )
 
@@ -205,7 +201,7 @@ class EmbedSpec:
             behind = resolve_projection(_folder(projection), Path(work))
             features = resolve_features(configured, Path(work), say)
             check(features, metric, behind)
-            install(Path(place), features, Path(work), behind)
+            install(open_store(Path(place)), features, Path(work), behind)
         return cls(
             tuple(features), place, metric, limits or ImageLimits(), threads, dtype,
             projection=behind,
@@ -246,8 +242,8 @@ class EmbedSpec:
         }  # fmt: skip
 
     def load(self) -> Embedder:
-        """The models, in this process; from object storage by way of a local folder."""
-        folder, _ = local_copy(self.store, self.snapshot or None, kinds=("model",))
+        """The models, in this process."""
+        folder = open_store(self.store).local_tree(folders_of(self.features, self.projection))
         return Embedder(
             self.features, folder, self.metric, threads=self.threads, projection=self.projection
         )
@@ -265,12 +261,6 @@ def _features(given: Any) -> tuple[Feature, ...]:
                 "EmbedSpec.from_handles, for those of a store EmbedSpec.from_store"
             )
     return features
-
-
-def _manifest_of(place: str, name: str | None) -> tuple[dict[str, Any], str]:
-    folder, name = local_copy(place, name, kinds=("model",))
-    manifest = snapshot.read_manifest(folder, name)
-    return manifest, str(manifest["name"])
 
 
 def _configured(

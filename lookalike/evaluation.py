@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from lookalike.quality.truth import among
 from lookalike.searching.tombstones import read_tombstones
 from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
+from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
 from lookalike.whole_numbers import whole_number
@@ -76,7 +77,7 @@ def file_labels(path: str) -> Callable[[str], str | None]:
 
 
 def evaluate(
-    store: Path, manifest: Mapping[str, Any], label_of: Callable[[str], str | None], k: int = 10
+    store: Store, manifest: Mapping[str, Any], label_of: Callable[[str], str | None], k: int = 10
 ) -> Evaluation:
     """Rank all labelled images for each of them.
 
@@ -84,9 +85,9 @@ def evaluate(
         RequestError: k is no whole number from 1, or fewer than two images share a label.
     """
     k = whole_number("k", k)
-    shards = [store / line["path"] for line in files_of(manifest, "embedding")]
-    dead = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
-    images = [row for shard in shards for row in iter_rows(shard, ["id", "uri"])]
+    shards = [line["path"] for line in files_of(manifest, "embedding")]
+    dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
+    images = [row for shard in shards for row in iter_rows(store.parquet(shard), ["id", "uri"])]
     living = ~among(np.array([image["id"] for image in images], dtype=np.int64), dead)
     names = [
         label_of(image["uri"]) if lives else None
@@ -103,7 +104,7 @@ def evaluate(
             f"{len(labels)} of {int(living.sum())} images have a label and no two share one; "
             "check that the labels name the files as they were indexed"
         )
-    vectors = _Vectors(shards, labelled)
+    vectors = _Vectors(store, shards, labelled)
     chunk = max(1, _BLOCK_BYTES // (4 * len(labels)))
     sign = 1.0 if better_is_higher(manifest["metric"]) else -1.0
     precision = average = 0.0
@@ -134,13 +135,13 @@ def average_precision(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64
 class _Vectors:
     """The labelled rows of the shards, a block at a time."""
 
-    def __init__(self, shards: list[Path], labelled: npt.NDArray[np.bool_]) -> None:
-        self._shards, self._labelled = shards, labelled
+    def __init__(self, store: Store, shards: list[str], labelled: npt.NDArray[np.bool_]) -> None:
+        self._store, self._shards, self._labelled = store, shards, labelled
 
     def blocks(self) -> Any:
         start = 0
         for shard in self._shards:
-            for ids, vectors in iter_blocks(shard):
+            for ids, vectors in iter_blocks(self._store.local(shard)):
                 kept = vectors[self._labelled[start : start + len(ids)]]
                 start += len(ids)
                 if len(kept):

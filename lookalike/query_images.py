@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.metrics import Vectors
 from lookalike.pictures.functions import FunctionFailedError
 from lookalike.searching.asked import AskedImage, is_pillow_image
+from lookalike.store.objects import Store
 from lookalike.store.storage import read_bytes
 
 if TYPE_CHECKING:
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 _BATCH = 32
 
 
-def load_embedder(store: Path, manifest: Mapping[str, Any]) -> Embedder:
+def load_embedder(store: Store, manifest: Mapping[str, Any]) -> Embedder:
     """The models that made a snapshot's vectors.
 
     Raises:
         RequestError: The snapshot was made with another preprocessing, or without models.
     """
-    from lookalike.models.features import Embedder, stored_features
+    from lookalike.models.features import Embedder, folders_of, stored_features
     from lookalike.models.projection import stored_projection
 
     features, projection = stored_features(store, manifest), stored_projection(manifest)
-    return Embedder(features, store, manifest["metric"], projection=projection)
+    folder = store.local_tree(folders_of(features, projection))
+    return Embedder(features, folder, manifest["metric"], projection=projection)
 
 
 def embed_images(

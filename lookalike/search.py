@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -41,9 +41,7 @@ from lookalike.searching.vector_index import VectorIndex
 from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
 from lookalike.store.duplicates import DuplicateReader
-from lookalike.store.mirror import local_copy
-from lookalike.store.objects import store_place
-from lookalike.store.storage import is_remote
+from lookalike.store.objects import Store, open_store
 from lookalike.training.template import TEMPLATE_FILE, Template, load_template
 from lookalike.whole_numbers import whole_number
 
@@ -68,7 +66,7 @@ class Searcher:
     """A snapshot, open for searching; closes itself at the end of a `with` block.
 
     Attributes:
-        store: The store's root, absolute.
+        store: The store.
         manifest: As published.
         dim: Components of a vector.
         metric: cosine, inner_product, l2 or jaccard.
@@ -80,7 +78,7 @@ class Searcher:
 
     def __init__(
         self,
-        store: Path,
+        store: Store,
         manifest: Mapping[str, Any],
         *,
         check: bool = False,
@@ -98,10 +96,10 @@ class Searcher:
             RequestError: A file is missing, of another size or, with `check`, of another sha256
                 than the manifest says; or an index shard does not belong to the template.
         """
-        self.store, self.manifest = Path(os.path.abspath(store)), dict(manifest)
-        self._manifest_path = self.store / snapshots.manifest_path(str(manifest.get("name")))
-        self._finished = self._manifest_path.is_file()  # or it is about to be
-        self._opened_as: dict[str, Any] = {"store": str(self.store), "check": check}
+        self.store, self.manifest = store, dict(manifest)
+        self._manifest_path = snapshots.manifest_path(str(manifest.get("name")))
+        self._finished = store.has(self._manifest_path)  # or it is about to be
+        self._opened_as: dict[str, Any] = {"store": store.name, "check": check}
         self.dim, self.metric = int(manifest["dim"]), str(manifest["metric"])
         self._check_files(contents=check)
         lines = snapshots.files_of(manifest, "embedding")
@@ -134,21 +132,19 @@ class Searcher:
         cache: str | os.PathLike[str] | None = None,
     ) -> Searcher:
         """Open a published snapshot; see `lookalike.open`."""
-        place = store_place(store)
-        cache = None if cache is None else os.path.abspath(cache)
-        folder, snapshot = local_copy(place, snapshot, cache=cache)
+        place = open_store(store, cache)
         while True:
-            published = snapshots.current(folder) if folder.is_dir() else None
+            published = snapshots.current(place) if place.is_there() else None
             try:
-                opened = cls._open(folder, snapshot or published, features, projection, check)
+                opened = cls._open(place, snapshot or published, features, projection, check)
             except (RequestError, OSError):
                 # Another was published meanwhile, and this one's files may be gone since.
-                if snapshot is not None or snapshots.current(folder) == published:
+                if snapshot is not None or snapshots.current(place) == published:
                     raise
             else:
                 asked = {
-                    "store": place, "features": features, "projection": projection, "check": check,
-                    "cache": cache,
+                    "store": place.name, "features": features, "projection": projection,
+                    "check": check, "cache": None if cache is None else os.path.abspath(cache),
                 }  # fmt: skip
                 opened._opened_as = asked
                 return opened
@@ -156,7 +152,7 @@ class Searcher:
     @classmethod
     def _open(
         cls,
-        store: Path,
+        store: Store,
         snapshot: str | None,
         features: Sequence[Feature] | None,
         projection: Projection | None,
@@ -206,7 +202,7 @@ class Searcher:
             raise RequestError(f"{self!r}: open the store again: lookalike.open")
 
     def _check_there(self) -> None:
-        if self._finished and not self._manifest_path.is_file():
+        if self._finished and not self.store.has(self._manifest_path):
             raise RequestError(
                 f"{self.store}: snapshot {self.manifest['name']} was removed since it was opened "
                 "(gc or forget), and its rows may be gone; go to the published one: "
@@ -227,8 +223,7 @@ class Searcher:
         self._check_open()
         with self._refreshing:
             opened_as, name = self._opened_as, self.manifest.get("name")
-            remote = is_remote(opened_as["store"])
-            if not remote and self._finished and name == snapshots.current(self.store):
+            if self._finished and name == snapshots.current(self.store):
                 self._check_there()
                 return False
             fresh = Searcher.open(**opened_as)
@@ -275,16 +270,21 @@ class Searcher:
 
     @cached_property
     def _duplicates(self) -> DuplicateReader:
-        return DuplicateReader(self._paths("duplicates"))  # reads footers, so not on opening
+        lines = snapshots.files_of(self.manifest, "duplicates")
+        return DuplicateReader(
+            self.store, [line["path"] for line in lines]
+        )  # reads footers, so not on opening
 
     def _paths(self, kind: str) -> list[Path]:
-        return [self.store / line["path"] for line in snapshots.files_of(self.manifest, kind)]
+        return [self.store.local(line["path"]) for line in snapshots.files_of(self.manifest, kind)]
 
     def _template(self) -> Template:
-        paths = [path for path in self._paths("template") if path.name == TEMPLATE_FILE]
+        lines = snapshots.files_of(self.manifest, "template")
+        paths = [one["path"] for one in lines if PurePosixPath(one["path"]).name == TEMPLATE_FILE]
         if len(paths) != 1:
             raise RequestError(f"{self.store}: the manifest names {len(paths)} templates, not 1")
-        return load_template(paths[0].parent, self.manifest["index"]["template"])
+        folder = str(PurePosixPath(paths[0]).parent)
+        return load_template(self.store.local_folder(folder), self.manifest["index"]["template"])
 
     @property
     def metadata_schema(self) -> Any:
@@ -479,8 +479,8 @@ class Searcher:
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        paths = [self.store / path for path in self._files.values()]
-        return living.united_schema(pq.read_schema(path) for path in paths)
+        sources = (self.store.parquet(path) for path in self._files.values())
+        return living.united_schema(map(pq.read_schema, sources))
 
     def request(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -16,9 +15,10 @@ from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile, Unit
 from lookalike.store import shards
 from lookalike.store.attempts import Record, once
+from lookalike.store.files import HashedName
 from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, write_ledger
-from lookalike.store.storage import HashedName
+from lookalike.store.objects import Store
 
 _NOTHING: Mapping[bytes, int] = MappingProxyType({})
 
@@ -26,7 +26,7 @@ _NOTHING: Mapping[bytes, int] = MappingProxyType({})
 def embed_unit(
     unit: Unit,
     files: Iterable[SourceFile],
-    store: Path,
+    store: Store,
     embedder: Embedder,
     decoder: Decoder,
     metadata: pa.Schema,
@@ -70,7 +70,7 @@ def embed_unit(
 def _embed(
     unit: Unit,
     files: Iterable[SourceFile],
-    store: Path,
+    store: Store,
     embedder: Embedder,
     decoder: Decoder,
     metadata: pa.Schema,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +23,10 @@ from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
 from lookalike.store.attempts import Record, once
+from lookalike.store.files import HashedName
 from lookalike.store.forgotten import Forgotten, forgotten_row
 from lookalike.store.ledger import SCHEMA, Counts, as_written_now, write_ledger_tables
-from lookalike.store.storage import HashedName
+from lookalike.store.objects import Store
 from lookalike.vector_faults import REASONS, Judged, Rules, judge
 
 _STATUSES = ("rejected", "embedded", "unchanged", "ignored")
@@ -37,7 +37,7 @@ Mask = npt.NDArray[np.bool_]
 
 def ingest_unit(
     unit: Unit,
-    store: Path,
+    store: Store,
     rules: Rules,
     metadata: pa.Schema,
     properties: dict[str, str],
@@ -68,14 +68,14 @@ def ingest_unit(
 
 def _ingest(
     unit: Unit,
-    store: Path,
+    store: Store,
     rules: Rules,
     metadata: pa.Schema,
     properties: dict[str, str],
     forgotten: Forgotten,
 ) -> Record:
     """What is to be recorded of a unit; its files are written."""
-    piece, listed = read_unit(store / unit.source)
+    piece, listed = read_unit(store.local(unit.source))
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     schema = shards.schema(rules.dim, metadata, properties, rules.dtype)

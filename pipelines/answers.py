@@ -17,7 +17,7 @@ from lookalike.pages.text import visible
 from lookalike.records import Neighbour
 from lookalike.search import Searcher
 from lookalike.sources.columns import fit_or_none
-from lookalike.store.storage import write_file
+from lookalike.store.files import write_file
 
 Sink = Callable[[QueryResult], object]
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from lookalike.lists.encoding import EncodeTask, shard_sizes, total_fitness
@@ -24,8 +23,8 @@ from lookalike.quality.certificate import certify
 from lookalike.quality.truth import Truth
 from lookalike.search import Searcher
 from lookalike.store import snapshot
+from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.store.storage import read_json, write_json
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training.fitness import compare, imbalance
 from lookalike.training.sampling import Sample, sample_ids
@@ -69,7 +68,7 @@ class Attempt:
         result: The truth that the certificate was measured by.
     """
 
-    store: Path
+    store: Store
     scratch: Run
     config: Config
     progress: Progress
@@ -126,16 +125,16 @@ class Attempt:
 
     def _train(self) -> None:
         """Choose the queries, and for ANEW train on other rows."""
-        done = self.store / self.folder / "trained.json"
-        if not done.exists():
+        done = f"{self.folder}/trained.json"
+        if not self.store.has(done):
             reader = reader_of(self.store, self._shards)
             truth = self._chosen(reader)
             self._comparisons.write(truth)
-            write_json(self.store, f"{self.folder}/trained.json", self._template_of(truth, reader))
-        found = read_json(done)
+            self.store.write_json(done, self._template_of(truth, reader))
+        found = self.store.read_json(done)
         self.files += found["files"]
         # What was planned, but for what the template has settled.
-        described = load_spec(self.store / f"templates/{found['template']}")
+        described = load_spec(self.store.local_folder(f"templates/{found['template']}"))
         used = replace(self.spec, nlist=described.nlist, train_rows=described.train_rows)
         kept = {name: found[name] for name in ("template", "training")}
         self.index |= {**used.to_json(), **kept, "way": self.way, "reused": self.way != ANEW}
@@ -169,7 +168,7 @@ class Attempt:
 
     @cached_property
     def _template(self) -> Template:
-        return load_template(self.store / f"templates/{self._name}", self._name)
+        return load_template(self.store.local_folder(f"templates/{self._name}"), self._name)
 
     # --- encode and group ---------------------------------------------------------------------
 
@@ -206,7 +205,7 @@ class Attempt:
     def _encode(self) -> None:
         """Parts of the index, in parallel; a part that is alone is the finished shard."""
         queries, threads = self._comparisons.all, self.config.runner.threads
-        encode = EncodeParts(str(self.store), self._name, queries, threads)
+        encode = EncodeParts(self.store.name, self._name, queries, threads)
         tasks = [*self._parts, *self._compared]
         runner = self.config.runner.worth(self._rows, _WORTH_A_PROCESS)
         stage = ("encode", "parts")
@@ -253,7 +252,7 @@ class Attempt:
             tasks = group_tasks(
                 self.store, self._parts, self._template, shards, self.folder, self._output
             )
-            group = GroupLists(str(self.store), self._name)
+            group = GroupLists(self.store.name, self._name)
             stage = ("group", "index shards")
             runner, progress = self.config.runner, self.progress
             made = run_tasks(self.scratch, stage, tasks, group, runner, progress)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from lookalike.searching.selections import difference
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
 from lookalike.store.compacting import Moved, needs_compaction
+from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.store.storage import write_bytes
 from lookalike.training.template import Template, load_spec, load_template
 from pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
 from pipelines.config import Config
@@ -56,7 +55,7 @@ class IndexBuild:
         moved: New ids of rows, where embeddings were compacted.
     """
 
-    store: Path
+    store: Store
     scratch: Run
     config: Config
     progress: Progress
@@ -152,7 +151,7 @@ class IndexBuild:
         """What the parent's index is, where that is of vectors of the same kind."""
         if self.parent is None or any(self.parent[one] != self.manifest[one] for one in _MADE_OF):
             return None
-        return load_spec(self.store / "templates" / self.parent["index"]["template"])
+        return load_spec(self.store.local_folder(f"templates/{self.parent['index']['template']}"))
 
     @property
     def _rows(self) -> int:
@@ -211,7 +210,7 @@ class IndexBuild:
         """The parent's."""
         assert self.parent is not None
         name = str(self.parent["index"]["template"])
-        return load_template(self.store / "templates" / name, name)
+        return load_template(self.store.local_folder(f"templates/{name}"), name)
 
     @cached_property
     def _drift(self) -> dict[str, Any]:
@@ -256,7 +255,7 @@ class IndexBuild:
             )
         assert made.result is not None
         path = f"snapshots/{manifest['name']}/truth.npz"
-        record = write_bytes(self.store, path, made.result.to_bytes())
+        record = self.store.put(path, made.result.to_bytes())
         manifest["files"] += [*made.files, {**record.to_json(), "kind": "truth"}]
         manifest |= {
             "index": made.index,

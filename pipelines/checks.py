@@ -27,13 +27,17 @@ from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.image_tables import is_table
 from lookalike.sources.kinds import Source
 from lookalike.sources.tar_shards import is_tar
+from lookalike.store.folder import FolderStore
 from lookalike.store.locks import why_not_writable
+from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, path_from_uri
 
 
-def check_store(name: str, images: Sequence[str]) -> Path:
-    """The store's folder: local, writable, a store or not there yet, and outside the sources."""
-    store = Path(os.path.abspath(os.fsdecode(path_from_uri(name))))
+def check_store(place: Store, images: Sequence[str]) -> None:
+    """Is a store's folder writable, a store or not there yet, and outside the sources?"""
+    if not isinstance(place, FolderStore):
+        return
+    store = place.root
     if store.exists() and not store.is_dir():
         raise RequestError(f"{store}: the store must be a folder, and this is a file")
     if store.is_dir():
@@ -54,7 +58,6 @@ def check_store(name: str, images: Sequence[str]) -> Path:
                     f"{store}: the store lies inside the source {spec} and would list itself; "
                     "name a store elsewhere"
                 )
-    return store
 
 
 def _check_writable(store: Path) -> None:
@@ -131,7 +134,7 @@ def _shows_image(file: SourceFile, contents: Contents) -> bool:
         return True  # the run will say what is wrong with it
 
 
-def check_vectors(store: Path, parent: dict[str, Any] | None) -> None:
+def check_vectors(store: Store, parent: dict[str, Any] | None) -> None:
     """A store of pictures takes no vectors made elsewhere."""
     if parent is not None and parent["features"]:
         handles = ", ".join(feature["handle"] for feature in parent["features"])
@@ -160,7 +163,7 @@ def check_reasons(given: frozenset[str] | None, known: Sequence[str]) -> None:
             raise RequestError(f"--retry-rejects {reason}: no such reason; there are {names}")
 
 
-def check_pictures(store: Path, parent: dict[str, Any] | None) -> None:
+def check_pictures(store: Store, parent: dict[str, Any] | None) -> None:
     """A store of vectors made elsewhere takes no pictures."""
     if parent is not None and not parent["features"]:
         raise RequestError(

@@ -23,6 +23,7 @@ from typing import Any
 from lookalike.errors import one_line
 from lookalike.json_text import to_json
 from lookalike.pages.text import visible
+from lookalike.store.objects import open_store
 from pipelines import flags, streams, temporary
 from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
 
@@ -147,10 +148,9 @@ def _index(given: argparse.Namespace, beam: list[str]) -> int:
 def _write_metrics(given: argparse.Namespace, status: int, seconds: float, published: bool) -> None:
     """Write the file of metrics; where that fails, the run ended as it did all the same."""
     from pipelines.metrics_file import write_metrics
-    from pipelines.stores import folder_of
 
     try:
-        path, store = Path(given.metrics), folder_of(given.store, given.cache)
+        path, store = Path(given.metrics), open_store(given.store, given.cache)
         write_metrics(path, store, status=status, seconds=seconds, published=published)
     except Exception as error:
         _fail(f"--metrics {given.metrics}: not written: {one_line(error)}", status, given.debug)
@@ -178,17 +178,13 @@ def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
 
 def _query(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.query import run_query
-    from pipelines.stores import to_read
 
-    to_read(given, *(["model"] if given.vectors else []))
     return run_query(given, beam)
 
 
 def _status(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.inspect import status
-    from pipelines.stores import to_read
 
-    to_read(given, only=())
     return status(given)
 
 
@@ -207,9 +203,7 @@ def _plan(given: argparse.Namespace, beam: list[str]) -> int:
 
 def _evaluate(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.inspect import evaluate
-    from pipelines.stores import to_read
 
-    to_read(given, "index", "template", "model")
     return evaluate(given)
 
 
@@ -221,17 +215,13 @@ def _models(given: argparse.Namespace, beam: list[str]) -> int:
 
 def _tune(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.learn import run_tune
-    from pipelines.stores import to_read
 
-    to_read(given, "index", "template", *(["model"] if given.labels else []))
     return run_tune(given)
 
 
 def _adapt(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.learn import run_adapt
-    from pipelines.stores import to_read
 
-    to_read(given, "index", "template", *(["model"] if given.labels else []))
     return run_adapt(given)
 
 

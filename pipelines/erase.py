@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from lookalike.store import forgotten, snapshot
 from lookalike.store.compacting import Moved, plan_compaction
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import Counts, as_known, ledger_tables
+from lookalike.store.objects import Store
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.proof import spellings
 from lookalike.store.runs import Run
@@ -60,7 +60,7 @@ class Erasure:
         held: What must go.
     """
 
-    store: Path
+    store: Store
     scratch: Run
     config: Config
     progress: Progress
@@ -122,7 +122,7 @@ class Erasure:
     def _dead(self) -> Ids:
         """The tombstones of the published snapshot."""
         lines = snapshot.files_of(self._parent, "tombstones")
-        return read_tombstones(self.store / line["path"] for line in lines)
+        return read_tombstones(self.store.local(line["path"]) for line in lines)
 
     @cached_property
     def _vectors(self) -> int:
@@ -132,11 +132,11 @@ class Erasure:
 
     def _template(self) -> Any:
         name = self._parent["index"]["template"]
-        return load_template(self.store / f"templates/{name}", name)
+        return load_template(self.store.local_folder(f"templates/{name}"), name)
 
     def _forgotten_before(self) -> forgotten.Forgotten:
         lines = snapshot.files_of(self._parent, forgotten.KIND)
-        return forgotten.Forgotten.load(self.store / line["path"] for line in lines)
+        return forgotten.Forgotten.load(self.store.local(line["path"]) for line in lines)
 
     # --- embeddings ---------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Erasure:
         write_tombstones(self.store, path, dead)
         made = run_tasks(
             self.scratch, ("compact", "embedding shards"), tasks,
-            CompactShards(str(self.store), path), self.config.runner, self.progress,
+            CompactShards(self.store.name, path), self.config.runner, self.progress,
         )  # fmt: skip
         moved = Moved(tasks, dead)
         kept = [line for line in lines if line["file_no"] not in moved.files]
@@ -198,7 +198,7 @@ class Erasure:
         counts = Counts()
         for line in files:
             if line["kind"] == "ledger":
-                for table in ledger_tables(self.store / line["path"]):
+                for table in ledger_tables(self.store.local(line["path"])):
                     _count(counts, table)
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living

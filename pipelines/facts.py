@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from lookalike.faults import Faults
@@ -16,7 +15,8 @@ from lookalike.pages.metrics import metrics_text
 from lookalike.pages.report import render_report
 from lookalike.pictures.thumbnails import Thumbnails
 from lookalike.search import Searcher
-from lookalike.store.storage import is_remote, write_bytes, write_json
+from lookalike.store.objects import Store
+from lookalike.store.storage import is_remote
 from pipelines.measured import Measured, Samples
 
 FORMAT = "lookalike-report"
@@ -40,7 +40,7 @@ Line = dict[str, Any]
 
 
 def write_report(
-    store: Path,
+    store: Store,
     folder: str,
     manifest: Mapping[str, Any],
     parent: Mapping[str, Any] | None,
@@ -75,9 +75,9 @@ def write_report(
     text = faults.spare("metrics", lambda: metrics_text(known), _NO_METRICS)
     known["faults"] |= faults.noted
     written = [
-        write_bytes(store, f"{folder}/report.html", page.encode("utf-8", "backslashreplace")),
-        write_json(store, f"{folder}/report.json", known),
-        write_bytes(store, f"{folder}/metrics.txt", text.encode("utf-8", "backslashreplace")),
+        store.put(f"{folder}/report.html", page.encode("utf-8", "backslashreplace")),
+        store.write_json(f"{folder}/report.json", known),
+        store.put(f"{folder}/metrics.txt", text.encode("utf-8", "backslashreplace")),
     ]
     return [{**record.to_json(), "kind": "report"} for record in written]
 
@@ -98,7 +98,7 @@ def _made(small: Thumbnails, known: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 
 def facts(
-    store: Path,
+    store: Store,
     manifest: Mapping[str, Any],
     parent: Mapping[str, Any] | None,
     samples: Samples,

@@ -11,6 +11,7 @@ from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
+from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from pipelines.config import PublishConfig
 from pipelines.facts import write_report
@@ -98,7 +99,7 @@ def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
 class Publication:
     """What is left to do for a run whose manifest is complete but for ledger and report."""
 
-    store: Path
+    store: Store
     scratch: Run
     progress: Progress
     parent: Mapping[str, Any] | None

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,13 @@ from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import ledger_tables
+from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.training.template import load_template
 from pipelines.config import Config, PublishConfig, load_config
 from pipelines.erase import Erasure
 from pipelines.progress import Progress
 from pipelines.stores import to_keep
-from pipelines.upkeep import check_store
 
 _SHOWN = 20  # names, in a text for people
 _NOTE = "forget.json"
@@ -45,14 +45,11 @@ def run_forget(given: argparse.Namespace) -> int:
     Raises:
         RequestError: No such images, or no others; nothing has changed.
     """
-    place = to_keep(given, check_store)
-    store = place.folder
+    place = to_keep(given)
+    store = place.store
     names = [*(given.uri or []), *(forgetting.read_list(Path(given.list)) if given.list else [])]
     progress = Progress()
     with place.writing():
-        if place.mirror:  # what is to be searched must be here
-            for name in snapshot.names(store):
-                place.mirror.fetch(snapshot.read_manifest(store, name))
         run = Run.for_request(store, {"forget": sorted(set(names)), "where": given.where})
         noted = _Note.load(run)
         held = noted.held if noted else forgetting.find(store, names, given.where)
@@ -75,7 +72,6 @@ def run_forget(given: argparse.Namespace) -> int:
             place.publish(erasure.build())
             progress.say(f"published {noted.snapshot}")
         swept = retention.remove_all_but(store, noted.snapshot)
-        place.sweep()
         progress.say(
             f"removed {len(swept.snapshots)} snapshots, {swept.files:,} files, "
             f"{size_text(swept.bytes)}"
@@ -142,14 +138,16 @@ def _config(path: str | None, manifest: Mapping[str, Any]) -> Config:
     return Config((), metric=manifest["metric"], index=index, publish=PublishConfig(min_recall=0.0))
 
 
-def _traces(store: Path, held: Held) -> proof.Traces:
+def _traces(store: Store, held: Held) -> proof.Traces:
     """Everything to search for: also the names that were given and not found."""
     manifest = snapshot.read_manifest(store)
     unknown = {name for one in held.unknown for name in forgetting.meanings(one)}
     names = sorted({*held.names, *unknown})
     [line] = [line for line in snapshot.files_of(manifest, "template")
               if line["path"].endswith(".faiss")]  # fmt: skip
-    template = load_template((store / line["path"]).parent, manifest["index"]["template"])
+    template = load_template(
+        store.local_folder(str(PurePosixPath(line["path"]).parent)), manifest["index"]["template"]
+    )
     vectors = []
     for vector in held.vectors:
         forms = [vector, vector.astype(np.float16)]
@@ -160,7 +158,7 @@ def _traces(store: Path, held: Held) -> proof.Traces:
     tables = (
         table
         for line in snapshot.files_of(manifest, "ledger")
-        for table in ledger_tables(store / line["path"])
+        for table in ledger_tables(store.local(line["path"]))
     )
     living = sorted(set(proof.longer_names(tables, names)))
     return proof.Traces(names, held.contents, vectors, living)

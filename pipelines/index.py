@@ -29,7 +29,7 @@ from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
-from lookalike.store.storage import read_bytes, remove_tree
+from lookalike.store.storage import read_bytes
 from pipelines import checks, models, stores
 from pipelines.config import Config
 from pipelines.flow import NothingToIndexError, run_job
@@ -65,8 +65,8 @@ def run_index(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS)
-    place = stores.to_write(store_name, images, cache, progress.say)
-    store = place.folder
+    place = stores.to_write(store_name, images, cache)
+    store = place.store
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
 
     def is_known(name: str) -> bool:
@@ -86,7 +86,7 @@ def run_index(
         projection = models.resolve_projection(config.projection, Path(work))
         check(features, config.metric, projection)
         computed = conversion(parent, features, projection, config.metric) if parent else None
-        existed = store.exists()
+        existed = store.is_there()
         with place.writing():
             place.check_parent(parent)
             models.install(store, features, Path(work), projection)
@@ -102,7 +102,7 @@ def run_index(
             except NothingToIndexError:
                 job.scratch.finish()
                 if not existed:  # leave all as it was: not there
-                    remove_tree(store)
+                    store.delete_below("")
                 raise
 
 
@@ -166,7 +166,7 @@ class ImageJob(Job):
         tasks = convert_tasks(
             snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
         )
-        convert = ConvertShards(str(self.store), self.computed, self.properties)
+        convert = ConvertShards(self.store.name, self.computed, self.properties)
         stage = ("convert", "embedding shards")
         done = run_tasks(self.scratch, stage, tasks, convert, self.config.runner, self.progress)
         made = [record["shard"] for record in done]
@@ -219,7 +219,7 @@ class ImageJob(Job):
     def _units_transform(self, plan: Plan) -> EmbedUnits:
         spec = EmbedSpec(
             tuple(self.features),
-            str(self.store),
+            self.store.name,
             self.config.metric,
             self.config.limits,
             self.runner_for(plan).threads,

@@ -48,8 +48,8 @@ def run_ingest(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS[1:])
-    place = stores.to_write(store_name, specs, cache, progress.say)
-    store = place.folder
+    place = stores.to_write(store_name, specs, cache)
+    store = place.store
     notes: list[str] = []  # in a log, a wrong request is one line
     tables = list_tables(specs, progress.say if progress.live else notes.append)
     dim = find_dim(tables)
@@ -118,7 +118,7 @@ class VectorJob(Job):
     def transform(self, plan: Plan) -> IngestUnits:
         """Units of rows into shards."""
         forgotten = tuple(line["path"] for line in self.forgotten())
-        return IngestUnits(str(self.store), self.rules, plan.metadata, self.properties, forgotten)
+        return IngestUnits(self.store.name, self.rules, plan.metadata, self.properties, forgotten)
 
 
 def _stored_as(dtype: str, tables: Sequence[VectorTable]) -> str:

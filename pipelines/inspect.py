@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from lookalike import evaluation
@@ -13,12 +12,12 @@ from lookalike.pages.text import visible
 from lookalike.sizes import size_text
 from lookalike.store import snapshot
 from lookalike.store.ledger import LISTED, UNKNOWN
-from pipelines.stores import verified
+from lookalike.store.objects import open_store
 
 
 def status(given: argparse.Namespace) -> int:
     """Snapshots, counts, index parameters and certificate."""
-    store = Path(given.store)
+    store = open_store(given.store, given.cache)
     manifest = snapshot.read_manifest(store)
     finished = snapshot.names(store)
     if given.json:
@@ -31,11 +30,11 @@ def status(given: argparse.Namespace) -> int:
         published["projection"] = manifest.get("projection")
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
-        print(to_json({"store": str(given.named), "snapshots": finished, "published": published},
+        print(to_json({"store": str(given.store), "snapshots": finished, "published": published},
                          indent=1))  # fmt: skip
         return 0
     counts, index = manifest["counts"], manifest["index"]
-    print(f"store      {given.named}")
+    print(f"store      {given.store}")
     print(f"published  {manifest['name']} (created {manifest['created']})")
     print(f"snapshots  {visible(', '.join(finished))}")
     for feature in manifest["features"]:
@@ -78,7 +77,9 @@ def status(given: argparse.Namespace) -> int:
 
 def verify(given: argparse.Namespace) -> int:
     """Every file against the manifest; status 1 if any is not as it should be."""
-    manifest, problems = verified(given)
+    store = open_store(given.store, given.cache)
+    manifest = snapshot.read_manifest(store, given.snapshot)
+    problems = list(snapshot.verify(store, given.snapshot))
     files = len(manifest["files"])
     if given.json:
         found = [problem.__dict__ for problem in problems]
@@ -94,7 +95,7 @@ def verify(given: argparse.Namespace) -> int:
 
 def evaluate(given: argparse.Namespace) -> int:
     """Precision@k and mAP of the published vectors against labels."""
-    store = Path(given.store)
+    store = open_store(given.store, given.cache)
     manifest = snapshot.read_manifest(store, given.snapshot)
     folders = given.labels == "folders"
     label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)

@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import apache_beam as beam
@@ -17,6 +16,7 @@ from lookalike.records import Unit
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record, finished
+from lookalike.store.objects import Store
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
@@ -55,7 +55,7 @@ class Job(ABC):
 
     config: Config
     specs: Sequence[str]
-    store: Path
+    store: Store
     parent: Manifest | None
     progress: Progress
     again: Again = field(default_factory=Again, kw_only=True)

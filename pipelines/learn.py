@@ -23,6 +23,7 @@ from lookalike.models.projection import Projection, open_folder, save, stored_pr
 from lookalike.pages.text import visible
 from lookalike.query_images import load_embedder
 from lookalike.store import snapshot
+from lookalike.store.objects import Store, open_store
 from lookalike.whole_numbers import whole_number
 from pipelines.outputs import free_place, new_folder, refusal
 
@@ -33,26 +34,26 @@ Manifest = Mapping[str, Any]
 class _Asked:
     """A store to learn from."""
 
-    store: Path
+    store: Store
     manifest: Manifest
     features: Sequence[Feature]
 
     @classmethod
     def of(cls, given: argparse.Namespace, what: str) -> _Asked:
         """Check that its vectors are such as can be learned from."""
-        store = Path(given.store)
+        store = open_store(given.store, given.cache)
         manifest = snapshot.read_manifest(store, given.snapshot)
         features = stored_features(store, manifest)
         projection, metric = stored_projection(manifest), str(manifest["metric"])
         if projection:
             raise RequestError(
-                f"{given.named}: the vectors of {manifest['name']} are behind the projection "
+                f"{given.store}: the vectors of {manifest['name']} are behind the projection "
                 f"{projection.handle}, and {what} needs those from before it; "
                 + _before_it(store, projection)
             )
         if metric == "jaccard" or not is_normalised(len(features), metric):
             raise RequestError(
-                f"{given.named}: {what} needs vectors of unit length, and those of "
+                f"{given.store}: {what} needs vectors of unit length, and those of "
                 f"{manifest['name']} come from one feature under the metric {metric}; "
                 "index with metric: cosine"
             )
@@ -80,7 +81,7 @@ class _Asked:
         return read_labelled(self.store, self.manifest, label_of)
 
 
-def _before_it(store: Path, projection: Projection) -> str:
+def _before_it(store: Store, projection: Projection) -> str:
     """What to do where vectors are behind a projection: it cannot be undone."""
     there = (snapshot.read_manifest(store, name) for name in reversed(snapshot.names(store)))
     fits = (one["name"] for one in there if one["model_fingerprint"] == projection.features)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from lookalike.quality.neighbourhoods import neighbourhoods, sample_rows
 from lookalike.search import Searcher
 from lookalike.searching.tombstones import read_tombstones
 from lookalike.store import snapshot
+from lookalike.store.objects import Store
 from lookalike.store.vector_reader import VectorReader
 
 _SAMPLE, _FRESH = 1000, 500  # rows that are asked for their neighbours, at most
@@ -34,7 +34,7 @@ Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 class Measured:
     """What a report measures on some rows of a snapshot."""
 
-    store: Path
+    store: Store
     manifest: Mapping[str, Any]
     searcher: Searcher
 
@@ -46,7 +46,7 @@ class Measured:
     def dead(self) -> Ids:
         """Tombstones."""
         lines = snapshot.files_of(self.manifest, "tombstones")
-        return read_tombstones(self.store / line["path"] for line in lines)
+        return read_tombstones(self.store.local(line["path"]) for line in lines)
 
     @cached_property
     def _sample(self) -> Ids:

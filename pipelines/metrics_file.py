@@ -13,6 +13,7 @@ from lookalike.errors import RequestError
 from lookalike.faults import Faults
 from lookalike.pages.metrics import metrics_text
 from lookalike.store import snapshot
+from lookalike.store.objects import Store
 from pipelines.facts import from_manifest
 
 
@@ -32,7 +33,7 @@ def check_place(name: str) -> None:
 
 
 def write_metrics(
-    path: Path, store: Path, *, status: int, seconds: float, published: bool, name: str = ""
+    path: Path, store: Store, *, status: int, seconds: float, published: bool, name: str = ""
 ) -> None:
     """Write the text of metrics about the last run and the snapshot that is published now.
 
@@ -72,7 +73,7 @@ def write_metrics(
         temporary.unlink(missing_ok=True)
 
 
-def _published(store: Path) -> dict[str, Any]:
+def _published(store: Store) -> dict[str, Any]:
     """The facts of the published snapshot, as far as they can be read; {} where there is none."""
     try:
         manifest = snapshot.read_manifest(store)
@@ -81,7 +82,7 @@ def _published(store: Path) -> dict[str, Any]:
     for line in snapshot.files_of(manifest, "report"):
         if line["path"].endswith("/report.json"):
             try:
-                known = json.loads((store / line["path"]).read_bytes())
+                known = json.loads(store.read_bytes(line["path"]))
             except (OSError, ValueError):
                 continue
             if isinstance(known, dict):

@@ -16,7 +16,7 @@ from lookalike.models.resolving import FeatureConfig, installed_files, projectio
 from lookalike.models.resolving import install as install
 from lookalike.models.resolving import resolve_features as resolve_features
 from lookalike.models.resolving import resolve_projection as resolve_projection
-from lookalike.store.storage import file_record
+from lookalike.store.objects import Store
 
 
 def settings(configured: Sequence[FeatureConfig]) -> list[dict[str, Any]]:
@@ -63,15 +63,15 @@ def choose_engines(
 
 
 def model_lines(
-    store: Path, features: Sequence[Feature], projection: Projection | None = None
+    store: Store, features: Sequence[Feature], projection: Projection | None = None
 ) -> list[dict[str, Any]]:
     """The manifest's lines for the models' files."""
     names = {
         f"{feature.folder}/{name}"
         for feature in features
-        for name in installed_files(store, feature)
+        for name in installed_files(store.local_tree([feature.folder]), feature)
     }
     if projection:
         folder = projection.folder
-        names |= {f"{folder}/{name}" for name in projection_files(store / folder)}
-    return [{**file_record(store, name).to_json(), "kind": "model"} for name in sorted(names)]
+        names |= {f"{folder}/{name}" for name in projection_files(store.local_folder(folder))}
+    return [{**store.record(name).to_json(), "kind": "model"} for name in sorted(names)]

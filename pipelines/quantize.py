@@ -29,7 +29,7 @@ from lookalike.models.probing import licence_of
 from lookalike.models.quantization import layers_of, quantise
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.outcomes import Decoded, Failed
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 from lookalike.pictures.decoding import Decoder
 from lookalike.sources.kinds import open_source
 from pipelines.checks import check_images

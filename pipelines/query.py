@@ -32,7 +32,8 @@ from lookalike.sources.kinds import open_source
 from lookalike.sources.locating import Locator
 from lookalike.sources.query_vectors import read_queries
 from lookalike.store import snapshot
-from lookalike.store.storage import write_file
+from lookalike.store.files import write_file
+from lookalike.store.objects import open_store
 from lookalike.vector_faults import Rules
 from pipelines.answers import Sink, print_json, print_text, to_file
 from pipelines.streams import reader_gone
@@ -126,20 +127,27 @@ def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
         return None
     from pipelines.config import load_config
 
-    models = snapshot.read_manifest(Path(given.store), given.snapshot).get("features")
+    models = snapshot.read_manifest(open_store(given.store, given.cache), given.snapshot).get(
+        "features"
+    )
     return load_config(given.config, [*beam], vectors=not models)
 
 
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
-        return lookalike.open(given.store, given.snapshot, check=given.check)
+        return lookalike.open(given.store, given.snapshot, check=given.check, cache=given.cache)
     from pipelines.models import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
         features = resolve_features(config.features, Path(work), lambda line: None)
         projection = resolve_projection(config.projection, Path(work))
         return lookalike.open(
-            given.store, given.snapshot, features=features, projection=projection, check=given.check
+            given.store,
+            given.snapshot,
+            features=features,
+            projection=projection,
+            check=given.check,
+            cache=given.cache,
         )
 
 

@@ -14,7 +14,6 @@ from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.ledger import Counts, ledger_tables
 from lookalike.store.runs import Plan, listing_digest
-from lookalike.store.storage import read_json
 from pipelines import finish
 from pipelines.job import Job
 
@@ -39,7 +38,7 @@ def scan(job: Job) -> Plan:
         scratch.start()
     started = datetime.now(timezone.utc)
     listing, metadata = job.list_rows()
-    digest = listing_digest(job.store / part for part in listing.parts)
+    digest = listing_digest(job.store.local(part) for part in listing.parts)
     if found is not None:
         if found.listing_digest == digest:
             return _continued(job, found)
@@ -153,7 +152,7 @@ def _left_behind(job: Job, listing: Listing) -> str:
         return ""
     count, example = 0, ""
     for line in snapshot.files_of(job.parent, "ledger"):
-        for table in ledger_tables(job.store / line["path"]):
+        for table in ledger_tables(job.store.local(line["path"])):
             some = table.filter(table["id"].is_valid())["uri"].to_pylist()
             found = [place for place in hidden.covering(some) if place]
             count += len(found)
@@ -172,8 +171,8 @@ def _rejected_too_many(job: Job) -> bool:
 
     Then its sources are to be read again, as they may have been mended.
     """
-    path = job.store / job.scratch.folder / "settled/resolved.json"
-    if not path.exists():
+    path = f"{job.scratch.folder}/settled/resolved.json"
+    if not job.store.has(path):
         return False
-    counts = Counts.of(read_json(path)["counts"])
+    counts = Counts.of(job.store.read_json(path)["counts"])
     return finish.too_many_rejected(counts, job.config.publish)

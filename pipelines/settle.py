@@ -133,8 +133,8 @@ class _Stage:
         """Ids of all rows that no name stands for, before compaction."""
         base = self.job.base
         lines = snapshot.files_of(base, "tombstones") if base else []
-        before = read_tombstones(self.store / line["path"] for line in lines)
-        return np.union1d(before, np.load(self.store / self.folder / "dead.npy"))
+        before = read_tombstones(self.store.local(line["path"]) for line in lines)
+        return np.union1d(before, np.load(self.store.local(f"{self.folder}/dead.npy")))
 
     def copy(self) -> list[Line]:
         """Rows whose name or metadata changed, with the vectors that they have."""
@@ -142,7 +142,7 @@ class _Stage:
         tasks = copy_tasks(self.store, self.folder, first, self.scratch.name)
         schema = shards.schema(dim, self.plan.metadata, self.job.properties, self.job.stored_as())
         files = {line["file_no"]: line["path"] for line in [*self.kept, *self.embedded]}
-        return self._run("copy", tasks, CopyRows(str(self.store), files, schema))
+        return self._run("copy", tasks, CopyRows(self.store.name, files, schema))
 
     # --- compaction -----------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class _Stage:
         """The shards written anew."""
         dead = f"{self.folder}/all-dead.npy"
         write_tombstones(self.store, dead, self.dead())
-        made = self._run("compact", tasks, CompactShards(str(self.store), dead))
+        made = self._run("compact", tasks, CompactShards(self.store.name, dead))
         return [line for line in made if line]
 
     def tombstones(self, dead: Ids) -> list[Line]:

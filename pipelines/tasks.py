@@ -40,7 +40,13 @@ def run_tasks(
         progress: Where to show it.
     """
     store, records = scratch.store, [task.done for task in tasks]
-    pending = [task for task in tasks if not (store / task.done).exists()]
+    folders = {record.rpartition("/")[0] for record in records}
+
+    def there() -> set[str]:
+        return {path for folder in folders for path in store.files(folder, ".json")}
+
+    begun = there()
+    pending = [task for task in tasks if task.done not in begun]
     if not pending:
         return finished(store, records)
 
@@ -48,7 +54,7 @@ def run_tasks(
         _ = pipeline | "Tasks" >> beam.Create(pending, reshuffle=False) | "Run" >> transform
 
     def done() -> int:
-        return sum((store / record).exists() for record in records)
+        return len(there().intersection(records))
 
     with progress.stage(*stage, len(tasks), done, done()):
         run(build, runner.at_most(len(pending)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import hypot
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from lookalike.lists.encoding import fitness_of
 from lookalike.metrics import Ids
 from lookalike.planning.planner import EXACT_BELOW, IndexSpec, plan
 from lookalike.searching.selections import difference
+from lookalike.store.objects import Store
 from lookalike.store.shard_format import make_id
-from lookalike.store.storage import file_record
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training.fitness import MOST_ERROR, compare
 from lookalike.training.sampling import Sample, sample_ids
@@ -74,7 +73,7 @@ def living_ids(lines: Sequence[Mapping[str, Any]], dead: Ids) -> Iterator[Ids]:
         yield difference(ids, dead[begin:end])
 
 
-def reader_of(store: Path, lines: Sequence[Mapping[str, Any]]) -> VectorReader:
+def reader_of(store: Store, lines: Sequence[Mapping[str, Any]]) -> VectorReader:
     """Of the vectors of embedding shards."""
     return VectorReader(store, {line["file_no"]: line["path"] for line in lines})
 
@@ -136,7 +135,7 @@ def misfit(
     )
 
 
-def train_template(store: Path, spec: IndexSpec, sample: Sample, held_out: Sample) -> Line:
+def train_template(store: Store, spec: IndexSpec, sample: Sample, held_out: Sample) -> Line:
     """Train, and commit what came of it: `template` (its name), `files` and `training`.
 
     Args:
@@ -151,5 +150,5 @@ def train_template(store: Path, spec: IndexSpec, sample: Sample, held_out: Sampl
         training["held_out_error"] = measured.measures()["quantisation_error"]
         training["held_out_standard_error"] = measured.standard_error()
     name, paths = write_template(store, spec, data, training)
-    lines = [{**file_record(store, path).to_json(), "kind": "template"} for path in paths]
+    lines = [{**store.record(path).to_json(), "kind": "template"} for path in paths]
     return {"template": name, "files": lines, "training": training}

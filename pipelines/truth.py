@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from lookalike.planning.spec import IndexSpec
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.quality.truth import ALL, KEPT, Truth
 from lookalike.store import snapshot
-from lookalike.store.storage import write_bytes
+from lookalike.store.objects import Store
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training.sampling import sample_ids, sample_key
 from pipelines.template import living_ids
@@ -42,13 +41,13 @@ def draw(
 
 
 def carried(
-    store: Path, parent: Mapping[str, Any], dead: Ids, moved: Callable[[Ids], Ids] | None
+    store: Store, parent: Mapping[str, Any], dead: Ids, moved: Callable[[Ids], Ids] | None
 ) -> Truth | None:
     """The parent's truth, as far as its rows live; None where it has none."""
     lines = snapshot.files_of(parent, "truth")
     if not lines:
         return None
-    truth = Truth.from_bytes((store / lines[0]["path"]).read_bytes())
+    truth = Truth.from_bytes(store.read_bytes(lines[0]["path"]))
     if truth.known.k != KEPT:
         return None
     if moved is None:
@@ -90,7 +89,7 @@ class Comparisons:
         folder: Where the files are, relative to it.
     """
 
-    store: Path
+    store: Store
     folder: str
 
     @property
@@ -107,13 +106,13 @@ class Comparisons:
         """Write the queries, and what is known of them."""
         every = np.ones(len(truth), dtype=bool)
         for path, chosen in ((self.some, truth.short), (self.all, every)):
-            write_bytes(self.store, path, truth.unknown(chosen).to_bytes())
-        write_bytes(self.store, f"{self.folder}/known.npz", truth.to_bytes())
+            self.store.put(path, truth.unknown(chosen).to_bytes())
+        self.store.put(f"{self.folder}/known.npz", truth.to_bytes())
 
     @cached_property
     def truth(self) -> Truth:
         """What was written."""
-        return Truth.from_bytes((self.store / self.folder / "known.npz").read_bytes())
+        return Truth.from_bytes(self.store.read_bytes(f"{self.folder}/known.npz"))
 
     def result(self, new: Sequence[str], old: Sequence[str]) -> Truth:
         """The truth, from files of the neighbours among new rows, and among old ones."""
@@ -127,8 +126,7 @@ class Comparisons:
 
     def _merged(self, queries: str, paths: Sequence[str]) -> ExactNeighbours:
         total, *others = (
-            ExactNeighbours.from_bytes((self.store / path).read_bytes())
-            for path in (queries, *paths)
+            ExactNeighbours.from_bytes(self.store.read_bytes(path)) for path in (queries, *paths)
         )
         for other in others:
             total.merge(other)

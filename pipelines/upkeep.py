@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
-from lookalike.errors import RequestError
 from lookalike.json_text import to_json
 from lookalike.sizes import size_text
 from lookalike.store import retention, snapshot
-from lookalike.store.storage import path_from_uri
 from pipelines.stores import to_keep
-
-
-def check_store(name: str) -> Path:
-    """The folder of a store that is there, as an absolute path.
-
-    Raises:
-        RequestError: There is none, or nothing was published in it.
-    """
-    store = Path(os.path.abspath(os.fsdecode(path_from_uri(name))))
-    if not store.is_dir() or snapshot.current(store) is None:
-        raise RequestError(f"{store}: no such store, or nothing is published in it")
-    return store
 
 
 def rollback(given: argparse.Namespace) -> int:
     """Publish an earlier snapshot again."""
-    place = to_keep(given, check_store)
-    store = place.folder
+    place = to_keep(given)
+    store = place.store
     with place.writing():
         before = snapshot.current(store)
-        place.fetch(given.snapshot)
         manifest = retention.rollback(store, given.snapshot, check=given.check)
-        place.follow()
     if given.json:
         found = {"snapshot": manifest["name"], "before": before, "counts": manifest["counts"]}
         print(to_json(found, indent=1))
@@ -48,14 +30,12 @@ def rollback(given: argparse.Namespace) -> int:
 
 def gc(given: argparse.Namespace) -> int:
     """Remove snapshots by the retention rule, and the files that none of those left needs."""
-    place = to_keep(given, check_store)
-    store = place.folder
+    place = to_keep(given)
+    store = place.store
     with place.writing():
         found = retention.gc(
             store, given.keep_last, given.keep_days, given.grace, dry_run=given.dry_run
         )
-        if not given.dry_run:
-            place.sweep()
     if given.json:
         print(to_json({"store": str(store), **found.to_json()}, indent=1))
         return 0

@@ -19,8 +19,9 @@ from lookalike.changes.resolving import Resolved, resolve
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards
+from lookalike.store.files import read_json
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger, write_ledger
-from lookalike.store.storage import read_json
+from lookalike.store.objects import open_store
 
 METADATA = pa.schema([("label", pa.string())])
 DIM = 3
@@ -113,22 +114,38 @@ class Store:
             SourceFile(uri, 10, str(file.version), metadata={"label": file.label})
             for uri, file in world.items()
         ]
-        listing = write_listing(self.root, f"{run}/listing", files, listing_schema(METADATA))
+        listing = write_listing(
+            open_store(self.root), f"{run}/listing", files, listing_schema(METADATA)
+        )
         before = self.days[-1].ledger if self.days else []
-        compare(self.root, listing, before, f"{run}/compared", scanned_ns=None, metadata=METADATA)
+        compare(
+            open_store(self.root),
+            listing,
+            before,
+            f"{run}/compared",
+            scanned_ns=None,
+            metadata=METADATA,
+        )
         self.units = self._embed(world, run, cuts, known, lost, invented)
         self.first_copy = first_copy = self.next_file_no
         resolved = resolve(
-            self.root, self.units, f"{run}/compared", f"{run}/resolved", by_content=self.by_content,
-            first_file_no=first_copy, metadata=METADATA, listing=listing.parts, shards=self.shards,
-        )  # fmt: skip
-        for task in copy_tasks(self.root, f"{run}/resolved", first_copy, "x"):
-            line = copy_rows(task, self.root, self.shards, SCHEMA)["shard"]
+            open_store(self.root),
+            self.units,
+            f"{run}/compared",
+            f"{run}/resolved",
+            by_content=self.by_content,
+            first_file_no=first_copy,
+            metadata=METADATA,
+            listing=listing.parts,
+            shards=self.shards,
+        )
+        for task in copy_tasks(open_store(self.root), f"{run}/resolved", first_copy, "x"):
+            line = copy_rows(task, open_store(self.root), self.shards, SCHEMA)["shard"]
             assert read_json(self.root / task.done) == {"shard": line}
             self.shards[task.file_no] = line["path"]
             self.next_file_no = task.file_no + 1
         lines = assemble(
-            self.root, folder, f"{run}/compared", f"{run}/resolved", moved=None
+            open_store(self.root), folder, f"{run}/compared", f"{run}/resolved", moved=None
         )  # fmt: skip
         dead = np.load(self.root / run / "resolved" / "dead.npy").tolist()
         assert not self.dead & set(dead)
@@ -167,7 +184,7 @@ class Store:
         first: dict[bytes, LedgerRow] = {}
         file_no = self.next_file_no
         shard = f"embeddings/{file_no}.parquet"
-        with shards.open_shard(self.root, shard, SCHEMA, file_no) as (writer, pending):
+        with shards.open_shard(open_store(self.root), shard, SCHEMA, file_no) as (writer, pending):
             for uri in names:
                 file, sha256 = world[uri], digest(world[uri].content)
                 status, reason, detail, row_id = "embedded", "", "", None
@@ -198,4 +215,4 @@ class Store:
                 self.shards[file_no] = shard
             else:
                 pending.drop()
-        write_ledger(self.root, ledger, sorted(rows, key=lambda row: row.uri))
+        write_ledger(open_store(self.root), ledger, sorted(rows, key=lambda row: row.uri))

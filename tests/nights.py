@@ -14,6 +14,7 @@ from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import shards, snapshot
 from lookalike.store.compacting import Moved, compact, plan_compaction
 from lookalike.store.ledger import Counts
+from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from pipelines.build import IndexBuild
 from pipelines.config import parse_config
@@ -43,7 +44,7 @@ class Nights:
         self.next_file_no += 1
         schema = shards.schema(self.dim, METADATA, {"lookalike.made_by": "test"}, dtype)
         path = f"embeddings/{number:08d}.parquet"
-        with shards.open_shard(self.store, path, schema, number) as (writer, pending):
+        with shards.open_shard(open_store(self.store), path, schema, number) as (writer, pending):
             for row, vector in enumerate(vectors):
                 fields = {
                     "uri": f"/{number}/{row}.png", "content_sha256": b"\0" * 32, "width": 4,
@@ -68,7 +69,7 @@ class Nights:
         tasks = plan_compaction(
             self.lines, self.dead, self.next_file_no, "night", f"runs/night-{self.next_file_no}"
         )
-        made = [compact(task, self.store, self.dead)["shard"] for task in tasks]
+        made = [compact(task, open_store(self.store), self.dead)["shard"] for task in tasks]
         moved = Moved(tasks, self.dead)
         self.lines = [line for line in self.lines if line["file_no"] not in moved.files]
         self.new = [line for line in self.new if line["file_no"] not in moved.files]
@@ -82,10 +83,12 @@ class Nights:
 
     def index(self, **settings: Any) -> dict[str, Any]:
         """Make the index and publish."""
-        name = f"night-{self.next_file_no:04d}-{len(snapshot.names(self.store))}"
+        name = f"night-{self.next_file_no:04d}-{len(snapshot.names(open_store(self.store)))}"
         files = list(self.lines)
         if len(self.dead):
-            record = write_tombstones(self.store, f"snapshots/{name}/dead.npy", self.dead)
+            record = write_tombstones(
+                open_store(self.store), f"snapshots/{name}/dead.npy", self.dead
+            )
             files.append({**record.to_json(), "kind": "tombstones"})
         manifest: dict[str, Any] = {
             "name": name, "features": [], "metric": "cosine", "dim": self.dim,
@@ -94,16 +97,20 @@ class Nights:
             "stages": {},
         }  # fmt: skip
         config = parse_config({**self.settings, **settings}, [], vectors=True)
-        scratch = Run(self.store, name)
+        scratch = Run(open_store(self.store), name)
         scratch.start()
         build = IndexBuild(
-            self.store, scratch, config, _Said(self.said), manifest, self.manifest,
+            open_store(self.store), scratch, config, _Said(self.said), manifest, self.manifest,
             added=self.new, dead=self.dead, moved=self.moved,
         )  # fmt: skip
         build.run()
-        snapshot.publish(self.store, manifest)
+        snapshot.publish(open_store(self.store), manifest)
         scratch.finish()
-        self.manifest, self.new, self.moved = snapshot.read_manifest(self.store), [], None
+        self.manifest, self.new, self.moved = (
+            snapshot.read_manifest(open_store(self.store)),
+            [],
+            None,
+        )
         return self.manifest
 
     def living(self) -> tuple[Ids, Vectors]:

@@ -105,6 +105,13 @@ def test_heavy_libraries_stay_in_their_modules(library: str) -> None:
     assert users <= allowed, f"{library} must not be imported by {users - allowed}"
 
 
+def test_stores_are_seen_by_their_interface_alone() -> None:
+    """Who asks what a store lies on is `open_store`, and the check of a folder to be written."""
+    kinds = ("lookalike.store.folder", "lookalike.store.bucket")
+    users = {name for name in modules() if any(uses(imports_of(name), kind) for kind in kinds)}
+    assert users == {"lookalike.store.objects", "pipelines.checks"}
+
+
 def test_no_module_imports_two_heavy_libraries() -> None:
     heavy = ("tensorflow", "openvino", "faiss", "PIL", "rawpy", "apache_beam")
     for name in modules():

@@ -11,8 +11,9 @@ import pytest
 
 from lookalike.changes.assembling import assemble, rewrite_ledger, samples
 from lookalike.store import duplicates, partitions
+from lookalike.store.files import file_record
 from lookalike.store.ledger import SCHEMA, LedgerRow, read_ledger
-from lookalike.store.storage import file_record
+from lookalike.store.objects import open_store
 from tests.days import REJECTED, File, Store, digest
 
 
@@ -64,7 +65,7 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
 def test_ids_are_those_after_moving(store: Store) -> None:
     before, names = store.rows(), names_of(store.root, store.days[-1].lines)
     lines = assemble(
-        store.root, "snapshots/moved", "runs/1/compared", "runs/1/resolved",
+        open_store(store.root), "snapshots/moved", "runs/1/compared", "runs/1/resolved",
         moved=lambda ids: ids * 2 + 1,
     )  # fmt: skip
     found = rows_of(store.root, lines)
@@ -86,7 +87,11 @@ def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
         return ~(wrong | content)
 
     lines = rewrite_ledger(
-        store.root, store.days[-1].ledger, "snapshots/less", keep=keep, moved=lambda ids: ids + 7
+        open_store(store.root),
+        store.days[-1].ledger,
+        "snapshots/less",
+        keep=keep,
+        moved=lambda ids: ids + 7,
     )
     found = rows_of(store.root, lines)
     assert set(found) == {
@@ -113,7 +118,7 @@ def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
 
 def test_a_file_of_which_nothing_is_left_is_gone(store: Store) -> None:
     lines = rewrite_ledger(
-        store.root, store.days[-1].ledger, "snapshots/none", moved=None,
+        open_store(store.root), store.days[-1].ledger, "snapshots/none", moved=None,
         keep=lambda table: np.zeros(table.num_rows, dtype=bool),
     )  # fmt: skip
     assert [(line["kind"], line["rows"]) for line in lines] == [("duplicates", 0)]
@@ -121,7 +126,7 @@ def test_a_file_of_which_nothing_is_left_is_gone(store: Store) -> None:
 
 
 def test_samples_are_some_of_each_kind(store: Store) -> None:
-    everything = samples(store.root, "runs/1/compared", "runs/1/resolved", 99)
+    everything = samples(open_store(store.root), "runs/1/compared", "runs/1/resolved", 99)
     found = {kind: sorted(row["uri"] for row in rows) for kind, rows in everything.items()}
     assert found == {
         "added": ["/broken", "/moved", "/new"],
@@ -132,7 +137,7 @@ def test_samples_are_some_of_each_kind(store: Store) -> None:
     }
     (renamed,) = everything["renamed"]
     assert renamed["previous"] == "/02"
-    few = samples(store.root, "runs/1/compared", "runs/1/resolved", 2)
+    few = samples(open_store(store.root), "runs/1/compared", "runs/1/resolved", 2)
     for kind, uris in found.items():
         best = sorted(uris, key=lambda uri: zlib.crc32(uri.encode()))[:2]
         assert [row["uri"] for row in few[kind]] == best

@@ -33,10 +33,10 @@ from lookalike.store import shards, snapshot
 from lookalike.store.attempts import finished, named_files, once
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
-from lookalike.store.files import HashedName, put_if_absent, write_file
+from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
 from lookalike.store.ledger import read_ledger
+from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
-from lookalike.store.storage import read_json, write_bytes
 from lookalike.training.template import Template
 from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
@@ -81,10 +81,10 @@ def test_a_name_holds_the_hash_of_the_content(tmp_path: Path) -> None:
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
-    assert once(tmp_path, "done.json", lambda: {"rows": 3}) == {"rows": 3}
-    assert once(tmp_path, "done.json", lambda: pytest.fail("again")) == {"rows": 3}
+    assert once(open_store(tmp_path), "done.json", lambda: {"rows": 3}) == {"rows": 3}
+    assert once(open_store(tmp_path), "done.json", lambda: pytest.fail("again")) == {"rows": 3}
     with pytest.raises(RuntimeError, match=r"1 of 2 parts did not finish .*other\.json\)"):
-        finished(tmp_path, ["done.json", "other.json"])
+        finished(open_store(tmp_path), ["done.json", "other.json"])
 
 
 # --- every kind of work -------------------------------------------------------------------------
@@ -125,9 +125,12 @@ def embedding_shards(store: Path, vectors: np.ndarray, count: int = 2) -> list[d
     """Lines of shards of given vectors."""
     schema, lines = shards.schema(vectors.shape[1], NO_METADATA, {}), []
     for number, rows in enumerate(np.array_split(vectors, count), start=1):
-        with shards.open_shard(store, f"embeddings/{number}.parquet", schema, number) as (
-            writer, pending,
-        ):  # fmt: skip
+        with shards.open_shard(
+            open_store(store), f"embeddings/{number}.parquet", schema, number
+        ) as (
+            writer,
+            pending,
+        ):
             for row, vector in enumerate(rows):
                 values = {"uri": f"/{number}/{row}", "content_sha256": bytes([number]) * 32}
                 writer.append(values, vector)
@@ -136,7 +139,7 @@ def embedding_shards(store: Path, vectors: np.ndarray, count: int = 2) -> list[d
 
 
 def started(store: Path) -> Run:
-    run = Run(store, RUN)
+    run = Run(open_store(store), RUN)
     run.start()
     return run
 
@@ -148,7 +151,7 @@ def unit_of(run: Run, source: str = "") -> Unit:
 
 @pytest.fixture(scope="module")
 def embedder(indexed: tuple[Path, Path]) -> Embedder:
-    features = snapshot.read_manifest(indexed[0])["features"]
+    features = snapshot.read_manifest(open_store(indexed[0]))["features"]
     return Embedder([Feature.from_json(line) for line in features], indexed[0], "cosine")
 
 
@@ -192,7 +195,7 @@ def embedding(store: Path, embedder: Embedder, decoders: dict[str, Decoder]) -> 
 
     def work(machine: str) -> dict[str, Any]:
         return embed_unit(
-            unit_of(run), sources, store, embedder, decoders[machine], NO_METADATA, {}
+            unit_of(run), sources, open_store(store), embedder, decoders[machine], NO_METADATA, {}
         )
 
     return Place(store, run, unit_of(run).done, work, Path(sources[1].uri), fails=False)
@@ -202,11 +205,13 @@ def ingesting(store: Path) -> Place:
     run = started(store)
     path = write_vectors(store / "t.parquet", np.eye(5, dtype="f4"))
     tables = list_tables([str(path)], pytest.fail)
-    listing, _ = list_vectors(store, f"{run.folder}/listing", tables, 20)
-    [(source, _)] = cut_vector_units(store, listing, f"{run.folder}/units", tables, 99)
+    listing, _ = list_vectors(open_store(store), f"{run.folder}/listing", tables, 20)
+    [(source, _)] = cut_vector_units(open_store(store), listing, f"{run.folder}/units", tables, 99)
 
     def work(machine: str) -> dict[str, Any]:
-        return ingest_unit(unit_of(run, source), store, Rules(5, "cosine"), NO_METADATA, {})
+        return ingest_unit(
+            unit_of(run, source), open_store(store), Rules(5, "cosine"), NO_METADATA, {}
+        )
 
     return Place(store, run, unit_of(run).done, work, path, fails=False)
 
@@ -219,7 +224,7 @@ def copying(store: Path) -> Place:
 
     def work(machine: str) -> dict[str, Any]:
         schema = shards.schema(6, NO_METADATA, {"lookalike.x": machine})  # so that bytes differ
-        return copy_rows(task, store, paths, schema)
+        return copy_rows(task, open_store(store), paths, schema)
 
     return Place(store, run, task.done, work, store / lines[0]["path"])
 
@@ -230,7 +235,7 @@ def compacting(store: Path) -> Place:
     [task] = plan_compaction(lines, dead, 9, RUN, run.folder)
 
     def work(machine: str) -> dict[str, Any]:
-        return compact(task, store, dead)
+        return compact(task, open_store(store), dead)
 
     return Place(store, run, task.done, work, store / lines[1]["path"])
 
@@ -240,7 +245,7 @@ def converting(store: Path) -> Place:
     task, _ = convert_tasks(lines, RUN, run.folder)
 
     def work(machine: str) -> dict[str, Any]:
-        return convert_shard(task, store, np.negative, 6, {"lookalike.x": machine})
+        return convert_shard(task, open_store(store), np.negative, 6, {"lookalike.x": machine})
 
     return Place(store, run, task.done, work, store / lines[0]["path"])
 
@@ -255,7 +260,7 @@ def encoding(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place
     def work(machine: str) -> dict[str, Any]:
         k = 3 if machine == "one" else 4  # so that bytes differ
         truth = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), k, "cosine")
-        return encode(task, store, trained, truth)
+        return encode(task, open_store(store), trained, truth)
 
     return Place(store, run, task.done, work, store / lines[1]["path"])
 
@@ -265,11 +270,13 @@ def grouping(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place
     run, lines = started(store), embedding_shards(store, vectors)
     tasks = encode_tasks([[line["path"]] for line in lines], run.folder, "")
     nothing = ExactNeighbours(np.empty((0, 24)), [], 1, "cosine")
-    parts = [encode(task, store, trained, nothing)["shard"]["path"] for task in tasks]
-    [task] = group_tasks(store, tasks, trained, 1, run.folder, f"index/{RUN}-{{}}".format)
+    parts = [encode(task, open_store(store), trained, nothing)["shard"]["path"] for task in tasks]
+    [task] = group_tasks(
+        open_store(store), tasks, trained, 1, run.folder, f"index/{RUN}-{{}}".format
+    )
 
     def work(machine: str) -> dict[str, Any]:
-        return group(task, store, trained)
+        return group(task, open_store(store), trained)
 
     return Place(store, run, task.done, work, store / parts[0])
 
@@ -352,18 +359,18 @@ def test_one_that_goes_on_when_all_is_over_changes_nothing(make: Callable[[], Pl
 def publish(store: Path, record: dict[str, Any]) -> None:
     """A snapshot that lists the record's files that outlive the run, and those from before."""
     lines = [record["shard"]]
-    snapshot.publish(store, {"name": "one", "counts": {}, "files": lines})
+    snapshot.publish(open_store(store), {"name": "one", "counts": {}, "files": lines})
 
 
 def check_gone(place: Place, record: dict[str, Any]) -> None:
     """What is published stands, and what came late is read by nobody, and goes."""
     files = {str(record["shard"]["path"])} | place.kept
     check_files(place.store, {"shard": record["shard"]})
-    assert Run(place.store, RUN).plan() is None
-    again = Run(place.store, RUN)
+    assert Run(open_store(place.store), RUN).plan() is None
+    again = Run(open_store(place.store), RUN)
     again.start()
     assert place.shared() == files
-    assert os.listdir(place.store / "runs" / RUN) == [again.begun]
+    assert open_store(place.store).files(f"runs/{RUN}") == []
 
 
 # --- a whole run --------------------------------------------------------------------------------
@@ -386,13 +393,15 @@ def test_attempts_of_a_run_that_went_on_without_them(changed: bool, tmp_path: Pa
     table = write_vectors(tables / "t.parquet", rows)
     assert index(tables, store, 1.0) == 3  # not published, and to be continued
     [name] = [path.name for path in (store / "runs").iterdir() if path.is_dir()]
-    run = Run(store, name)
+    run = Run(open_store(store), name)
     plan = run.plan()
     assert plan is not None
     unit = run.unit(0, plan)
 
     def late() -> dict[str, Any]:
-        return ingest_unit(unit, store, Rules(8, "cosine"), NO_METADATA, {"lookalike.x": "late"})
+        return ingest_unit(
+            unit, open_store(store), Rules(8, "cosine"), NO_METADATA, {"lookalike.x": "late"}
+        )
 
     # as if each had begun before the unit was done
     attempts = [Attempt(late, lambda: hidden(store / unit.done)) for _ in range(4)]
@@ -404,17 +413,17 @@ def test_attempts_of_a_run_that_went_on_without_them(changed: bool, tmp_path: Pa
         if changed:
             write_vectors(table, rows[:200])
         assert index(tables, store, 0.0) == 0
-        published = snapshot.read_manifest(store)
+        published = snapshot.read_manifest(open_store(store))
         assert not (store / "runs" / name).exists()
     assert any(runner.error is None for runner in runners)
     assert unlisted(store)  # they left something, which nobody reads
     assert main(["verify", "--store", str(store)]) == 0
-    assert snapshot.read_manifest(store) == published
+    assert snapshot.read_manifest(open_store(store)) == published
     assert published["counts"]["vectors"] == (200 if changed else 300)
     [line] = snapshot.files_of(published, "embedding")
     assert pq.read_schema(store / line["path"]).metadata.get(b"lookalike.x") is None
     assert index(tables, store, 0.0) == 0
-    assert snapshot.current(store) == published["name"]
+    assert snapshot.current(open_store(store)) == published["name"]
     assert main(["gc", "--store", str(store)]) == 0
     assert unlisted(store) == []
     assert main(["verify", "--store", str(store)]) == 0

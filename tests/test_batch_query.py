@@ -20,6 +20,7 @@ from lookalike.searching.asked import Exclude, asked_exclusions
 from lookalike.searching.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines.batch_query import BeamIndex, batch_answers
 from pipelines.cli import main
 from pipelines.engine import EngineError
@@ -49,9 +50,9 @@ def half_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("forgotten")
     ids, _, manifest = make_store(folder, VECTORS[:ROWS], files=5, options=OPTIONS, extra=SEARCH)
     gone = np.concatenate([ids[::2], ids[(ids >> 32) == 6]])
-    record = write_tombstones(folder, "snapshots/one/tombstones.npy", gone)
+    record = write_tombstones(open_store(folder), "snapshots/one/tombstones.npy", gone)
     line = {**record.to_json(), "kind": "tombstones"}
-    snapshot.publish(folder, {**manifest, "files": [*manifest["files"], line]})
+    snapshot.publish(open_store(folder), {**manifest, "files": [*manifest["files"], line]})
     return folder
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import lookalike
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.vector_files import write_vectors
 from tests.vector_stores import clustered
@@ -25,7 +26,7 @@ def run(tmp_path: Path, settings: str = "") -> tuple[int, dict[str, Any]]:
     store = tmp_path / "store"
     sources = ["--embeddings", str(tmp_path / "vectors"), "--store", str(store)]
     status = main(["index", *sources, "--config", str(config)])
-    return status, snapshot.read_manifest(store)
+    return status, snapshot.read_manifest(open_store(store))
 
 
 def add(tmp_path: Path, name: str, vectors: npt.NDArray[Any]) -> None:
@@ -89,4 +90,4 @@ def test_a_floor_that_is_missed_names_what_would_help(
     line = capsys.readouterr().err.splitlines()[-1]
     assert "lower bound is under publish.min_recall 0.999" in line
     assert "index." in line.partition("0.999")[2]  # a setting to change
-    assert snapshot.current(tmp_path / "store") is None
+    assert snapshot.current(open_store(tmp_path / "store")) is None

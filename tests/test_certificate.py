@@ -9,6 +9,7 @@ from lookalike.quality.recall import ExactNeighbours, interval, recall_at_k
 from lookalike.quality.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
 from lookalike.search import Searcher
 from lookalike.store import shards, snapshot
+from lookalike.store.objects import open_store
 from lookalike.training.sampling import sample_key
 from tests.vector_stores import best, brute_force, clustered, make_store
 
@@ -21,7 +22,7 @@ def opened(store, vectors, metric="cosine", options=None, depth=100, count=300):
     for line in snapshot.files_of(manifest, "embedding"):
         for block_ids, block in shards.iter_blocks(store / line["path"]):
             truth.update(block_ids, block)
-    return Searcher(store, manifest), ids, vectors, chosen, truth
+    return Searcher(open_store(store), manifest), ids, vectors, chosen, truth
 
 
 def certified(store, vectors, metric="cosine", options=None, target=0.95, **how):

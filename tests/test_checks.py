@@ -12,24 +12,25 @@ from lookalike.models.handles import builtin_fingerprint
 from lookalike.models.projection import Projection
 from lookalike.models.saved_model import ModelInfo
 from lookalike.sources.kinds import open_source
+from lookalike.store.objects import open_store
 from pipelines.checks import check_images, check_store, other_models
 
 
 def test_what_a_killed_run_left_of_the_pointer_does_not_lock_the_store_out(tmp_path: Path) -> None:
     (tmp_path / "snapshots").mkdir()
     (tmp_path / ".CURRENT.0123abcd.tmp").write_text("half a na")
-    assert check_store(str(tmp_path), []) == tmp_path
+    check_store(open_store(tmp_path), [])
 
 
 def test_a_folder_of_other_things_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("mine")
     with pytest.raises(RequestError, match=r"other things than a store \(thesis\.doc\)"):
-        check_store(str(tmp_path), [])
+        check_store(open_store(tmp_path), [])
 
 
 def test_a_store_is_made_where_there_is_nothing_yet(tmp_path: Path) -> None:
     store = tmp_path / "a" / "b"
-    assert check_store(str(store), [str(tmp_path / "elsewhere")]) == store
+    check_store(open_store(store), [str(tmp_path / "elsewhere")])
     assert not store.exists()
 
 
@@ -38,7 +39,7 @@ def test_a_store_inside_a_source_is_refused_also_through_a_link(tmp_path: Path) 
     os.symlink(tmp_path / "pictures", tmp_path / "link")
     for source in ("pictures", "link"):
         with pytest.raises(RequestError, match="inside the source"):
-            check_store(str(tmp_path / "pictures" / "store"), [str(tmp_path / source)])
+            check_store(open_store(tmp_path / "pictures" / "store"), [str(tmp_path / source)])
 
 
 def test_a_picture_is_found_by_its_content_where_no_name_says_so(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from lookalike.store import snapshot
 from lookalike.store.locks import hold
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.conftest import picture
 
@@ -227,7 +228,7 @@ def test_answers_are_the_same_however_they_are_asked_for_and_written(
     assert both == {query, str(pictures / "copy of zero.png")}
 
     # the stored vector asks the same question
-    [shard] = snapshot.files_of(snapshot.read_manifest(store), "embedding")[:1]
+    [shard] = snapshot.files_of(snapshot.read_manifest(open_store(store)), "embedding")[:1]
     stored = pq.read_table(store / shard["path"])
     row = stored["uri"].to_pylist().index(rows[0]["uri"])
     vector = np.array([stored["embedding"][row].as_py()], np.float32)

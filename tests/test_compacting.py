@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lookalike.store import compacting, shards
 from lookalike.store.compacting import Moved, compact, needs_compaction, plan_compaction
+from lookalike.store.objects import open_store
 from pipelines.config import CompactConfig
 from tests.nights import Nights
 
@@ -126,12 +127,12 @@ def test_columns_and_types_are_united(tmp_path: Path) -> None:
             2, metadata, {"lookalike.x": "y"}, "float16" if number == 1 else "float32"
         )
         path = f"embeddings/{number}.parquet"
-        with shards.open_shard(tmp_path, path, schema, number) as (writer, pending):
+        with shards.open_shard(open_store(tmp_path), path, schema, number) as (writer, pending):
             writer.append({"uri": f"/{number}", **row}, np.array([0.1, number], np.float32))
         lines.append(shards.shard_record(pending.finished, number, 1))
     [task] = plan_compaction(lines, NONE, 9, "run", "runs/run")
-    line = compact(task, tmp_path, NONE)["shard"]
-    assert line == compact(task, tmp_path, NONE)["shard"]  # a retry is given the same
+    line = compact(task, open_store(tmp_path), NONE)["shard"]
+    assert line == compact(task, open_store(tmp_path), NONE)["shard"]  # a retry is given the same
     table = pq.read_table(tmp_path / line["path"])
     assert table["size"].to_pylist() == [3, 2**40, None, None]
     assert table["tag"].to_pylist() == ["a", None, "7", "[1, 2]"]
@@ -165,7 +166,7 @@ def test_what_is_full_or_alone_stays() -> None:
 def test_a_shard_without_living_rows_leaves_none(tmp_path: Path) -> None:
     dead = np.arange(5, dtype=np.int64)
     [task] = plan_compaction(lines(5), dead, 9, "run", "runs/run")
-    assert compact(task, tmp_path, dead) == {"shard": None}
+    assert compact(task, open_store(tmp_path), dead) == {"shard": None}
     assert not list(tmp_path.rglob("*.parquet"))
     np.testing.assert_array_equal(Moved([task], dead)(dead), -np.ones(5))
 

@@ -21,6 +21,7 @@ from lookalike.sources.listing import Listing
 from lookalike.sources.units import listing_schema, read_files, size_buckets
 from lookalike.store import ledger, partitions
 from lookalike.store.ledger import LedgerRow, metadata_hash
+from lookalike.store.objects import open_store
 
 METADATA = pa.schema([("label", pa.string()), ("n", pa.int64())])
 SCANNED = 1_700_000_000_000_000_000
@@ -60,7 +61,7 @@ ROWS = st.lists(
 def write_parent(store: Path, rows: Sequence[LedgerRow], parts: int = 0) -> list[dict[str, Any]]:
     """A ledger of any order in one file, or sorted in files by partition of the name."""
     if not parts:
-        ledger.write_ledger(store, "parent/all.parquet", rows)
+        ledger.write_ledger(open_store(store), "parent/all.parquet", rows)
         return [{"path": "parent/all.parquet", "rows": len(rows), "kind": "ledger"}]
     names = pa.array([row.uri for row in rows], pa.string())
     which, lines = partitions.uri_partitions(names, parts), []
@@ -68,7 +69,7 @@ def write_parent(store: Path, rows: Sequence[LedgerRow], parts: int = 0) -> list
         own = sorted((row for row, i in zip(rows, which, strict=True) if i == part),
                      key=lambda row: row.uri)  # fmt: skip
         path = f"parent/{part}.parquet"
-        ledger.write_ledger(store, path, own)
+        ledger.write_ledger(open_store(store), path, own)
         lines.append({"path": path, "rows": len(own), "kind": "ledger", "partition": [part, parts]})
     return lines
 
@@ -120,10 +121,18 @@ def test_it_agrees_with_the_rule_for_one_file(
     retry: frozenset[str] | None,
 ) -> None:
     store = tmp_path_factory.mktemp("store")
-    listing = listings.write_listing(store, "listing", files, listing_schema(METADATA))
+    listing = listings.write_listing(open_store(store), "listing", files, listing_schema(METADATA))
     parent = write_parent(store, rows, parts)
-    found = compare(store, listing, parent, "compared", scanned_ns=scanned, rehash=rehash,
-                    retry=retry, metadata=METADATA)  # fmt: skip
+    found = compare(
+        open_store(store),
+        listing,
+        parent,
+        "compared",
+        scanned_ns=scanned,
+        rehash=rehash,
+        retry=retry,
+        metadata=METADATA,
+    )
 
     listed: dict[str, SourceFile] = {}
     for file in files:
@@ -141,7 +150,7 @@ def test_it_agrees_with_the_rule_for_one_file(
     }  # fmt: skip
     assert len(carried) == len(same)
 
-    read = candidates(store, "compared")
+    read = candidates(open_store(store), "compared")
     paths = [store / part for part in read.parts]
     assert {file.uri: file for path in paths for file in read_files(path)} == {
         uri: file for uri, file in listed.items() if uri not in same
@@ -185,10 +194,10 @@ def test_it_agrees_with_the_rule_for_one_file(
 
 def small(store: Path, folder: str = "compared", **given: Any) -> Comparison:
     files = [SourceFile(f"/{i}", 5, "1") for i in range(3)]
-    listing = listings.write_listing(store, "listing", files, listing_schema(METADATA))
+    listing = listings.write_listing(open_store(store), "listing", files, listing_schema(METADATA))
     rows = [LedgerRow("/1", "embedded", "", "", 5, "1", b"c" * 32, 7, metadata_hash=9)]
     options: dict[str, Any] = {"scanned_ns": None, "metadata": METADATA, **given}
-    return compare(store, listing, write_parent(store, rows), folder, **options)
+    return compare(open_store(store), listing, write_parent(store, rows), folder, **options)
 
 
 def test_metadata_that_are_not_listed_are_not_compared(tmp_path: Path) -> None:
@@ -202,7 +211,10 @@ def test_nothing_is_done_again_once_it_is_done(tmp_path: Path) -> None:
     (tmp_path / "parent/all.parquet").unlink()
     listing = Listing(("listing/absent.parquet",), 3, 100)
     lines = [{"path": "parent/all.parquet", "rows": 1}]
-    assert compare(tmp_path, listing, lines, "compared", scanned_ns=None, metadata=None) == found
+    assert (
+        compare(open_store(tmp_path), listing, lines, "compared", scanned_ns=None, metadata=None)
+        == found
+    )
 
 
 def test_what_was_left_unfinished_is_done_anew(tmp_path: Path) -> None:
@@ -215,21 +227,25 @@ def test_what_was_left_unfinished_is_done_anew(tmp_path: Path) -> None:
 
 def test_a_first_run_compares_with_nothing(tmp_path: Path) -> None:
     files = [SourceFile(f"/{i}", 5, "1", "", {"label": "a"}) for i in range(3)]
-    listing = listings.write_listing(tmp_path, "listing", files, listing_schema(METADATA))
-    found = compare(tmp_path, listing, [], "compared", scanned_ns=None, metadata=METADATA)
+    listing = listings.write_listing(
+        open_store(tmp_path), "listing", files, listing_schema(METADATA)
+    )
+    found = compare(
+        open_store(tmp_path), listing, [], "compared", scanned_ns=None, metadata=METADATA
+    )
     assert (found.previous, found.listed, found.new) == (0, 3, 3)
-    assert candidates(tmp_path, "compared").rows == 3
-    assert candidates(tmp_path, "compared").bytes > 0
+    assert candidates(open_store(tmp_path), "compared").rows == 3
+    assert candidates(open_store(tmp_path), "compared").bytes > 0
     assert not (tmp_path / "compared/gone").exists()
 
 
 def test_nothing_listed_is_all_gone(tmp_path: Path) -> None:
     rows = [LedgerRow("/1", "embedded", "", "", 5, "1", b"c" * 32, 7)]
     parent = write_parent(tmp_path, rows)
-    found = compare(tmp_path, Listing((), 0, 0), parent, "compared", scanned_ns=None,
+    found = compare(open_store(tmp_path), Listing((), 0, 0), parent, "compared", scanned_ns=None,
                     metadata=METADATA)  # fmt: skip
     assert (found.previous, found.gone, found.listed) == (1, 1, 0)
-    assert candidates(tmp_path, "compared") == Listing((), 0, 0)
+    assert candidates(open_store(tmp_path), "compared") == Listing((), 0, 0)
 
 
 def test_sizes_of_very_many_contents_are_common(tmp_path: Path) -> None:
@@ -245,9 +261,12 @@ def test_sizes_of_very_many_contents_are_common(tmp_path: Path) -> None:
         *(content(i, 20, "rejected") for i in range(most + 9, most + 18)),
         *(content(i, -1) for i in range(most + 1)),
     ]
-    compare(tmp_path, Listing((), 0, 0), write_parent(tmp_path, rows, 4), "compared",
+    compare(open_store(tmp_path), Listing((), 0, 0), write_parent(tmp_path, rows, 4), "compared",
             scanned_ns=None, metadata=METADATA)  # fmt: skip
-    assert common_sizes(tmp_path, "compared").tolist() == size_buckets(np.array([10])).tolist()
+    assert (
+        common_sizes(open_store(tmp_path), "compared").tolist()
+        == size_buckets(np.array([10])).tolist()
+    )
 
 
 def test_partitions_stay_while_they_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +275,14 @@ def test_partitions_stay_while_they_serve(tmp_path: Path, monkeypatch: pytest.Mo
 
     def parts(had: int, count: int) -> int:
         store = tmp_path / f"{had}-{count}"
-        return compare(store, Listing((), 0, 0), write_parent(store, rows[:count], had), "c",
-                       scanned_ns=None, metadata=METADATA).parts  # fmt: skip
+        return compare(
+            open_store(store),
+            Listing((), 0, 0),
+            write_parent(store, rows[:count], had),
+            "c",
+            scanned_ns=None,
+            metadata=METADATA,
+        ).parts
 
     assert [parts(8, count) for count in (1, 11, 70)] == [1, 8, 8]
     assert [parts(4, count) for count in (11, 40, 70)] == [4, 4, 8]
@@ -332,9 +357,13 @@ def test_one_file(
 ) -> None:
     source = SourceFile(**{"uri": "/a", "bytes": 5, "version": "1", **file})
     before = LedgerRow(**{"uri": "/a", "status": "embedded", "bytes": 5, "version": "1", **row})
-    listing = listings.write_listing(tmp_path, "listing", [source], listing_schema(METADATA))
+    listing = listings.write_listing(
+        open_store(tmp_path), "listing", [source], listing_schema(METADATA)
+    )
     given = {"scanned_ns": None, "metadata": METADATA, **options}
-    found = compare(tmp_path, listing, write_parent(tmp_path, [before]), "compared", **given)
+    found = compare(
+        open_store(tmp_path), listing, write_parent(tmp_path, [before]), "compared", **given
+    )
     assert (found.same, found.new + found.touched) == ((1, 0) if same else (0, 1))
 
 
@@ -343,9 +372,17 @@ def test_ledger_rows_are_written_by_name(tmp_path: Path) -> None:
         LedgerRow(uri, "ignored", "", "", 5, "1") for uri in ("/b", "/x", "/a", "/y", "/é", "/c")
     ]
     files = [SourceFile(uri, 5, "1") for uri in ("/c", "/é", "/a", "/b")]
-    listing = listings.write_listing(tmp_path, "listing", files, listing_schema(METADATA))
-    compare(tmp_path, listing, write_parent(tmp_path, rows), "compared", scanned_ns=None,
-            metadata=METADATA)  # fmt: skip
+    listing = listings.write_listing(
+        open_store(tmp_path), "listing", files, listing_schema(METADATA)
+    )
+    compare(
+        open_store(tmp_path),
+        listing,
+        write_parent(tmp_path, rows),
+        "compared",
+        scanned_ns=None,
+        metadata=METADATA,
+    )
     names = [row["uri"] for row in rows_of(tmp_path, "compared/carried")]
     assert names == ["/a", "/b", "/c", "/é"]
     assert [row["uri"] for row in rows_of(tmp_path, "compared/gone")] == ["/x", "/y"]

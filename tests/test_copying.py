@@ -15,7 +15,8 @@ from lookalike.changes.copying import CopyPlan, CopyTask, copy_rows, copy_tasks
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards
-from lookalike.store.storage import file_record, read_json
+from lookalike.store.files import file_record, read_json
+from lookalike.store.objects import open_store
 from transforms.copy import CopyRows
 
 METADATA = pa.schema([("label", pa.string()), ("year", pa.int64())])
@@ -27,7 +28,7 @@ def stored(store: Path, dtype: str) -> dict[int, str]:
     paths = {}
     for number in (3, 8):
         paths[number] = f"embeddings/{number}.parquet"
-        with shards.open_shard(store, paths[number], schema, number) as (writer, _):
+        with shards.open_shard(open_store(store), paths[number], schema, number) as (writer, _):
             for row in range(3):
                 values = {
                     "uri": f"/{number}/{row}", "content_sha256": bytes([number, row]) * 16,
@@ -51,7 +52,7 @@ def test_copies_have_the_vectors_bit_for_bit(
     )  # fmt: skip
     schema = shards.schema(2, METADATA, {"lookalike.x": "y"}, dtype)
     task = CopyTask(0, "copies.parquet", "embeddings/20", 20, "done.json")
-    done = copy_rows(task, tmp_path, paths, schema)
+    done = copy_rows(task, open_store(tmp_path), paths, schema)
     path = done["shard"]["path"]
     record = file_record(tmp_path, path)
     assert done == {"shard": shards.shard_record(record, 20, 3)} == read_json(tmp_path / task.done)
@@ -76,7 +77,7 @@ def listed(store: Path, names: list[str]) -> tuple[str, ...]:
         SourceFile(name, 1, "v", metadata={"label": f"{name} {i}", "year": i})
         for i, name in enumerate(names)
     ]
-    return write_listing(store, "listing", files, listing_schema(METADATA)).parts
+    return write_listing(open_store(store), "listing", files, listing_schema(METADATA)).parts
 
 
 def test_metadata_come_from_the_first_listing_of_a_name(
@@ -87,14 +88,14 @@ def test_metadata_come_from_the_first_listing_of_a_name(
     names = [f"/{i}" for i in range(20)]
     parts = listed(tmp_path, [*names, "/19", "/3"])
     wanted = [f"/{i}" for i in (19, 3, 4, 5, 0, 7, 8, 1)]
-    plan = CopyPlan(tmp_path, "resolved/copies", 40)
+    plan = CopyPlan(open_store(tmp_path), "resolved/copies", 40)
     ids = np.concatenate([plan.ids(5), plan.ids(3)])
     assert ids.tolist() == [(40 + i // 3 << 32) + i % 3 for i in range(8)]
     for start, end in ((0, 5), (5, 8)):
         plan.add(pa.table([wanted[start:end], list(range(start, end))], schema=COPIES))
     plan.finish(METADATA, parts)
     assert (plan.rows, plan.file_numbers) == (8, range(40, 43))
-    tasks = copy_tasks(tmp_path, "resolved", 40, "run")
+    tasks = copy_tasks(open_store(tmp_path), "resolved", 40, "run")
     assert [task.file_no for task in tasks] == [40, 41, 42]
     assert tasks[0].shard == "embeddings/00000040-run"
     tables = [pq.read_table(tmp_path / task.source) for task in tasks]
@@ -108,7 +109,7 @@ def test_metadata_come_from_the_first_listing_of_a_name(
 
 def test_a_name_that_is_not_listed_is_an_error(tmp_path: Path) -> None:
     parts = listed(tmp_path, ["/a"])
-    plan = CopyPlan(tmp_path, "copies", 1)
+    plan = CopyPlan(open_store(tmp_path), "copies", 1)
     plan.ids(2)
     plan.add(pa.table([["/a", "/b"], [1, 2]], schema=COPIES))
     with pytest.raises(RuntimeError, match="/b: it is to be stored anew, but it is not in the"):
@@ -116,11 +117,11 @@ def test_a_name_that_is_not_listed_is_an_error(tmp_path: Path) -> None:
 
 
 def test_nothing_to_copy_makes_no_file(tmp_path: Path) -> None:
-    plan = CopyPlan(tmp_path, "resolved/copies", 1)
+    plan = CopyPlan(open_store(tmp_path), "resolved/copies", 1)
     plan.add(COPIES.empty_table())
     plan.finish(METADATA, listed(tmp_path, ["/a"]))
     assert (plan.rows, list(plan.file_numbers)) == (0, [])
-    assert copy_tasks(tmp_path, "resolved", 1, "run") == []
+    assert copy_tasks(open_store(tmp_path), "resolved", 1, "run") == []
 
 
 def test_the_transform_writes_what_the_function_writes(tmp_path: Path) -> None:
@@ -132,4 +133,4 @@ def test_the_transform_writes_what_the_function_writes(tmp_path: Path) -> None:
     assert [task] | copy == [4]
     assert isinstance(copy, beam.PTransform)
     found = read_json(tmp_path / task.done)
-    assert found == copy_rows(replace(task, done="again.json"), tmp_path, paths, schema)
+    assert found == copy_rows(replace(task, done="again.json"), open_store(tmp_path), paths, schema)

@@ -14,6 +14,7 @@ from lookalike.quality.recall import ExactNeighbours
 from lookalike.quality.truth import TRUTH_K, Truth
 from lookalike.search import Searcher
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from tests.nights import Nights
 from tests.vector_stores import best, brute_force, clustered
 
@@ -45,7 +46,7 @@ def assert_search_is_exact(nights: Nights, **how: Any) -> None:
     """Every living row can be found, and nothing else; with all lists, as by brute force."""
     ids, vectors = nights.living()
     assert nights.manifest is not None
-    searcher = Searcher(nights.store, nights.manifest)
+    searcher = Searcher(open_store(nights.store), nights.manifest)
     assert searcher.count == len(ids)
     queries = vectors[:: max(1, len(vectors) // 40)] + np.float32(0.01)
     found, scores = searcher.search_vectors(queries, 10, **how)
@@ -53,7 +54,7 @@ def assert_search_is_exact(nights: Nights, **how: Any) -> None:
     order = best(expected, found.shape[1], "cosine")
     np.testing.assert_array_equal(found, ids[order])
     np.testing.assert_allclose(scores, np.take_along_axis(expected, order, 1), rtol=1e-5)
-    assert list(snapshot.verify(nights.store)) == []
+    assert list(snapshot.verify(open_store(nights.store))) == []
 
 
 def nights_of(tmp_path: Path, dim: int = DIM, **index: Any) -> Nights:
@@ -235,7 +236,7 @@ def test_a_delta_under_the_target_is_made_anew_before_giving_up(tmp_path: Path) 
     assert "lower bound" in nights.said[-1] or any(
         "is under publish.min_recall" in line for line in nights.said
     )
-    assert snapshot.current(tmp_path) == first["name"]
+    assert snapshot.current(open_store(tmp_path)) == first["name"]
 
 
 def test_another_kind_or_model_is_made_anew(tmp_path: Path) -> None:

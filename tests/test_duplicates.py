@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.store.duplicates import SCHEMA, DuplicateReader, write_duplicates
+from lookalike.store.objects import open_store
 
 NAMES = st.dictionaries(st.integers(0, 2**62), st.lists(st.text(max_size=5), min_size=1))
 
@@ -22,10 +23,12 @@ def test_what_was_written_is_found_by_id(
     with TemporaryDirectory() as folder:
         store = Path(folder)
         record, rows = write_duplicates(
-            store, "a/b.parquet", [{i: names[i] for i in block.tolist()} for block in cut]
+            open_store(store),
+            "a/b.parquet",
+            [{i: names[i] for i in block.tolist()} for block in cut],
         )
         assert rows == len(names)
-        reader = DuplicateReader([store / record.path])
+        reader = DuplicateReader(open_store(store), [record.path])
         ids = np.unique(np.array([*list(names)[::2], *others], np.int64))
         expected = {i: tuple(sorted(names[i])) for i in ids.tolist() if i in names}
         assert reader.of(ids) == expected
@@ -40,13 +43,15 @@ def test_only_row_groups_that_may_hold_an_id_are_read(tmp_path: Path) -> None:
     first = pq.read_metadata(path).row_group(0).column(0)
     end = first.data_page_offset + 20
     path.write_bytes(data[:4] + b"\xff" * (end - 4) + data[end:])
-    assert DuplicateReader([path]).of(np.array([55, 200])) == {55: ("/55",)}
+    assert DuplicateReader(open_store(path.parent), [path.name]).of(np.array([55, 200])) == {
+        55: ("/55",)
+    }
 
 
 def test_a_group_is_read_once(tmp_path: Path) -> None:
     names = {i << 20: [f"/{i}/{n}" for n in range(1 + i % 3)] for i in range(3000)}
-    record, _ = write_duplicates(tmp_path, "d.parquet", [names])
-    reader = DuplicateReader([tmp_path / record.path])
+    record, _ = write_duplicates(open_store(tmp_path), "d.parquet", [names])
+    reader = DuplicateReader(open_store(tmp_path), [record.path])
     ids = np.array([5 << 20, (5 << 20) + 1, 1500 << 20, 2999 << 20])
     expected = {i: tuple(names[i]) for i in ids.tolist() if i in names}
     assert reader.of(ids) == expected
@@ -60,5 +65,7 @@ def test_files_without_statistics_are_read_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     table = pa.table({"id": [3, 9], "uris": [["/b", "/a"], ["/c"]]}, SCHEMA)
     pq.write_table(table, path, write_statistics=False)
-    assert DuplicateReader([path]).of(np.array([3])) == {3: ("/a", "/b")}
-    assert DuplicateReader([]).of(np.array([3])) == {}
+    assert DuplicateReader(open_store(path.parent), [path.name]).of(np.array([3])) == {
+        3: ("/a", "/b")
+    }
+    assert DuplicateReader(open_store(tmp_path), []).of(np.array([3])) == {}

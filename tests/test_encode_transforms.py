@@ -15,7 +15,8 @@ from lookalike.lists.grouping import GroupTask
 from lookalike.lists.tasks import encode_tasks, group_tasks
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
-from lookalike.store.storage import read_json, write_bytes
+from lookalike.store.files import read_json, write_bytes
+from lookalike.store.objects import open_store
 from lookalike.training.template import Template, write_template
 from pipelines.runner import RunnerSpec, run
 from tests.vector_stores import trained
@@ -26,14 +27,14 @@ def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
     """A template, queries and embedding files of unequal length, and the tasks to encode them."""
     data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
     template = Template(data, spec)
-    assert write_template(store, spec, data, {})[0] == template.sha256
+    assert write_template(open_store(store), spec, data, {})[0] == template.sha256
     held_out = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), 10, spec.metric)
     write_bytes(store, "runs/queries.npz", held_out.to_bytes())
     schema = shards.schema(24, pa.schema([]), {})
     paths = []
     for number, rows in enumerate(np.split(np.arange(400), [100, 130, 300]), start=1):
         paths.append(f"embeddings/{number:06d}.parquet")
-        with shards.open_shard(store, paths[-1], schema, number) as (writer, _):
+        with shards.open_shard(open_store(store), paths[-1], schema, number) as (writer, _):
             for row in rows:
                 fields = {
                     "uri": f"/{row}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
@@ -55,7 +56,7 @@ def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int
 
     encode = EncodeParts(str(store), template.sha256, "runs/queries.npz")
     transform("Encode", [*tasks], encode)
-    groups = group_tasks(store, tasks, template, 3, "runs", "index/{}".format)
+    groups = group_tasks(open_store(store), tasks, template, 3, "runs", "index/{}".format)
     transform("Group", [*groups], GroupLists(str(store), template.sha256))
     truth = ExactNeighbours.from_bytes((store / "runs/queries.npz").read_bytes())
     for task in tasks:
@@ -119,7 +120,7 @@ def test_no_queries_give_no_truth_and_the_same_index(tmp_path: Path, expected: l
         assert not len(
             ExactNeighbours.from_bytes(output(tmp_path, task, "truth").read_bytes()).queries
         )
-    groups = group_tasks(tmp_path, tasks, template, 3, "runs", "index/{}".format)
+    groups = group_tasks(open_store(tmp_path), tasks, template, 3, "runs", "index/{}".format)
 
     def regroup(pipeline: beam.Pipeline) -> None:
         _ = pipeline | beam.Create(groups) | GroupLists(str(tmp_path), template.sha256)
@@ -132,4 +133,4 @@ def test_one_group_is_the_finished_shard(tmp_path: Path) -> None:
     template, tasks = prepare(tmp_path)
     [whole] = encode_tasks([[task.embeddings[0] for task in tasks]], "runs", "index/whole")
     assert (whole.whole, whole.output) == (True, "index/whole")
-    assert group_tasks(tmp_path, [whole], template, 3, "runs", "index/{}".format) == []
+    assert group_tasks(open_store(tmp_path), [whole], template, 3, "runs", "index/{}".format) == []

@@ -16,7 +16,8 @@ from lookalike.lists.invlists import read_shard
 from lookalike.lists.part_files import open_part
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards
-from lookalike.store.storage import file_record, read_json
+from lookalike.store.files import file_record, read_json
+from lookalike.store.objects import open_store
 from lookalike.training import template as index
 from lookalike.training.template import Template
 from tests.vector_stores import best, brute_force, trained
@@ -28,7 +29,7 @@ def write_embeddings(store, vectors, cuts):
     paths, ids = [], []
     for number, rows in enumerate(np.split(np.arange(len(vectors)), cuts), start=5):
         paths.append(f"embeddings/{number:06d}.parquet")
-        with shards.open_shard(store, paths[-1], schema, number) as (writer, _):
+        with shards.open_shard(open_store(store), paths[-1], schema, number) as (writer, _):
             for row in rows:
                 fields = {
                     "uri": f"/{row}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
@@ -79,7 +80,7 @@ def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
     template = Template(data, spec)
     paths, ids = write_embeddings(tmp_path, vectors, [3, 150, 150, 390])
     truth = ExactNeighbours(vectors[:20], ids[:20], 5, metric)
-    encode(task(paths), tmp_path, template, truth)
+    encode(task(paths), open_store(tmp_path), template, truth)
     done = read_json(tmp_path / "runs/done.json")
     assert done["shard"]["rows"] == done["header"]["rows"] == 400
     assert done["removed"] == 0
@@ -109,7 +110,7 @@ def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
     assert fitness["rows"] == 400
     assert fitness["rotated"] == pytest.approx((lost / length).sum(), abs=1e-4)
     assert fitness["lost"] == pytest.approx(((lost + coded) / length).sum(), rel=1e-4)
-    total = encoding.total_fitness(tmp_path, [done, done], template)
+    total = encoding.total_fitness(open_store(tmp_path), [done, done], template)
     np.testing.assert_array_equal(total.sizes, 2 * np.bincount(lists, minlength=8))
     assert total.measures()["quantisation_error"] == pytest.approx(fitness["lost"] / 400)
 
@@ -117,7 +118,7 @@ def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
 def test_the_only_part_is_written_as_a_shard_to_search(template, tmp_path):
     template, vectors = template
     paths, ids = write_embeddings(tmp_path, vectors, [100])
-    encode(task(paths, whole=True), tmp_path, template, no_queries(template.spec))
+    encode(task(paths, whole=True), open_store(tmp_path), template, no_queries(template.spec))
     shard = read_shard(output(tmp_path), template)
     np.testing.assert_array_equal(np.sort(np.concatenate([*shard.file.ids()])), ids)
     with open(tmp_path / "all", "wb") as file:
@@ -173,7 +174,9 @@ def test_a_task_that_is_done_again_writes_the_same_bytes(template, tmp_path):
     found = []
     for name in ("one", "another"):
         truth = ExactNeighbours(vectors[:5], ids[:5], 5, "cosine")
-        record = encode(replace(task(paths), done=f"runs/{name}.json"), tmp_path, template, truth)
+        record = encode(
+            replace(task(paths), done=f"runs/{name}.json"), open_store(tmp_path), template, truth
+        )
         found.append(record)
     assert found[0] == found[1]
     assert len(list((tmp_path / "runs").glob("*-*.*"))) == 2  # named by their content
@@ -185,7 +188,7 @@ def test_removed_ids_are_in_neither_codes_nor_truth(template, tmp_path):
     gone = np.sort(np.concatenate([ids[::3], [1, 1 << 60]]))  # some of other files
     np.save(tmp_path / "gone.npy", gone)
     truth = ExactNeighbours(vectors[:20], ids[:20], 300, "cosine")
-    encode(task(paths, removed="gone.npy"), tmp_path, template, truth)
+    encode(task(paths, removed="gone.npy"), open_store(tmp_path), template, truth)
     done = read_json(tmp_path / "runs/done.json")
     left = np.setdiff1d(ids, gone)
     assert (done["removed"], done["shard"]["rows"]) == (len(ids) - len(left), len(left))
@@ -200,7 +203,7 @@ def test_everything_removed_leaves_an_empty_shard(template, tmp_path):
     paths, ids = write_embeddings(tmp_path, vectors[:9], [])
     np.save(tmp_path / "gone.npy", ids)
     done = task(paths, removed="gone.npy", whole=True)
-    encode(done, tmp_path, template, no_queries(template.spec))
+    encode(done, open_store(tmp_path), template, no_queries(template.spec))
     header = read_shard(output(tmp_path), template).header
     assert (header.rows, header.min_id, header.max_id) == (0, -1, -1)
 
@@ -216,7 +219,7 @@ def test_a_vector_that_cannot_be_indexed_is_named_with_its_file(value, message, 
     vectors[107, 3] = 0 if value is None else value
     paths, _ = write_embeddings(tmp_path, vectors, [100])
     with pytest.raises(RequestError, match=rf"000006\.parquet: from id {6 << 32} on, {message}"):
-        encode(task(paths), tmp_path, template, no_queries(template.spec))
+        encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
     assert not (tmp_path / "runs").exists()
 
 
@@ -226,7 +229,7 @@ def test_an_id_must_not_come_twice(template, tmp_path):
         encode_shard(template, [([1, 3], vectors[:2]), ([3], vectors[2:3])], bytearray().extend)
     paths, _ = write_embeddings(tmp_path, vectors, [100])
     with pytest.raises(RequestError, match="comes more than once"):
-        encode(task([*paths, paths[0]]), tmp_path, template, no_queries(template.spec))
+        encode(task([*paths, paths[0]]), open_store(tmp_path), template, no_queries(template.spec))
 
 
 def test_ids_and_vectors_of_a_block_go_together(template):
@@ -254,7 +257,7 @@ DAMAGES = {
 def test_a_damaged_part_is_refused_and_named(damage, template, tmp_path):
     template, vectors = template
     paths, _ = write_embeddings(tmp_path, vectors, [])
-    encode(task(paths), tmp_path, template, no_queries(template.spec))
+    encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
     path = output(tmp_path)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(RequestError, match=r"\.part: (damaged|not an index shard)"):
@@ -265,7 +268,7 @@ def test_a_damaged_part_is_refused_and_named(damage, template, tmp_path):
 def test_a_parts_lists_that_do_not_fit_are_refused_when_read(at, template, tmp_path):
     template, vectors = template
     paths, _ = write_embeddings(tmp_path, vectors, [])
-    encode(task(paths), tmp_path, template, no_queries(template.spec))
+    encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
     path = output(tmp_path)
     data = bytearray(path.read_bytes())
     data[at : at + 4] = b"\xff\xff\xff\x7f"
@@ -277,6 +280,6 @@ def test_a_parts_lists_that_do_not_fit_are_refused_when_read(at, template, tmp_p
 def test_a_part_of_another_template_is_refused(template, tmp_path):
     template, vectors = template
     paths, _ = write_embeddings(tmp_path, vectors, [])
-    encode(task(paths), tmp_path, template, no_queries(template.spec))
+    encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
     with pytest.raises(RequestError, match="the template here is other"):
         open_part(output(tmp_path), "other", template.code_size, 8)

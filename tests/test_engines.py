@@ -30,6 +30,7 @@ from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.quiet_tf import tf
 from lookalike.models.resolving import install
 from lookalike.models.saved_model import FrozenModel, ModelInfo
+from lookalike.store.objects import open_store
 from pipelines.models import choose_engines
 
 needs_openvino = pytest.mark.skipif(
@@ -374,8 +375,8 @@ def test_workers_need_no_tensorflow(tmp_path: Path, saved: Saved) -> None:
     assert [line.split(" (")[0] for line in lines] == [
         "model one: engine openvino", "model two: engine openvino",
     ]  # fmt: skip
-    install(store, features, work)
-    install(store, features, work)  # leaves alone what is there
+    install(open_store(store), features, work)
+    install(open_store(store), features, work)  # leaves alone what is there
 
     (tmp_path / "features").write_bytes(pickle.dumps(features))
     np.save(tmp_path / "pictures.npy", pictures(7))

@@ -15,6 +15,7 @@ from lookalike.errors import RequestError
 from lookalike.evaluation import evaluate, file_labels, folder_label
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import shards
+from lookalike.store.objects import open_store
 
 METRICS = ("cosine", "inner_product", "l2", "jaccard")
 Vectors = npt.NDArray[np.float32]
@@ -26,7 +27,7 @@ def make_store(store: Path, vectors: Vectors, uris: list[str], metric: str) -> d
     for file_no, start in enumerate(range(0, len(vectors), 150)):
         path = f"embeddings/{file_no}.parquet"
         schema = shards.schema(vectors.shape[1], pa.schema([]), {})
-        with shards.open_shard(store, path, schema, file_no) as (writer, pending):
+        with shards.open_shard(open_store(store), path, schema, file_no) as (writer, pending):
             for row in range(start, min(start + 150, len(vectors))):
                 writer.append({"uri": uris[row]}, vectors[row])
         files.append(shards.shard_record(pending.finished, file_no, writer.rows))
@@ -76,7 +77,7 @@ def test_as_brute_force_does(
     uris = [f"/{i}.jpg" for i in range(len(labels))]
     manifest = make_store(tmp_path, vectors, uris, metric)
     named = dict(zip(uris, labels, strict=True))
-    found = evaluate(tmp_path, manifest, named.get, k=7)
+    found = evaluate(open_store(tmp_path), manifest, named.get, k=7)
     queries, precision, average = brute_force(vectors, labels, metric, 7)
     assert (found.images, found.labels, found.queries, found.k) == (171, 4, queries, 7)
     assert queries == 170
@@ -95,7 +96,7 @@ URIS = [*(f"/x/cats/{i}.jpg" for i in range(5)), *(f"/y/caf%C3%A9 dogs/{i}.jpg" 
 
 
 def test_labels_from_folders(tmp_path: Path) -> None:
-    found = evaluate(tmp_path, two_groups(tmp_path, URIS), folder_label, k=4)
+    found = evaluate(open_store(tmp_path), two_groups(tmp_path, URIS), folder_label, k=4)
     assert found == evaluation.Evaluation(10, 2, 10, 4, 1.0, 1.0)
     assert json.loads(json.dumps(found.to_json()))["mean_average_precision"] == 1.0
     # folders of the same name are one label
@@ -103,7 +104,7 @@ def test_labels_from_folders(tmp_path: Path) -> None:
 
 
 def test_fewer_neighbours_than_k_count_as_misses(tmp_path: Path) -> None:
-    found = evaluate(tmp_path, two_groups(tmp_path, URIS), folder_label, k=20)
+    found = evaluate(open_store(tmp_path), two_groups(tmp_path, URIS), folder_label, k=20)
     assert found.precision_at_k == 4 / 20
     assert found.mean_average_precision == 1.0
 
@@ -113,14 +114,14 @@ def test_dead_rows_are_no_images(tmp_path: Path) -> None:
     vectors = np.random.default_rng(1).random((300, 6), dtype=np.float32)
     manifest = make_store(tmp_path / "all", vectors, uris, "cosine")
     dead = [3, 4, 140, 1 << 32 | 7]  # the second shard begins with row 150
-    record = write_tombstones(tmp_path / "all", "dead.npy", dead)
+    record = write_tombstones(open_store(tmp_path / "all"), "dead.npy", dead)
     manifest["files"].append({**record.to_json(), "kind": "tombstones"})
     rows = np.delete(np.arange(300), [3, 4, 140, 157])
     living = make_store(
         tmp_path / "living", vectors[rows], [uris[row] for row in rows.tolist()], "cosine"
     )
-    found = evaluate(tmp_path / "all", manifest, folder_label)
-    assert found == evaluate(tmp_path / "living", living, folder_label)
+    found = evaluate(open_store(tmp_path / "all"), manifest, folder_label)
+    assert found == evaluate(open_store(tmp_path / "living"), living, folder_label)
     assert found.images == 296
 
 
@@ -134,7 +135,7 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
     manifest = two_groups(tmp_path, uris)
     rows = [f"{i}.jpg,{1 if i < 4 else 2}" for i in range(7)]  # numbers are labels too
     text = "\n".join(["uri,label", *rows, "7.jpg,", ",1", "elsewhere.jpg,1", ""])
-    found = evaluate(tmp_path, manifest, label_file(tmp_path, text), k=2)
+    found = evaluate(open_store(tmp_path), manifest, label_file(tmp_path, text), k=2)
     assert (found.images, found.labels, found.queries) == (7, 2, 7)
     assert (found.precision_at_k, found.mean_average_precision) == (1.0, 1.0)
 
@@ -143,7 +144,7 @@ def test_labels_that_are_the_wrong_way_round_score_low(tmp_path: Path) -> None:
     uris = [str(tmp_path / f"{i}.jpg") for i in range(8)]
     manifest = two_groups(tmp_path, uris)
     labels = {uri: str(i % 2) for i, uri in enumerate(uris)}
-    found = evaluate(tmp_path, manifest, labels.get, k=3)
+    found = evaluate(open_store(tmp_path), manifest, labels.get, k=3)
     assert found.precision_at_k == pytest.approx(1 / 3)  # one of the three that are near
     assert found.mean_average_precision < 0.7
 
@@ -160,9 +161,9 @@ def test_labels_that_are_the_wrong_way_round_score_low(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str) -> None:
     manifest = two_groups(tmp_path, URIS)
     with pytest.raises(RequestError, match=message):
-        evaluate(tmp_path, manifest, label_file(tmp_path, text))
+        evaluate(open_store(tmp_path), manifest, label_file(tmp_path, text))
 
 
 def test_k_below_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="k: needs a whole number from 1, got 0"):
-        evaluate(tmp_path, two_groups(tmp_path, URIS), folder_label, k=0)
+        evaluate(open_store(tmp_path), two_groups(tmp_path, URIS), folder_label, k=0)

@@ -17,7 +17,8 @@ from lookalike.faults import Faults
 from lookalike.search import Searcher
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
-from lookalike.store.storage import sha256_file
+from lookalike.store.files import sha256_file
+from lookalike.store.objects import open_store
 from pipelines.facts import facts, write_report
 from pipelines.measured import fresh_rows
 from pipelines.metrics_file import write_metrics
@@ -57,7 +58,7 @@ def test_three_files_are_written_and_named(tmp_path):
         "rejected:truncated": [row(f"/t{i}", reason="truncated", detail="x") for i in range(30)],
         "rejected:empty": [row("/e", reason="empty")],
     }
-    lines = write_report(tmp_path, "snapshots/one", manifest, parent, samples, Faults())
+    lines = write_report(open_store(tmp_path), "snapshots/one", manifest, parent, samples, Faults())
     names = ["report.html", "report.json", "metrics.txt"]
     assert [line["path"] for line in lines] == [f"snapshots/one/{name}" for name in names]
     for line in lines:
@@ -81,14 +82,14 @@ def test_given_vectors_bring_no_name_that_is_looked_for_in_a_network(tmp_path):
     _, manifest, parent = made(tmp_path, features=[])
     samples = {"added": [row("s3://bucket/that/does/not/exist.png"), row("hdfs://nobody/x.png")]}
     began = time.monotonic()
-    write_report(tmp_path, "snapshots/one", manifest, parent, samples, Faults())
+    write_report(open_store(tmp_path), "snapshots/one", manifest, parent, samples, Faults())
     assert time.monotonic() - began < 20
 
 
 def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
     ids, manifest, parent = made(tmp_path, {"kind": "ivf_pq", "nlist": 8})
-    searcher = Searcher(tmp_path, manifest)
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, searcher, Faults())
+    searcher = Searcher(open_store(tmp_path), manifest)
+    found = facts(open_store(tmp_path), manifest, parent, NO_SAMPLES, searcher, Faults())
     sizes = np.bincount(searcher.index.lists_of(ids), minlength=8)
     lists = found["lists"]
     assert lists["entries"] == 400
@@ -107,15 +108,29 @@ def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
 
 def test_an_exact_index_has_neither(tmp_path):
     _, manifest, parent = made(tmp_path)
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest), Faults())
+    found = facts(
+        open_store(tmp_path),
+        manifest,
+        parent,
+        NO_SAMPLES,
+        Searcher(open_store(tmp_path), manifest),
+        Faults(),
+    )
     assert found["lists"] == found["codes"] == {}
 
 
 def test_tombstones_are_counted_and_not_asked(tmp_path):
     ids, manifest, parent = made(tmp_path)
-    line = write_tombstones(tmp_path, "snapshots/one/dead.npy", ids[:50]).to_json()
+    line = write_tombstones(open_store(tmp_path), "snapshots/one/dead.npy", ids[:50]).to_json()
     manifest["files"].append({**line, "kind": "tombstones"})
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest), Faults())
+    found = facts(
+        open_store(tmp_path),
+        manifest,
+        parent,
+        NO_SAMPLES,
+        Searcher(open_store(tmp_path), manifest),
+        Faults(),
+    )
     assert found["tombstones"] == 50
     assert found["neighbourhoods"]["asked"] == found["neighbourhoods"]["living"] == 350
 
@@ -163,7 +178,14 @@ def test_the_time_is_bounded_by_the_run_and_by_the_clock(tmp_path, monkeypatch):
     _, manifest, parent = made(tmp_path, n=4000)
     monkeypatch.setattr("pipelines.measured._LEAST_S", 0.0)
     manifest["stages"] = {"scan": 0.0}
-    found = facts(tmp_path, manifest, parent, NO_SAMPLES, Searcher(tmp_path, manifest), Faults())
+    found = facts(
+        open_store(tmp_path),
+        manifest,
+        parent,
+        NO_SAMPLES,
+        Searcher(open_store(tmp_path), manifest),
+        Faults(),
+    )
     assert 0 < found["neighbourhoods"]["asked"] < 1000  # one block of them
 
 
@@ -171,7 +193,9 @@ def test_the_time_is_bounded_by_the_run_and_by_the_clock(tmp_path, monkeypatch):
 
 
 def metrics(path: Path, store: Path, **more):
-    write_metrics(path, store, **{"status": 0, "seconds": 1.5, "published": True, **more})
+    write_metrics(
+        path, open_store(store), **{"status": 0, "seconds": 1.5, "published": True, **more}
+    )
     return read(path.read_text())
 
 
@@ -192,9 +216,9 @@ def test_metrics_of_runs_keep_the_last_success_and_the_published_snapshot(tmp_pa
     store.mkdir()
     _, manifest, parent = made(store)
     manifest["files"] += write_report(
-        store, "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
+        open_store(store), "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
     )
-    snapshot.publish(store, {**manifest, "name": "two"})
+    snapshot.publish(open_store(store), {**manifest, "name": "two"})
     good = metrics(path, store)
     at = good["lookalike_run_last_success_timestamp_seconds", label(store)]
     assert abs(at - time.time()) < 60
@@ -211,7 +235,7 @@ def test_metrics_of_a_snapshot_without_a_report_come_from_its_manifest(tmp_path)
     path, store = tmp_path / "l.prom", tmp_path / "store"
     store.mkdir()
     _, manifest, _ = made(store)
-    snapshot.publish(store, {**manifest, "name": "two"})
+    snapshot.publish(open_store(store), {**manifest, "name": "two"})
     values = metrics(path, store)
     assert values["lookalike_files", f'{label(store)},status="unchanged"'] == 300
     assert values["lookalike_stage_seconds", f'{label(store)},stage="embed"'] == 2
@@ -223,9 +247,9 @@ def test_metrics_say_how_the_run_ended_though_the_report_is_damaged(tmp_path):
     store.mkdir()
     _, manifest, parent = made(store)
     manifest["files"] += write_report(
-        store, "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
+        open_store(store), "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
     )
-    snapshot.publish(store, {**manifest, "name": "two"})
+    snapshot.publish(open_store(store), {**manifest, "name": "two"})
     for damage in (b"{", b"[]", b"\xff"):
         (store / "snapshots/two/report.json").write_bytes(damage)
         values = metrics(path, store, status=1, published=False, name='s3://b/"x"')

@@ -19,7 +19,8 @@ from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
 from lookalike.metrics import top_k
 from lookalike.search import Searcher
 from lookalike.store import snapshot
-from lookalike.store.storage import write_file
+from lookalike.store.files import write_file
+from lookalike.store.objects import open_store
 from lookalike.training import template as index
 from lookalike.training.template import Template
 from tests.vector_stores import clustered, make_store, trained
@@ -78,7 +79,7 @@ def test_merging_on_disk_with_shifted_ids_gives_duplicate_ids_so_ids_are_given_o
         tmp_path / "store", clustered(130, 16)[np.r_[0:100, 0:30]], files=3,
         options={"kind": "ivf_pq", "nlist": 4, "shards": 2},
     )  # fmt: skip
-    searcher = Searcher(tmp_path / "store", manifest)
+    searcher = Searcher(open_store(tmp_path / "store"), manifest)
     found = [np.concatenate([*shard.file.ids()]) for shard in searcher.index._shards]
     assert len(found) == 2
     np.testing.assert_array_equal(np.sort(np.concatenate(found)), ids)
@@ -180,8 +181,8 @@ def test_a_flipped_byte_loads_silently_so_files_have_checksums(tmp_path):
     stored[int(shard.file.offsets[np.argmax(shard.file.sizes)])] ^= 1  # within a code
     del shard
     path.write_bytes(stored)
-    assert not [*snapshot.check_file(tmp_path, line, contents=False)]
-    (problem,) = [*snapshot.check_file(tmp_path, line, contents=True)]
+    assert not [*snapshot.check_file(open_store(tmp_path), line, contents=False)]
+    (problem,) = [*snapshot.check_file(open_store(tmp_path), line, contents=True)]
     assert (problem.path, problem.problem) == (line["path"], "sha256")
     Searcher.open(tmp_path)  # sizes alone say nothing
     with pytest.raises(RequestError, match=f"{line['path']}: sha256"):

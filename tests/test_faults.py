@@ -15,7 +15,7 @@ from faults.power_loss import Disk, disorder
 from faults.trials import Night, Nights, try_fault
 
 from lookalike.errors import StoreWriteError
-from lookalike.store import storage
+from lookalike.store import files as store_files
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or compiler() is None, reason="needs Linux and a C compiler"
@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_written_is_named_with_the_remedy(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(store_files.os, "fsync", full)
     with pytest.raises(StoreWriteError, match=r"x: cannot be written: no space .*; make"):
-        storage.write_bytes(tmp_path, "x", b"data")
+        store_files.write_bytes(tmp_path, "x", b"data")
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from lookalike.searching import answering
 from lookalike.searching.selections import Selection, difference
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.vector_stores import best, brute_force, clustered, make_store
 
@@ -151,10 +152,10 @@ def test_few_rows_are_compared_and_many_are_scanned():
 
 def forget(store, manifest, ids):
     """The snapshot again, with these ids forgotten."""
-    record = write_tombstones(store, "snapshots/one/tombstones.npy", ids)
+    record = write_tombstones(open_store(store), "snapshots/one/tombstones.npy", ids)
     lines = [line for line in manifest["files"] if line["kind"] != "tombstones"]
     lines.append({**record.to_json(), "kind": "tombstones"})
-    snapshot.publish(store, {**manifest, "files": lines})
+    snapshot.publish(open_store(store), {**manifest, "files": lines})
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -16,6 +16,7 @@ import pytest
 import lookalike
 from lookalike.errors import RequestError
 from lookalike.store import forgetting, retention, snapshot
+from lookalike.store.objects import open_store
 from lookalike.training.template import Template
 from pipelines import erase
 from pipelines.cli import main
@@ -77,7 +78,7 @@ def names_of(made, *numbers):
 
 def rows_of(store):
     """uri -> (content, vector) of the living rows of the published snapshot."""
-    manifest = snapshot.read_manifest(store)
+    manifest = snapshot.read_manifest(open_store(store))
     dead = set()
     for line in snapshot.files_of(manifest, "tombstones"):
         dead.update(np.load(store / line["path"]).tolist())
@@ -91,7 +92,7 @@ def rows_of(store):
 
 
 def ledger_of(store):
-    lines = snapshot.files_of(snapshot.read_manifest(store), "ledger")
+    lines = snapshot.files_of(snapshot.read_manifest(open_store(store)), "ledger")
     return [row for line in lines for row in pq.read_table(store / line["path"]).to_pylist()]
 
 
@@ -118,7 +119,7 @@ def test_of_ten_images_nothing_is_left_and_the_others_are_as_they_were(made, roo
     before = rows_of(store)
     names = names_of(made, 3, 7, 20, 31, 32, 33, 60, 91, 95, 99)  # 20 was deleted since
     (root / "list.txt").write_text("\n".join(names) + "\n")
-    held = forgetting.find(store, names)
+    held = forgetting.find(open_store(store), names)
     copy, longer = (str(made / "pictures" / name)
                     for name in ("a copy of three.png", "picture-003.png.orig.png"))  # fmt: skip
     assert held.names == sorted([*names, copy])
@@ -147,8 +148,8 @@ def test_of_ten_images_nothing_is_left_and_the_others_are_as_they_were(made, roo
         uri for one in neighbours(store, made, 50) for uri in (one.uri, *one.duplicates)
     }
     assert main(["verify", "--store", str(store)]) == 0
-    manifest = snapshot.read_manifest(store)
-    assert snapshot.names(store) == [manifest["name"]]
+    manifest = snapshot.read_manifest(open_store(store))
+    assert snapshot.names(open_store(store)) == [manifest["name"]]
     assert manifest["certificate"]["reached"]
     assert manifest["counts"]["vectors"] == len(expected)
     changes = manifest["changes"]
@@ -179,7 +180,7 @@ def test_what_is_still_in_the_sources_does_not_come_back(made, root, capfd):
         listed = {row["uri"] for row in ledger_of(store)}
         assert not {*gone, str(made / "pictures" / "a copy of three.png")} & listed
         assert again or not result["new"], "a forgotten file is not news every night"
-    held = forgetting.find(store, gone)
+    held = forgetting.find(open_store(store), gone)
     assert not held
     assert main(["verify", "--store", str(store)]) == 0
 
@@ -187,7 +188,7 @@ def test_what_is_still_in_the_sources_does_not_come_back(made, root, capfd):
 @pytest.mark.parametrize("stop", ["compact", "publish", "published", "remove", "prove"])
 def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, root, monkeypatch):
     store, names = root / "store", names_of(made, 3, 91)
-    held = forgetting.find(store, names)
+    held = forgetting.find(open_store(store), names)
 
     def fail(*_, **__):
         raise OSError("stopped")
@@ -214,7 +215,7 @@ def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, roo
         assert not [one for one in [*held.contents, *map(str.encode, held.names)] if one in kept], (
             path
         )
-    assert len(snapshot.names(store)) == 1
+    assert len(snapshot.names(open_store(store))) == 1
     assert {path.name for path in (store / "runs").iterdir()} == {"lock"}
     assert main(["verify", "--store", str(store)]) == 0
 
@@ -233,9 +234,9 @@ def test_a_condition_says_which(made, root, capfd):
 
 def test_a_row_without_a_vector_leaves_the_index_alone(made, root, capfd):
     store, name = root / "store", str(made / "pictures" / "broken.jpg")
-    before = snapshot.read_manifest(store)
+    before = snapshot.read_manifest(open_store(store))
     assert forget(root, "--uri", name)
-    after = snapshot.read_manifest(store)
+    after = snapshot.read_manifest(open_store(store))
     for kind in ("index", "embedding", "template", "truth"):
         assert snapshot.files_of(after, kind) == snapshot.files_of(before, kind)
     assert after["counts"]["rejected"] == before["counts"]["rejected"] - 1

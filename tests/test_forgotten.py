@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
+from lookalike.store.files import file_record
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
-from lookalike.store.storage import file_record
+from lookalike.store.objects import open_store
 
 # Hashes that end in zero bytes, or begin with large ones, are the ones that types get wrong.
 DIGESTS = st.one_of(
@@ -26,23 +27,23 @@ def test_it_is_the_set_of_all_that_was_written(
     tmp_path_factory: pytest.TempPathFactory, first: list[bytes], then: list[bytes]
 ) -> None:
     store = tmp_path_factory.mktemp("store")
-    record = write_forgotten(store, "snapshots/a/forgotten.npy", first)
+    record = write_forgotten(open_store(store), "snapshots/a/forgotten.npy", first)
     assert record == file_record(store, "snapshots/a/forgotten.npy")
     before = Forgotten.load([store / "snapshots/a/forgotten.npy"])
-    write_forgotten(store, "b.npy", then, before)
+    write_forgotten(open_store(store), "b.npy", then, before)
     both = Forgotten.load([store / "b.npy"])
     asked = [*(hashlib.sha256(b"%d" % i).digest() for i in range(31)), bytes(32), b"\xff" * 32]
     for forgotten, digests in ((before, {*first}), (both, {*first, *then})):
         assert [one in forgotten for one in asked] == [one in digests for one in asked]
         assert len(forgotten) == len(digests)
-    write_forgotten(store, "c.npy", then)
+    write_forgotten(open_store(store), "c.npy", then)
     parts = Forgotten.load([store / "snapshots/a/forgotten.npy", store / "c.npy"])
     assert np.array_equal(parts.items, both.items)
 
 
 def test_no_hash_of_a_content_is_in_the_file(tmp_path: Path) -> None:
     digests = [hashlib.sha256(b"%d" % i).digest() for i in range(50)]
-    write_forgotten(tmp_path, "a.npy", digests)
+    write_forgotten(open_store(tmp_path), "a.npy", digests)
     data = (tmp_path / "a.npy").read_bytes()
     assert not any(digest in data for digest in digests)
     assert all(hashlib.sha256(digest).digest() in data for digest in digests)

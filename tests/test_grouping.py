@@ -13,7 +13,8 @@ from lookalike.lists.encoding import Encoded, encode_shard, shard_header
 from lookalike.lists.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.lists.invlists import read_shard
 from lookalike.lists.part_files import write_part
-from lookalike.store.storage import read_json
+from lookalike.store.files import read_json
+from lookalike.store.objects import open_store
 from lookalike.training.template import Template
 from tests.vector_stores import trained
 
@@ -46,11 +47,11 @@ def write_parts(store, made, ids, cuts):
 
 def grouped(store, template, paths, shards):
     """The bytes of every shard."""
-    ranges = list_ranges(list_sizes(store, paths, template), shards)
+    ranges = list_ranges(list_sizes(open_store(store), paths, template), shards)
     output = []
     for number, (first, last) in enumerate(ranges):
         task = GroupTask(number, first, last, tuple(paths), f"s{number}", f"d{number}.json")
-        record = group(task, store, template)
+        record = group(task, open_store(store), template)
         output.append((store / record["shard"]["path"]).read_bytes())
     return output
 

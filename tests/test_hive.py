@@ -18,6 +18,7 @@ from lookalike.sources.vector_pieces import cut_vector_units, read_unit
 from lookalike.sources.vector_rows import read_rows
 from lookalike.sources.vector_tables import list_tables
 from lookalike.sources.vector_tables import metadata_schema as vector_schema
+from lookalike.store.objects import open_store
 
 FOLDERS = [
     "year=2024/label=cat",
@@ -163,8 +164,8 @@ def test_tables_of_vectors(spec: str, write: Write) -> None:
 def test_rows_of_vectors_bear_the_values(write: Write, tmp_path: Path) -> None:
     root = write("label=cat/month=__HIVE_DEFAULT_PARTITION__", vectors(id=[1, 2]))
     tables = list_tables([str(root)], pytest.fail)
-    listing, _ = list_vectors(tmp_path, "listing", tables, 8)
-    [(unit, _)] = cut_vector_units(tmp_path, listing, "units", tables)
+    listing, _ = list_vectors(open_store(tmp_path), "listing", tables, 8)
+    [(unit, _)] = cut_vector_units(open_store(tmp_path), listing, "units", tables)
     [found] = read_rows(*read_unit(tmp_path / unit))
     assert found.batch is not None
     assert found.batch.select(["manifest_id", "label", "month"]).to_pylist() == [

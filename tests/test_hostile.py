@@ -16,8 +16,10 @@ from vector_stores import clustered, make_store
 
 import lookalike
 from lookalike.errors import RequestError, StoreWriteError
-from lookalike.store import snapshot, storage
+from lookalike.store import files as store_files
+from lookalike.store import snapshot
 from lookalike.store.locks import hold
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from pipelines.progress import Progress
 
@@ -48,28 +50,28 @@ def moved_out(store: Path, what: str, *, file: bool) -> Path:
 @pytest.mark.parametrize("kind", ["embedding", "index", "template", "duplicates"])
 @pytest.mark.parametrize("file", [True, False])
 def test_files_that_a_link_leads_to_are_not_read(store: Path, kind: str, file: bool) -> None:
-    path = snapshot.files_of(snapshot.read_manifest(store), kind)[0]["path"]
+    path = snapshot.files_of(snapshot.read_manifest(open_store(store)), kind)[0]["path"]
     if kind == "duplicates" and not file:
         pytest.skip("it lies beside the manifest")
     moved_out(store, path, file=file)
     with pytest.raises(RequestError, match=rf"{path}: link: expected a file of the store.*outside"):
         lookalike.open(store)
-    assert (path, "link") in [(one.path, one.problem) for one in snapshot.verify(store)]
+    assert (path, "link") in [(one.path, one.problem) for one in snapshot.verify(open_store(store))]
 
 
 def test_a_manifest_that_a_link_leads_to_is_not_read(store: Path) -> None:
     moved_out(store, snapshot.manifest_path("one"), file=True)
     with pytest.raises(RequestError, match="damaged: a link leads out of the store"):
-        snapshot.read_manifest(store)
+        snapshot.read_manifest(open_store(store))
 
 
 def test_a_store_may_be_reached_by_a_link_and_hold_links_to_itself(store: Path) -> None:
     (store.parent / "link").symlink_to(store)
-    path = store / snapshot.files_of(snapshot.read_manifest(store), "index")[0]["path"]
+    path = store / snapshot.files_of(snapshot.read_manifest(open_store(store)), "index")[0]["path"]
     path.rename(path.with_name("real"))
     path.symlink_to("real")
     assert len(lookalike.open(store.parent / "link").search_vectors(clustered(1, 8), 3)[0]) == 1
-    storage.write_bytes(store.parent / "link", "index/new", b"x")
+    store_files.write_bytes(store.parent / "link", "index/new", b"x")
 
 
 @pytest.mark.parametrize("deep", ["embeddings", "embeddings/deep"])
@@ -79,7 +81,7 @@ def test_nothing_is_written_where_a_link_leads_out(store: Path, deep: str) -> No
     shutil.rmtree(store / "embeddings")
     (store / "embeddings").symlink_to(outside)
     with pytest.raises(StoreWriteError, match=r"a link leads out of the store, to .*outside"):
-        storage.write_bytes(store, f"{deep}/x", b"x")
+        store_files.write_bytes(store, f"{deep}/x", b"x")
     assert [path for path in outside.rglob("*") if path.is_file()] == []
 
 
@@ -96,7 +98,7 @@ def test_a_pointer_that_is_a_link_is_replaced_itself(store: Path, tmp_path: Path
     (tmp_path / "precious").write_text("one\n")
     (store / "CURRENT").unlink()
     (store / "CURRENT").symlink_to(tmp_path / "precious")
-    storage.write_bytes(store, "CURRENT", b"two\n")
+    store_files.write_bytes(store, "CURRENT", b"two\n")
     assert (tmp_path / "precious").read_text() == "one\n"
     assert not (store / "CURRENT").is_symlink()
 
@@ -212,7 +214,7 @@ def change(path: Path) -> None:
 def test_with_check_no_reader_meets_a_file_that_was_changed(
     store: Path, kind: str, read: list[str]
 ) -> None:
-    path = store / snapshot.files_of(snapshot.read_manifest(store), kind)[0]["path"]
+    path = store / snapshot.files_of(snapshot.read_manifest(open_store(store)), kind)[0]["path"]
     change(path)
     with pytest.raises(RequestError, match="sha256: expected"):
         lookalike.open(store, check=True)

@@ -22,6 +22,7 @@ from lookalike.errors import RequestError
 from lookalike.searching.tombstones import read_tombstones
 from lookalike.store import snapshot
 from lookalike.store.ledger import read_ledger
+from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
 from pipelines.cli import main
 from tests.conftest import picture
@@ -44,7 +45,7 @@ def index(store: Path, *sources: Path | str, config: str) -> int:
 
 
 def rows_of_ledger(store: Path) -> list[Any]:
-    lines = snapshot.files_of(snapshot.read_manifest(store), "ledger")
+    lines = snapshot.files_of(snapshot.read_manifest(open_store(store)), "ledger")
     return [row for line in lines for row in read_ledger(store / line["path"])]
 
 
@@ -70,7 +71,7 @@ def test_a_store_of_given_vectors_is_whole(
     ingested: tuple[Path, Path, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, folder, vectors = ingested
-    manifest = snapshot.read_manifest(store)
+    manifest = snapshot.read_manifest(open_store(store))
     assert manifest["features"] == []
     assert manifest["sources"] == [str(folder)]
     assert (manifest["dim"], manifest["metric"]) == (DIM, "cosine")
@@ -135,10 +136,10 @@ def test_nothing_changed(
     ingested: tuple[Path, Path, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, folder, _ = ingested
-    before = snapshot.current(store)
+    before = snapshot.current(open_store(store))
     assert index(store, folder, config=config(store.parent)) == 0
     assert "nothing changed since" in capsys.readouterr().err
-    assert snapshot.current(store) == before
+    assert snapshot.current(open_store(store)) == before
     assert [path.name for path in (store / "runs").iterdir()] == ["lock"]
 
 
@@ -155,7 +156,7 @@ def test_faults_are_counted_with_their_reasons(
     path = write_vectors(tmp_path / "in/a.parquet", pa.array(rows, pa.list_(pa.float64())), uris)
     write_vectors(tmp_path / "in/b.parquet", np.ones((2, 4)), ["g1", "new"])
     assert index(tmp_path / "store", tmp_path / "in", config=config(tmp_path)) == 0
-    counts = snapshot.read_manifest(tmp_path / "store")["counts"]
+    counts = snapshot.read_manifest(open_store(tmp_path / "store"))["counts"]
     assert {name: counts[name] for name in ("listed", "embedded", "rejected", "vectors")} == {
         "listed": 48, "embedded": 40, "rejected": 8, "vectors": 40,
     }  # fmt: skip
@@ -222,7 +223,7 @@ def test_too_many_rejected_do_not_publish(
     said = capsys.readouterr().err
     assert "zero_vector 5" in said
     assert "a/0: zero_vector: row 0: all 4 components are 0" in said
-    assert snapshot.current(tmp_path / "store") is None
+    assert snapshot.current(open_store(tmp_path / "store")) is None
     write_vectors(path, clustered(5, 4))  # mended, it is read anew
     assert index(tmp_path / "store", path, config=config(tmp_path)) == 0
 
@@ -246,7 +247,7 @@ def test_half_floats(tmp_path: Path, text: str, given: str, kept: str) -> None:
     vectors = clustered(50, DIM)
     path = write_vectors(tmp_path / "a.parquet", vectors, dtype=given)
     assert index(tmp_path / "store", path, config=config(tmp_path, text)) == 0
-    manifest = snapshot.read_manifest(tmp_path / "store")
+    manifest = snapshot.read_manifest(open_store(tmp_path / "store"))
     [line] = snapshot.files_of(manifest, "embedding")
     kind = pq.read_schema(tmp_path / "store" / line["path"]).field("embedding").type.value_type
     assert str(kind) == {"float16": "halffloat", "float32": "float"}[kept]
@@ -258,10 +259,10 @@ def test_half_floats(tmp_path: Path, text: str, given: str, kept: str) -> None:
 def test_another_run_brings_the_changes(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", clustered(20, DIM))
     assert index(tmp_path / "store", path, config=config(tmp_path)) == 0
-    first = snapshot.read_manifest(tmp_path / "store")
+    first = snapshot.read_manifest(open_store(tmp_path / "store"))
     more = write_vectors(tmp_path / "b.parquet", clustered(30, DIM, seed=1))
     assert index(tmp_path / "store", path, more, config=config(tmp_path)) == 0
-    second = snapshot.read_manifest(tmp_path / "store")
+    second = snapshot.read_manifest(open_store(tmp_path / "store"))
     assert second["parent"] == first["name"]
     assert second["counts"]["vectors"] == 50
     numbers = [line["file_no"] for line in snapshot.files_of(second, "embedding")]
@@ -274,7 +275,7 @@ def test_another_run_brings_the_changes(tmp_path: Path) -> None:
 
 def rows_of(store: Path) -> set[tuple[str, bytes, str | None]]:
     """What lives in a store: uri, vector and label of every row that is no tombstone."""
-    manifest = snapshot.read_manifest(store)
+    manifest = snapshot.read_manifest(open_store(store))
     dead = {*read_tombstones(store / line["path"] for line in
                              snapshot.files_of(manifest, "tombstones")).tolist()}  # fmt: skip
     found = set()
@@ -302,7 +303,7 @@ def test_night_after_night_the_store_is_that_of_the_tables(
 
     def night(day: int, **expected: int) -> None:
         assert index(store, folder, config=plain) == 0
-        counts = snapshot.read_manifest(store)["counts"]
+        counts = snapshot.read_manifest(open_store(store))["counts"]
         assert {name: counts[name] for name in expected} == expected, day
         fresh = tmp_path / f"fresh{day}"
         assert index(fresh, folder, config=plain) == 0
@@ -312,19 +313,23 @@ def test_night_after_night_the_store_is_that_of_the_tables(
     write()
     write_vectors(folder / "b.parquet", vectors[100:], group=30, metadata={"label": ["b"] * 100})
     night(0, embedded=200, unchanged=0)
-    shards = {line["path"] for line in
-              snapshot.files_of(snapshot.read_manifest(store), "embedding")}  # fmt: skip
+    shards = {
+        line["path"]
+        for line in snapshot.files_of(snapshot.read_manifest(open_store(store)), "embedding")
+    }
     vectors[3] *= 2  # another vector, another label, another name, a row less, a repeat, a null
     labels[5], uris[7], uris[9], uris[11] = "other", "a/new", "a/8", None
     write()
     night(1, embedded=3, unchanged=195, rejected=2, removed=3)
-    assert shards <= {line["path"] for line in
-                      snapshot.files_of(snapshot.read_manifest(store), "embedding")}  # fmt: skip
+    assert shards <= {
+        line["path"]
+        for line in snapshot.files_of(snapshot.read_manifest(open_store(store)), "embedding")
+    }
     capsys.readouterr()
-    before = snapshot.current(store)
+    before = snapshot.current(open_store(store))
     assert index(store, folder, config=plain) == 0
     assert "nothing changed since" in capsys.readouterr().err
-    assert snapshot.current(store) == before
+    assert snapshot.current(open_store(store)) == before
     os.utime(folder / "b.parquet")  # touched, and read again: nothing is new in it
     (folder / "b.parquet").rename(folder / "c.parquet")
     night(2, embedded=0, unchanged=198)
@@ -338,18 +343,18 @@ def test_vectors_of_another_kind_are_brought_in_anew(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", clustered(20, DIM))
     store = tmp_path / "store"
     assert index(store, path, config=config(tmp_path)) == 0
-    files = {line["path"] for line in snapshot.read_manifest(store)["files"]}
+    files = {line["path"] for line in snapshot.read_manifest(open_store(store))["files"]}
     wide = clustered(20, DIM + 1)
     write_vectors(path, wide)
     assert index(store, path, config=config(tmp_path)) == 0
-    second = snapshot.read_manifest(store)
+    second = snapshot.read_manifest(open_store(store))
     assert (second["dim"], second["counts"]["embedded"]) == (DIM + 1, 20)
     assert not files & {line["path"] for line in snapshot.files_of(second, "embedding")}
     [found] = lookalike.open(store).search(vectors=wide[:1], k=3)
     assert [one.uri for one in found] == [f"a/{row}" for row in exact(wide, 0, 3)]
     assert main(["verify", "--store", str(store)]) == 0
     assert index(store, path, config=config(tmp_path, "metric: l2")) == 0
-    third = snapshot.read_manifest(store)
+    third = snapshot.read_manifest(open_store(store))
     assert (third["metric"], third["counts"]["embedded"]) == ("l2", 20)
 
 
@@ -384,7 +389,7 @@ def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert snapshot.current(store) is None
+    assert snapshot.current(open_store(store)) is None
     before = done()
     assert 3 < len(before) < 60
     assert main([*arguments, "--store", str(store)]) == 0
@@ -395,7 +400,7 @@ def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
     assert main([*arguments, "--store", str(tmp_path / "uninterrupted")]) == 0
 
     def stored(root: Path) -> dict[int, bytes]:
-        lines = snapshot.files_of(snapshot.read_manifest(root), "embedding")
+        lines = snapshot.files_of(snapshot.read_manifest(open_store(root)), "embedding")
         blocks = [block for line in lines for block in iter_blocks(root / line["path"])]
         return {int(i): v.tobytes() for ids, rows in blocks
                 for i, v in zip(ids, rows, strict=True)}  # fmt: skip

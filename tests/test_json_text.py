@@ -17,7 +17,8 @@ from lookalike.json_text import plain, to_json
 from lookalike.pages.results import QueryResult
 from lookalike.records import Neighbour
 from lookalike.store import snapshot
-from lookalike.store.storage import write_json
+from lookalike.store.files import write_json
+from lookalike.store.objects import open_store
 from pipelines.answers import to_file
 from pipelines.cli import main
 
@@ -97,7 +98,9 @@ def test_files_of_a_store(tmp_path):
 
 
 def test_a_manifest_is_what_it_says_though_a_number_was_none(tmp_path):
-    snapshot.write_manifest(tmp_path, {"name": "one", "files": [], "fitness": {"x": math.inf}})
+    snapshot.write_manifest(
+        open_store(tmp_path), {"name": "one", "files": [], "fitness": {"x": math.inf}}
+    )
     found = strict((tmp_path / "snapshots/one/manifest.json").read_bytes())
     assert found["fitness"] == {"x": None}
     assert list(snapshot.check_manifest(found)) == []

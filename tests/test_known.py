@@ -20,6 +20,7 @@ from lookalike.sources import units
 from lookalike.sources.units import cut_units, listing_schema, read_files
 from lookalike.store import partitions
 from lookalike.store.ledger import LedgerRow, write_ledger
+from lookalike.store.objects import open_store
 
 METADATA = pa.schema([])
 FAST = settings(max_examples=60, deadline=None, derandomize=True,
@@ -52,18 +53,22 @@ def night(
     store: Path, before: list[LedgerRow], files: list[SourceFile], pile: dict[str, bytes], rows: int
 ) -> list[str]:
     """Compare, cut, and look for what is known; the unit files."""
-    write_ledger(store, "ledger.parquet", before)
+    write_ledger(open_store(store), "ledger.parquet", before)
     lines: list[dict[str, Any]] = [{"path": "ledger.parquet", "rows": len(before)}]
-    listing = listings.write_listing(store, "listing", files, listing_schema(METADATA))
-    compare(store, listing, lines, "compared", scanned_ns=None, metadata=METADATA)
+    listing = listings.write_listing(open_store(store), "listing", files, listing_schema(METADATA))
+    compare(open_store(store), listing, lines, "compared", scanned_ns=None, metadata=METADATA)
     cut = [
         name
         for name, _ in cut_units(
-            store, candidates(store, "compared"), "units", rows, pile.__getitem__,
-            common_sizes(store, "compared"),
+            open_store(store),
+            candidates(open_store(store), "compared"),
+            "units",
+            rows,
+            pile.__getitem__,
+            common_sizes(open_store(store), "compared"),
         )
-    ]  # fmt: skip
-    write_known(store, lines, cut)
+    ]
+    write_known(open_store(store), lines, cut)
     assert not (store / "units" / "known").exists()
     return cut
 
@@ -111,7 +116,7 @@ def test_every_content_with_a_vector_is_known_where_it_may_come(
     common = {size for size in sizes if sizes.count(size) > 4}
     previous = {row.uri: row for row in before}
     for name in cut:
-        found = read_known(store, name)
+        found = read_known(open_store(store), name)
         assert found.items() <= vectors.items()
         unit = list(read_files(store / name))
         for file in unit:
@@ -141,7 +146,10 @@ def test_a_common_size_is_looked_up_by_content(tmp_path: Path) -> None:
         for row, content in zip(before, contents, strict=True)
     ]
     [unit] = night(tmp_path, hashed, [SourceFile(uri, 32, "1") for uri in pile], pile, 100)
-    assert read_known(tmp_path, unit) == {sha256(contents[7]): 7, sha256(contents[9]): 9}
+    assert read_known(open_store(tmp_path), unit) == {
+        sha256(contents[7]): 7,
+        sha256(contents[9]): 9,
+    }
 
 
 def test_a_common_size_in_a_container_is_left_for_later(tmp_path: Path) -> None:
@@ -151,14 +159,14 @@ def test_a_common_size_in_a_container_is_left_for_later(tmp_path: Path) -> None:
     ]
     members = [SourceFile(f"/a.tar#{i}", 32, "1", "", {}, "/a.tar", i, 0) for i in range(3)]
     [unit] = night(tmp_path, before, members, {}, 100)
-    assert read_known(tmp_path, unit) == {}
+    assert read_known(open_store(tmp_path), unit) == {}
     assert pq.read_table(tmp_path / unit)["_key"].null_count == 3
 
 
 def test_a_first_run_knows_nothing(tmp_path: Path) -> None:
-    write_known(tmp_path, [], ["units/0.parquet"])
-    assert read_known(tmp_path, "units/0.parquet") == {}
-    write_known(tmp_path, [{"path": "l.parquet"}], [])
+    write_known(open_store(tmp_path), [], ["units/0.parquet"])
+    assert read_known(open_store(tmp_path), "units/0.parquet") == {}
+    write_known(open_store(tmp_path), [{"path": "l.parquet"}], [])
 
 
 def test_a_content_is_known_in_every_unit_that_may_have_it(tmp_path: Path) -> None:
@@ -169,4 +177,6 @@ def test_a_content_is_known_in_every_unit_that_may_have_it(tmp_path: Path) -> No
     cut = night(tmp_path, before, members, {}, 100)
     assert len(cut) == 3
     for unit in cut:
-        assert read_known(tmp_path, unit) == {row.content_sha256: row.id for row in before}
+        assert read_known(open_store(tmp_path), unit) == {
+            row.content_sha256: row.id for row in before
+        }

@@ -22,6 +22,7 @@ from lookalike.models.conversion import rescale
 from lookalike.models.features import fuse
 from lookalike.models.projection import project
 from lookalike.searching.tombstones import write_tombstones
+from lookalike.store.objects import open_store
 from pipelines.config import parse_config
 from pipelines.learn import config_text
 from tests.test_evaluation import make_store
@@ -63,23 +64,23 @@ def test_of_a_store_the_living_rows_whose_label_another_has_are_read(tmp_path: P
     vectors = unit(np.random.default_rng(0).standard_normal((400, 5)))
     uris = [f"/pictures/{'alone' if row == 7 else row % 30}/{row}.png" for row in range(400)]
     manifest = make_store(tmp_path, vectors, uris, "cosine")
-    record = write_tombstones(tmp_path, "dead.npy", np.array([3, 1 << 32 | 4]))
+    record = write_tombstones(open_store(tmp_path), "dead.npy", np.array([3, 1 << 32 | 4]))
     manifest["files"].append({**record.to_json(), "kind": "tombstones"})
     manifest["dim"] = 5
-    found = read_labelled(tmp_path, manifest, folder_label)
+    found = read_labelled(open_store(tmp_path), manifest, folder_label)
     living = [row for row in range(400) if row not in (3, 154)]  # 154: the second file's fourth
     assert np.array_equal(found.vectors, vectors[[row for row in living if row != 7]])
     labels = [folder_label(uris[row]) for row in living if row != 7]
     pairs = set(zip(labels, found.labels.tolist(), strict=True))
     assert len(pairs) == 30 == found.classes
     assert found.of == 398
-    few = read_labelled(tmp_path, manifest, folder_label, most_bytes=100 * 20)
+    few = read_labelled(open_store(tmp_path), manifest, folder_label, most_bytes=100 * 20)
     assert 60 <= len(few.vectors) <= 100
     assert few.classes == 30
     with pytest.raises(RequestError, match="398 images have a label and no two share one"):
-        read_labelled(tmp_path, manifest, lambda uri: uri)
+        read_labelled(open_store(tmp_path), manifest, lambda uri: uri)
     with pytest.raises(RequestError, match=r"^0 images have a label"):
-        read_labelled(tmp_path, manifest, lambda _: None)
+        read_labelled(open_store(tmp_path), manifest, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.store import ledger
+from lookalike.store.files import file_record
 from lookalike.store.ledger import Counts, LedgerRow
-from lookalike.store.storage import file_record
+from lookalike.store.objects import open_store
 
 GOLDEN = Path(__file__).parent / "golden" / "ledger_v1.parquet"
 # One row of each status. `ledger_v1.parquet` holds them as the first release wrote them.
@@ -60,7 +61,7 @@ def test_rows_come_back_as_written(
     tmp_path_factory: pytest.TempPathFactory, rows: list[LedgerRow]
 ) -> None:
     store = tmp_path_factory.mktemp("store")
-    record, written = ledger.write_ledger(store, "l.parquet", iter(rows))
+    record, written = ledger.write_ledger(open_store(store), "l.parquet", iter(rows))
     assert written == len(rows)
     assert record == file_record(store, "l.parquet")
     assert list(ledger.read_ledger(store / "l.parquet")) == rows
@@ -68,7 +69,7 @@ def test_rows_come_back_as_written(
 
 def test_more_rows_than_a_batch(tmp_path: Path) -> None:
     rows = [LedgerRow(f"/{i}", "embedded", id=i) for i in range(ledger._BATCH + 1)]
-    assert ledger.write_ledger(tmp_path, "l.parquet", rows)[1] == len(rows)
+    assert ledger.write_ledger(open_store(tmp_path), "l.parquet", rows)[1] == len(rows)
     assert list(ledger.read_ledger(tmp_path / "l.parquet")) == rows
 
 
@@ -78,7 +79,7 @@ def test_a_stream_that_fails_leaves_no_ledger(tmp_path: Path) -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        ledger.write_ledger(tmp_path, "l.parquet", rows())
+        ledger.write_ledger(open_store(tmp_path), "l.parquet", rows())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +139,7 @@ def test_ledgers_of_every_version_are_readable(version: int) -> None:
 
 
 def test_ledgers_are_still_written_as_version_3(tmp_path: Path) -> None:
-    ledger.write_ledger(tmp_path, "l.parquet", WITH_UNKNOWN)
+    ledger.write_ledger(open_store(tmp_path), "l.parquet", WITH_UNKNOWN)
     written, golden = tmp_path / "l.parquet", GOLDEN.with_name("ledger_v3.parquet")
     assert pq.read_schema(written).equals(pq.read_schema(golden), check_metadata=True)
     assert pq.read_table(written).equals(pq.read_table(golden))

@@ -18,6 +18,7 @@ from lookalike import RequestError
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import shards, snapshot
 from lookalike.store.living import united_schema
+from lookalike.store.objects import open_store
 from tests.nights import Nights
 from tests.vector_stores import clustered, make_store
 
@@ -107,7 +108,7 @@ def test_columns_and_conditions_go_together_with_what_is_deleted(nights: Nights)
 
 
 def test_a_dataset_is_of_the_snapshot_that_was_named(nights: Nights) -> None:
-    older, newer = snapshot.names(nights.store)
+    older, newer = snapshot.names(open_store(nights.store))
     assert lookalike.dataset(nights.store, older).count_rows() == 300
     assert lookalike.dataset(nights.store, newer).count_rows() == 197
     with pytest.raises(RequestError, match="no snapshot 'other'"):
@@ -130,9 +131,11 @@ def test_after_compaction_only_the_new_files_count(tmp_path: Path) -> None:
 def test_stores_where_nothing_or_everything_is_deleted(gone: str, tmp_path: Path) -> None:
     ids, _, manifest = make_store(tmp_path, clustered(30, DIM))
     dead = {"none": ids[:0], "one": ids[:1], "all": ids}[gone]
-    record = write_tombstones(tmp_path, "snapshots/one/dead.npy", [*dead, (99 << 32) + 1])
+    record = write_tombstones(
+        open_store(tmp_path), "snapshots/one/dead.npy", [*dead, (99 << 32) + 1]
+    )
     line = {**record.to_json(), "kind": "tombstones"}
-    snapshot.publish(tmp_path, {**manifest, "files": [*manifest["files"], line]})
+    snapshot.publish(open_store(tmp_path), {**manifest, "files": [*manifest["files"], line]})
     dataset, searcher = lookalike.dataset(tmp_path), lookalike.open(tmp_path)
     assert dataset.count_rows() == searcher.count == 30 - len(dead)
     living = ids[len(dead) :]
@@ -160,7 +163,7 @@ def test_columns_that_some_files_lack_are_null(tmp_path: Path) -> None:
     for number, metadata in enumerate(columns, start=1):
         schema = shards.schema(DIM, metadata, {})
         path = f"embeddings/{number}.parquet"
-        with shards.open_shard(tmp_path, path, schema, number) as (writer, pending):
+        with shards.open_shard(open_store(tmp_path), path, schema, number) as (writer, pending):
             fields = {
                 "uri": f"/{number}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
                 "format": "PNG", "bytes": 9, "label": f"l{number}", "price": number,
@@ -169,7 +172,7 @@ def test_columns_that_some_files_lack_are_null(tmp_path: Path) -> None:
             ids.append(writer.append(kept, np.ones(DIM)))
         lines.append(shards.shard_record(pending.finished, number, 1))
     _, _, manifest = make_store(tmp_path / "store", clustered(30, DIM))
-    snapshot.publish(tmp_path, {**manifest, "files": lines})
+    snapshot.publish(open_store(tmp_path), {**manifest, "files": lines})
     table = lookalike.dataset(tmp_path).to_table()
     assert table.schema.names[7:] == ["label", "price", "embedding"]
     assert table["label"].to_pylist() == ["l1", "l2", None]

@@ -174,7 +174,7 @@ def test_a_dead_holder_is_succeeded_once_it_has_been_silent(server: int, tmp_pat
 
 
 def test_a_dead_holder_is_succeeded_at_once_on_its_own_machine(server: int, tmp_path: Path) -> None:
-    """Whoever holds the mirror knows that those who held it before are dead."""
+    """Whoever holds the notes there knows that those who held them before are dead."""
     uri = store_uri(server, tmp_path.name)
     (tmp_path / "one").mkdir()
     with holder(LEASE_HOLDER, uri, str(tmp_path / "one")) as process:

@@ -13,6 +13,7 @@ from lookalike.quality.neighbourhoods import neighbourhoods, sample_rows
 from lookalike.search import Searcher
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 
 NOBODY = np.empty(0, dtype=np.int64)
@@ -42,8 +43,8 @@ def planted(metric):
 def opened(request, tmp_path):
     ids, _, manifest = make_store(tmp_path, planted(request.param), request.param)
     lines = snapshot.files_of(manifest, "embedding")
-    reader = VectorReader(tmp_path, {line["file_no"]: line["path"] for line in lines})
-    return ids, Searcher(tmp_path, manifest), reader
+    reader = VectorReader(open_store(tmp_path), {line["file_no"]: line["path"] for line in lines})
+    return ids, Searcher(open_store(tmp_path), manifest), reader
 
 
 def name(row):
@@ -94,13 +95,13 @@ def test_it_stops_when_time_is_over(opened):
 def test_the_dead_are_neither_asked_nor_found(tmp_path):
     ids, _, manifest = make_store(tmp_path, planted("cosine"))
     dead = ids[[300, 302]]
-    line = write_tombstones(tmp_path, "snapshots/one/tombstones.npy", dead).to_json()
+    line = write_tombstones(open_store(tmp_path), "snapshots/one/tombstones.npy", dead).to_json()
     manifest["files"].append({**line, "kind": "tombstones"})
     lines = snapshot.files_of(manifest, "embedding")
     sample = sample_rows({line["file_no"]: line["rows"] for line in lines}, dead, 10**6)
     assert set(sample.tolist()) == set(ids.tolist()) - set(dead.tolist())
-    reader = VectorReader(tmp_path, {line["file_no"]: line["path"] for line in lines})
-    searcher = Searcher(tmp_path, manifest)
+    reader = VectorReader(open_store(tmp_path), {line["file_no"]: line["path"] for line in lines})
+    searcher = Searcher(open_store(tmp_path), manifest)
     found = neighbourhoods(searcher, reader, sample, NOBODY, seconds=60, groups=9, outliers=9)
     assert groups_of(found) == {frozenset(map(name, (1, 301))), frozenset(map(name, (5, 303)))}
 
@@ -109,9 +110,15 @@ def test_the_dead_are_neither_asked_nor_found(tmp_path):
 def test_tiny_stores_have_few_neighbours(tmp_path, rows):
     ids, _, manifest = make_store(tmp_path, clustered(rows, 8), files=1)
     lines = snapshot.files_of(manifest, "embedding")
-    reader = VectorReader(tmp_path, {line["file_no"]: line["path"] for line in lines})
+    reader = VectorReader(open_store(tmp_path), {line["file_no"]: line["path"] for line in lines})
     found = neighbourhoods(
-        Searcher(tmp_path, manifest), reader, ids, NOBODY, seconds=9, groups=9, outliers=9
+        Searcher(open_store(tmp_path), manifest),
+        reader,
+        ids,
+        NOBODY,
+        seconds=9,
+        groups=9,
+        outliers=9,
     )
     assert found["asked"] == (0 if rows == 1 else 2)
     assert len(found["outliers"]) == found["asked"]

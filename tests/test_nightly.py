@@ -13,6 +13,7 @@ import pytest
 from lookalike.search import Searcher
 from lookalike.store import snapshot
 from lookalike.store.ledger import LedgerRow, read_ledger
+from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 from pipelines.cli import main
 from tests.folder_days import Folder
@@ -38,17 +39,19 @@ class Store:
     def index(self, config: Path, *flags: str) -> dict[str, Any]:
         arguments = ["index", "--config", str(config), "--store", str(self.path), *flags]
         assert main(arguments) == 0
-        return snapshot.read_manifest(self.path)
+        return snapshot.read_manifest(open_store(self.path))
 
     def ledger(self) -> Iterator[LedgerRow]:
-        manifest = snapshot.read_manifest(self.path)
+        manifest = snapshot.read_manifest(open_store(self.path))
         for line in snapshot.files_of(manifest, "ledger"):
             yield from read_ledger(self.path / line["path"])
 
     def contents(self) -> dict[str, tuple[Any, ...]]:
         """By uri: what became of the file, its content, whose vector it has, and that vector."""
-        lines = snapshot.files_of(snapshot.read_manifest(self.path), "embedding")
-        reader = VectorReader(self.path, {line["file_no"]: line["path"] for line in lines})
+        lines = snapshot.files_of(snapshot.read_manifest(open_store(self.path)), "embedding")
+        reader = VectorReader(
+            open_store(self.path), {line["file_no"]: line["path"] for line in lines}
+        )
         rows = {row.uri: row for row in self.ledger() if row.status != "removed"}
         found: dict[str, tuple[Any, ...]] = {}
         for uri, row in rows.items():
@@ -104,7 +107,7 @@ def test_a_store_that_went_on_equals_one_made_from_scratch(seed: int, tmp_path: 
         if before is None or manifest["name"] != before["name"]:
             balanced(manifest, before, list(store.ledger()))
         assert manifest["counts"]["vectors"] == fresh["counts"]["vectors"]
-        assert list(snapshot.verify(store.path)) == []
+        assert list(snapshot.verify(open_store(store.path))) == []
         # Only contents that were not there the day before went through the model.
         contents = {row[3] for row in ours.values() if row[0] == "vector"}
         if before is None or manifest["name"] != before["name"]:

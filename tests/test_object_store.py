@@ -13,14 +13,13 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import snapshot
+from lookalike.store import object_errors, snapshot
 from lookalike.store.bucket import BucketStore
+from lookalike.store.files import record_of
 from lookalike.store.locks import StoreBusyError
-from lookalike.store.mirror import Mirror, local_copy, mirror_folder
-from lookalike.store.objects import ObjectStoreError
-from lookalike.store.pushing import WritableMirror
-from lookalike.store.storage import FileRecord, file_record, write_bytes
-from tests.s3_server import FAULTS, KEYS, STALL_S, Faults, faulty_proxy, s3_server, store_uri
+from lookalike.store.objects import ObjectStoreError, Store
+from pipelines.stores import Place
+from tests.s3_server import FAULTS, KEYS, STALL_S, faulty_proxy, s3_server, store_uri
 
 pytest.importorskip("obstore")
 
@@ -40,8 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(bucket_module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(bucket_module, "_TRIES", 2)
+    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(object_errors, "_TRIES", 2)
     monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
     monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})
@@ -57,14 +56,13 @@ def uri(server: int, tmp_path: Path) -> str:
     return store_uri(server, unique(tmp_path))
 
 
-def write_snapshot(folder: Path, name: str, contents: dict[str, bytes]) -> dict[str, Any]:
+def write_snapshot(store: Store, name: str, contents: dict[str, bytes]) -> dict[str, Any]:
     """A snapshot of some files, and its manifest; nothing is published."""
     lines = []
     for path, data in contents.items():
-        if not (folder / path).exists():
-            write_bytes(folder, path, data)
-        record = file_record(folder, path).to_json()
-        lines.append({**record, "kind": path.split("/")[0], "rows": 0})
+        if not store.has(path):
+            store.put(path, data)
+        lines.append({**record_of(path, [data]).to_json(), "kind": path.split("/")[0], "rows": 0})
     return {"name": name, "files": lines, "counts": COUNTS}
 
 
@@ -72,15 +70,15 @@ FIRST = {"embeddings/1.parquet": b"one" * 50, "index/1.lists": b"lists", "models
 SECOND = {**FIRST, "embeddings/2.parquet": b"two" * 70, "snapshots/second/report.html": b"<p>"}
 
 
-def publish(mirror: WritableMirror, name: str, contents: dict[str, bytes]) -> None:
-    mirror.look()
-    with mirror.holding():
-        mirror.publish(write_snapshot(mirror.folder, name, contents))
+def publish(store: Store, name: str, contents: dict[str, bytes]) -> None:
+    place = Place(store)
+    with place.writing():
+        place.publish(write_snapshot(store, name, contents))
 
 
-def contents_of(mirror: Mirror, name: str | None = None) -> dict[str, bytes]:
-    manifest = mirror.pull(name=name)
-    return {line["path"]: (mirror.folder / line["path"]).read_bytes() for line in manifest["files"]}
+def contents_of(store: Store, name: str | None = None) -> dict[str, bytes]:
+    manifest = snapshot.read_manifest(store, name)
+    return {line["path"]: store.local(line["path"]).read_bytes() for line in manifest["files"]}
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -114,128 +112,69 @@ def test_a_store_that_does_not_answer_or_does_not_know_us(
         BucketStore(store_uri(server, "x")).read("CURRENT")
 
 
-# --- the mirror -------------------------------------------------------------------------------
+# --- several machines -------------------------------------------------------------------------
 
 
 def test_what_one_machine_publishes_another_reads(uri: str, tmp_path: Path) -> None:
-    one, other = (WritableMirror(uri, tmp_path / name) for name in ("one", "other"))
+    one, other = (BucketStore(uri, tmp_path / name) for name in ("one", "other"))
     with pytest.raises(RequestError, match="nothing is published here"):
-        other.pull()
+        snapshot.read_manifest(other)
     publish(one, "first", FIRST)
-    assert snapshot.current(one.folder) == "first"
     assert contents_of(other) == FIRST
     publish(other, "second", SECOND)  # another machine goes on
     assert contents_of(one) == SECOND
     assert contents_of(one, "first") == FIRST
-    assert list(one.verify()) == list(snapshot.check_manifest(one.pull())) == []
-    assert snapshot.names(one.folder) == ["first", "second"]
-
-
-def test_readers_fetch_what_they_need_and_only_once(uri: str, tmp_path: Path, server: int) -> None:
-    said: list[str] = []
-    publish(WritableMirror(uri, tmp_path / "one"), "first", FIRST)
-    folder, name = local_copy(uri, kinds=("index",), cache=tmp_path / "other", say=said.append)
-    assert (folder, name) == (mirror_folder(uri, tmp_path / "other"), "first")
-    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert there >= {"CURRENT", "index/1.lists", "snapshots/first/manifest.json"}
-    assert not any(path.startswith(("embeddings", "models")) for path in there)
-    with faulty_proxy(server) as (port, faults):
-        mirror = Mirror(store_uri(port, unique(tmp_path)), tmp_path / "third", said.append)
-        mirror.pull()
-        faults.plan()
-        mirror.pull()
-        assert [line.split()[0] for line in faults.seen] == ["GET"] * 3  # CURRENT, list, manifest
-    assert len(said) == 2
-    assert said[0].startswith("pull: 1 files, 0.0 MB, from s3://bucket/")
-    assert local_copy(tmp_path, "any") == (tmp_path, "any")
-
-
-def test_a_file_of_an_unpublished_run_is_not_taken_for_the_stores(uri: str, tmp_path: Path) -> None:
-    """Another machine made a file of the name and size; only its contents tell."""
-    publish(WritableMirror(uri, tmp_path / "one"), "first", FIRST)
-    other = Mirror(uri, tmp_path / "other")
-    write_bytes(other.folder, "embeddings/1.parquet", b"two" * 50)
-    assert contents_of(other) == FIRST
+    manifest = snapshot.read_manifest(one)
+    assert not [p for line in manifest["files"] for p in snapshot.check_file(one, line, False)]
+    assert snapshot.names(one) == ["first", "second"]
 
 
 def test_objects_that_are_not_what_the_manifest_says(uri: str, tmp_path: Path) -> None:
-    one = WritableMirror(uri, tmp_path / "one")
-    publish(one, "first", FIRST)
-    store = BucketStore(uri)
+    store = BucketStore(uri, tmp_path / "one")
+    publish(store, "first", FIRST)
+    manifest = snapshot.read_manifest(store)
     store.put("embeddings/1.parquet", b"eno" * 50)
     store.put("index/1.lists", b"list")
     store.delete(["models/a b/é%.txt"])
-    assert {(one.path, one.problem) for one in one.verify()} == {
+    found = [one for line in manifest["files"] for one in snapshot.check_file(store, line)]
+    assert {(one.path, one.problem) for one in found} == {
         ("embeddings/1.parquet", "sha256"),
         ("index/1.lists", "size"),
         ("models/a b/é%.txt", "missing"),
     }
-    assert sorted(one.missing(one.pull())) == ["index/1.lists", "models/a b/é%.txt"]
+    other = BucketStore(uri, tmp_path / "other")
+    snapshot.read_manifest(other)
     with pytest.raises(ObjectStoreError, match=r"1.parquet: sha256: expected .*, found"):
-        Mirror(uri, tmp_path / "other").pull(["embeddings"])
-    assert not list(mirror_folder(uri, tmp_path / "other").rglob("*1.parquet*"))
+        other.local("embeddings/1.parquet")
+    assert not list((tmp_path / "other").rglob("*.parquet"))
 
 
-def test_a_file_that_another_snapshot_lists_is_never_changed(uri: str, tmp_path: Path) -> None:
-    publish(WritableMirror(uri, tmp_path / "one"), "first", FIRST)
-    other = WritableMirror(uri, tmp_path / "other")
-    write_bytes(other.folder, "index/1.lists", b"other")
-    with pytest.raises(ObjectStoreError, match=r"index/1.lists: another snapshot has it with"):
-        publish(other, "second", {"index/1.lists": b"other"})
-    assert contents_of(Mirror(uri, tmp_path / "third")) == FIRST
-
-
-def test_a_store_that_names_what_is_not_there(uri: str, tmp_path: Path) -> None:
+def test_a_store_that_names_what_is_not_there(uri: str) -> None:
     BucketStore(uri).put("CURRENT", b"../../elsewhere\n")
-    with pytest.raises(RequestError, match=r"CURRENT names '../../elsewhere', and there is no"):
-        Mirror(uri, tmp_path).pull()
+    with pytest.raises(RequestError, match=r"no snapshot '../../elsewhere'; finished snapshots:"):
+        snapshot.read_manifest(BucketStore(uri))
 
 
 def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> None:
     """Even where the lock did not keep them apart."""
-    one, other = (WritableMirror(uri, tmp_path / name) for name in ("one", "other"))
-    publish(one, "first", FIRST)
-    one.look()
-    with one.holding():
+    store = BucketStore(uri, tmp_path / "one")
+    publish(store, "first", FIRST)
+    place = Place(store)
+    with place.writing():
+        manifest = write_snapshot(store, "second", SECOND)
         BucketStore(uri).put("CURRENT", b"another\n")  # by a program that knows of no lock
         with pytest.raises(StoreBusyError, match="another was published by another run meanwhile"):
-            one.publish(write_snapshot(one.folder, "second", SECOND))
-    assert snapshot.current(one.folder) == "first"
+            place.publish(manifest)
+    assert snapshot.current(store) == "another"
     BucketStore(uri).put("CURRENT", b"first\n")
-    other.look()
-    publish(one, "second", SECOND)
-    message = "second was published while this run began"
-    with pytest.raises(StoreBusyError, match=message), other.holding():
-        pytest.fail("it would have changed what it did not look at")
-
-
-def test_a_mirror_forgets_what_the_store_has_removed(uri: str, tmp_path: Path) -> None:
-    one, other = (WritableMirror(uri, tmp_path / name) for name in ("one", "other"))
-    publish(one, "first", FIRST)
-    contents_of(other)
-    publish(one, "third", {"embeddings/3.parquet": b"3"})
-    write_bytes(other.folder, "embeddings/9.parquet", b"of a run that is not finished")
-    one.look()
-    with one.holding():
-        paths = [path for path in FIRST if path != "index/1.lists"]
-        one.remove([*paths, "snapshots/first/manifest.json"])
-    assert other.look() == "third"
-    assert snapshot.names(other.folder) == ["third"]
-    with other.holding():
-        pass
-    for path in FIRST:
-        assert not (other.folder / path).exists()
-    assert (other.folder / "embeddings/9.parquet").exists()
+    first = snapshot.read_manifest(store)
+    publish(BucketStore(uri, tmp_path / "other"), "second", SECOND)
+    message = "another run published second meanwhile"
+    with place.writing(), pytest.raises(StoreBusyError, match=message):
+        place.check_parent(first)
 
 
 # --- faults -----------------------------------------------------------------------------------
-
-
-def night(faults: Faults, mirror: WritableMirror, name: str, contents: dict[str, bytes]) -> int:
-    """Publish without faults, to count the requests that it takes."""
-    faults.plan()
-    publish(mirror, name, contents)
-    return len(faults.seen)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -252,20 +191,21 @@ def test_every_request_of_a_publication_may_fail(
     tried = 0
     with faulty_proxy(server) as (port, faults):
 
-        def through(number: int, cache: str) -> WritableMirror:
+        def through(number: int, cache: str) -> BucketStore:
             prefix = f"{unique(tmp_path)}/{number}"
-            return WritableMirror(store_uri(port, prefix), tmp_path / f"{number}" / cache)
+            return BucketStore(store_uri(port, prefix), tmp_path / f"{number}" / cache)
 
-        requests = night(faults, through(-1, "a"), "first", FIRST) * 2
+        faults.plan()
+        publish(through(-1, "a"), "first", FIRST)
+        requests = len(faults.seen) * 2
         step = EVERY * (3 if kind == "stall" else 1)
         for number in range(0, requests, step):
             faults.plan()
             publish(through(number, "a"), "first", FIRST)
             faults.plan(kind, number, lasting)
-            mirror = through(number, "a")
             error: Exception | None = None
             try:
-                publish(mirror, "second", SECOND)
+                publish(through(number, "a"), "second", SECOND)
             except (ObjectStoreError, StoreBusyError) as raised:
                 error = raised
             tried, failed = tried + bool(faults.failed), faults.failed
@@ -273,17 +213,13 @@ def test_every_request_of_a_publication_may_fail(
             assert lasting or error is None, (number, error)
             reader = through(number, "b")
             found = contents_of(reader)
-            assert found == (FIRST if snapshot.current(reader.folder) == "first" else SECOND)
+            assert found == (FIRST if snapshot.current(reader) == "first" else SECOND)
             if error is None:
                 assert found == SECOND
-            assert list(reader.verify()) == []
             # The next run, from the same machine: the lease of the dead one is no obstacle to it.
             again = through(number, "a")
-            if again.look() == "first":
-                with again.holding():
-                    again.publish(
-                        {**write_snapshot(again.folder, "second", SECOND), "created": "later"}
-                    )
+            if snapshot.current(again) == "first":
+                publish(again, "second", SECOND)
             assert contents_of(through(number, "c")) == SECOND, (number, failed)
     assert tried >= requests // 2 // step
 
@@ -293,34 +229,10 @@ def test_every_request_of_a_publication_may_fail(
 def test_every_request_of_a_reader_may_fail(server: int, tmp_path: Path, kind: str) -> None:
     with faulty_proxy(server) as (port, faults):
         name = store_uri(port, unique(tmp_path))
-        publish(WritableMirror(name, tmp_path / "a"), "first", FIRST)
+        publish(BucketStore(name, tmp_path / "a"), "first", FIRST)
         faults.plan()
-        contents_of(Mirror(name, tmp_path / "b"))
+        contents_of(BucketStore(name, tmp_path / "b"))
         for number in range(len(faults.seen)):
             faults.plan(kind, number)
-            assert contents_of(Mirror(name, tmp_path / f"{number}")) == FIRST, number
+            assert contents_of(BucketStore(name, tmp_path / f"{number}")) == FIRST, number
             assert faults.failed == 1
-
-
-def test_records_are_compared_before_a_file_is_pushed_again(uri: str, tmp_path: Path) -> None:
-    """What a cut-off run has pushed is not pushed again, and what differs is."""
-    store, mirror = BucketStore(uri), WritableMirror(uri, tmp_path / "a")
-    manifest = write_snapshot(mirror.folder, "first", FIRST)
-    right, wrong = "embeddings/1.parquet", "index/1.lists"
-    store.upload(mirror.folder / right, file_record(mirror.folder, right))
-    store.put(wrong, b"LISTS")
-    before = {one.path: one.modified for one in store.entries()}
-    uploaded: list[str] = []
-    original = mirror.objects.upload
-
-    def upload(file: Path, record: FileRecord) -> None:
-        uploaded.append(record.path)
-        original(file, record)
-
-    mirror.objects.upload = upload  # type: ignore[method-assign]
-    mirror.look()
-    with mirror.holding():
-        mirror.publish(manifest)
-    assert sorted(uploaded) == [wrong, "models/a b/é%.txt"]
-    assert {one.path: one.modified for one in store.entries()}[right] == before[right]
-    assert contents_of(Mirror(uri, tmp_path / "b")) == FIRST

@@ -25,6 +25,7 @@ from lookalike.models.handles import model_files, resolve
 from lookalike.models.onnx_files import external_files
 from lookalike.models.onnx_preprocessing import Preprocessing, checked, of_processor, settle
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from pipelines.models import choose_engines
 from tests.onnx_files import MEAN, STD, convolutions, node, same_in_tensorflow, save_model
@@ -106,7 +107,7 @@ def test_what_the_store_keeps_is_all_that_is_needed(tmp_path: Path) -> None:
     before = vectors(tmp_path / "work", feature, golden_pictures((32, 40)))
     store = tmp_path / "store"
     store.mkdir()
-    install(store, [feature], tmp_path / "work")
+    install(open_store(store), [feature], tmp_path / "work")
     shutil.rmtree(path.parent)
     shutil.rmtree(tmp_path / "work")
     assert model_files(store / feature.folder) == ["model.onnx", "preprocessing.json", "sub/w.bin"]

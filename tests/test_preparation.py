@@ -20,6 +20,7 @@ from lookalike.models.handles import builtin_fingerprint
 from lookalike.models.preparation import models_cache
 from lookalike.models.resolving import FeatureConfig, install, installed_files, resolve_features
 from lookalike.models.saved_model import ModelInfo
+from lookalike.store.objects import open_store
 
 LOW = FeatureConfig("low", "builtin:color-texture")
 MAKING = "making the models ready: once for each, some seconds"
@@ -65,7 +66,7 @@ def test_a_shipped_model_is_made_ready_once(cache: Path, tmp_path: Path) -> None
     assert (again, told) == (first, [MAKING])
     assert kept(cache) == before
     store = work(tmp_path, "store")
-    install(store, [again], tmp_path / "b")
+    install(open_store(store), [again], tmp_path / "b")
     names = installed_files(store, again)
     assert names[-1] == "saved_model.pb"
     assert f"prepared/{again.prepared}.json" in names
@@ -76,10 +77,10 @@ def test_a_shipped_model_is_made_ready_once(cache: Path, tmp_path: Path) -> None
 def test_a_store_has_what_the_cache_has_lost(cache: Path, tmp_path: Path) -> None:
     store = work(tmp_path, "store")
     features = resolve_features([LOW], work(tmp_path, "a"), lambda _: None)
-    install(store, features, tmp_path / "a")
+    install(open_store(store), features, tmp_path / "a")
     shutil.rmtree(cache)
     told: list[str] = []
-    assert resolve_features([LOW], work(tmp_path, "b"), told.append, store) == features
+    assert resolve_features([LOW], work(tmp_path, "b"), told.append, open_store(store)) == features
     assert (told, os.listdir(cache)) == ([], [])
 
 
@@ -125,7 +126,7 @@ def test_models_of_users_stay_where_they_are(cache: Path, tmp_path: Path) -> Non
     assert "model one: takes pictures of any size; 224x224 is used" in told[4]
     assert not (cache / one.fingerprint / "saved_model.pb").exists()
     store = work(tmp_path, "store")
-    install(store, [one, two, small], tmp_path / "a")
+    install(open_store(store), [one, two, small], tmp_path / "a")
     golden = prepared.golden_vectors(store / one.folder, one.prepared)
     assert golden.shape == (16, 3)
     assert np.isfinite(golden).all()

@@ -22,6 +22,7 @@ from lookalike.models.projection import ABOUT, MATRIX, open_folder, project, sav
 from lookalike.models.saved_model import ModelInfo
 from lookalike.store import shards, snapshot
 from lookalike.store.converting import convert_shard, convert_tasks
+from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
 from pipelines.cli import main
 from pipelines.config import load_config
@@ -97,13 +98,16 @@ def test_converted_shards_keep_ids_names_and_metadata(tmp_path: Path, dtype: str
     metadata = pa.schema([("label", pa.string())])
     vectors = np.random.default_rng(0).standard_normal((700, 4)).astype("f4")
     schema = shards.schema(4, metadata, {"lookalike.model_fingerprint": "old"}, dtype)
-    with shards.open_shard(tmp_path, "embeddings/7.parquet", schema, 7) as (writer, pending):
+    with shards.open_shard(open_store(tmp_path), "embeddings/7.parquet", schema, 7) as (
+        writer,
+        pending,
+    ):
         for row, vector in enumerate(vectors):
             writer.append({"uri": f"/{row}", "label": f"l{row % 5}"}, vector)
     line = shards.shard_record(pending.finished, 7, 700)
     [task] = convert_tasks([line], "run", "runs/run")
     new = {"lookalike.model_fingerprint": "new"}
-    done = convert_shard(task, tmp_path, lambda block: 2 * block[:, :3], 3, new)
+    done = convert_shard(task, open_store(tmp_path), lambda block: 2 * block[:, :3], 3, new)
     path = tmp_path / done["shard"]["path"]
     assert (done["shard"]["file_no"], done["shard"]["rows"]) == (7, 700)
     assert path.name.startswith("00000007-run-")
@@ -124,7 +128,7 @@ def test_converted_shards_keep_ids_names_and_metadata(tmp_path: Path, dtype: str
 
 def vectors_of(store: Path) -> dict[bytes, np.ndarray[Any, Any]]:
     """Of each content; dead rows do not differ from living ones here."""
-    manifest, found = snapshot.read_manifest(store), {}
+    manifest, found = snapshot.read_manifest(open_store(store)), {}
     for line in snapshot.files_of(manifest, "embedding"):
         rows = iter_rows(store / line["path"], ["content_sha256"])
         blocks = [block for _, block in iter_blocks(store / line["path"])]
@@ -146,7 +150,7 @@ def test_weights_and_a_projection_are_applied_without_embedding_again(
         asked = ["index", "--images", str(folder), "--store", str(tmp_path / name)]
         assert main([*asked, "--config", str(config)]) == 0
         capsys.readouterr()
-        return snapshot.read_manifest(tmp_path / name)
+        return snapshot.read_manifest(open_store(tmp_path / name))
 
     hybrid = (
         "features:\n  - {{name: a, handle: builtin:color-texture, weight: {}}}\n"
@@ -236,7 +240,7 @@ def stored(store: Path, weights: tuple[float, float], informative: bool) -> dict
         "preprocessing_fingerprint": preprocessing_fingerprint(features), "index": {},
         "search": {}, "certificate": {},
     }  # fmt: skip
-    snapshot.publish(store, manifest)
+    snapshot.publish(open_store(store), manifest)
     return manifest
 
 
@@ -337,7 +341,7 @@ def test_without_labels_altered_copies_are_read_and_learned_from(
     assert learned["labels"] == "self"
     config.write_text(config.read_text() + "projection: model\n")
     assert index(config) == 0
-    manifest = snapshot.read_manifest(store)
+    manifest = snapshot.read_manifest(open_store(store))
     assert manifest["dim"] == said["found"]["components"]
     assert manifest["counts"]["embedded"] == 0
     page = tmp_path / "page.html"
@@ -352,7 +356,7 @@ def test_without_labels_altered_copies_are_read_and_learned_from(
     asked_weights = ["tune", "--store", str(store), "--self", "--force", "--write", str(tuned)]
     assert main(asked_weights) == 0
     assert index(tuned) == 0
-    other = snapshot.read_manifest(store)
+    other = snapshot.read_manifest(open_store(store))
     assert (other["counts"]["embedded"], other["counts"]["listed"]) == (0, 22)
     assert [one["weight"] for one in other["features"]] == [
         one.weight for one in load_config(str(tuned)).features

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lookalike.store.objects import open_store
 from lookalike.store.patterns import Patterns
 from lookalike.store.proof import Find, Traces, longer_names, prove
 from tests.vector_stores import clustered, make_store
@@ -28,7 +29,7 @@ def traces(names=(NAME,), contents=(CONTENT,), vectors=((VECTOR,),), living=()):
 
 
 def kinds(store, wanted=None):
-    return {(one.path, one.kind) for one in prove(store, wanted or traces()).finds}
+    return {(one.path, one.kind) for one in prove(open_store(store), wanted or traces()).finds}
 
 
 # --- strings in bytes -------------------------------------------------------------------------
@@ -131,7 +132,9 @@ def test_file_names_and_links_count_and_links_are_not_followed(tmp_path):
     (outside / "file").write_text("a content to hide")
     (store / "embeddings" / "link").symlink_to(outside)
     (store / "a content to hide").write_text("")
-    found = prove(store, traces(names=["a name to hide", "a content to hide"], vectors=[])).finds
+    found = prove(
+        open_store(store), traces(names=["a name to hide", "a content to hide"], vectors=[])
+    ).finds
     assert found == [
         Find("a content to hide", "name", "a content to hide"),
         Find("embeddings/link", "name", "a name to hide"),
@@ -151,7 +154,7 @@ def test_a_longer_name_that_lives_is_not_the_name(tmp_path):
     pq.write_table(table.slice(1), tmp_path / "ledger.parquet")
     (tmp_path / "report.html").write_text(f"<a>{living[0]}</a> {quote(living[1])}")
     wanted = {"names": [name], "vectors": [], "living": living}
-    assert prove(tmp_path, traces(**wanted)).finds == []
+    assert prove(open_store(tmp_path), traces(**wanted)).finds == []
     (tmp_path / "note").write_text(f"{living[0]} {name}.ba")
     assert kinds(tmp_path, traces(**wanted)) == {("note", "name")}
 
@@ -170,10 +173,10 @@ def test_a_vector_that_another_image_has_too_tells_nothing(tmp_path):
     _, vectors, _ = make_store(tmp_path, clustered(40, 16), files=2)
     gone = clustered(1, 16, seed=9)[0]
     wanted = traces(names=["/gone.png"], vectors=[(vectors[3],), (gone,)])
-    found = prove(tmp_path, wanted)
+    found = prove(open_store(tmp_path), wanted)
     assert (found.finds, found.shared, found.vectors) == ([], 1, 2)
     # of its own row, it would tell
-    own = prove(tmp_path, traces(names=["/pictures/3.png"], vectors=[(vectors[3],)]))
+    own = prove(open_store(tmp_path), traces(names=["/pictures/3.png"], vectors=[(vectors[3],)]))
     assert own.shared == 0
     assert {one.kind for one in own.finds} == {"name", "vector"}
     (tmp_path / "left").write_bytes(gone.tobytes())

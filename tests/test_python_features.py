@@ -26,6 +26,7 @@ from lookalike.pictures.limits import ImageLimits
 from lookalike.query_images import embed_images
 from lookalike.records import SourceFile
 from lookalike.searching.asked import asked_images
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "features"
@@ -203,7 +204,7 @@ def test_a_store_refuses_a_function_that_has_changed(mine: Path, tmp_path: Path)
     work, store = tmp_path / "work", tmp_path / "store"
     store.mkdir()
     feature = made(work, "python:mine:mean?size=32")
-    install(store, [feature], work)
+    install(open_store(store), [feature], work)
     assert (store / feature.folder / "source" / "mine.py").read_text() == MINE
     picture = picture_of(tmp_path / "a.png", 80)
     embedder = Embedder([feature], store, "l2")

@@ -15,6 +15,7 @@ from lookalike.models.features import (
 )
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.search import Searcher
+from lookalike.store.objects import open_store
 from lookalike.training import template as index
 from tests.vector_stores import make_store
 
@@ -30,7 +31,7 @@ def gallery(tmp_path_factory):
     store, folder = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("pictures")
     work = tmp_path_factory.mktemp("work")
     (feature,) = resolve_features([FeatureConfig("low", "builtin:color-texture")], work)
-    install(store, [feature], work)
+    install(open_store(store), [feature], work)
     embedder = Embedder([feature], store, "cosine")
     prepared = []
     for number in range(12):
@@ -80,7 +81,7 @@ def test_pictures_that_cannot_be_read_are_named(gallery, tmp_path):
 def test_another_preprocessing_is_refused_naming_both(gallery):
     store, manifest, folder, features = gallery
     here, there = preprocessing_fingerprint(features), "0" * 64
-    searcher = Searcher(store, {**manifest, "preprocessing_fingerprint": there})
+    searcher = Searcher(open_store(store), {**manifest, "preprocessing_fingerprint": there})
     with pytest.raises(RequestError, match=f"preprocessing {there}, .* with {here}"):
         searcher.search([folder / "1.png"])
 

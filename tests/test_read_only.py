@@ -11,6 +11,7 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.store.locks import hold, why_not_writable
+from lookalike.store.objects import open_store
 from lookalike.store.snapshot import read_manifest
 from pipelines.cli import main
 
@@ -87,5 +88,5 @@ def test_why_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert why_not_writable(tmp_path / "new/store") == ""
     with pytest.raises(RequestError, match="a store is a folder, and this is a file"):
-        read_manifest(tmp_path / "file")
+        read_manifest(open_store(tmp_path / "file"))
     assert why_not_writable(tmp_path / "file/store") == f"{tmp_path / 'file'} is not a folder"

@@ -14,13 +14,14 @@ from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
 from lookalike.pages.report import render_report
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines.facts import write_report
 
 
 def written(store, manifest, parent, samples=NO_SAMPLES):
     """The three files of a report, and the lines that were said."""
     said = []
-    write_report(store, "snapshots/one", manifest, parent, samples, Faults(said.append))
+    write_report(open_store(store), "snapshots/one", manifest, parent, samples, Faults(said.append))
     folder = store / "snapshots/one"
     known = json.loads((folder / "report.json").read_text())
     return (folder / "report.html").read_text(), known, (folder / "metrics.txt").read_text(), said

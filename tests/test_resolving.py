@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lookalike.changes import copying, resolving
 from lookalike.store import partitions
 from lookalike.store.ledger import STATUSES, LedgerRow, metadata_hash
+from lookalike.store.objects import open_store
 from tests.days import IGNORED, METADATA, REJECTED, Day, File, Store, World, digest, vector
 
 URIS = st.sampled_from([f"/{letter}" for letter in "abcdefghé"])
@@ -180,7 +181,7 @@ def resolve_again(store: Store) -> resolving.Resolved:
     run = f"runs/{len(store.days) - 1}"
     listing = [f"{run}/listing/00000.parquet"]
     return resolving.resolve(
-        store.root, store.units, f"{run}/compared", f"{run}/resolved", by_content=True,
+        open_store(store.root), store.units, f"{run}/compared", f"{run}/resolved", by_content=True,
         first_file_no=store.first_copy, metadata=METADATA, listing=listing, shards=store.shards,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import pytest
 
 from lookalike.store import snapshot
 from lookalike.store.locks import StoreBusyError, hold
+from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks
 from pipelines.cli import main
 
@@ -101,7 +102,7 @@ def units(store: Path) -> dict[str, tuple[int, int]]:
 
 
 def vectors(store: Path) -> dict[int, np.ndarray]:
-    lines = snapshot.files_of(snapshot.read_manifest(store), "embedding")
+    lines = snapshot.files_of(snapshot.read_manifest(open_store(store)), "embedding")
     blocks = [block for line in lines for block in iter_blocks(store / line["path"])]
     return {int(i): v for ids, rows in blocks for i, v in zip(ids, rows, strict=True)}
 

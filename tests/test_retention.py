@@ -17,8 +17,9 @@ import lookalike
 from lookalike.errors import RequestError
 from lookalike.search import Searcher
 from lookalike.store import retention, snapshot
+from lookalike.store.files import file_record, write_bytes, write_json
 from lookalike.store.locks import hold
-from lookalike.store.storage import file_record, write_bytes, write_json
+from lookalike.store.objects import open_store
 from lookalike.store.tree import walk
 from pipelines.cli import main
 from tests.vector_stores import clustered, make_store
@@ -35,7 +36,8 @@ def published(store, name, at, files, parent=None):
         lines.append({**record.to_json(), "kind": "other"})
     created = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(at))
     snapshot.publish(
-        store, {"name": name, "created": created, "parent": parent, "counts": {}, "files": lines}
+        open_store(store),
+        {"name": name, "created": created, "parent": parent, "counts": {}, "files": lines},
     )
     set_time(store, snapshot.manifest_path(name), at)
     set_time(store, "CURRENT", at)
@@ -61,43 +63,43 @@ def two(tmp_path):
 
 def test_going_back_publishes_the_parent_and_leaves_the_rest(two):
     before = files(two)
-    assert retention.rollback(two)["name"] == "a"
-    assert snapshot.current(two) == "a"
+    assert retention.rollback(open_store(two))["name"] == "a"
+    assert snapshot.current(open_store(two)) == "a"
     assert files(two) == before
-    assert retention.rollback(two, "b")["name"] == "b"  # and forth
-    assert list(snapshot.check_manifest(snapshot.read_manifest(two))) == []
+    assert retention.rollback(open_store(two), "b")["name"] == "b"  # and forth
+    assert list(snapshot.check_manifest(snapshot.read_manifest(open_store(two)))) == []
 
 
 def test_going_back_to_what_is_not_whole_changes_nothing(two):
     (two / "embeddings/1").write_bytes(b"EMBEDDINGS/1")  # of the same size
     with pytest.raises(RequestError, match=r"embeddings/1: sha256: expected .*snapshots: a, b"):
-        retention.rollback(two, check=True)
+        retention.rollback(open_store(two), check=True)
     (two / "embeddings/1").write_bytes(b"short")
     with pytest.raises(
         RequestError, match=r"cannot go back to a, 1 of its files .*embeddings/1: si"
     ):
-        retention.rollback(two)
-    assert snapshot.current(two) == "b"
+        retention.rollback(open_store(two))
+    assert snapshot.current(open_store(two)) == "b"
 
 
 def test_what_cannot_be_gone_back_to_is_said(two):
     with pytest.raises(RequestError, match="no snapshot 'c'; finished snapshots: a, b"):
-        retention.rollback(two, "c")
+        retention.rollback(open_store(two), "c")
     with pytest.raises(RequestError, match="b is the published snapshot already"):
-        retention.rollback(two, "b")
-    retention.rollback(two)
+        retention.rollback(open_store(two), "b")
+    retention.rollback(open_store(two))
     with pytest.raises(RequestError, match="a is its first snapshot, there is none to go back to"):
-        retention.rollback(two)
+        retention.rollback(open_store(two))
 
 
 def test_from_a_damaged_manifest_one_goes_back_to_the_one_before(two):
     (two / snapshot.manifest_path("b")).write_text("{")
-    assert retention.rollback(two)["name"] == "a"
+    assert retention.rollback(open_store(two))["name"] == "a"
     lookup = two / "snapshots" / "a" / "manifest.json"
     lookup.write_text(lookup.read_text().replace("embeddings/1", "embeddings/2"))
     (two / snapshot.CURRENT).write_text("b")
     with pytest.raises(RequestError, match=r"1 of its files are not as they were: .*manifest"):
-        retention.rollback(two)
+        retention.rollback(open_store(two))
 
 
 def test_file_numbers_of_a_snapshot_left_behind_are_not_given_again(two):
@@ -105,14 +107,14 @@ def test_file_numbers_of_a_snapshot_left_behind_are_not_given_again(two):
         path = two / snapshot.manifest_path(name)
         path.write_text(json.dumps({**json.loads(path.read_text()), "next_file_no": number}))
     (two / "CURRENT").write_text("a\n")
-    assert retention.next_file_no(two) == 9
+    assert retention.next_file_no(open_store(two)) == 9
 
 
 # --- which snapshots stay ---------------------------------------------------------------------
 
 
 def kept(store, *args, **options):
-    found = retention.gc(store, *args, now=NOW, dry_run=True, **options)
+    found = retention.gc(open_store(store), *args, now=NOW, dry_run=True, **options)
     return {one.name: one.why for one in found.kept}
 
 
@@ -143,14 +145,14 @@ def test_a_snapshot_that_was_current_until_a_moment_ago_stays(nights):
 
 
 def test_after_going_back_the_newer_have_their_grace_from_then(nights):
-    retention.rollback(nights, "n4")
+    retention.rollback(open_store(nights), "n4")
     for path in ("CURRENT", snapshot.manifest_path("n9")):
         set_time(nights, path, NOW - 600)
     assert kept(nights, 1, 0, 500) == {"n4": "published", "n9": "last"}
     newer = {"n5": "grace", "n6": "grace", "n7": "grace", "n8": "grace"}
     assert kept(nights, 1, 0, 700) == {"n4": "published", **newer, "n9": "last"}
     # and what is left by going forth again, though its successor is days old
-    retention.rollback(nights, "n9")
+    retention.rollback(open_store(nights), "n9")
     for path in ("CURRENT", snapshot.manifest_path("n4")):
         set_time(nights, path, NOW - 300)
     left = kept(nights, 1, 0, 400)
@@ -167,13 +169,13 @@ def test_the_rule_is_what_it_says(times, last, days, grace, tmp_path_factory):
     for at, hour in enumerate(times):
         parent = f"s{at - 1}" if at else None
         published(store, f"s{at}", NOW - (100 - hour) * 3600, [], parent)
-    found = retention.gc(store, last, days / 24, grace * 3600, now=NOW)
+    found = retention.gc(open_store(store), last, days / 24, grace * 3600, now=NOW)
     expected = {
         f"s{at}"
         for at, hour in enumerate(times)
         if at >= len(times) - last or hour >= 100 - days or times[at + 1] >= 100 - grace
     }
-    assert {one.name for one in found.kept} == expected == set(snapshot.names(store))
+    assert {one.name for one in found.kept} == expected == set(snapshot.names(open_store(store)))
     assert {path.parent.name for path in store.glob("snapshots/*/ledger")} == expected
 
 
@@ -184,7 +186,7 @@ def test_numbers_that_make_no_sense_are_refused(two):
         ((1, 1, float("nan")), "--grace must be at least 0, got nan"),
     ):
         with pytest.raises(RequestError, match=message):
-            retention.gc(two, *arguments)
+            retention.gc(open_store(two), *arguments)
 
 
 # --- which files stay -------------------------------------------------------------------------
@@ -192,9 +194,9 @@ def test_numbers_that_make_no_sense_are_refused(two):
 
 def test_files_go_with_the_last_snapshot_that_lists_them(nights):
     before = files(nights)
-    found = retention.gc(nights, 3, 0, 0, now=NOW, dry_run=True)
+    found = retention.gc(open_store(nights), 3, 0, 0, now=NOW, dry_run=True)
     assert files(nights) == before
-    again = retention.gc(nights, 3, 0, 0, now=NOW)
+    again = retention.gc(open_store(nights), 3, 0, 0, now=NOW)
     assert again.swept.paths == found.swept.paths
     assert again.swept.snapshots == [f"n{night}" for night in range(7)]
     assert files(nights) == before - set(again.swept.paths)
@@ -209,19 +211,19 @@ def test_files_go_with_the_last_snapshot_that_lists_them(nights):
     }
     assert again.swept.files == 3 * 7
     assert not (nights / "snapshots" / "n0").exists()
-    nothing = retention.gc(nights, 3, 0, 0, now=NOW).swept
+    nothing = retention.gc(open_store(nights), 3, 0, 0, now=NOW).swept
     assert (nothing.snapshots, nothing.files, nothing.bytes) == ([], 0, 0)
 
 
 def test_a_manifest_goes_before_the_files_that_it_lists(nights):
     """However far it came when it was stopped, what can be read can be read whole."""
-    paths = retention.gc(nights, 3, 0, 0, now=NOW, dry_run=True).swept.paths
+    paths = retention.gc(open_store(nights), 3, 0, 0, now=NOW, dry_run=True).swept.paths
     for path in paths:
         (nights / path).unlink()
-        for name in snapshot.names(nights):
-            lines = snapshot.read_manifest(nights, name)["files"]
+        for name in snapshot.names(open_store(nights)):
+            lines = snapshot.read_manifest(open_store(nights), name)["files"]
             assert all((nights / line["path"]).is_file() for line in lines), (path, name)
-    rest = retention.gc(nights, 3, 0, 0, now=NOW).swept
+    rest = retention.gc(open_store(nights), 3, 0, 0, now=NOW).swept
     assert rest.files == 0
     assert len(list((nights / "snapshots").iterdir())) == 3
 
@@ -251,7 +253,7 @@ def unfinished(two):
 
 def test_what_an_unfinished_run_may_need_stays_as_long_as_snapshots_do(unfinished):
     before = files(unfinished)
-    found = retention.gc(unfinished, 2, 7, 0, now=NOW)
+    found = retention.gc(open_store(unfinished), 2, 7, 0, now=NOW)
     young, old = "aaaa000011112222", "bbbb000011112222"
     assert found.runs == [young]
     gone = before - files(unfinished)
@@ -259,7 +261,7 @@ def test_what_an_unfinished_run_may_need_stays_as_long_as_snapshots_do(unfinishe
     assert not (unfinished / "runs" / old).exists()
     assert "models/cafe/model.pb" in files(unfinished)
 
-    later = retention.gc(unfinished, 2, 7, 0, now=NOW + 7 * DAY)
+    later = retention.gc(open_store(unfinished), 2, 7, 0, now=NOW + 7 * DAY)
     assert later.runs == []
     left = files(unfinished)
     assert not [path for path in left if young in path or path.startswith("models/")]
@@ -276,10 +278,10 @@ def test_what_a_link_points_to_is_not_touched(two, tmp_path_factory):
     before = files(outside)
     assert {"embeddings/far", "snapshots/x/manifest.json"} <= before
     with pytest.raises(RequestError, match="a link leads out of the store"):
-        retention.gc(two, 1, 0, 0, now=NOW)
+        retention.gc(open_store(two), 1, 0, 0, now=NOW)
     (two / "snapshots" / "linked").unlink()
     (two / "snapshots" / "linked").symlink_to(outside / "snapshots")
-    retention.gc(two, 1, 0, 0, now=NOW)
+    retention.gc(open_store(two), 1, 0, 0, now=NOW)
     assert files(outside) == before
     assert files(two) & {"embeddings/folder", "embeddings/file", "snapshots/linked"} == set()
 
@@ -295,7 +297,7 @@ def test_nothing_goes_while_a_manifest_cannot_be_trusted(two):
     ):
         path.write_text(bad)
         with pytest.raises(RequestError, match="manifest"):
-            retention.gc(two, 2, 0, 0, now=NOW)
+            retention.gc(open_store(two), 2, 0, 0, now=NOW)
         assert files(two) == before
 
 
@@ -345,7 +347,7 @@ def test_readers_see_one_snapshot_whole_whatever_is_published_and_removed(tmp_pa
     def publish(number):
         name = f"night-{number:02d}"
         expected[name], manifest = make_night(store, number, name)
-        snapshot.publish(store, manifest)
+        snapshot.publish(open_store(store), manifest)
 
     publish(0)
     stop, errors, seen = threading.Event(), [], []
@@ -369,7 +371,7 @@ def test_readers_see_one_snapshot_whole_whatever_is_published_and_removed(tmp_pa
         publish(number)
         time.sleep(0.05)
         if number % 5 == 0:
-            removed += len(retention.gc(store, 1, 0, 0.5).swept.snapshots)
+            removed += len(retention.gc(open_store(store), 1, 0, 0.5).swept.snapshots)
     stop.set()
     for reader in readers:
         reader.join()
@@ -393,7 +395,7 @@ def test_a_reader_tries_again_when_its_snapshot_was_removed_while_it_opened(tmp_
         following = next(turns, None)
         if following:
             make_night(store, len(following), following, publish=True)
-            retention.remove_all_but(store, following)
+            retention.remove_all_but(open_store(store), following)
         open_files(self, *args, **options)
 
     monkeypatch.setattr(Searcher, "__init__", slow)
@@ -426,5 +428,5 @@ def make_night(store, number, name, publish=False):
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     manifest = {**manifest, "name": name, "created": created, "files": lines}
     if publish:
-        snapshot.publish(store, manifest)
+        snapshot.publish(open_store(store), manifest)
     return vectors, manifest

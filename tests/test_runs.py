@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.store.files import write_json
+from lookalike.store.objects import open_store
 from lookalike.store.runs import Plan, Run, listing_digest
-from lookalike.store.storage import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST: dict[str, Any] = {
@@ -28,25 +29,25 @@ PLAN = Plan(
 
 
 def test_the_same_request_continues_the_same_run(tmp_path: Path) -> None:
-    name = Run.for_request(tmp_path, REQUEST).name
-    assert Run.for_request(tmp_path, dict(reversed(REQUEST.items()))).name == name
-    assert Run.for_request(tmp_path / "elsewhere", REQUEST).name == name
+    name = Run.for_request(open_store(tmp_path), REQUEST).name
+    assert Run.for_request(open_store(tmp_path), dict(reversed(REQUEST.items()))).name == name
+    assert Run.for_request(open_store(tmp_path / "elsewhere"), REQUEST).name == name
     for change in ({"sources": ["/b"]}, {"metric": "l2"}, {"images": {"max": 2}}, {"parent": "x"}):
-        assert Run.for_request(tmp_path, {**REQUEST, **change}).name != name
+        assert Run.for_request(open_store(tmp_path), {**REQUEST, **change}).name != name
 
 
 def test_a_plan_is_there_once_it_is_committed(tmp_path: Path) -> None:
-    run = Run.for_request(tmp_path, REQUEST)
+    run = Run.for_request(open_store(tmp_path), REQUEST)
     run.start()
     assert run.plan() is None
     write_json(tmp_path, f"{run.folder}/listing/00000.parquet", "left by the scan")
     assert run.plan() is None
     run.commit_plan(PLAN)
-    assert Run.for_request(tmp_path, REQUEST).plan() == PLAN
+    assert Run.for_request(open_store(tmp_path), REQUEST).plan() == PLAN
 
 
 def test_start_and_finish_remove_the_scratch_of_this_run_alone(tmp_path: Path) -> None:
-    run, other = Run(tmp_path, "one"), Run(tmp_path, "other")
+    run, other = Run(open_store(tmp_path), "one"), Run(open_store(tmp_path), "other")
     for each in (run, other):
         each.start()
         each.commit_plan(PLAN)
@@ -60,7 +61,7 @@ def test_start_and_finish_remove_the_scratch_of_this_run_alone(tmp_path: Path) -
 
 
 def test_every_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
-    run = Run(tmp_path, "r")
+    run = Run(open_store(tmp_path), "r")
     with pytest.raises(RuntimeError, match="run r was neither started nor found"):
         _ = run.folder
     folders = set()
@@ -69,13 +70,13 @@ def test_every_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
         folders.add(run.folder)
         run.commit_plan(PLAN)
     assert len(folders) == 3
-    found = Run(tmp_path, "r")
+    found = Run(open_store(tmp_path), "r")
     assert found.plan() == PLAN
     assert found.folder == run.folder
 
 
 def test_what_an_earlier_start_comes_to_write_is_not_read(tmp_path: Path) -> None:
-    run = Run(tmp_path, "r")
+    run = Run(open_store(tmp_path), "r")
     run.start()
     late = run.unit(0, PLAN).done
     run.start()
@@ -84,7 +85,7 @@ def test_what_an_earlier_start_comes_to_write_is_not_read(tmp_path: Path) -> Non
     assert (run.done("embedded"), run.files_done()) == ({}, 0)
     run.finish()
     write_json(tmp_path, late, {"counts": {"listed": 7}})
-    assert Run(tmp_path, "r").plan() is None
+    assert Run(open_store(tmp_path), "r").plan() is None
     run.start()
     assert not (tmp_path / late).exists()
 
@@ -92,11 +93,11 @@ def test_what_an_earlier_start_comes_to_write_is_not_read(tmp_path: Path) -> Non
 def test_a_plan_of_an_earlier_version_is_begun_anew(tmp_path: Path) -> None:
     """Its files had fixed names."""
     write_json(tmp_path, "runs/r/plan.json", PLAN.to_json())
-    assert Run(tmp_path, "r").plan() is None
+    assert Run(open_store(tmp_path), "r").plan() is None
 
 
 def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> None:
-    run = Run(tmp_path, "r", "b")
+    run = Run(open_store(tmp_path), "r", "b")
     units = [run.unit(number, PLAN) for number in range(PLAN.units)]
     assert units == [run.unit(number, PLAN) for number in range(PLAN.units)]
     assert [unit.file_no for unit in units] == [40, 41, 42]
@@ -104,11 +105,11 @@ def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> 
     assert len(set(names)) == 4 * PLAN.units
     # everything but the shard is scratch; a shard bears its run's name and overwrites no other's
     assert {name.split("/")[0] for name in names} == {"runs", "embeddings"}
-    assert Run(tmp_path, "s", "b").unit(0, PLAN).shard != units[0].shard
+    assert Run(open_store(tmp_path), "s", "b").unit(0, PLAN).shard != units[0].shard
 
 
 def test_done_units_are_known_by_their_records(tmp_path: Path) -> None:
-    run = Run(tmp_path, "r", "b")
+    run = Run(open_store(tmp_path), "r", "b")
     assert (run.done("embedded"), run.files_done()) == ({}, 0)
     listed = {0: 7, 2: 5}
     for number, count in listed.items():

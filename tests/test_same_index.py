@@ -12,6 +12,7 @@ import pytest
 import lookalike
 from lookalike.planning import planner as planning
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.vector_files import write_vectors
 from tests.vector_stores import clustered
@@ -70,7 +71,9 @@ def test_any_number_of_workers_makes_the_same_files(
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
-        manifest = snapshot.read_manifest(index(folder, "same", classes, np.arange(ROWS), workers))
+        manifest = snapshot.read_manifest(
+            open_store(index(folder, "same", classes, np.arange(ROWS), workers))
+        )
         kinds = ("embedding", "template", "index")
         lines = [line for kind in kinds for line in snapshot.files_of(manifest, kind)]
         # A template's spec tells the seconds that its training took.

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.store import shards
+from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training import sampling
 from lookalike.training.sampling import Sample, all_ids, sample_ids, sample_key
@@ -85,7 +86,7 @@ def store(tmp_path: Path) -> tuple[Path, list[str]]:
     for file_no, rows in ((9, 130), (4, 1), (2, 300)):
         files.append(f"embeddings/{file_no}.parquet")
         schema = shards.schema(2, pa.schema([]), {})
-        with shards.open_shard(tmp_path, files[-1], schema, file_no) as (writer, _):
+        with shards.open_shard(open_store(tmp_path), files[-1], schema, file_no) as (writer, _):
             for row in range(rows):
                 writer.append({"uri": f"/{row}"}, np.array([file_no, row], np.float32))
     return tmp_path, files
@@ -93,10 +94,10 @@ def store(tmp_path: Path) -> tuple[Path, list[str]]:
 
 def test_a_sample_reads_its_rows(store: tuple[Path, list[str]]) -> None:
     root, files = store
-    ids = sample_ids(all_ids(root, files), 50, 3)
-    assert np.array_equal(sample_ids(all_ids(root, files[::-1]), 50, 3), ids)
+    ids = sample_ids(all_ids(open_store(root), files), 50, 3)
+    assert np.array_equal(sample_ids(all_ids(open_store(root), files[::-1]), 50, 3), ids)
     numbers = {int(Path(path).stem): path for path in files}
-    sample = Sample(VectorReader(root, numbers), ids)
+    sample = Sample(VectorReader(open_store(root), numbers), ids)
     assert len(sample) == 50
     expected = np.stack([ids >> 32, ids & 0xFFFFFFFF], axis=1).astype(np.float32)
     rows = np.array([3, 4, 40])

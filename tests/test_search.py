@@ -15,8 +15,9 @@ from lookalike.metrics import METRICS, score
 from lookalike.planning.planner import plan
 from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
+from lookalike.store.files import write_bytes, write_json
+from lookalike.store.objects import open_store
 from lookalike.store.shards import VectorReader
-from lookalike.store.storage import write_bytes, write_json
 from lookalike.training import template as index
 from tests.vector_stores import best, brute_force, clustered, make_store
 
@@ -198,7 +199,7 @@ def make_store_of_nothing(store, vectors):
         "name": "one", "metric": "cosine", "dim": 8, "files": lines, "features": [],
         "index": {"template": template.sha256},
     }  # fmt: skip
-    snapshot.publish(store, manifest)
+    snapshot.publish(open_store(store), manifest)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +251,9 @@ def test_missing_and_resized_files_are_found_on_opening(kind, damage, tmp_path):
 def test_a_flipped_byte_is_refused_by_name_where_files_are_checked(kind, tmp_path):
     options = {"kind": "ivf_pq", "shards": 2}
     ids, vectors, manifest = make_store(tmp_path, clustered(300, 8), options=options)
-    record = write_tombstones(tmp_path, "snapshots/one/tombstones.npy", ids[:3])
+    record = write_tombstones(open_store(tmp_path), "snapshots/one/tombstones.npy", ids[:3])
     lines = [*manifest["files"], {**record.to_json(), "kind": "tombstones"}]
-    snapshot.publish(tmp_path, {**manifest, "files": lines})
+    snapshot.publish(open_store(tmp_path), {**manifest, "files": lines})
     lookalike.open(tmp_path, check=True).search_vectors(vectors[:2], 3)
     for line in [line for line in lines if line["kind"] == kind]:
         path = tmp_path / line["path"]
@@ -299,7 +300,7 @@ def test_a_shard_of_another_template_is_refused_on_opening(tmp_path):
     line = snapshot.files_of(other, "index")[0]
     (tmp_path / "a" / line["path"]).write_bytes((tmp_path / "b" / line["path"]).read_bytes())
     lines = [one if one["kind"] != "index" else line for one in manifest["files"]]
-    snapshot.publish(tmp_path / "a", {**manifest, "files": lines})
+    snapshot.publish(open_store(tmp_path / "a"), {**manifest, "files": lines})
     first, second = manifest["index"]["template"], other["index"]["template"]
     with pytest.raises(RequestError, match=f"template {second}, the template here is {first}"):
         lookalike.open(tmp_path / "a")

@@ -20,6 +20,7 @@ import pytest
 import lookalike
 from lookalike import Neighbour, RequestError, Searcher
 from lookalike.store import retention, snapshot
+from lookalike.store.objects import open_store
 from tests.vector_stores import clustered, make_store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ def night(store: Path, name: str, seed: int, rows: int = 30) -> np.ndarray:
     lines = [{**line, "path": f"made/{name}/{line['path']}"} for line in manifest["files"]]
     template = [line for line in lines if line["kind"] == "template"]
     assert template
-    snapshot.publish(store, {**manifest, "name": name, "files": lines})
+    snapshot.publish(open_store(store), {**manifest, "name": name, "files": lines})
     return vectors
 
 
@@ -45,9 +46,12 @@ def test_a_relative_store_stays_where_it_was(
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     opened = [
-        lookalike.open("store"), lookalike.open(Path("store")), lookalike.open("./x/../store"),
-        Searcher.open("store"), Searcher(Path("store"), snapshot.read_manifest(Path("store"))),
-    ]  # fmt: skip
+        lookalike.open("store"),
+        lookalike.open(Path("store")),
+        lookalike.open("./x/../store"),
+        Searcher.open("store"),
+        Searcher(open_store(Path("store")), snapshot.read_manifest(open_store(Path("store")))),
+    ]
     dataset = lookalike.dataset("store")
     monkeypatch.chdir(tmp_path / "there")
     for searcher in opened:
@@ -79,7 +83,7 @@ def test_refresh_goes_to_what_is_published(tmp_path: Path) -> None:
         assert (one.manifest["name"], one.count) == ("two", 20)
         assert one.search(vectors=vectors[4], k=1)[0][0].score == pytest.approx(1)
         assert one.refresh() is False
-    snapshot.point(tmp_path, "one")  # gone back
+    snapshot.point(open_store(tmp_path), "one")  # gone back
     assert searcher.refresh() is True
     assert searcher.manifest["name"] == "one"
 
@@ -88,7 +92,7 @@ def test_refresh_that_fails_leaves_the_searcher_as_it_was(tmp_path: Path) -> Non
     vectors = night(tmp_path, "one", 0)
     searcher = lookalike.open(tmp_path)
     night(tmp_path, "two", 1)
-    line = snapshot.read_manifest(tmp_path)["files"][0]
+    line = snapshot.read_manifest(open_store(tmp_path))["files"][0]
     (tmp_path / line["path"]).unlink()
     with pytest.raises(RequestError, match=r"missing: .* run: lookalike verify"):
         searcher.refresh()
@@ -103,7 +107,7 @@ def test_a_snapshot_that_gc_removed_is_told_and_left(tmp_path: Path) -> None:
     warm.search(vectors=vectors, k=3)
     names, found, scores = ["a"], *warm.search_vectors(vectors[:1], 2)
     night(tmp_path, "two", 1)
-    removed = retention.gc(tmp_path, 1, 0, 0, now=datetime.now().timestamp() + 10).swept
+    removed = retention.gc(open_store(tmp_path), 1, 0, 0, now=datetime.now().timestamp() + 10).swept
     assert removed.snapshots == ["one"]
     message = rf"{tmp_path}: snapshot one was removed since .*searcher\.refresh.*lookalike\.open"
     for searcher in (warm, cold):
@@ -152,7 +156,7 @@ def test_searches_beside_a_refresh_are_of_one_snapshot(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for turn in range(40):
-        snapshot.point(tmp_path, ("one", "two")[turn % 2])
+        snapshot.point(open_store(tmp_path), ("one", "two")[turn % 2])
         searcher.refresh()
     stop.set()
     for thread in threads:

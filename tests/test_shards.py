@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.store import shards, vector_reader
+from lookalike.store.files import file_record
+from lookalike.store.objects import Store, open_store
 from lookalike.store.shard_format import ADDRESSES, group_rows, read_addresses
-from lookalike.store.storage import file_record
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN_1 = FOLDER / "embedding_shard_v1.parquet"
@@ -47,7 +48,7 @@ def row_of(file_no: int, row: int) -> dict[str, Any]:
 def write(store: Path, file_no: int, rows: int, dim: int = DIM, dtype: str = "float32") -> str:
     name = f"embeddings/{file_no:08d}.parquet"
     schema = shards.schema(dim, METADATA, PROPERTIES, dtype)
-    with shards.open_shard(store, name, schema, file_no) as (writer, pending):
+    with shards.open_shard(open_store(store), name, schema, file_no) as (writer, pending):
         for row, vector in enumerate(vectors_of(file_no, rows, dim)):
             assert writer.append(row_of(file_no, row), vector) == file_no << 32 | row
     assert pending.finished == file_record(store, name)
@@ -60,16 +61,16 @@ SIZES = {0: 300, 1: GROUP, 2: 1, 5: 0, 2**31 - 1: 129}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, str]]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[int, str]]:
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "group_rows", lambda dim, itemsize: GROUP)
         names = {file_no: write(root, file_no, rows) for file_no, rows in SIZES.items()}
-    return root, names
+    return open_store(root), names
 
 
 @pytest.fixture
-def reader(store: tuple[Path, dict[int, str]]) -> shards.VectorReader:
+def reader(store: tuple[Store, dict[int, str]]) -> shards.VectorReader:
     return shards.VectorReader(*store)
 
 
@@ -84,9 +85,9 @@ def expected_vectors(ids: list[int]) -> npt.NDArray[np.float32]:
 # --- the file ---------------------------------------------------------------------------------
 
 
-def test_schema_is_the_documented_one(store: tuple[Path, dict[int, str]]) -> None:
+def test_schema_is_the_documented_one(store: tuple[Store, dict[int, str]]) -> None:
     for name in store[1].values():
-        found = pq.read_schema(store[0] / name)
+        found = pq.read_schema(store[0].local(name))
         assert [(column.name, str(column.type)) for column in found] == [
             ("id", "int64"),
             ("uri", "string"),
@@ -103,9 +104,9 @@ def test_schema_is_the_documented_one(store: tuple[Path, dict[int, str]]) -> Non
         assert found.metadata[b"lookalike.model_fingerprint"] == b"m" * 64
 
 
-def test_any_parquet_reader_gives_the_rows_back(store: tuple[Path, dict[int, str]]) -> None:
+def test_any_parquet_reader_gives_the_rows_back(store: tuple[Store, dict[int, str]]) -> None:
     for file_no, name in store[1].items():
-        rows = pq.read_table(store[0] / name).to_pylist()
+        rows = pq.read_table(store[0].local(name)).to_pylist()
         vectors = [row.pop("embedding") for row in rows]
         assert rows == [
             {"id": file_no << 32 | i, **row_of(file_no, i)} for i in range(SIZES[file_no])
@@ -115,8 +116,8 @@ def test_any_parquet_reader_gives_the_rows_back(store: tuple[Path, dict[int, str
         )
 
 
-def test_vectors_are_stored_plain(store: tuple[Path, dict[int, str]]) -> None:
-    footer = pq.read_metadata(store[0] / store[1][0])
+def test_vectors_are_stored_plain(store: tuple[Store, dict[int, str]]) -> None:
+    footer = pq.read_metadata(store[0].local(store[1][0]))
     assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [128, 128, 44]
     for group in range(footer.num_row_groups):
         columns = [footer.row_group(group).column(i) for i in range(footer.num_columns)]
@@ -131,7 +132,7 @@ def test_vectors_are_stored_plain(store: tuple[Path, dict[int, str]]) -> None:
 def test_an_exception_leaves_no_shard(tmp_path: Path) -> None:
     def interrupted() -> None:
         schema = shards.schema(DIM, METADATA, {})
-        with shards.open_shard(tmp_path, "x.parquet", schema, 0) as (writer, _):
+        with shards.open_shard(open_store(tmp_path), "x.parquet", schema, 0) as (writer, _):
             for row in range(200):
                 writer.append(row_of(0, row), np.zeros(DIM, np.float32))
             raise KeyboardInterrupt
@@ -141,9 +142,9 @@ def test_an_exception_leaves_no_shard(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_streams_over_a_shard(store: tuple[Path, dict[int, str]]) -> None:
+def test_streams_over_a_shard(store: tuple[Store, dict[int, str]]) -> None:
     for file_no, name in store[1].items():
-        path, rows = store[0] / name, SIZES[file_no]
+        path, rows = store[0].local(name), SIZES[file_no]
         ids = [file_no << 32 | row for row in range(rows)]
         blocks = list(shards.iter_blocks(path))
         assert [i for block, _ in blocks for i in block.tolist()] == ids
@@ -162,7 +163,7 @@ def test_streams_over_a_shard(store: tuple[Path, dict[int, str]]) -> None:
 
 @given(ids=st.lists(st.sampled_from(ALL_IDS), max_size=60))
 def test_vectors_come_in_the_order_asked_for(
-    store: tuple[Path, dict[int, str]], ids: list[int]
+    store: tuple[Store, dict[int, str]], ids: list[int]
 ) -> None:
     found = shards.VectorReader(*store).vectors(np.array(ids, dtype=np.int64))
     assert found.dtype == np.float32
@@ -171,7 +172,7 @@ def test_vectors_come_in_the_order_asked_for(
 
 @given(ids=st.lists(st.sampled_from(ALL_IDS), max_size=30))
 def test_rows_come_in_the_order_asked_for(
-    store: tuple[Path, dict[int, str]], ids: list[int]
+    store: tuple[Store, dict[int, str]], ids: list[int]
 ) -> None:
     found = shards.VectorReader(*store).rows(ids)
     assert found == [{"id": i, **row_of(i >> 32, i & 0xFFFFFFFF)} for i in ids]
@@ -179,7 +180,7 @@ def test_rows_come_in_the_order_asked_for(
 
 @given(ids=st.lists(st.sampled_from(ALL_IDS), max_size=60))
 def test_what_describes_rows_is_their_name_and_metadata(
-    store: tuple[Path, dict[int, str]], ids: list[int]
+    store: tuple[Store, dict[int, str]], ids: list[int]
 ) -> None:
     found = shards.VectorReader(*store).described(np.array(ids, dtype=np.int64))
     whole = [row_of(i >> 32, i & 0xFFFFFFFF) for i in ids]
@@ -205,7 +206,7 @@ def test_metadata_columns(reader: shards.VectorReader) -> None:
     # Parquet names the items of a list "element"
     names_and_types = [(column.name, str(column.type)) for column in reader.metadata_schema()]
     assert names_and_types == [("label", "string"), ("tags", "list<element: int64>")]
-    assert shards.VectorReader(Path("nowhere"), {}).metadata_schema() == pa.schema([])
+    assert shards.VectorReader(open_store(Path("nowhere")), {}).metadata_schema() == pa.schema([])
 
 
 def test_threads_share_a_reader(reader: shards.VectorReader) -> None:
@@ -231,7 +232,7 @@ def few_open_files() -> Iterator[None]:
 @pytest.mark.usefixtures("few_open_files")
 def test_a_store_of_more_files_than_may_be_open(tmp_path: Path) -> None:
     files = {file_no: write(tmp_path, file_no, 1, dim=2) for file_no in range(400)}
-    reader = shards.VectorReader(tmp_path, files)
+    reader = shards.VectorReader(open_store(tmp_path), files)
     before = len(list(Path("/proc/self/fd").iterdir()))
     ids = np.array([file_no << 32 for file_no in (*range(400), *range(0, 400, 7))], dtype=np.int64)
     expected = np.concatenate([vectors_of(i >> 32, 1, 2) for i in ids.tolist()])
@@ -259,11 +260,11 @@ def test_addresses_lead_to_what_a_decoder_reads(
 ) -> None:
     vectors = vectors_of(1, rows, dim)
     schema = shards.schema(dim, METADATA, {}, dtype)
-    with shards.open_shard(tmp_path, "s.parquet", schema, 1) as (writer, _):
+    with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 1) as (writer, _):
         uris = pa.array([f"{'x' * (row % 7)}{row}" for row in range(rows)])  # of odd lengths
         ids = writer.append_block(pa.table({"uri": uris}), vectors)
     path = tmp_path / "s.parquet"
-    addresses = read_addresses(path)
+    addresses = read_addresses(path, str(path), path.stat().st_size)
     assert addresses is not None
     footer = pq.read_metadata(path)
     group = group_rows(dim, np.dtype(dtype).itemsize)
@@ -271,7 +272,7 @@ def test_addresses_lead_to_what_a_decoder_reads(
     expected = by_decoding(path)
     assert np.array_equal(expected, vectors.astype(dtype).astype(np.float32))
     order = np.random.default_rng(0).permutation(np.concatenate([ids, ids[:3]]))
-    found = shards.VectorReader(tmp_path, {1: "s.parquet"}).vectors(order)
+    found = shards.VectorReader(open_store(tmp_path), {1: "s.parquet"}).vectors(order)
     assert found.dtype == np.float32
     assert np.array_equal(found, expected[order - (1 << 32)])
     assert np.array_equal(
@@ -285,7 +286,7 @@ def test_rows_and_blocks_of_rows_may_be_mixed(tmp_path: Path) -> None:
     schema = shards.schema(DIM, METADATA, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "group_rows", lambda dim, itemsize: GROUP)
-        with shards.open_shard(tmp_path, "s.parquet", schema, 2) as (writer, _):
+        with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 2) as (writer, _):
             for row in range(150):
                 writer.append(row_of(2, row), vectors[row])
             rows = [row_of(2, row) for row in range(150, 690)]
@@ -293,7 +294,7 @@ def test_rows_and_blocks_of_rows_may_be_mixed(tmp_path: Path) -> None:
             for row in range(690, 700):
                 writer.append(row_of(2, row), vectors[row])
     assert ids.tolist() == [2 << 32 | row for row in range(150, 690)]
-    reader = shards.VectorReader(tmp_path, {2: "s.parquet"})
+    reader = shards.VectorReader(open_store(tmp_path), {2: "s.parquet"})
     every = [2 << 32 | row for row in range(700)]
     assert np.array_equal(reader.vectors(np.array(every)), vectors)
     assert reader.rows(every) == [{"id": i, **row_of(2, i & 0xFFFFFFFF)} for i in every]
@@ -301,22 +302,24 @@ def test_rows_and_blocks_of_rows_may_be_mixed(tmp_path: Path) -> None:
 
 def test_columns_that_are_missing_are_null(tmp_path: Path) -> None:
     schema = shards.schema(2, METADATA, {})
-    with shards.open_shard(tmp_path, "s.parquet", schema, 0) as (writer, _):
+    with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 0) as (writer, _):
         writer.append_block(pa.table({"uri": ["a"]}), np.ones((1, 2)))
         with pytest.raises(ValueError, match=r"shape \(1, 2\), got \(1, 3\)"):
             writer.append_block(pa.table({"uri": ["a"]}), np.ones((1, 3)))
-    [row] = shards.VectorReader(tmp_path, {0: "s.parquet"}).rows([0])
+    [row] = shards.VectorReader(open_store(tmp_path), {0: "s.parquet"}).rows([0])
     assert row == dict.fromkeys(row, None) | {"id": 0, "uri": "a"}
-    assert shards.VectorReader(tmp_path, {0: "s.parquet"}).rows([0], ["uri"]) == [{"uri": "a"}]
+    assert shards.VectorReader(open_store(tmp_path), {0: "s.parquet"}).rows([0], ["uri"]) == [
+        {"uri": "a"}
+    ]
 
 
 def test_a_schema_that_was_read_brings_no_addresses(tmp_path: Path) -> None:
     first = tmp_path / write(tmp_path, 3, 100)
     schema = pq.read_schema(first)
-    with shards.open_shard(tmp_path, "s.parquet", schema, 3) as (writer, _):
+    with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 3) as (writer, _):
         writer.append(row_of(3, 7), vectors_of(3, 100)[7])
     assert pq.read_schema(tmp_path / "s.parquet").metadata[b"lookalike.model_fingerprint"]
-    found = shards.VectorReader(tmp_path, {3: "s.parquet"}).vectors(np.array([3 << 32]))
+    found = shards.VectorReader(open_store(tmp_path), {3: "s.parquet"}).vectors(np.array([3 << 32]))
     assert np.array_equal(found, vectors_of(3, 100)[7:8])
 
 
@@ -325,8 +328,8 @@ def test_another_layout_has_no_addresses_but_the_same_vectors(
 ) -> None:
     monkeypatch.setattr(shards, "_ONE_PAGE", 64)  # several pages in a row group
     name = write(tmp_path, 3, 3000)
-    assert read_addresses(tmp_path / name) is None
-    reader = shards.VectorReader(tmp_path, {3: name})
+    assert read_addresses(tmp_path / name, name, (tmp_path / name).stat().st_size) is None
+    reader = shards.VectorReader(open_store(tmp_path), {3: name})
     ids = np.array([3 << 32 | row for row in (2999, 0, 1500)])
     assert np.array_equal(reader.vectors(ids), vectors_of(3, 3000)[[2999, 0, 1500]])
     blocks = [block for _, block in shards.iter_blocks(tmp_path / name)]
@@ -336,14 +339,14 @@ def test_another_layout_has_no_addresses_but_the_same_vectors(
 def test_addresses_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / write(tmp_path, 3, 100)
     data = path.read_bytes()
-    addresses = read_addresses(path)
+    addresses = read_addresses(path, str(path), path.stat().st_size)
     assert addresses is not None
     start = b'"starts":[%d]' % addresses.starts[0]
     assert start in data
     path.write_bytes(data.replace(start, start[:10] + b"9" * (len(start) - 11) + b"]"))
     assert 10 ** (len(start) - 11) - 1 + 100 * DIM * 4 > len(data)
     with pytest.raises(ValueError, match=f"{path}: its vector addresses do not fit it"):
-        read_addresses(path)
+        read_addresses(path, str(path), path.stat().st_size)
 
 
 def test_a_row_beyond_the_end_is_refused(reader: shards.VectorReader) -> None:
@@ -357,11 +360,14 @@ def test_what_was_read_does_not_stay_in_memory(
 ) -> None:
     monkeypatch.setattr(vector_reader, "_RESIDENT_BYTES", 8 << 20)
     vectors = np.ones((60_000, 256), np.float32)  # 60 MB
-    with shards.open_shard(tmp_path, "s.parquet", shards.schema(256, METADATA, {}), 0) as (
-        writer, _,
-    ):  # fmt: skip
+    with shards.open_shard(
+        open_store(tmp_path), "s.parquet", shards.schema(256, METADATA, {}), 0
+    ) as (
+        writer,
+        _,
+    ):
         ids = writer.append_block(pa.table({"uri": ["x"] * 60_000}), vectors)
-    reader = shards.VectorReader(tmp_path, {0: "s.parquet"})
+    reader = shards.VectorReader(open_store(tmp_path), {0: "s.parquet"})
 
     def shared() -> int:
         """Resident bytes of mapped files."""
@@ -386,13 +392,15 @@ def test_shards_of_every_version_stay_readable(golden: Path) -> None:
         np.concatenate([vectors for _, vectors in shards.iter_blocks(golden)]),
         vectors_of(3, 130, 2),
     )
-    reader = shards.VectorReader(golden.parent, {3: golden.name})
+    reader = shards.VectorReader(open_store(golden.parent), {3: golden.name})
     ids = [3 << 32 | row for row in (129, 0, 128, 127)]
     assert reader.rows(ids) == [{"id": i, **row_of(3, i & 0xFFFFFFFF)} for i in ids]
     assert np.array_equal(
         reader.vectors(np.array(ids, dtype=np.int64)), vectors_of(3, 130, 2)[[129, 0, 128, 127]]
     )
-    assert (read_addresses(golden) is None) == (golden == GOLDEN_1)
+    assert (read_addresses(golden, str(golden), golden.stat().st_size) is None) == (
+        golden == GOLDEN_1
+    )
 
 
 def test_shards_are_still_written_as_version_2(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.lists.shard_files import ShardHeader, write_head
 from lookalike.searching.tombstones import write_tombstones
-from lookalike.store import ledger, shards, snapshot, storage
+from lookalike.store import files as store_files
+from lookalike.store import ledger, shards, snapshot
 from lookalike.store.ledger import Counts, LedgerRow
+from lookalike.store.objects import open_store
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest_v1.json"
 Manifest = dict[str, Any]
@@ -26,7 +28,7 @@ def make_files(store: Path, name: str) -> Manifest:
     """One small file of each kind, and the manifest that lists them."""
     counts, rows = Counts(), []
     with shards.open_shard(
-        store, "embeddings/0.parquet", shards.schema(2, pa.schema([]), {}), 0
+        open_store(store), "embeddings/0.parquet", shards.schema(2, pa.schema([]), {}), 0
     ) as (writer, pending):
         for i in range(3):
             row = {"uri": f"/{i}.jpg", "content_sha256": bytes([i]) * 32, "width": 8, "height": 8,
@@ -36,13 +38,15 @@ def make_files(store: Path, name: str) -> Manifest:
     rows += [LedgerRow("/x.jpg", "rejected", "corrupt"), LedgerRow("/y.json", "ignored")]
     for ledger_row in rows:
         counts.add(ledger_row)
-    record, written = ledger.write_ledger(store, f"snapshots/{name}/ledger/0.parquet", rows)
+    record, written = ledger.write_ledger(
+        open_store(store), f"snapshots/{name}/ledger/0.parquet", rows
+    )
     files = [
         shards.shard_record(pending.finished, 0, writer.rows),
         {**record.to_json(), "kind": "ledger", "rows": written},
     ]
     header = ShardHeader("t" * 64, "plain", 3, 0, 1, 1, 8, 0, 2)
-    with storage.write_file(store, "index/0.lists") as index:
+    with store_files.write_file(store, "index/0.lists") as index:
         write_head(header, np.array([3]), index.write)
     files.append({**index.finished.to_json(), "kind": "index", "rows": 3})
     for path, kind, extra in (
@@ -51,19 +55,23 @@ def make_files(store: Path, name: str) -> Manifest:
         (f"snapshots/{name}/report.html", "report", {}),
     ):
         data = hashlib.sha256(path.encode()).digest() * 9
-        files.append({**storage.write_bytes(store, path, data).to_json(), "kind": kind, **extra})
+        files.append(
+            {**store_files.write_bytes(store, path, data).to_json(), "kind": kind, **extra}
+        )
     return {"name": name, "counts": {**counts.to_json(), "vectors": 3}, "files": files}
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    snapshot.publish(tmp_path / "store", make_files(tmp_path / "store", "first"))
+    snapshot.publish(open_store(tmp_path / "store"), make_files(tmp_path / "store", "first"))
     return tmp_path / "store"
 
 
 def paths(store: Path) -> dict[str, str]:
     """Path of the file of each kind."""
-    return {line["kind"]: line["path"] for line in snapshot.read_manifest(store)["files"]}
+    return {
+        line["kind"]: line["path"] for line in snapshot.read_manifest(open_store(store))["files"]
+    }
 
 
 KINDS = ("embedding", "ledger", "index", "template", "model", "report")
@@ -73,29 +81,29 @@ KINDS = ("embedding", "ledger", "index", "template", "model", "report")
 
 def test_a_store_that_is_whole_has_no_problems(store: Path) -> None:
     assert set(paths(store)) == set(KINDS)
-    assert list(snapshot.verify(store)) == []
+    assert list(snapshot.verify(open_store(store))) == []
 
 
 def test_what_was_published_is_read_back(store: Path) -> None:
     manifest = make_files(store, "second")
-    snapshot.publish(store, manifest)
-    assert snapshot.current(store) == "second"
-    assert snapshot.names(store) == ["first", "second"]
-    found = snapshot.read_manifest(store)
+    snapshot.publish(open_store(store), manifest)
+    assert snapshot.current(open_store(store)) == "second"
+    assert snapshot.names(open_store(store)) == ["first", "second"]
+    found = snapshot.read_manifest(open_store(store))
     assert {key: found[key] for key in manifest} == manifest
-    assert snapshot.read_manifest(store, "first")["name"] == "first"
+    assert snapshot.read_manifest(open_store(store), "first")["name"] == "first"
 
 
 def crash_on(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     """Let the renaming of one file fail, as a crash right before it would."""
-    rename = storage.os.replace
+    rename = store_files.os.replace
 
     def replace(source: Path, target: Path) -> None:
         if str(target).endswith(ending):
             raise OSError("crash")
         rename(source, target)
 
-    monkeypatch.setattr(storage.os, "replace", replace)
+    monkeypatch.setattr(store_files.os, "replace", replace)
 
 
 def test_a_crash_before_current_leaves_the_old_snapshot(
@@ -105,13 +113,13 @@ def test_a_crash_before_current_leaves_the_old_snapshot(
     with monkeypatch.context() as patch:
         crash_on(patch, "CURRENT")
         with pytest.raises(OSError, match="crash"):
-            snapshot.publish(store, manifest)
-    assert snapshot.current(store) == "first"
-    assert list(snapshot.verify(store)) == []
+            snapshot.publish(open_store(store), manifest)
+    assert snapshot.current(open_store(store)) == "first"
+    assert list(snapshot.verify(open_store(store))) == []
     # the manifest was written first, whole: pointing at it is all that is left to do
-    assert list(snapshot.verify(store, "second")) == []
-    snapshot.publish(store, manifest)
-    assert snapshot.read_manifest(store)["name"] == "second"
+    assert list(snapshot.verify(open_store(store), "second")) == []
+    snapshot.publish(open_store(store), manifest)
+    assert snapshot.read_manifest(open_store(store))["name"] == "second"
 
 
 def test_a_crash_before_the_manifest_publishes_nothing(
@@ -120,16 +128,16 @@ def test_a_crash_before_the_manifest_publishes_nothing(
     manifest = make_files(tmp_path, "first")
     crash_on(monkeypatch, "manifest.json")
     with pytest.raises(OSError, match="crash"):
-        snapshot.publish(tmp_path, manifest)
-    assert snapshot.current(tmp_path) is None
-    assert snapshot.names(tmp_path) == []
+        snapshot.publish(open_store(tmp_path), manifest)
+    assert snapshot.current(open_store(tmp_path)) is None
+    assert snapshot.names(open_store(tmp_path)) == []
 
 
 # --- verify -----------------------------------------------------------------------------------
 
 
 def found(store: Path) -> list[tuple[str, str]]:
-    return [(problem.path, problem.problem) for problem in snapshot.verify(store)]
+    return [(problem.path, problem.problem) for problem in snapshot.verify(open_store(store))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +165,7 @@ def test_a_problem_says_what_was_expected_and_found(store: Path) -> None:
     path = paths(store)["index"]
     size = (store / path).stat().st_size
     (store / path).write_bytes(b"123")
-    [problem] = snapshot.verify(store)
+    [problem] = snapshot.verify(open_store(store))
     assert str(problem) == f"{path}: size: expected {size} bytes, found 3 bytes"
 
 
@@ -222,7 +230,7 @@ def test_rows_that_the_file_denies_are_named(store: Path, number: int, kind: str
 
 def bury(store: Path, ids: list[int], **counts: int) -> None:
     """Make tombstones of rows."""
-    line = {**write_tombstones(store, "snapshots/first/dead.npy", ids).to_json(),
+    line = {**write_tombstones(open_store(store), "snapshots/first/dead.npy", ids).to_json(),
             "kind": "tombstones"}  # fmt: skip
 
     def change(manifest: Manifest) -> None:
@@ -257,13 +265,13 @@ def test_tombstones_that_do_not_add_up_are_named(
 
 def test_no_store_and_nothing_published(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="absent: no such store; make one with: look"):
-        snapshot.read_manifest(tmp_path / "absent")
+        snapshot.read_manifest(open_store(tmp_path / "absent"))
     with pytest.raises(RequestError, match="nothing is published here"):
-        snapshot.read_manifest(tmp_path)
-    assert snapshot.current(tmp_path) is None
+        snapshot.read_manifest(open_store(tmp_path))
+    assert snapshot.current(open_store(tmp_path)) is None
     (tmp_path / "CURRENT").write_text("\n")
     with pytest.raises(RequestError, match="nothing is published here"):
-        snapshot.read_manifest(tmp_path)
+        snapshot.read_manifest(open_store(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -273,16 +281,16 @@ def test_no_store_and_nothing_published(tmp_path: Path) -> None:
 def test_unknown_names_are_refused_with_the_known_ones(store: Path, name: str) -> None:
     (store / "manifest.json").write_text("{}")  # where `..` would lead
     with pytest.raises(RequestError, match=r"no snapshot .*; finished snapshots: first"):
-        snapshot.read_manifest(store, name)
+        snapshot.read_manifest(open_store(store), name)
     (store / "CURRENT").write_text(name)
     with pytest.raises(RequestError, match=r"no snapshot .*; finished snapshots: first"):
-        snapshot.read_manifest(store)
+        snapshot.read_manifest(open_store(store))
 
 
 def test_a_current_that_is_no_text(store: Path) -> None:
     (store / "CURRENT").write_bytes(b"\xff\xfe\0")
     with pytest.raises(RequestError, match="CURRENT: not readable as a snapshot's name"):
-        snapshot.read_manifest(store)
+        snapshot.read_manifest(open_store(store))
 
 
 @pytest.mark.parametrize(
@@ -304,9 +312,9 @@ def test_a_current_that_is_no_text(store: Path) -> None:
 def test_manifests_that_cannot_be_read(store: Path, content: bytes, message: str) -> None:
     (store / snapshot.manifest_path("first")).write_bytes(content)
     with pytest.raises(RequestError, match=message):
-        snapshot.read_manifest(store)
+        snapshot.read_manifest(open_store(store))
     with pytest.raises(RequestError, match=message):
-        list(snapshot.verify(store))
+        list(snapshot.verify(open_store(store)))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +325,7 @@ def test_a_manifest_may_name_no_file_outside_its_store(store: Path, path: str) -
     edit(store, lambda manifest: manifest["files"][3].update(path=path), digest=True)
     for read in (snapshot.read_manifest, lambda store: list(snapshot.verify(store))):
         with pytest.raises(RequestError, match=r"damaged: the file .* lies outside the store"):
-            read(store)
+            read(open_store(store))
 
 
 @pytest.mark.parametrize(
@@ -338,7 +346,7 @@ def test_manifests_of_another_shape_are_refused(
 ) -> None:
     edit(store, change, digest=True)
     with pytest.raises(RequestError, match=r"manifest.json: damaged: "):
-        snapshot.read_manifest(store)
+        snapshot.read_manifest(open_store(store))
 
 
 # --- the format does not change ---------------------------------------------------------------
@@ -350,10 +358,10 @@ def test_manifests_of_version_1_stay_readable(tmp_path: Path) -> None:
     target.parent.mkdir(parents=True)
     shutil.copy(GOLDEN, target)
     (tmp_path / "CURRENT").write_text(golden["name"] + "\n")
-    manifest = snapshot.read_manifest(tmp_path)
+    manifest = snapshot.read_manifest(open_store(tmp_path))
     assert manifest == golden
     # its files are not here, but nothing else is wrong with it: the digest and the sums hold
-    problems = list(snapshot.verify(tmp_path))
+    problems = list(snapshot.verify(open_store(tmp_path)))
     assert [problem.path for problem in problems] == [line["path"] for line in manifest["files"]]
     assert {problem.problem for problem in problems} == {"missing"}
 
@@ -363,5 +371,5 @@ def test_manifests_are_still_written_as_version_1(tmp_path: Path) -> None:
     bare = copy.deepcopy(golden)
     for key in ("format", "version", "digest"):
         del bare[key]
-    snapshot.publish(tmp_path, bare)
+    snapshot.publish(open_store(tmp_path), bare)
     assert (tmp_path / snapshot.manifest_path(golden["name"])).read_bytes() == GOLDEN.read_bytes()

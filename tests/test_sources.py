@@ -16,6 +16,7 @@ from lookalike.sources import units
 from lookalike.sources.columns import merge_columns
 from lookalike.sources.kinds import look_up, metadata_schema, open_source
 from lookalike.store import storage
+from lookalike.store.objects import open_store
 
 Tree = Callable[..., Path]
 
@@ -238,12 +239,12 @@ def test_overlapping_sources_count_each_file_once(tree: Tree, tmp_path: Path) ->
                (root.parent / "m.csv", root, root / "**" / "*.jpg", root / "a")]  # fmt: skip
     schema = units.listing_schema(metadata_schema(sources))
     stream = (file for source in sources for file in source.files(pytest.fail))
-    listing = units.write_listing(tmp_path, "listing", stream, schema)
+    listing = units.write_listing(open_store(tmp_path), "listing", stream, schema)
     assert listing.rows == 2 + 3 + 3 + 2
     metadata = metadata_schema(sources)
-    compare(tmp_path, listing, [], "compared", scanned_ns=None, metadata=metadata)
-    found = candidates(tmp_path, "compared")
-    cut = list(units.cut_units(tmp_path, found, "units", 32, storage.read_bytes))
+    compare(open_store(tmp_path), listing, [], "compared", scanned_ns=None, metadata=metadata)
+    found = candidates(open_store(tmp_path), "compared")
+    cut = list(units.cut_units(open_store(tmp_path), found, "units", 32, storage.read_bytes))
     rows = [file for name, _ in cut for file in units.read_files(tmp_path / name)]
     labels = {os.path.relpath(file.uri, root): file.metadata["label"] for file in rows}
     assert len(rows) == 3
@@ -277,7 +278,7 @@ def test_two_manifests_that_disagree_are_listed_together(tree: Tree, tmp_path: P
     sources = [open_source(str(root / name)) for name in ("text.csv", "n.parquet")]
     schema = units.listing_schema(metadata_schema(sources))
     stream = (file for source in sources for file in source.files(pytest.fail))
-    [part] = units.write_listing(tmp_path, "listing", stream, schema).parts
+    [part] = units.write_listing(open_store(tmp_path), "listing", stream, schema).parts
     found = [dict(file.metadata) for file in units.read_files(tmp_path / part)]
     assert found == [{"n": 1.5, "label": "abc"}, {"n": float(2**60), "label": "7"}]
 

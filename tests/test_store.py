@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import StoreWriteError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import files
+from lookalike.store import files, object_errors
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
@@ -69,8 +69,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(bucket_module, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(bucket_module, "_TRIES", 2)
+    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(object_errors, "_TRIES", 2)
     monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
     monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})
@@ -393,6 +393,17 @@ def test_what_is_not_what_it_should_be_is_not_given(bucket: BucketStore) -> None
         bucket.local("other")
     assert bucket.local(record).read_bytes() == b"1" * 1000
     assert len(list(bucket._cache.folder.glob("[!.]*"))) == 1
+
+
+def test_what_is_removed_is_not_kept(bucket: BucketStore) -> None:
+    record = bucket.put("x", b"1" * 1000)
+    path = bucket.local("x")
+    with open(path, "rb") as file:
+        bucket.delete(["x"])
+        assert file.read() == b"1" * 1000
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError):
+        bucket.local(record)
 
 
 SIZE = 100_000

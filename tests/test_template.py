@@ -14,6 +14,7 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.planning.planner import IndexSpec, plan
 from lookalike.store import shards
+from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training import template as index
 from lookalike.training import train as training
@@ -219,7 +220,7 @@ def test_a_sample_read_in_blocks_trains_as_an_array_whatever_the_order_of_files(
     for number, part in zip((7, 3, 5), np.split(vectors, 3), strict=True):
         files[number] = f"embeddings/{number}.parquet"
         schema = shards.schema(24, pa.schema([]), {})
-        with shards.open_shard(tmp_path, files[number], schema, number) as (writer, _):
+        with shards.open_shard(open_store(tmp_path), files[number], schema, number) as (writer, _):
             for row in part:
                 writer.append({"uri": "/a"}, row)
     spec = plan(900, 24, "cosine", {"kind": "ivf_pq"})
@@ -227,8 +228,8 @@ def test_a_sample_read_in_blocks_trains_as_an_array_whatever_the_order_of_files(
     expected = train(spec, whole)[0]
     for order in ([7, 3, 5], [5, 7, 3]):
         paths = {number: files[number] for number in order}
-        ids = sample_ids(all_ids(tmp_path, paths.values()), 900, spec.seed)
-        assert train(spec, Sample(VectorReader(tmp_path, paths), ids))[0] == expected
+        ids = sample_ids(all_ids(open_store(tmp_path), paths.values()), 900, spec.seed)
+        assert train(spec, Sample(VectorReader(open_store(tmp_path), paths), ids))[0] == expected
 
 
 class Watched:

@@ -5,6 +5,7 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.searching.tombstones import read_tombstones, write_tombstones
+from lookalike.store.objects import open_store
 
 GOLDEN = (
     b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }"
@@ -16,26 +17,26 @@ GOLDEN = (
 def test_the_format_stays_readable(tmp_path):
     (tmp_path / "golden.npy").write_bytes(GOLDEN)
     assert read_tombstones([tmp_path / "golden.npy"]).tolist() == [3, (5 << 32) + 7]
-    record = write_tombstones(tmp_path, "own.npy", [(5 << 32) + 7, 3])
+    record = write_tombstones(open_store(tmp_path), "own.npy", [(5 << 32) + 7, 3])
     assert (tmp_path / record.path).read_bytes() == GOLDEN
 
 
 def test_ids_come_back_ascending_and_once(tmp_path):
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 2**62, 100) for _ in range(2)]
-    names = [write_tombstones(tmp_path, f"{i}.npy", np.repeat(part, 2)).path
+    names = [write_tombstones(open_store(tmp_path), f"{i}.npy", np.repeat(part, 2)).path
              for i, part in enumerate([*parts, parts[0]])]  # fmt: skip
     found = read_tombstones(tmp_path / name for name in names)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, np.unique(np.concatenate(parts)))
     assert read_tombstones([]).shape == (0,)
-    write_tombstones(tmp_path, "none.npy", [])
+    write_tombstones(open_store(tmp_path), "none.npy", [])
     assert read_tombstones([tmp_path / "none.npy"]).shape == (0,)
 
 
 def test_negative_ids_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="got -1"):
-        write_tombstones(tmp_path, "x.npy", [3, -1])
+        write_tombstones(open_store(tmp_path), "x.npy", [3, -1])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -29,6 +29,7 @@ from apache_beam.utils.shared import Shared
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
 from pipelines.runner import RunnerSpec, run
 from transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
@@ -45,7 +46,7 @@ def spec(indexed: tuple[Path, Path]) -> EmbedSpec:
 def stored(store: Path) -> dict[str, dict[str, Any]]:
     """The store's rows by uri."""
     rows: dict[str, dict[str, Any]] = {}
-    for line in snapshot.files_of(snapshot.read_manifest(store), "embedding"):
+    for line in snapshot.files_of(snapshot.read_manifest(open_store(store)), "embedding"):
         vectors = np.concatenate([block for _, block in iter_blocks(store / line["path"])])
         columns = ["uri", "content_sha256", "width", "height", "format", "bytes"]
         for row, vector in zip(iter_rows(store / line["path"], columns), vectors, strict=True):
@@ -244,7 +245,7 @@ def test_units_are_written_into_a_folder(spec: EmbedSpec) -> None:
 
 
 def test_tasks_of_another_kind_are_told_at_once(spec: EmbedSpec) -> None:
-    template = snapshot.read_manifest(Path(spec.store))["index"]["template"]
+    template = snapshot.read_manifest(open_store(Path(spec.store)))["index"]["template"]
     given = beam.Pipeline(runner=FnApiRunner()) | beam.Create(["a unit"])
     encode, group = EncodeParts(spec.store, template), GroupLists(spec.store, template)
     for transform in (EmbedUnits(spec), encode, group):

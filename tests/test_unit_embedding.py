@@ -20,6 +20,7 @@ from lookalike.records import SourceFile, Unit
 from lookalike.store import snapshot
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger
+from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_rows
 from lookalike.unit_embedding import embed_unit
 from tests.conftest import picture
@@ -29,7 +30,7 @@ METADATA = pa.schema([("label", pa.string())])
 
 @pytest.fixture(scope="module")
 def embedder(indexed: tuple[Path, Path]) -> Embedder:
-    features = snapshot.read_manifest(indexed[0])["features"]
+    features = snapshot.read_manifest(open_store(indexed[0]))["features"]
     return Embedder([Feature.from_json(line) for line in features], indexed[0], "cosine")
 
 
@@ -66,7 +67,9 @@ def run(
     **options: Any,
 ) -> tuple[dict[str, Any], list[LedgerRow]]:
     unit = Unit(0, 5, "units/0.parquet", "embeddings/5", "ledger/0", "done/0.json")
-    done = embed_unit(unit, files.values(), store, embedder, decoder, METADATA, {}, **options)
+    done = embed_unit(
+        unit, files.values(), open_store(store), embedder, decoder, METADATA, {}, **options
+    )
     return done, list(read_ledger(store / done["ledger"]["path"]))
 
 
@@ -107,7 +110,7 @@ def test_what_is_forgotten_is_not_kept(
     tmp_path: Path, files: dict[str, SourceFile], embedder: Embedder, decoder: Decoder
 ) -> None:
     gone = [sha256(files["a0"]), sha256(files["x0"])]
-    write_forgotten(tmp_path, "forgotten.npy", gone)
+    write_forgotten(open_store(tmp_path), "forgotten.npy", gone)
     forgotten = Forgotten.load([tmp_path / "forgotten.npy"])
     done, rows = run(tmp_path, files, embedder, decoder, forgotten=forgotten, known={gone[0]: 3})
     expected = [forgotten_row(files[name].uri, sha256(files[name])) for name in ("a0", "a1", "x0")]

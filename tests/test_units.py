@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lookalike.records import SourceFile
 from lookalike.sources import listing, units
+from lookalike.store.objects import open_store
 
 SCHEMA = units.listing_schema(pa.schema([("label", pa.string())]))
 # (number of the name, content): few sizes and contents, so that classes are large
@@ -49,10 +50,12 @@ class Pile:
 def cut(
     store: Path, files: list[SourceFile], unit_rows: int, read: Callable[[str], bytes]
 ) -> list[list[SourceFile]]:
-    written = units.write_listing(store, "listing", files, SCHEMA)
+    written = units.write_listing(open_store(store), "listing", files, SCHEMA)
     assert written.rows == len(files)
     found = []
-    for i, (name, rows) in enumerate(units.cut_units(store, written, "units", unit_rows, read)):
+    for i, (name, rows) in enumerate(
+        units.cut_units(open_store(store), written, "units", unit_rows, read)
+    ):
         assert name == f"units/{i:06d}.parquet"
         unit = list(units.read_files(store / name))
         assert len(unit) == rows > 0
@@ -198,10 +201,10 @@ def test_rows_bear_the_key_that_they_were_cut_along(tmp_path: Path) -> None:
     files = [*pile.files(), SourceFile("/t#1", 3, "", "", {}, "/t", 0, 0),
              SourceFile("/t#2", -1, "", "", {}, "/t", 1, 0),
              SourceFile("/t#3", 7, "", "", {}, "/t", 2, 0)]  # fmt: skip
-    written = units.write_listing(tmp_path, "listing", files, SCHEMA)
+    written = units.write_listing(open_store(tmp_path), "listing", files, SCHEMA)
     common = units.size_buckets(np.array([2, 7]))
     keys: dict[str, int | None] = {}
-    for name, _ in units.cut_units(tmp_path, written, "units", 32, pile.read, common):
+    for name, _ in units.cut_units(open_store(tmp_path), written, "units", 32, pile.read, common):
         table = pq.read_table(tmp_path / name)
         keys.update(zip(table["uri"].to_pylist(), table["_key"].to_pylist(), strict=True))
 
@@ -282,10 +285,10 @@ def test_much_metadata_makes_more_parts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(listing, "_PART_BYTES", 10_000)
     monkeypatch.setattr(units, "_PARTITION_BYTES", 50_000)
     files = [SourceFile(f"/{i}", 1 + i, "", "", {"label": "x" * 1000}) for i in range(200)]
-    written = units.write_listing(tmp_path, "listing", files, SCHEMA, pytest.fail)
+    written = units.write_listing(open_store(tmp_path), "listing", files, SCHEMA, pytest.fail)
     assert 20 <= len(written.parts) <= 30
     assert 200_000 < written.bytes < 250_000
-    found = list(units.cut_units(tmp_path, written, "units", 1000, lambda uri: b""))
+    found = list(units.cut_units(open_store(tmp_path), written, "units", 1000, lambda uri: b""))
     assert sum(rows for _, rows in found) == 200
     assert len(found) > 1
 
@@ -297,7 +300,9 @@ def test_metadata_without_a_fitting_column_are_told_once(tmp_path: Path) -> None
     ]  # fmt: skip
     files = [SourceFile(f"/{i}", 1, "", "", value) for i, value in enumerate(values)]
     notices: list[str] = []
-    [part] = units.write_listing(tmp_path, "listing", files, schema, notices.append).parts
+    [part] = units.write_listing(
+        open_store(tmp_path), "listing", files, schema, notices.append
+    ).parts
     assert [dict(file.metadata) for file in units.read_files(tmp_path / part)] == [
         {"n": 1, "s": "a"}, {"n": None, "s": "2.5"}, {"n": None, "s": None}, {"n": None, "s": None},
     ]  # fmt: skip

@@ -20,6 +20,7 @@ import pytest
 from lookalike.search import Searcher
 from lookalike.store import snapshot
 from lookalike.store.ledger import LedgerRow, read_ledger
+from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.conftest import picture
 from tests.privileges import permissions_hold
@@ -52,9 +53,13 @@ class Nights:
 
     def night(self, *flags: str) -> dict[str, Any]:
         """One night that publishes, or changes nothing; its manifest, with sums that hold."""
-        before = snapshot.read_manifest(self.store) if snapshot.current(self.store) else None
+        before = (
+            snapshot.read_manifest(open_store(self.store))
+            if snapshot.current(open_store(self.store))
+            else None
+        )
         assert self.run(*flags) == 0
-        manifest = snapshot.read_manifest(self.store)
+        manifest = snapshot.read_manifest(open_store(self.store))
         counts, changes, rows = manifest["counts"], manifest["changes"], self.ledger()
         assert counts["listed"] == sum(counts[name] for name in LISTED)
         for name in (*LISTED, "removed", "unknown"):
@@ -64,11 +69,11 @@ class Nights:
             known *= before["metric"] == manifest["metric"]  # else it is made anew
             parts = ("unchanged", "changed", "removed", "unknown")
             assert changes["previous"] == known == sum(changes[name] for name in parts)
-        assert list(snapshot.verify(self.store)) == []
+        assert list(snapshot.verify(open_store(self.store))) == []
         return manifest
 
     def ledger(self) -> dict[str, LedgerRow]:
-        manifest = snapshot.read_manifest(self.store)
+        manifest = snapshot.read_manifest(open_store(self.store))
         lines = snapshot.files_of(manifest, "ledger")
         return {row.uri: row for line in lines for row in read_ledger(self.store / line["path"])}
 
@@ -279,7 +284,7 @@ def test_too_much_of_it_is_not_published(
     nights.config = nights.config.replace("0.4", "0.5")
     with closed(nights.root / "p"):  # the whole of it
         assert nights.run() == 3
-    assert snapshot.read_manifest(nights.store)["parent"] == name
+    assert snapshot.read_manifest(open_store(nights.store))["parent"] == name
 
 
 def test_a_first_night(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,7 +331,7 @@ def test_another_model_waits_for_what_is_away(
     with closed(nights.root / "p/sub"):
         assert nights.run() == 3
     assert "4 files of" in capsys.readouterr().err
-    assert snapshot.read_manifest(nights.store)["name"] == name
+    assert snapshot.read_manifest(open_store(nights.store))["name"] == name
     assert nights.night()["counts"]["embedded"] == 10
 
 

@@ -16,6 +16,7 @@ from lookalike.sources import repeated_uris, vector_listing
 from lookalike.sources.listing import listing_schema
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_tables import VectorTable, list_tables
+from lookalike.store.objects import open_store
 from tests.vector_files import write_vectors
 
 
@@ -25,7 +26,7 @@ def tables_of(*specs: Path | str) -> list[VectorTable]:
 
 def listed(store: Path, *specs: Path | str, seen: Any = lambda rows: None) -> list[dict[str, Any]]:
     """All rows of the listing, in order."""
-    listing, _ = list_vectors(store, "listing", tables_of(*specs), 8, seen)
+    listing, _ = list_vectors(open_store(store), "listing", tables_of(*specs), 8, seen)
     parts = [pq.read_table(store / part) for part in listing.parts]
     assert all(part.schema == listing_schema(pa.schema([])) for part in parts)
     assert listing.rows == sum(part.num_rows for part in parts)
@@ -80,7 +81,7 @@ def test_a_uri_belongs_to_the_first_row_that_bears_it(
 def test_how_many_rows_repeat_a_uri_is_told(tmp_path: Path) -> None:
     one = write_vectors(tmp_path / "1.parquet", np.ones((4, 2)), ["a", "a", None, "b"])
     two = write_vectors(tmp_path / "2.parquet", np.ones((3, 2)), ["b", None, "c"])
-    assert list_vectors(tmp_path, "listing", tables_of(one, two), 8)[1] == 2
+    assert list_vectors(open_store(tmp_path), "listing", tables_of(one, two), 8)[1] == 2
 
 
 def test_digests_with_a_half_in_common_are_told_apart() -> None:
@@ -100,7 +101,7 @@ def test_what_cannot_be_read_is_listed_under_names_of_its_own(tmp_path: Path) ->
         file.write(bytes(chunk.total_compressed_size))
 
     def names() -> list[str]:
-        listing, _ = list_vectors(tmp_path, "listing", tables, 8)
+        listing, _ = list_vectors(open_store(tmp_path), "listing", tables, 8)
         return [row["uri"] for row in pq.read_table(tmp_path / listing.parts[0]).to_pylist()]
 
     lost = [f"{one}#row={i}" for i in range(4)]
@@ -132,7 +133,7 @@ def test_memory_is_that_of_a_part(tmp_path: Path) -> None:
     def seen(count: int) -> None:
         most[0] = max(most[0], pa.total_allocated_bytes() - before)
 
-    listing, _ = list_vectors(tmp_path, "listing", tables_of(path), 4, seen)
+    listing, _ = list_vectors(open_store(tmp_path), "listing", tables_of(path), 4, seen)
     assert listing.rows == rows
     assert len(listing.parts) == 2
     assert most[0] < 100 << 20

@@ -19,10 +19,11 @@ from lookalike.sources.listing import Listing
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import cut_pieces, cut_vector_units, read_unit
 from lookalike.sources.vector_tables import VectorTable, list_tables, metadata_schema
+from lookalike.store.files import file_record, read_json
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger
+from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
-from lookalike.store.storage import file_record, read_json
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from tests.vector_files import COMPONENTS, embedding, write_vectors
@@ -47,15 +48,18 @@ def ingest(
     tables = list_tables([str(path) for path in paths], pytest.fail)
     units = cut(store, tables, unit_rows, np.dtype(dtype).itemsize * DIM)
     rules, metadata = Rules(DIM, metric, dtype), metadata_schema(tables)
-    return [ingest_unit(unit, store, rules, metadata, {"lookalike.x": "y"}) for unit in units]
+    return [
+        ingest_unit(unit, open_store(store), rules, metadata, {"lookalike.x": "y"})
+        for unit in units
+    ]
 
 
 def cut(
     store: Path, tables: Sequence[VectorTable], unit_rows: int = 65_536, size: int = 4 * DIM
 ) -> list[Unit]:
     """The units of a first run."""
-    listing, _ = list_vectors(store, "listing", tables, size)
-    named = cut_vector_units(store, listing, "units", tables, unit_rows)
+    listing, _ = list_vectors(open_store(store), "listing", tables, size)
+    named = cut_vector_units(open_store(store), listing, "units", tables, unit_rows)
     return [unit_of(number, name) for number, (name, _) in enumerate(named)]
 
 
@@ -104,7 +108,7 @@ def test_units_hold_the_candidates_of_their_rows_in_order(
     for path, rows in zip(paths, (20, 1, 29), strict=True):
         write_vectors(path, VECTORS[:rows], group=3)
     tables = list_tables([str(path) for path in paths], pytest.fail)
-    listing, _ = list_vectors(tmp_path, "listing", tables, 24)
+    listing, _ = list_vectors(open_store(tmp_path), "listing", tables, 24)
     rows = pa.concat_tables([pq.read_table(tmp_path / part) for part in listing.parts])
     chosen = np.random.default_rng(1).permutation(50)[:25]
     more = pa.array(chosen).cast(pa.string())  # as the comparison adds columns
@@ -113,7 +117,11 @@ def test_units_hold_the_candidates_of_their_rows_in_order(
         pq.write_table(candidates.slice(part * 12, 12 + part), tmp_path / f"{part}.candidates")
     found = list(
         cut_vector_units(
-            tmp_path, Listing(("0.candidates", "1.candidates"), 25, 1000), "u", tables, 6
+            open_store(tmp_path),
+            Listing(("0.candidates", "1.candidates"), 25, 1000),
+            "u",
+            tables,
+            6,
         )
     )
     units = [read_unit(tmp_path / name) for name, _ in found]
@@ -302,7 +310,7 @@ def again(
 ) -> tuple[dict[str, Any], list[LedgerRow]]:
     """Ingest a table as one unit whose rows the ledger had before, or had not."""
     tables = list_tables([str(path)], pytest.fail)
-    listing, _ = list_vectors(store, "listing", tables, 4 * DIM)
+    listing, _ = list_vectors(open_store(store), "listing", tables, 4 * DIM)
     rows = pq.read_table(store / listing.parts[0])
     had = {row.uri: row for row in before}
     was = [had.get(uri) for uri in rows["uri"].to_pylist()]
@@ -315,10 +323,10 @@ def again(
         rows = rows.append_column(name, column)
     pq.write_table(rows, store / "c.parquet")
     candidates = Listing(("c.parquet",), rows.num_rows, rows.nbytes)
-    [(name, _)] = cut_vector_units(store, candidates, "again", tables)
+    [(name, _)] = cut_vector_units(open_store(store), candidates, "again", tables)
     unit = replace(unit_of(1, name), file_no=99)
     rules, metadata = Rules(DIM, "cosine"), metadata_schema(tables)
-    done = ingest_unit(unit, store, rules, metadata, {}, forgotten)
+    done = ingest_unit(unit, open_store(store), rules, metadata, {}, forgotten)
     return done, ledger(store, 1)
 
 
@@ -370,7 +378,7 @@ def test_where_nothing_is_new_there_is_no_shard(tmp_path: Path) -> None:
 def test_a_vector_that_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", VECTORS)
     digests = [hashlib.sha256(vector.tobytes()).digest() for vector in VECTORS]
-    write_forgotten(tmp_path, "forgotten.npy", [digests[7], digests[9]])
+    write_forgotten(open_store(tmp_path), "forgotten.npy", [digests[7], digests[9]])
     forgotten = Forgotten.load([tmp_path / "forgotten.npy"])
     ingest(tmp_path, path)
     before = [row for row in ledger(tmp_path) if row.uri not in ("a/7", "a/9", "a/11")]
@@ -391,11 +399,11 @@ def test_a_vector_that_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
 def test_a_row_group_without_candidates_is_not_read(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", VECTORS, group=10)
     tables = list_tables([str(path)], pytest.fail)
-    listing, _ = list_vectors(tmp_path, "listing", tables, 4 * DIM)
+    listing, _ = list_vectors(open_store(tmp_path), "listing", tables, 4 * DIM)
     rows = pq.read_table(tmp_path / listing.parts[0]).take([3, 31, 35, 39])
     pq.write_table(rows, tmp_path / "c.parquet")
     some = Listing(("c.parquet",), 4, 100)
-    [(name, count)] = cut_vector_units(tmp_path, some, "units", tables)
+    [(name, count)] = cut_vector_units(open_store(tmp_path), some, "units", tables)
     assert count == 4
     info = path.stat()
     with open(path, "r+b") as file:  # what is damaged does not matter where it is not read
@@ -404,7 +412,7 @@ def test_a_row_group_without_candidates_is_not_read(tmp_path: Path) -> None:
             file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
             file.write(bytes(30))
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-    ingest_unit(unit_of(0, name), tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
+    ingest_unit(unit_of(0, name), open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
     assert [(row.uri, row.status) for row in ledger(tmp_path)] == [
         (f"a/{i}", "embedded") for i in (3, 31, 35, 39)
     ]
@@ -427,7 +435,7 @@ def test_another_table_behind_the_same_size_and_time_is_not_taken_for_the_one_li
     write(50)
     assert path.stat().st_size == info.st_size
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-    done = ingest_unit(unit, tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
+    done = ingest_unit(unit, open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
     assert "it changed since it was listed" in ledger(tmp_path)[0].detail
 
@@ -457,12 +465,12 @@ def test_a_table_that_changed_since_it_was_listed(tmp_path: Path) -> None:
     tables = list_tables([str(path)], pytest.fail)
     [unit] = cut(tmp_path, tables)
     write_vectors(path, VECTORS[:20])
-    done = ingest_unit(unit, tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
+    done = ingest_unit(unit, open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
     assert f"{path}: it changed since it was listed (" in ledger(tmp_path)[0].detail
     path.unlink()
     (tmp_path / unit.done).unlink()
-    done = ingest_unit(unit, tmp_path, Rules(DIM, "cosine"), pa.schema([]), {})
+    done = ingest_unit(unit, open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
     assert {row.detail for row in ledger(tmp_path)} == {f"{path}: No such file or directory"}
 
 

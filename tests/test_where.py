@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
 from lookalike.store.matching import evaluate, matching_ids
+from lookalike.store.objects import open_store
 from lookalike.store.steps import steps_of
 from lookalike.store.where import (
     Both,
@@ -285,7 +286,7 @@ def files(tmp_path):
     second = pa.table({"uri": ["/b/0.png", "/b/1.png"], "width": [3, 700], "Size": [1, 2]})
     for name, table in (("first", first), ("second", second)):
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=4)
-    return tmp_path, {9: "second.parquet", 2: "first.parquet"}
+    return open_store(tmp_path), {9: "second.parquet", 2: "first.parquet"}
 
 
 def test_ids_come_from_every_file_in_order(files):
@@ -315,7 +316,7 @@ def test_an_unknown_column_is_refused_with_those_there_are(files):
 
 def test_a_damaged_file_is_named(files):
     store, names = files
-    (store / "first.parquet").write_bytes(b"nothing")
+    store.local("first.parquet").write_bytes(b"nothing")
     with pytest.raises(RequestError, match=r"first\.parquet: cannot be filtered"):
         matching_ids(store, names, "width = 3")
 

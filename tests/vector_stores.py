@@ -11,7 +11,8 @@ from lookalike.planning.planner import plan
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.store import shards, snapshot
 from lookalike.store.duplicates import write_duplicates
-from lookalike.store.storage import write_bytes, write_json
+from lookalike.store.files import write_bytes, write_json
+from lookalike.store.objects import open_store
 from lookalike.training import template as index
 
 
@@ -33,7 +34,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     schema = shards.schema(dim, metadata, {})
     for number, rows in enumerate(np.array_split(np.arange(n), files), start=5):
         relative = f"embeddings/{number:06d}.parquet"
-        with shards.open_shard(store, relative, schema, number) as (writer, pending):
+        with shards.open_shard(open_store(store), relative, schema, number) as (writer, pending):
             for row in rows:
                 fields = {
                     "uri": f"/pictures/{row}.png", "content_sha256": b"\0" * 32, "width": 4,
@@ -52,7 +53,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     embeddings = [line["path"] for line in lines if line["kind"] == "embedding"]
     lines += build_index(store, embeddings, template)
     names = [{i: uris} for i, uris in zip(ids[1:4:2], (["/b", "/a"], ["/c"]), strict=False)]
-    record, rows = write_duplicates(store, "snapshots/one/duplicates.parquet", names)
+    record, rows = write_duplicates(open_store(store), "snapshots/one/duplicates.parquet", names)
     lines.append({**record.to_json(), "kind": "duplicates", "rows": rows})
     manifest = {
         "name": "one", "features": [], "metric": metric, "dim": dim, "model_fingerprint": "m" * 64,
@@ -60,7 +61,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
         "index": {"spec": spec.to_json(), "template": template.sha256},
         "search": {"nprobe": 4, "rerank": 100}, "certificate": {"k": 10}, **(extra or {}),
     }  # fmt: skip
-    snapshot.publish(store, manifest)
+    snapshot.publish(open_store(store), manifest)
     return np.array(ids), vectors, manifest
 
 
@@ -80,15 +81,15 @@ def build_index(store, embeddings, template, *, parts=None, removed="", truth=No
     done = []
     for task in tasks:
         queries = ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
-        done.append(encode(task, store, template, truth or queries)["shard"])
+        done.append(encode(task, open_store(store), template, truth or queries)["shard"])
     if not whole:
         outputs = tuple(line["path"] for line in done)
-        ranges = list_ranges(list_sizes(store, outputs, template), spec.shards)
+        ranges = list_ranges(list_sizes(open_store(store), outputs, template), spec.shards)
         tasks = [
             GroupTask(number, first, last, outputs, f"index/{number}", f"runs/shards/{number}.json")
             for number, (first, last) in enumerate(ranges)
         ]
-        done = [group(task, store, template)["shard"] for task in tasks]
+        done = [group(task, open_store(store), template)["shard"] for task in tasks]
     return done
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
 
 from lookalike.store.compacting import CompactTask, compact
+from lookalike.store.objects import open_store
 from transforms.counters import count, timed
 
 
@@ -40,10 +40,10 @@ class CompactShards(beam.PTransform):
 
 class _CompactFn(beam.DoFn):
     def __init__(self, store: str, dead: str) -> None:
-        self._store, self._path = Path(store), dead
+        self._store, self._path = open_store(store), dead
 
     def setup(self) -> None:
-        self._dead = np.load(self._store / self._path, mmap_mode="r", allow_pickle=False)
+        self._dead = np.load(self._store.local(self._path), mmap_mode="r", allow_pickle=False)
 
     def process(self, task: CompactTask) -> Iterator[int]:
         with timed("compact"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 
 from lookalike.models.conversion import Conversion
 from lookalike.store.converting import ConvertTask, convert_shard
+from lookalike.store.objects import open_store
 from transforms.counters import count, timed
 
 
@@ -39,7 +39,7 @@ class ConvertShards(beam.PTransform):
 
 class _ConvertFn(beam.DoFn):
     def __init__(self, store: str, conversion: Conversion, properties: dict[str, str]) -> None:
-        self._store, self._conversion, self._properties = Path(store), conversion, properties
+        self._store, self._conversion, self._properties = open_store(store), conversion, properties
 
     def setup(self) -> None:
         self._convert = self._conversion.load(self._store)

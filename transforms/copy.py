@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
 
 from lookalike.changes.copying import CopyTask, copy_rows
+from lookalike.store.objects import open_store
 from transforms.counters import count, timed
 
 
@@ -39,7 +39,7 @@ class CopyRows(beam.PTransform):
 
 class _CopyFn(beam.DoFn):
     def __init__(self, store: str, shards: Mapping[int, str], schema: pa.Schema) -> None:
-        self._store, self._shards, self._schema = Path(store), dict(shards), schema
+        self._store, self._shards, self._schema = open_store(store), dict(shards), schema
 
     def process(self, task: CopyTask) -> Iterator[int]:
         with timed("copy"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -30,7 +29,7 @@ from lookalike.records import SourceFile, Unit
 from lookalike.sources.locating import Locator
 from lookalike.sources.units import read_files
 from lookalike.store.forgotten import Forgotten
-from lookalike.store.storage import is_remote
+from lookalike.store.objects import open_store
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
 from transforms.counters import count, timed
@@ -66,11 +65,6 @@ class EmbedUnits(beam.PTransform):
         """Check what was given."""
         super().__init__()
         check_spec(self.spec)
-        if is_remote(self.spec.store):
-            raise RequestError(
-                f"store: units are written into a folder that workers see, and {self.spec.store} "
-                "is a URI; name a folder"
-            )
         self._loaded: Embedder | None = None  # else nothing would hold it
 
     def load(self) -> None:
@@ -95,17 +89,17 @@ class _EmbedUnitFn(EmbedderFn):
         self._metadata, self._properties = metadata, properties
 
     def setup(self) -> None:
-        store = Path(self._spec.store)
-        self._forgotten = Forgotten.load(store / path for path in self._spec.forgotten)
+        store = open_store(self._spec.store)
+        self._forgotten = Forgotten.load(store.local(path) for path in self._spec.forgotten)
         super().setup()
 
     def process(self, unit: Unit) -> Iterator[int]:
-        store = Path(self._spec.store)
+        store = open_store(self._spec.store)
         assert self._embedder is not None
         with timed("embed"):
             done = embed_unit(
                 unit,
-                read_files(store / unit.source),
+                read_files(store.local(unit.source)),
                 store,
                 self._embedder,
                 self._decoder,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -15,6 +13,7 @@ from lookalike.errors import RequestError
 from lookalike.lists.encoding import EncodeTask, encode
 from lookalike.lists.grouping import GroupTask, group
 from lookalike.quality.recall import ExactNeighbours
+from lookalike.store.objects import open_store
 from lookalike.training.template import SPEC_FILE, Template, load_template, set_threads
 from lookalike.whole_numbers import whole_number
 from transforms.counters import count, timed
@@ -46,7 +45,7 @@ class EncodeParts(beam.PTransform):
         super().__init__()
         self.store = _store_of(self.store, self.template)
         self.threads = whole_number("threads", self.threads)
-        if self.queries and not Path(self.store, self.queries).is_file():
+        if self.queries and not open_store(self.store).has(self.queries):
             raise RequestError(f"queries: {self.store} has no {self.queries}")
 
     def expand(self, tasks: beam.PCollection[EncodeTask]) -> beam.PCollection[int]:
@@ -85,29 +84,29 @@ class GroupLists(beam.PTransform):
 
 
 def _store_of(store: str, template: str) -> str:
-    """The absolute path of a store that has the template: a worker is elsewhere."""
-    folder = os.path.abspath(store)
-    if not Path(folder, "templates", template, SPEC_FILE).is_file():
+    """The whole name of a store that has the template: a worker is elsewhere."""
+    place = open_store(store)
+    if not place.has(f"templates/{template}/{SPEC_FILE}"):
         raise RequestError(
-            f"template: {folder} has no templates/{template}; write one with "
+            f"template: {place} has no templates/{template}; write one with "
             "lookalike.training.template.write_template, and name it by what that returns"
         )
-    return folder
+    return place.name
 
 
 class _TemplateFn(beam.DoFn):
     """A DoFn with the process's one copy of the template."""
 
     def __init__(self, store: str, template: str, threads: int = 1) -> None:
-        self._store, self._name, self._threads = Path(store), template, threads
+        self._store, self._name, self._threads = open_store(store), template, threads
         self._shared = Shared()
 
     def setup(self) -> None:
         set_threads(self._threads)
-        folder, name = self._store / "templates" / self._name, self._name
+        store, name = self._store, self._name
 
         def load() -> Template:
-            return load_template(folder, name)
+            return load_template(store.local_folder(f"templates/{name}"), name)
 
         self._template: Template = self._shared.acquire(load)
 
@@ -127,7 +126,7 @@ class _EncodeFn(_TemplateFn):
         path, spec = task.queries or self._queries, self._template.spec
         if not path:
             return ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
-        return ExactNeighbours.from_bytes((self._store / path).read_bytes())
+        return ExactNeighbours.from_bytes(self._store.read_bytes(path))
 
 
 class _GroupFn(_TemplateFn):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
 
 from lookalike.records import Unit
 from lookalike.store.forgotten import Forgotten
+from lookalike.store.objects import open_store
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from transforms.counters import count, timed
@@ -54,12 +54,12 @@ class _IngestFn(beam.DoFn):
         properties: dict[str, str],
         forgotten: tuple[str, ...],
     ) -> None:
-        self._store, self._rules = Path(store), rules
+        self._store, self._rules = open_store(store), rules
         self._metadata, self._properties = metadata, properties
         self._paths = forgotten
 
     def setup(self) -> None:
-        self._forgotten = Forgotten.load(self._store / path for path in self._paths)
+        self._forgotten = Forgotten.load(self._store.local(path) for path in self._paths)
 
     def process(self, unit: Unit) -> Iterator[int]:
         with timed("ingest"):

@@ -8,9 +8,8 @@ A file of the ledger is one partition of names (see `partitions`), so memory hol
 from __future__ import annotations
 
 import heapq
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ import pyarrow.parquet as pq
 from lookalike.changes.resolving import Resolved
 from lookalike.store.duplicates import DuplicateSpill
 from lookalike.store.ledger import SCHEMA, as_known, ledger_tables, write_ledger_tables
+from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
 from lookalike.store.shard_format import Ids
-from lookalike.store.storage import read_json
 
 _SLICE_ROWS = 1 << 16  # of a row group
 
@@ -33,7 +32,7 @@ Move = Callable[[Ids], Ids]
 
 
 def assemble(
-    store: Path, folder: str, compared: str, resolved: str, *, moved: Move | None
+    store: Store, folder: str, compared: str, resolved: str, *, moved: Move | None
 ) -> list[Line]:
     """Write a snapshot's ledger and the names of its duplicates; returns the manifest's lines.
 
@@ -44,12 +43,12 @@ def assemble(
         resolved: Where `resolve` wrote.
         moved: New ids (n,) of ids (n,), when rows were moved since; None when none was.
     """
-    parts = Resolved.from_json(read_json(store / resolved / "resolved.json")).parts
+    parts = Resolved.from_json(store.read_json(f"{resolved}/resolved.json")).parts
     lines: list[Line] = []
-    with DuplicateSpill(store / resolved / "duplicates") as names:
+    with DuplicateSpill(store.scratch(f"{resolved}/duplicates")) as names:
         for number in range(parts):
             name = f"{number:05d}.parquet"
-            rows = _merged(store / compared / "carried" / name, store / resolved / "rows" / name)
+            rows = _merged(store, f"{compared}/carried/{name}", f"{resolved}/rows/{name}")
             if rows.num_rows:
                 line = _write(store, f"{folder}/ledger/{name}", [_with_ids(rows, moved)], names)
                 lines.append({**line, "partition": [number, parts]})
@@ -57,7 +56,7 @@ def assemble(
 
 
 def rewrite_ledger(
-    store: Path,
+    store: Store,
     lines: Sequence[Mapping[str, Any]],
     folder: str,
     *,
@@ -74,26 +73,25 @@ def rewrite_ledger(
         moved: New ids (n,) of ids (n,); None when all stay what they are.
     """
     found: list[Line] = []
-    with TemporaryDirectory(prefix="duplicates-", dir=store / "runs") as scratch:
-        with DuplicateSpill(Path(scratch) / "names") as names:
-            for number, line in enumerate(lines):
+    with DuplicateSpill(store.scratch(f"runs/duplicates-{uuid.uuid4().hex}")) as names:
+        for number, line in enumerate(lines):
 
-                def rows(path: Path = store / line["path"]) -> Iterator[pa.Table]:
-                    for table in ledger_tables(path):
-                        kept = table if keep is None else table.filter(pa.array(keep(table)))
-                        yield _with_ids(kept, moved)
+            def rows(path: str = str(line["path"])) -> Iterator[pa.Table]:
+                for table in ledger_tables(store.local(path)):
+                    kept = table if keep is None else table.filter(pa.array(keep(table)))
+                    yield _with_ids(kept, moved)
 
-                written = _write(store, f"{folder}/ledger/{number:05d}.parquet", rows(), names)
-                if not written["rows"]:
-                    (store / written["path"]).unlink()
-                    continue
-                if "partition" in line:
-                    written["partition"] = list(line["partition"])
-                found.append(written)
-        return [*found, _duplicates(store, folder, names)]
+            written = _write(store, f"{folder}/ledger/{number:05d}.parquet", rows(), names)
+            if not written["rows"]:
+                store.delete([written["path"]])
+                continue
+            if "partition" in line:
+                written["partition"] = list(line["partition"])
+            found.append(written)
+    return [*found, _duplicates(store, folder, names)]
 
 
-def samples(store: Path, compared: str, resolved: str, k: int) -> dict[str, list[dict[str, Any]]]:
+def samples(store: Store, compared: str, resolved: str, k: int) -> dict[str, list[dict[str, Any]]]:
     """Up to `k` ledger rows of each kind of change, chosen by a hash of their names.
 
     Returns:
@@ -117,8 +115,8 @@ def samples(store: Path, compared: str, resolved: str, k: int) -> dict[str, list
         for reason in pc.unique(rejected["reason"]).to_pylist():
             offer(f"rejected:{reason}", rejected.filter(pc.equal(rejected["reason"], reason)))
 
-    previous = pq.read_table(store / resolved / "renames.parquet")
-    for path in sorted((store / resolved / "rows").glob("*.parquet")):
+    previous = pq.read_table(store.local(f"{resolved}/renames.parquet"))
+    for path in map(store.local, store.files(f"{resolved}/rows", ".parquet")):
         table = pq.read_table(path)
         rows = table.select(SCHEMA.names)
         for change in ("added", "changed", "removed"):
@@ -127,7 +125,7 @@ def samples(store: Path, compared: str, resolved: str, k: int) -> dict[str, list
         renamed = rows.append_column("previous", previous["previous"].take(place))
         offer("renamed", renamed.filter(place.is_valid()))
         offer_rejected(rows)
-    for path in sorted((store / compared / "carried").glob("*.parquet")):
+    for path in map(store.local, store.files(f"{compared}/carried", ".parquet")):
         for table in ledger_tables(path, "rejected"):
             offer_rejected(table)
     return {kind: [row for _, _, row in rows] for kind, rows in sorted(found.items())}
@@ -136,11 +134,13 @@ def samples(store: Path, compared: str, resolved: str, k: int) -> dict[str, list
 # --- one file -----------------------------------------------------------------------------------
 
 
-def _merged(carried: Path, rows: Path) -> pa.Table:
+def _merged(store: Store, carried: str, rows: str) -> pa.Table:
     """The rows of one partition, by name: the resolved ones, and the carried ones beside them."""
-    new = pq.read_table(rows, columns=SCHEMA.names) if rows.exists() else SCHEMA.empty_table()
-    if carried.exists():
-        old = pq.read_table(carried, columns=SCHEMA.names)
+    new = SCHEMA.empty_table()
+    if store.has(rows):
+        new = pq.read_table(store.local(rows), columns=SCHEMA.names)
+    if store.has(carried):
+        old = pq.read_table(store.local(carried), columns=SCHEMA.names)
         if new.num_rows:
             old = old.filter(pc.invert(pc.is_in(old["uri"], value_set=new["uri"])))
         new = pa.concat_tables([old.cast(SCHEMA), new.cast(SCHEMA)])
@@ -159,7 +159,7 @@ def _with_ids(table: pa.Table, moved: Move | None) -> pa.Table:
     return table.set_column(table.schema.get_field_index("id"), "id", column)
 
 
-def _write(store: Path, relative: str, tables: Iterable[pa.Table], names: DuplicateSpill) -> Line:
+def _write(store: Store, relative: str, tables: Iterable[pa.Table], names: DuplicateSpill) -> Line:
     """Write one ledger file, and collect the names of its duplicates."""
 
     def sliced() -> Iterator[pa.Table]:
@@ -174,6 +174,6 @@ def _write(store: Path, relative: str, tables: Iterable[pa.Table], names: Duplic
     return {**record.to_json(), "kind": "ledger", "rows": rows}
 
 
-def _duplicates(store: Path, folder: str, names: DuplicateSpill) -> Line:
+def _duplicates(store: Store, folder: str, names: DuplicateSpill) -> Line:
     record, rows = names.write(store, f"{folder}/duplicates.parquet")
     return {**record.to_json(), "kind": "duplicates", "rows": rows}

@@ -28,8 +28,9 @@ from lookalike.changes.same import Rule
 from lookalike.sources.listing import Listing, listing_schema
 from lookalike.sources.units import SIZE_BUCKETS, size_buckets
 from lookalike.store import ledger
+from lookalike.store.files import remove_tree
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill, partition_count, uri_partitions
-from lookalike.store.storage import read_json, remove_tree, write_file, write_json
 
 __all__ = ["COMMON_ROWS", "GONE", "WAS", "Comparison", "candidates", "common_sizes", "compare"]
 
@@ -39,7 +40,7 @@ Line = Mapping[str, Any]
 
 
 def compare(
-    store: Path,
+    store: Store,
     listing: Listing,
     parent: Sequence[Line],
     folder: str,
@@ -75,17 +76,17 @@ def compare(
             that they cannot be compared.
         left_out: By which rule of the config a name is not to be listed, "" where by none.
     """
-    done = store / folder / "compared.json"
-    if done.exists():
-        return Comparison.from_json(read_json(done))
+    done = f"{folder}/compared.json"
+    if store.has(done):
+        return Comparison.from_json(store.read_json(done))
     for name in ("carried", "candidates", "gone"):
-        remove_tree(store / folder / name)
+        store.delete_below(f"{folder}/{name}")
     rule = Rule(scanned_ns, rehash, retry, metadata)
     previous = sum(line["rows"] for line in parent)
     count = _partitions(listing, previous, parent)
     schema = listing_schema(metadata or pa.schema([]))
-    listed = _listed(store, listing, schema, store / folder / "spilled-listing", count)
-    before = _before(store, parent, store / folder / "spilled-ledger", count)
+    listed = _listed(store, listing, schema, store.scratch(f"{folder}/spilled-listing"), count)
+    before = _before(store, parent, store.scratch(f"{folder}/spilled-ledger"), count)
     totals, sizes = Comparison(0, 0, 0, 0, 0, 0, count), np.zeros(SIZE_BUCKETS, dtype=np.int64)
     comparing = Comparing(store, folder, rule, Hidden.of(store, listing), left_out)
     for number, (rows, old) in enumerate(zip(listed, before, strict=True)):
@@ -95,22 +96,21 @@ def compare(
     totals += comparing.finish()
     _write_common(store, folder, sizes)
     for name in ("spilled-listing", "spilled-ledger"):
-        remove_tree(store / folder / name)
-    write_json(store, f"{folder}/compared.json", totals.to_json())
+        remove_tree(store.scratch(f"{folder}/{name}"))
+    store.write_json(done, totals.to_json())
     return totals
 
 
-def candidates(store: Path, folder: str) -> Listing:
+def candidates(store: Store, folder: str) -> Listing:
     """The candidates that `compare` found, for `cut_units`."""
-    found = Comparison.from_json(read_json(store / folder / "compared.json"))
-    names = sorted(path.name for path in (store / folder / "candidates").glob("*.parquet"))
-    parts = tuple(f"{folder}/candidates/{name}" for name in names)
+    found = Comparison.from_json(store.read_json(f"{folder}/compared.json"))
+    parts = tuple(store.files(f"{folder}/candidates", ".parquet"))
     return Listing(parts, found.new + found.touched, found.bytes)
 
 
-def common_sizes(store: Path, folder: str) -> npt.NDArray[np.int64]:
+def common_sizes(store: Store, folder: str) -> npt.NDArray[np.int64]:
     """Buckets of sizes that very many files of the parent have, for `cut_units`; ascending."""
-    buckets: npt.NDArray[np.int64] = np.load(store / folder / "common.npy")
+    buckets: npt.NDArray[np.int64] = np.load(store.local(f"{folder}/common.npy"))
     return buckets
 
 
@@ -131,12 +131,12 @@ def _divided(parent: Sequence[Line]) -> int | None:
 
 
 def _listed(
-    store: Path, listing: Listing, schema: pa.Schema, folder: Path, count: int
+    store: Store, listing: Listing, schema: pa.Schema, folder: Path, count: int
 ) -> Iterator[pa.Table]:
     """The listing's rows, a partition at a time, in the order in which they were listed."""
     with Spill(folder, count, schema) as spill:
         for part in listing.parts:
-            with pq.ParquetFile(store / part) as file:
+            with pq.ParquetFile(store.local(part)) as file:
                 for batch in file.iter_batches():
                     table = pa.Table.from_batches([batch])
                     spill.write(table, uri_partitions(table["uri"], count))
@@ -144,21 +144,23 @@ def _listed(
         yield spill.read(number)
 
 
-def _before(store: Path, parent: Sequence[Line], folder: Path, count: int) -> Iterator[pa.Table]:
+def _before(store: Store, parent: Sequence[Line], folder: Path, count: int) -> Iterator[pa.Table]:
     """The parent's ledger rows, a partition at a time, but for those that were removed."""
     divided = _divided(parent)
     if divided is not None and divided >= count:  # whole files make up each partition
-        paths: dict[int, list[Path]] = {}
+        paths: dict[int, list[str]] = {}
         for line in parent:
             number = line["partition"][0] * count // divided
-            paths.setdefault(number, []).append(store / line["path"])
+            paths.setdefault(number, []).append(line["path"])
         for number in range(count):
-            tables = (table for path in paths.get(number, ()) for table in _living(path))
+            tables = (
+                table for path in paths.get(number, ()) for table in _living(store.local(path))
+            )
             yield pa.concat_tables([ledger.SCHEMA.empty_table(), *tables])
         return
     with Spill(folder, count, ledger.SCHEMA) as spill:
         for line in parent:
-            for table in _living(store / line["path"]):
+            for table in _living(store.local(line["path"])):
                 spill.write(table, uri_partitions(table["uri"], count))
     for number in range(count):
         yield spill.read(number)
@@ -180,6 +182,6 @@ def _count_sizes(old: pa.Table, counts: npt.NDArray[np.int64]) -> None:
     counts[buckets] += rows
 
 
-def _write_common(store: Path, folder: str, counts: npt.NDArray[np.int64]) -> None:
-    with write_file(store, f"{folder}/common.npy") as pending:
+def _write_common(store: Store, folder: str, counts: npt.NDArray[np.int64]) -> None:
+    with store.write(f"{folder}/common.npy") as pending:
         np.save(pending.file, np.flatnonzero(counts > COMMON_ROWS))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,10 @@ import pyarrow.parquet as pq
 from lookalike.changes.hashed import HashFilter
 from lookalike.store import shards as embedding_shards
 from lookalike.store.attempts import Record, once
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill, uri_hashes
 from lookalike.store.shard_format import Ids
-from lookalike.store.storage import HashedName, write_file
 from lookalike.store.vector_reader import VectorReader
 
 COPY_ROWS = 1 << 16  # of one shard
@@ -48,7 +48,7 @@ class CopyTask:
     done: str
 
 
-def copy_tasks(store: Path, resolved: str, first_file_no: int, run: str) -> list[CopyTask]:
+def copy_tasks(store: Store, resolved: str, first_file_no: int, run: str) -> list[CopyTask]:
     """The shards of copies of a run that has been resolved into the folder `resolved`.
 
     Args:
@@ -57,7 +57,7 @@ def copy_tasks(store: Path, resolved: str, first_file_no: int, run: str) -> list
         first_file_no: As given to `resolve`.
         run: Name of the run, for the names of the shards.
     """
-    count = len(list((store / resolved / "copies").glob("*.parquet")))
+    count = len(store.files(f"{resolved}/copies", ".parquet"))
     return [
         CopyTask(
             number,
@@ -70,7 +70,7 @@ def copy_tasks(store: Path, resolved: str, first_file_no: int, run: str) -> list
     ]
 
 
-def copy_rows(task: CopyTask, store: Path, shards: Mapping[int, str], schema: pa.Schema) -> Record:
+def copy_rows(task: CopyTask, store: Store, shards: Mapping[int, str], schema: pa.Schema) -> Record:
     """Write one shard of copies: vectors and what is known of the content from the rows copied.
 
     Of several attempts the first one's record counts (see `store.attempts`).
@@ -87,9 +87,9 @@ def copy_rows(task: CopyTask, store: Path, shards: Mapping[int, str], schema: pa
     return once(store, task.done, lambda: _copy(task, store, shards, schema))
 
 
-def _copy(task: CopyTask, store: Path, shards: Mapping[int, str], schema: pa.Schema) -> Record:
+def _copy(task: CopyTask, store: Store, shards: Mapping[int, str], schema: pa.Schema) -> Record:
     """What is to be recorded of a task; its shard is written."""
-    table = pq.read_table(store / task.source)
+    table = pq.read_table(store.local(task.source))
     reader = VectorReader(store, shards)
     name = HashedName(task.shard, ".parquet")
     with embedding_shards.open_shard(store, name, schema, task.file_no) as (writer, pending):
@@ -113,7 +113,7 @@ class CopyPlan:
     Row r of file i becomes row r of the shard `first_file_no` + i.
     """
 
-    def __init__(self, store: Path, folder: str, first_file_no: int) -> None:
+    def __init__(self, store: Store, folder: str, first_file_no: int) -> None:
         """Nothing is written yet; `folder` is relative to the store, and not there."""
         self._store, self._folder, self._first = store, folder, first_file_no
         self._waiting: list[pa.Table] = []
@@ -166,16 +166,16 @@ class CopyPlan:
         self._files += 1
 
     def _write(self, number: int, table: pa.Table) -> None:
-        with write_file(self._store, f"{self._folder}/{number:05d}.parquet") as pending:
+        with self._store.write(f"{self._folder}/{number:05d}.parquet") as pending:
             pq.write_table(table, pending.file, compression="zstd")
 
     def _read(self, number: int) -> pa.Table:
-        return pq.read_table(self._store / f"{self._folder}/{number:05d}.parquet")
+        return pq.read_table(self._store.local(f"{self._folder}/{number:05d}.parquet"))
 
     def _complete(self, files: range, metadata: pa.Schema, listing: Sequence[str]) -> None:
         uris = pa.concat_tables([self._read(number).select(["uri"]) for number in files])["uri"]
         schema = pa.schema([("place", pa.int64()), *metadata])
-        folder = self._store / f"{self._folder}-metadata"
+        folder = self._store.scratch(f"{self._folder}-metadata")
         with Spill(folder, len(files), schema) as spill:
             for table in _listed(self._store, listing, uris, schema.names):
                 spill.write(table, table["place"].to_numpy() // COPY_ROWS)
@@ -193,7 +193,7 @@ class CopyPlan:
 
 
 def _listed(
-    store: Path, listing: Sequence[str], uris: pa.ChunkedArray, columns: Sequence[str]
+    store: Store, listing: Sequence[str], uris: pa.ChunkedArray, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
     """The listing's rows of some uris, in order, with their place among those."""
     wanted = HashFilter()
@@ -204,9 +204,9 @@ def _listed(
         yield table.filter(place.is_valid())
 
 
-def _filtered(store: Path, listing: Sequence[str], wanted: HashFilter) -> Iterator[pa.Table]:
+def _filtered(store: Store, listing: Sequence[str], wanted: HashFilter) -> Iterator[pa.Table]:
     for part in listing:
-        with pq.ParquetFile(store / part) as file:
+        with pq.ParquetFile(store.local(part)) as file:
             for batch in file.iter_batches(COPY_ROWS):
                 table = pa.Table.from_batches([batch])
                 yield table.filter(pa.array(wanted.among(uri_hashes(table["uri"]))))

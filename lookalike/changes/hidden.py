@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.sources.listing import Listing
+from lookalike.store.objects import Store
 
 UNLISTED = "unlisted"
 """The reason of files that lie where nothing could be listed."""
@@ -50,7 +50,7 @@ class Hidden:
     places: Mapping[str, Place]
 
     @classmethod
-    def of(cls, store: Path, listing: Listing) -> Hidden:
+    def of(cls, store: Store, listing: Listing) -> Hidden:
         """Those of a listing."""
         return cls(dict(_places(store, listing)))
 
@@ -81,9 +81,9 @@ def _ends(uri: str) -> Iterator[int]:
     return (at + 1 for at, character in enumerate(uri) if character in "/#")
 
 
-def _places(store: Path, listing: Listing) -> Iterator[tuple[str, Place]]:
+def _places(store: Store, listing: Listing) -> Iterator[tuple[str, Place]]:
     for part in listing.parts:
-        with pq.ParquetFile(store / part) as file:
+        with pq.ParquetFile(store.local(part)) as file:
             for batch in file.iter_batches(columns=["uri", "problem", "_hides"]):
                 table = pa.Table.from_batches([batch])
                 for row in table.filter(is_place(table)).to_pylist():

@@ -12,7 +12,7 @@ for the keys of the units' rows (see `sources.units`). What is found lies beside
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.sources.units import Keys, content_keys, size_keys
+from lookalike.store.files import remove_tree
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill
-from lookalike.store.storage import remove_tree, write_file
 
 SCHEMA = pa.schema([("content_sha256", pa.binary(32)), ("id", pa.int64())])
 """Of the files beside the units: distinct contents, ascending, and the rows of their vectors."""
@@ -39,7 +40,7 @@ Line = Mapping[str, Any]
 Bits = npt.NDArray[np.bool_]
 
 
-def write_known(store: Path, parent: Sequence[Line], units: Sequence[str]) -> None:
+def write_known(store: Store, parent: Sequence[Line], units: Sequence[str]) -> None:
     """Write, beside each unit file, contents with a vector that its files may have.
 
     Those are the contents of the parent's ledger with the size of one of its files (or with its
@@ -52,8 +53,8 @@ def write_known(store: Path, parent: Sequence[Line], units: Sequence[str]) -> No
     """
     if not parent or not units:
         return
-    scratch = (store / units[0]).parent / "known"
-    rows = sum(pq.read_metadata(store / unit).num_rows for unit in units)
+    scratch = store.scratch(str(PurePosixPath(units[0]).with_name("known")))
+    rows = sum(pq.read_metadata(store.local(unit)).num_rows for unit in units)
     parts = max(1, -(-rows // _KEYS))
     with (
         Spill(scratch / "asked", parts, _ASKED) as asked,
@@ -72,12 +73,12 @@ def write_known(store: Path, parent: Sequence[Line], units: Sequence[str]) -> No
     remove_tree(scratch)
 
 
-def read_known(store: Path, unit: str) -> dict[bytes, int]:
+def read_known(store: Store, unit: str) -> dict[bytes, int]:
     """What `write_known` found for a unit: ids of rows with a vector by sha256 of the content."""
-    path = store / _beside(unit)
-    if not path.exists():
+    path = _beside(unit)
+    if not store.has(path):
         return {}
-    table = pq.read_table(path)
+    table = pq.read_table(store.local(path))
     contents, ids = table["content_sha256"].to_pylist(), table["id"].to_pylist()
     return dict(zip(contents, ids, strict=True))
 
@@ -90,16 +91,16 @@ def _part(keys: Keys, count: int) -> Keys:
     return (keys >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
 
 
-def _ask(store: Path, units: Sequence[str], asked: Spill, found: Spill) -> Bits:
+def _ask(store: Store, units: Sequence[str], asked: Spill, found: Spill) -> Bits:
     """Deal out the keys of the units; returns where in `_SIEVE_BITS` leading bits keys are.
 
     What files were before needs no search.
     """
     sieve = np.zeros(1 << _SIEVE_BITS, dtype=np.bool_)
     for number, unit in enumerate(units):
-        names = pq.read_schema(store / unit).names
+        names = pq.read_schema(store.local(unit)).names
         had = [name for name in ("_was_sha256", "_was_id") if name in names]
-        table = pq.read_table(store / unit, columns=["_key", *had])
+        table = pq.read_table(store.local(unit), columns=["_key", *had])
         keys = np.unique(table["_key"].drop_null().to_numpy())
         sieve[keys >> np.uint64(64 - _SIEVE_BITS)] = True
         asked.write(_numbered(number, len(keys), key=keys), _part(keys, asked.count))
@@ -122,11 +123,11 @@ def _has_vector(table: pa.Table) -> pa.ChunkedArray:
     return pc.and_(pc.is_valid(table["id"]), pc.is_valid(table["content_sha256"]))
 
 
-def _look_through(store: Path, parent: Sequence[Line], sieve: Bits, held: Spill) -> None:
+def _look_through(store: Store, parent: Sequence[Line], sieve: Bits, held: Spill) -> None:
     """Deal out the parent's contents, by either key, as far as the sieve lets them through."""
     shift = np.uint64(64 - _SIEVE_BITS)
     for line in parent:
-        with pq.ParquetFile(store / line["path"]) as file:
+        with pq.ParquetFile(store.local(line["path"])) as file:
             columns = ["bytes", *SCHEMA.names]
             for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
                 table = pa.Table.from_batches([batch])
@@ -155,7 +156,7 @@ def _join(asked: pa.Table, held: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield columns.append_column("unit", pa.array(units[start[rows] + among]))
 
 
-def _write_group(store: Path, units: Sequence[str], table: pa.Table) -> None:
+def _write_group(store: Store, units: Sequence[str], table: pa.Table) -> None:
     """Write the files of some units, each content once (with its smallest id)."""
     table = table.sort_by([("unit", "ascending"), ("content_sha256", "ascending"),
                            ("id", "ascending")])  # fmt: skip
@@ -166,5 +167,5 @@ def _write_group(store: Path, units: Sequence[str], table: pa.Table) -> None:
         contents = own["content_sha256"].combine_chunks()
         repeats = pc.equal(contents[1:], contents[:-1]).to_numpy(zero_copy_only=False)
         own = own.filter(pa.array(np.concatenate([[True], ~repeats])))
-        with write_file(store, _beside(units[numbers[start]])) as pending:
+        with store.write(_beside(units[numbers[start]])) as pending:
             pq.write_table(own, pending.file, compression="none", use_dictionary=False)

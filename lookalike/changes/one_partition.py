@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from lookalike.changes.hidden import UNLISTED, UNREADABLE, Hidden, is_place
 from lookalike.changes.same import Rule
 from lookalike.store import ledger
-from lookalike.store.storage import write_file
+from lookalike.store.objects import Store
 
 WAS = pa.schema(
     [
@@ -96,7 +95,7 @@ class Comparison:
 class Comparing:
     """Compares one partition of names after the other, and writes their files."""
 
-    store: Path
+    store: Store
     folder: str
     rule: Rule
     hidden: Hidden
@@ -255,11 +254,11 @@ def _sorted(table: pa.Table) -> pa.Table:
     return table if ascending is not False else table.sort_by("uri")
 
 
-def _write(store: Path, name: str, table: pa.Table) -> None:
+def _write(store: Store, name: str, table: pa.Table) -> None:
     """Write one file of a partition; of places, beside what is there of files."""
     if table.num_rows:
-        if (store / name).exists():
-            table = pa.concat_tables([pq.read_table(store / name).cast(table.schema), table])
+        if store.has(name):
+            table = pa.concat_tables([pq.read_table(store.local(name)).cast(table.schema), table])
             table = _sorted(table)
-        with write_file(store, name) as pending:
+        with store.write(name) as pending:
             pq.write_table(table, pending.file, compression="zstd")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from lookalike.changes.hashed import HashFilter, content_hashes, content_partiti
 from lookalike.changes.renames import MOVED, RENAMES, pair_renames
 from lookalike.changes.resolved import Resolved
 from lookalike.changes.unread import Unread
+from lookalike.store.files import remove_tree
 from lookalike.store.ledger import (
     SCHEMA,
     UNKNOWN,
@@ -37,15 +38,9 @@ from lookalike.store.ledger import (
     check_balance,
     is_unknown,
 )
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill, uri_partitions
 from lookalike.store.shard_format import Ids, file_numbers, make_id
-from lookalike.store.storage import (
-    make_folder,
-    read_json,
-    remove_tree,
-    write_file,
-    write_json,
-)
 
 __all__ = ["Resolved", "resolve"]
 
@@ -55,7 +50,7 @@ _BATCH = 1 << 16
 
 
 def resolve(
-    store: Path,
+    store: Store,
     ledgers: Mapping[int, str],
     compared: str,
     folder: str,
@@ -87,11 +82,10 @@ def resolve(
     Raises:
         RuntimeError: The sums do not balance, or an id leads nowhere: the run must not publish.
     """
-    done = store / folder / "resolved.json"
-    if done.exists():
-        return Resolved.from_json(read_json(done))
-    remove_tree(store / folder)
-    make_folder(store / folder)
+    done = f"{folder}/resolved.json"
+    if store.has(done):
+        return Resolved.from_json(store.read_json(done))
+    store.delete_below(folder)
     run = _Resolving(store, ledgers, compared, folder, by_content)
     run.find_unread()
     plan = CopyPlan(store, f"{folder}/copies", first_file_no)
@@ -101,15 +95,16 @@ def resolve(
     run.conclude({*files, *plan.file_numbers})
     renamed = run.pair()
     dead = run.dead()
-    with write_file(store, f"{folder}/dead.npy") as pending:
+    with store.write(f"{folder}/dead.npy") as pending:
         np.lib.format.write_array(pending.file, dead, version=(1, 0), allow_pickle=False)
     resolved = Resolved(
         run.balanced().to_json(), run.changes(renamed), plan.rows, len(dead), run.altered,
         run.parts, run.unread.rows,
     )  # fmt: skip
-    for name in ("contents", "settled", "moved", "copies-metadata", "unread"):
-        remove_tree(store / folder / name)
-    write_json(store, f"{folder}/resolved.json", resolved.to_json())
+    for name in ("contents", "settled", "moved", "copies-metadata"):
+        remove_tree(store.scratch(f"{folder}/{name}"))
+    store.delete_below(f"{folder}/unread")
+    store.write_json(done, resolved.to_json())
     return resolved
 
 
@@ -117,25 +112,30 @@ class _Resolving:
     """The steps of `resolve`, and what they count."""
 
     def __init__(
-        self, store: Path, ledgers: Mapping[int, str], compared: str, folder: str, by_content: bool
+        self,
+        store: Store,
+        ledgers: Mapping[int, str],
+        compared: str,
+        folder: str,
+        by_content: bool,
     ) -> None:
         self._store, self._folder, self._by_content = store, folder, by_content
-        self._compared = store / compared
-        self._found = Comparison.from_json(read_json(self._compared / "compared.json"))
+        self._compared = compared
+        self._found = Comparison.from_json(store.read_json(f"{compared}/compared.json"))
         self.parts = self._found.parts
-        self._ledgers = [store / path for path in ledgers.values()]
-        self._gone = sorted((self._compared / "gone").glob("*.parquet"))
+        self._ledgers = list(ledgers.values())
+        self._gone = store.files(f"{compared}/gone", ".parquet")
         self._first_new = make_id(min(ledgers), 0) if ledgers else 2**63 - 1
-        touched = sum(_rows(path) for path in [*self._ledgers, *self._gone])
+        touched = sum(_rows(store, path) for path in [*self._ledgers, *self._gone])
         self._content_parts = max(1, -(-touched // _PART_ROWS))
-        scratch = store / folder
+        scratch = store.scratch(folder)
         self._settled = Spill(scratch / "settled", self.parts, _SETTLED)
         self._contents = Spill(scratch / "contents", self._content_parts, ROWS)
         self._moved = Spill(scratch / "moved", self._content_parts, MOVED)
         self._counts = Counts()
         self._carried = self._rehashed = 0
         self.altered = self._found.shifted
-        self.unread = Unread(store, self._compared, f"{folder}/unread", self.parts)
+        self.unread = Unread(store, compared, f"{folder}/unread", self.parts)
         self._changed: Counter[str] = Counter()
         self._dead: list[Ids] = [np.empty(0, dtype=np.int64)]
 
@@ -165,21 +165,21 @@ class _Resolving:
         """The units' rows; and gone and carried ones, as far as contents bring them together."""
         touched = HashFilter()
         for path in self._ledgers:
-            for table in _tables(path):
+            for table in _tables(self._store.local(path)):
                 shares = table["id"].is_valid() if self._by_content else _none(table)
                 self._deal(table.filter(shares), UNIT, touched)
                 alone = table.filter(pc.invert(shares))
                 alone = alone.append_column("was", pa.repeat("", alone.num_rows))
                 self._settled.write(alone, uri_partitions(alone["uri"], self.parts))
         if self._by_content:
-            for path in self._gone:
-                kept = self.unread.kept(path.name)["uri"]
-                for table in _tables(path):
+            for gone in self._gone:
+                kept = self.unread.kept(PurePosixPath(gone).name)["uri"]
+                for table in _tables(self._store.local(gone)):
                     goes = pc.invert(pc.is_in(table["uri"], value_set=kept))
                     self._deal(table.filter(pc.and_(table["id"].is_valid(), goes)), GONE, touched)
-        carried = sorted((self._compared / "carried").glob("*.parquet"))
-        for path in [*carried, *self.unread.paths]:
-            for table in _tables(path):
+        carried = self._store.files(f"{self._compared}/carried", ".parquet")
+        for stands in [*carried, *self.unread.paths]:
+            for table in _tables(self._store.local(stands)):
                 _count(self._counts, table)
                 self._carried += table.num_rows - pc.sum(is_unknown(table)).as_py()
                 if self._by_content:
@@ -205,13 +205,17 @@ class _Resolving:
             for number in range(self.parts):
                 name = f"{number:05d}.parquet"
                 rows = self._settled.read(number)
-                path = self._compared / "gone" / name
-                gone = pq.read_table(path) if path.exists() else GONE_ROWS.empty_table()
+                gone = self._gone_from(f"{self._compared}/gone/{name}")
                 if rows.num_rows or gone.num_rows:
                     _check_ids(rows["id"], files)
                     table = self._resolved(rows, gone, self.unread.kept(name))
-                    with write_file(self._store, f"{self._folder}/rows/{name}") as pending:
+                    with self._store.write(f"{self._folder}/rows/{name}") as pending:
                         pq.write_table(table, pending.file, compression="zstd")
+
+    def _gone_from(self, path: str) -> pa.Table:
+        if not self._store.has(path):
+            return GONE_ROWS.empty_table()
+        return pq.read_table(self._store.local(path))
 
     def _resolved(self, rows: pa.Table, gone: pa.Table, kept: pa.Table) -> pa.Table:
         """Rows of one partition as they will be, with those removed; and their sums.
@@ -254,7 +258,7 @@ class _Resolving:
         """Write the renames; returns how many."""
         renamed = 0
         with (
-            write_file(self._store, f"{self._folder}/renames.parquet") as pending,
+            self._store.write(f"{self._folder}/renames.parquet") as pending,
             pq.ParquetWriter(pending.file, RENAMES, compression="zstd") as writer,
         ):
             for number in range(self._moved.count):
@@ -301,8 +305,8 @@ class _Resolving:
 # --- tables of ledger rows ----------------------------------------------------------------------
 
 
-def _rows(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
+def _rows(store: Store, path: str) -> int:
+    return int(pq.read_metadata(store.parquet(path)).num_rows)
 
 
 def _tables(path: Path) -> Iterator[pa.Table]:

@@ -7,7 +7,6 @@ of the last ledger, which had to give way, is taken back then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,9 +14,10 @@ import pyarrow.parquet as pq
 
 from lookalike.changes.hidden import UNREADABLE
 from lookalike.changes.one_partition import said_of
+from lookalike.store.files import remove_tree
 from lookalike.store.ledger import SCHEMA, ledger_tables
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill, uri_partitions
-from lookalike.store.storage import remove_tree, write_file
 
 _UNREAD = pa.schema([("uri", pa.string()), ("detail", pa.string())])
 
@@ -30,26 +30,26 @@ class Unread:
         altered: Those that the last ledger did not have as unknown for the same reason.
     """
 
-    def __init__(self, store: Path, compared: Path, folder: str, parts: int) -> None:
+    def __init__(self, store: Store, compared: str, folder: str, parts: int) -> None:
         """Nothing is known before `find`.
 
         Args:
             store: The store's root.
-            compared: Folder of the comparison.
-            folder: To write to, relative to the store.
+            compared: Folder of the comparison, relative to it.
+            folder: To write to, likewise.
             parts: Partitions of names.
         """
         self._store, self._compared, self._folder, self._parts = store, compared, folder, parts
         self.rows = self.altered = 0
-        self.paths: list[Path] = []
+        self.paths: list[str] = []
 
-    def find(self, ledgers: Sequence[Path]) -> None:
+    def find(self, ledgers: Sequence[str]) -> None:
         """Look through the rows of all units."""
-        spill = Spill(self._store / self._folder / "spilled", self._parts, _UNREAD)
+        spill = Spill(self._store.scratch(f"{self._folder}/spilled"), self._parts, _UNREAD)
         found = False
         with spill:
             for path in ledgers:
-                for table in ledger_tables(path, "rejected"):
+                for table in ledger_tables(self._store.local(path), "rejected"):
                     unread = pc.and_(
                         pc.equal(table["reason"], UNREADABLE), table["content_sha256"].is_null()
                     )
@@ -62,18 +62,21 @@ class Unread:
 
     def kept(self, name: str) -> pa.Table:
         """Ledger rows that stand, of a partition's file."""
-        path = self._store / self._folder / name
-        return pq.read_table(path).cast(SCHEMA) if path.exists() else SCHEMA.empty_table()
+        path = f"{self._folder}/{name}"
+        if not self._store.has(path):
+            return SCHEMA.empty_table()
+        return pq.read_table(self._store.local(path)).cast(SCHEMA)
 
     def _keep(self, name: str, unread: pa.Table) -> None:
-        gone = self._compared / "gone" / name
-        if not unread.num_rows or not gone.exists():
+        gone = f"{self._compared}/gone/{name}"
+        if not unread.num_rows or not self._store.has(gone):
             return
         # what the scan itself said of a file is no matter of tonight: that it is not there, or none
-        listed = pq.read_table(self._compared / "candidates" / name, columns=["uri", "problem"])
+        candidates = self._store.local(f"{self._compared}/candidates/{name}")
+        listed = pq.read_table(candidates, columns=["uri", "problem"])
         sure = listed.filter(pc.not_equal(listed["problem"], ""))["uri"]
         unread = unread.filter(pc.invert(pc.is_in(unread["uri"], value_set=sure)))
-        table = pq.read_table(gone)
+        table = pq.read_table(self._store.local(gone))
         never = pc.and_(
             pc.equal(table["status"], "rejected"), pc.equal(table["reason"], UNREADABLE)
         )
@@ -90,7 +93,7 @@ class Unread:
             said != ": ".join(words) for said, words in zip(before, why, strict=True)
         )
         relative = f"{self._folder}/{name}"
-        with write_file(self._store, relative) as pending:
+        with self._store.write(relative) as pending:
             rows = said_of(table.select(SCHEMA.names).cast(SCHEMA), why)
             pq.write_table(rows, pending.file, compression="zstd")
-        self.paths.append(self._store / relative)
+        self.paths.append(relative)

@@ -7,7 +7,6 @@ count, as neighbours do in a search.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from lookalike.models.features import Embedder
 from lookalike.pictures.images import NotAnImage, Rejected, decode, resize
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
+from lookalike.store.objects import Store
 
 PICTURES = 300  # read by default
 COPIES = 6  # altered ones of each
@@ -29,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def read_altered(
-    store: Path,
+    store: Store,
     manifest: Mapping[str, Any],
     embedder: Embedder,
     pictures: int = PICTURES,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from lookalike.errors import RequestError
 from lookalike.metrics import Vectors
 from lookalike.quality.truth import among
 from lookalike.searching.tombstones import read_tombstones
+from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
 
@@ -44,7 +44,7 @@ class Labelled:
 
 
 def read_labelled(
-    store: Path,
+    store: Store,
     manifest: Mapping[str, Any],
     label_of: Callable[[str], str | None],
     *,
@@ -55,12 +55,15 @@ def read_labelled(
     Raises:
         RequestError: There are none.
     """
-    shards = [store / line["path"] for line in files_of(manifest, "embedding")]
-    dead = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+    shards = [line["path"] for line in files_of(manifest, "embedding")]
+    dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
     numbers: dict[str, int] = {}
     found = []
     for shard in shards:
-        rows = [(row["id"], label_of(row["uri"])) for row in iter_rows(shard, ["id", "uri"])]
+        rows = [
+            (row["id"], label_of(row["uri"]))
+            for row in iter_rows(store.parquet(shard), ["id", "uri"])
+        ]
         lives = ~among(np.array([row_id for row_id, _ in rows], dtype=np.int64), dead)
         found.append(np.array([
             numbers.setdefault(label, len(numbers)) if alive and label is not None else OTHER
@@ -74,7 +77,7 @@ def read_labelled(
             f"{int((labels != OTHER).sum()):,} images have a label and no two share one; check "
             "that the labels name the files as they were indexed"
         )
-    return Labelled(_read(shards, chosen), labels[chosen], int((labels != OTHER).sum()))
+    return Labelled(_read(store, shards, chosen), labels[chosen], int((labels != OTHER).sum()))
 
 
 def sample_by_label(labels: Labels, most: int, seed: int = 0) -> npt.NDArray[np.bool_]:
@@ -99,14 +102,14 @@ def sample_by_label(labels: Labels, most: int, seed: int = 0) -> npt.NDArray[np.
     return chosen
 
 
-def sample_rows(store: Path, manifest: Mapping[str, Any], most: int, seed: int = 0) -> list[str]:
+def sample_rows(store: Store, manifest: Mapping[str, Any], most: int, seed: int = 0) -> list[str]:
     """The names of some living rows, drawn at random, in the order they are stored."""
-    shards = [store / line["path"] for line in files_of(manifest, "embedding")]
-    dead = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+    shards = [line["path"] for line in files_of(manifest, "embedding")]
+    dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
     rng = np.random.default_rng(seed)
     names: list[tuple[float, int, str]] = []
     for shard in shards:
-        rows = list(iter_rows(shard, ["id", "uri"]))
+        rows = list(iter_rows(store.parquet(shard), ["id", "uri"]))
         lives = ~among(np.array([row["id"] for row in rows], dtype=np.int64), dead)
         keys = rng.random(len(rows))
         names += [
@@ -119,20 +122,22 @@ def sample_rows(store: Path, manifest: Mapping[str, Any], most: int, seed: int =
 
 
 def sample_vectors(
-    store: Path, manifest: Mapping[str, Any], most: int, without: set[str], seed: int = 1
+    store: Store, manifest: Mapping[str, Any], most: int, without: set[str], seed: int = 1
 ) -> Vectors:
     """Vectors of some living rows, at most (most, d), but for those of some names."""
-    shards = [store / line["path"] for line in files_of(manifest, "embedding")]
+    shards = [line["path"] for line in files_of(manifest, "embedding")]
     names = set(sample_rows(store, manifest, most + len(without), seed)) - without
-    chosen = [row["uri"] in names for shard in shards for row in iter_rows(shard, ["uri"])]
-    return _read(shards, np.array(chosen, dtype=bool))[:most]
+    chosen = [
+        row["uri"] in names for shard in shards for row in iter_rows(store.parquet(shard), ["uri"])
+    ]
+    return _read(store, shards, np.array(chosen, dtype=bool))[:most]
 
 
-def _read(shards: list[Path], chosen: npt.NDArray[np.bool_]) -> Vectors:
+def _read(store: Store, shards: list[str], chosen: npt.NDArray[np.bool_]) -> Vectors:
     """The chosen rows, (n, d), in the order they are stored."""
     found, start = [], 0
     for shard in shards:
-        for ids, vectors in iter_blocks(shard):
+        for ids, vectors in iter_blocks(store.local(shard)):
             inside = chosen[start : start + len(ids)]
             start += len(ids)
             if inside.any():

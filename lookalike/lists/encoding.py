@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,9 @@ from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.quality.truth import among
 from lookalike.store.attempts import Record, once
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
 from lookalike.store.shards import count_rows, iter_blocks
-from lookalike.store.storage import HashedName, write_bytes, write_file
 from lookalike.training.fitness import Fitness
 from lookalike.training.sampling import Sample
 from lookalike.training.template import Template
@@ -165,7 +165,7 @@ def encode_shard(
     return encoded.write(True, write)
 
 
-def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighbours) -> Record:
+def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeighbours) -> Record:
     """Write the task's part of the index and of the truth, and last its record, which is returned.
 
     The record holds `shard` (the file's line for a manifest), `header`, `truth` (path, sha256 and
@@ -185,12 +185,12 @@ def encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighb
     return once(store, task.done, lambda: _encode(task, store, template, truth))
 
 
-def _encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeighbours) -> Record:
+def _encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeighbours) -> Record:
     """What is to be recorded of a task; its files are written."""
-    there = sum(count_rows(store / path) for path in task.embeddings)
+    there = sum(count_rows(store.parquet(path)) for path in task.embeddings)
     removed: Ids = np.empty(0, dtype=np.int64)
     if task.removed:  # mapped: there may be many, and few of them are of these files
-        removed = np.load(store / task.removed, mmap_mode="r", allow_pickle=False)
+        removed = np.load(store.local(task.removed), mmap_mode="r", allow_pickle=False)
     encoded = Encoded(template, there if task.output else 0)
     found = left_out = 0
     for ids, vectors in _merged(_checked(task, store, template)):
@@ -206,16 +206,16 @@ def _encode(task: EncodeTask, store: Path, template: Template, truth: ExactNeigh
     made: Record = {"removed": left_out}
     if task.output:
         name = HashedName(task.output, ".lists" if task.whole else ".part")
-        with write_file(store, name) as pending:
+        with store.write(name) as pending:
             header = encoded.write(task.whole, pending.write)
         line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
         fitness = {name: getattr(encoded.fitness, name) for name in _SUMS}
         made |= {"shard": line, "header": asdict(header), "fitness": fitness}
-    record = write_bytes(store, HashedName(task.truth, ".npz"), truth.to_bytes())
+    record = store.put(HashedName(task.truth, ".npz"), truth.to_bytes())
     return {**made, "truth": record.to_json()}
 
 
-def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Template) -> Fitness:
+def total_fitness(store: Store, done: Iterable[Mapping[str, Any]], template: Template) -> Fitness:
     """How well the template fits what was encoded: lists of all rows, losses of those measured.
 
     Args:
@@ -228,7 +228,7 @@ def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Temp
     for one in done:
         for name in _SUMS:
             setattr(total, name, getattr(total, name) + one["fitness"][name])
-        path = store / one["shard"]["path"]
+        path = store.local(one["shard"]["path"])
         if one["header"]["layout"] == "columns":
             total.sizes += open_part(path, *of).sizes(0, template.spec.nlist)[1]
         else:
@@ -236,11 +236,13 @@ def total_fitness(store: Path, done: Iterable[Mapping[str, Any]], template: Temp
     return total
 
 
-def shard_sizes(store: Path, shards: Iterable[str], template: Template) -> Counts:
+def shard_sizes(store: Store, shards: Iterable[str], template: Template) -> Counts:
     """Entries of each list in index shards (paths relative to the store): (nlist,) int64."""
     total = np.zeros(template.spec.nlist, dtype=np.int64)
     for path in shards:
-        file = map_shard(store / path, template.sha256, template.code_size, template.spec.nlist)
+        file = map_shard(
+            store.local(path), template.sha256, template.code_size, template.spec.nlist
+        )
         total[file.header.first_list : file.header.last_list] += file.sizes
     return total
 
@@ -258,16 +260,16 @@ def fitness_of(template: Template, sample: Sample, most: int) -> Fitness:
     return fitness
 
 
-def _checked(task: EncodeTask, store: Path, template: Template) -> Iterator[tuple[Ids, Vectors]]:
+def _checked(task: EncodeTask, store: Store, template: Template) -> Iterator[tuple[Ids, Vectors]]:
     """Row groups of the task's files, held against the rules for vectors."""
     spec = template.spec
     for path in task.embeddings:
-        for ids, vectors in iter_blocks(store / path):
+        for ids, vectors in iter_blocks(store.local(path)):
             try:
                 yield ids, check_vectors(vectors, spec.dim, spec.metric)
             except RequestError as error:
                 first = int(ids[0]) if len(ids) else -1
-                raise RequestError(f"{store / path}: from id {first} on, {error}") from error
+                raise RequestError(f"{store.shown(path)}: from id {first} on, {error}") from error
 
 
 def _merged(blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[tuple[Ids, Vectors]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +18,8 @@ from lookalike.lists.part_files import Part, open_part
 from lookalike.lists.shard_files import Codes, Counts, write_shard
 from lookalike.metrics import Ids
 from lookalike.store.attempts import Record, once
-from lookalike.store.storage import HashedName, write_file
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
 from lookalike.training.template import Template
 
 _RUN_ROWS = 1 << 18  # entries sorted at a time: their codes stay in the cache
@@ -46,7 +46,7 @@ class GroupTask:
     done: str
 
 
-def list_sizes(store: Path, parts: Sequence[str], template: Template) -> Counts:
+def list_sizes(store: Store, parts: Sequence[str], template: Template) -> Counts:
     """Entries of each list in all parts together: (nlist,) int64.
 
     Raises:
@@ -78,7 +78,7 @@ def list_ranges(sizes: Counts, shards: int) -> list[tuple[int, int]]:
     return [*pairwise(bounds)]
 
 
-def group(task: GroupTask, store: Path, template: Template) -> Record:
+def group(task: GroupTask, store: Store, template: Template) -> Record:
     """Write the task's index shard, and last its record, which is returned.
 
     The record holds `shard` (the file's line for a manifest) and `header`. Of several attempts the
@@ -90,7 +90,7 @@ def group(task: GroupTask, store: Path, template: Template) -> Record:
     return once(store, task.done, lambda: _group(task, store, template))
 
 
-def _group(task: GroupTask, store: Path, template: Template) -> Record:
+def _group(task: GroupTask, store: Store, template: Template) -> Record:
     """What is to be recorded of a task; its shard is written."""
     parts = [_open(store, path, template) for path in task.parts]
     first, last = task.first_list, task.last_list
@@ -100,14 +100,14 @@ def _group(task: GroupTask, store: Path, template: Template) -> Record:
         template, template.layout, first, last, int(totals.sum()),
         _extremes(parts, starts, sizes.sum(axis=1)),
     )  # fmt: skip
-    with write_file(store, HashedName(task.output, ".lists")) as pending:
+    with store.write(HashedName(task.output, ".lists")) as pending:
         write_shard(header, totals, _runs(parts, starts, sizes, totals), pending.write)
     line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
     return {"shard": line, "header": asdict(header)}
 
 
-def _open(store: Path, path: str, template: Template) -> Part:
-    return open_part(store / path, template.sha256, template.code_size, template.spec.nlist)
+def _open(store: Store, path: str, template: Template) -> Part:
+    return open_part(store.local(path), template.sha256, template.code_size, template.spec.nlist)
 
 
 def _locate(parts: Sequence[Part], first: int, last: int) -> tuple[Counts, Counts]:

@@ -211,6 +211,15 @@ def read_header(path: Path) -> ShardHeader:
             block = file.read(HEADER_BYTES)
     except OSError as error:
         raise RequestError(f"{path}: the index shard cannot be read: {error.strerror}") from error
+    return parse_header(str(path), block)
+
+
+def parse_header(name: str, block: bytes) -> ShardHeader:
+    """The header of a shard file of that name, from its first HEADER_BYTES.
+
+    Raises:
+        RequestError: They are not of a shard file of this version.
+    """
     try:
         described = json.loads(block)
         found = (described.pop("format"), described.pop("version"), len(block))
@@ -219,7 +228,7 @@ def read_header(path: Path) -> ShardHeader:
         return ShardHeader(**described)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(
-            f"{path}: not an index shard of version {VERSION}: {error}; run: lookalike verify, "
+            f"{name}: not an index shard of version {VERSION}: {error}; run: lookalike verify, "
             "or index again if the store is of an older lookalike"
         ) from error
 

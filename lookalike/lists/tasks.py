@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from lookalike.lists.encoding import EncodeTask
 from lookalike.lists.grouping import GroupTask, list_ranges, list_sizes
 from lookalike.store.attempts import finished
+from lookalike.store.objects import Store
 from lookalike.training.template import Template
 
 
@@ -38,7 +38,7 @@ def encode_tasks(
 
 
 def group_tasks(
-    store: Path,
+    store: Store,
     encoded: Sequence[EncodeTask],
     template: Template,
     shards: int,

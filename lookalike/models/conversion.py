@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from lookalike.models.features import (
     model_fingerprint,
 )
 from lookalike.models.projection import Projection, project, read_matrix, stored_projection
+from lookalike.store.objects import Store
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ class Conversion:
         """Components of the new vectors."""
         return self.projection.dim if self.projection else sum(self.dims)
 
-    def load(self, store: Path) -> Callable[[Vectors], Vectors]:
+    def load(self, store: Store) -> Callable[[Vectors], Vectors]:
         """A function from stored vectors (n, sum of dims) to new ones (n, dim)."""
-        matrix = read_matrix(store / self.projection.folder) if self.projection else None
+        matrix = (
+            read_matrix(store.local_folder(self.projection.folder)) if self.projection else None
+        )
 
         def convert(vectors: Vectors) -> Vectors:
             found = rescale(vectors, self.dims, self.weights, self.metric)

@@ -26,6 +26,7 @@ from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.projection import Projection, project, read_matrix
 from lookalike.models.saved_model import Model, ModelInfo
 from lookalike.pictures.functions import Function, Functions
+from lookalike.store.objects import Store
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -159,7 +160,12 @@ def dim_of(features: Sequence[Feature], projection: Projection | None = None) ->
     return projection.dim if projection else sum(feature.info.dim for feature in features)
 
 
-def stored_features(store: Path | str, manifest: Mapping[str, Any]) -> list[Feature]:
+def folders_of(features: Sequence[Feature], projection: Projection | None) -> list[str]:
+    """Where models lie, relative to their store."""
+    return [*(one.folder for one in features), *([projection.folder] if projection else [])]
+
+
+def stored_features(store: Store, manifest: Mapping[str, Any]) -> list[Feature]:
     """The features that made a snapshot's vectors, to make others that compare with them.
 
     Raises:

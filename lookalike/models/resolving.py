@@ -12,7 +12,7 @@ from lookalike.models.handles import MARKERS, ResolvedModel, marker_of, model_fi
 from lookalike.models.preparation import Task, is_current, models_cache, prepare
 from lookalike.models.prepared import files, key_of, read
 from lookalike.models.projection import ABOUT, CARD, MATRIX, Projection, open_folder
-from lookalike.store.storage import write_file
+from lookalike.store.objects import Store
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def resolve_features(
     configured: Sequence[FeatureConfig],
     work: Path,
     say: Callable[[str], None] = print,
-    store: Path | None = None,
+    store: Store | None = None,
 ) -> list[Feature]:
     """Resolve every feature's model, and find out how it is called.
 
@@ -62,7 +62,9 @@ def resolve_features(
         resolved.append(resolve(one.handle, workdir, one.options, one.input_size, say))
     keys = [key_of(one.signature, one.output, one.input_size) for one in configured]
     ready = [
-        _where_ready(model, key, [cache, *([store / "models"] if store else [])])
+        _where_ready(
+            model, key, [cache, *([store.local_tree(["models"]) / "models"] if store else [])]
+        )
         for model, key in zip(resolved, keys, strict=True)
     ]
     tasks = {
@@ -157,7 +159,7 @@ def installed_files(root: Path, feature: Feature) -> list[str]:
 
 
 def install(
-    store: Path, features: Sequence[Feature], work: Path, projection: Projection | None = None
+    store: Store, features: Sequence[Feature], work: Path, projection: Projection | None = None
 ) -> None:
     """Copy the models into the store, each file whole or absent; those there are left alone."""
     names = [f"{one.folder}/{name}" for one in features for name in installed_files(work, one)]
@@ -166,12 +168,12 @@ def install(
             f"{projection.folder}/{name}" for name in projection_files(work / projection.folder)
         ]
     for name in names:
-        if not (store / name).exists():
+        if not store.has(name):
             copy_into(store, name, work / name)
 
 
-def copy_into(store: Path, name: str, source: Path) -> None:
+def copy_into(store: Store, name: str, source: Path) -> None:
     """Copy one file into the store, whole or not at all."""
-    with write_file(store, name) as pending, open(source, "rb") as file:
+    with store.write(name) as pending, open(source, "rb") as file:
         while chunk := file.read(1 << 20):
             pending.write(chunk)

@@ -27,7 +27,8 @@ from lookalike.metrics import Ids, Scores, Vectors, worst_score
 from lookalike.searching.reranking import best_candidates
 from lookalike.searching.selections import Selection
 from lookalike.searching.vector_index import VectorIndex, merge_candidates
-from lookalike.store.storage import put_if_absent, write_file
+from lookalike.store.files import put_if_absent, write_file
+from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 from lookalike.training.template import Template, load_template, set_threads
 
@@ -142,9 +143,9 @@ class Batch:
         Raises:
             RequestError: It is not the one named.
         """
-        self.spec, self._folder, store = spec, Path(spec.folder), Path(spec.store)
-        self._template: Template = load_template(store / spec.template, spec.sha256)
-        self._shards = [store / name for name in spec.shards]
+        self.spec, self._folder, store = spec, Path(spec.folder), open_store(spec.store)
+        self._template: Template = load_template(store.local_folder(spec.template), spec.sha256)
+        self._store = store
         self._reader = VectorReader(store, spec.files)
         self._metric = self._template.spec.metric
 
@@ -166,7 +167,7 @@ class Batch:
             RequestError: The shard is damaged or of another template.
         """
         set_threads(self.spec.threads)
-        shard = read_shard(self._shards[number], self._template)
+        shard = read_shard(self._store.local(self.spec.shards[number]), self._template)
         selector = select(self._selection) if self._selection else None
         width = min(self.spec.depth, max(1, shard.header.rows))
         first, last = self._ranges[number]
@@ -225,8 +226,10 @@ class Batch:
         """The lists [first, last) of each shard."""
         template = self._template
         headers = [
-            check_header(path, template.sha256, template.code_size, template.spec.nlist)
-            for path in self._shards
+            check_header(
+                self._store.local(path), template.sha256, template.code_size, template.spec.nlist
+            )
+            for path in self.spec.shards
         ]
         return [(header.first_list, header.last_list) for header in headers]
 

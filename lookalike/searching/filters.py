@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from threading import Lock
 
 from lookalike.metrics import Ids
 from lookalike.searching.selections import Selection, difference
 from lookalike.store.matching import matching_ids
+from lookalike.store.objects import Store
 
 _KEPT = 8
 _KEPT_BYTES = 256 << 20  # all of them together, but for the last
@@ -18,7 +18,7 @@ _KEPT_BYTES = 256 << 20  # all of them together, but for the last
 class Filters:
     """The rows of a snapshot that fulfil a condition; threads may share one."""
 
-    def __init__(self, store: Path, files: Mapping[int, str], forgotten: Ids) -> None:
+    def __init__(self, store: Store, files: Mapping[int, str], forgotten: Ids) -> None:
         """Filter the embedding shards at `files`, by file number, without the forgotten ids."""
         self._store, self._files, self._forgotten = store, files, forgotten
         self._kept: OrderedDict[str, Selection] = OrderedDict()

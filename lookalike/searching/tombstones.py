@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import Ids
-from lookalike.store.storage import FileRecord, write_file
+from lookalike.store.files import FileRecord
+from lookalike.store.objects import Store
 
 _TYPE = np.dtype("<i8")
 
 
-def write_tombstones(store: Path, relative: str, ids: npt.ArrayLike) -> FileRecord:
+def write_tombstones(store: Store, relative: str, ids: npt.ArrayLike) -> FileRecord:
     """Write ids, in any order and repeated or not; returns the file's record.
 
     Raises:
@@ -28,7 +29,7 @@ def write_tombstones(store: Path, relative: str, ids: npt.ArrayLike) -> FileReco
     distinct = np.unique(np.asarray(ids, dtype=_TYPE))
     if len(distinct) and distinct[0] < 0:
         raise ValueError(f"ids are not negative, got {distinct[0]}")
-    with write_file(store, relative) as pending:
+    with store.write(relative) as pending:
         np.lib.format.write_array(pending.file, distinct, version=(1, 0), allow_pickle=False)
     return pending.finished
 

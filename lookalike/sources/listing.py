@@ -14,7 +14,7 @@ from lookalike.cells import to_rows
 from lookalike.errors import one_line
 from lookalike.records import SourceFile
 from lookalike.sources.columns import fit
-from lookalike.store.storage import write_file
+from lookalike.store.objects import Store
 
 _PART_ROWS = 100_000
 _PART_BYTES = 256 << 20  # of names and metadata, roughly, as they are held in memory
@@ -49,7 +49,7 @@ def listing_schema(metadata: pa.Schema) -> pa.Schema:
 
 
 def write_listing(
-    store: Path,
+    store: Store,
     folder: str,
     files: Iterable[SourceFile],
     schema: pa.Schema,
@@ -146,7 +146,7 @@ def _to_table(files: list[SourceFile], schema: pa.Schema, lost: _Lost) -> pa.Tab
     return pa.table(columns, schema=schema)
 
 
-def write_table(store: Path, relative: str, table: pa.Table) -> None:
+def write_table(store: Store, relative: str, table: pa.Table) -> None:
     """Write one listing or unit file."""
-    with write_file(store, relative) as pending:
+    with store.write(relative) as pending:
         pq.write_table(table, pending.file, compression="zstd")

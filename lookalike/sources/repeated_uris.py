@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lookalike.store.storage import make_folder, remove_tree
+from lookalike.store.files import make_folder, remove_tree
 
 _PART_ROWS = 4_000_000  # compared at once, of about 100 bytes each
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])

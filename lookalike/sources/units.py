@@ -23,7 +23,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +37,9 @@ from lookalike.sources.listing import (
     write_listing,
     write_table,
 )
+from lookalike.store.files import remove_tree
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill
-from lookalike.store.storage import remove_tree
 
 __all__ = [
     "Listing", "cut_units", "listing_schema", "mix", "read_files", "unit_rows_for", "write_listing",
@@ -59,7 +59,7 @@ _NONE: Buckets = np.zeros(0, dtype=np.int64)
 
 
 def cut_units(
-    store: Path,
+    store: Store,
     listing: Listing,
     folder: str,
     unit_rows: int,
@@ -118,17 +118,17 @@ def size_buckets(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return (size_keys(sizes) >> np.uint64(64 - SIZE_BUCKETS.bit_length() + 1)).astype(np.int64)
 
 
-def _partitions(store: Path, listing: Listing, folder: str) -> Iterator[pa.Table]:
+def _partitions(store: Store, listing: Listing, folder: str) -> Iterator[pa.Table]:
     """The listing's rows by ranges of their key, each small enough for memory."""
     count = max(-(-listing.rows // _PARTITION_ROWS), -(-listing.bytes // _PARTITION_BYTES))
     if count <= 1:
         if listing.parts:
-            yield pa.concat_tables([pq.read_table(store / part) for part in listing.parts])
+            yield pa.concat_tables([pq.read_table(store.local(part)) for part in listing.parts])
         return
-    schema = pq.read_schema(store / listing.parts[0]).remove_metadata()
-    with Spill(store / folder / "partitions", count, schema) as spill:
+    schema = pq.read_schema(store.local(listing.parts[0])).remove_metadata()
+    with Spill(store.scratch(f"{folder}/partitions"), count, schema) as spill:
         for part in listing.parts:
-            table = pq.read_table(store / part)
+            table = pq.read_table(store.local(part))
             spill.write(table, (_keys(table) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32))
     for number in range(count):
         table = spill.read(number)

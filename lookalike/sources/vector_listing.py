@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from lookalike.sources.listing import Listing, listing_schema
 from lookalike.sources.repeated_uris import UriDigests
 from lookalike.sources.vector_tables import UNREADABLE, VectorTable, open_table
-from lookalike.store.storage import write_file
+from lookalike.store.objects import Store
 
 _PART_ROWS = 262_144
 _BATCH = 65_536
@@ -32,7 +31,7 @@ _SAID_ONCE = ["bytes", "problem", "_container", "_group"]  # columns worth a dic
 
 
 def list_vectors(
-    store: Path,
+    store: Store,
     folder: str,
     tables: Sequence[VectorTable],
     size: int,
@@ -52,7 +51,7 @@ def list_vectors(
     """
     total = sum(table.rows for table in tables)
     parts = _Parts(store, folder)
-    with UriDigests(store / folder / "uris", total) as digests:
+    with UriDigests(store.scratch(f"{folder}/uris"), total) as digests:
         start = 0  # of the table, through all of them
         for table in tables:
             for rows in _rows(table):
@@ -154,7 +153,7 @@ def _named(uris: pa.Array) -> npt.NDArray[np.bool_]:
 class _Parts:
     """Rows in, files of some hundred thousand out."""
 
-    def __init__(self, store: Path, folder: str) -> None:
+    def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
         self._waiting: list[pa.Table] = []
         self._rows = 0
@@ -182,7 +181,7 @@ class _Parts:
         """List the rows marked under names of their own."""
         for name, start, end in zip(self.names, self._starts[:-1], self._starts[1:], strict=True):
             if repeats[start:end].any():
-                rows = pq.read_table(self._store / name)
+                rows = pq.read_table(self._store.local(name))
                 own = pc.binary_join_element_wise(
                     rows["_container"], pc.cast(rows["_offset"], pa.string()), _ROW
                 )
@@ -190,5 +189,5 @@ class _Parts:
                 self._write(name, rows.set_column(0, _SCHEMA.field(0), uris))
 
     def _write(self, name: str, rows: pa.Table) -> None:
-        with write_file(self._store, name) as pending:
+        with self._store.write(name) as pending:
             pq.write_table(rows, pending.file, compression="zstd", use_dictionary=_SAID_ONCE)

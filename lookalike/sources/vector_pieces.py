@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from lookalike.sources.listing import Listing
 from lookalike.sources.vector_tables import VectorTable
+from lookalike.store.files import remove_tree
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill
-from lookalike.store.storage import remove_tree, write_file
 
 UNIT_ROWS = 65_536
 _ABOUT = b"lookalike.unit"
@@ -68,7 +69,7 @@ def cut_pieces(table: VectorTable, unit_rows: int = UNIT_ROWS) -> Iterator[Piece
 
 
 def cut_vector_units(
-    store: Path,
+    store: Store,
     candidates: Listing,
     folder: str,
     tables: Sequence[VectorTable],
@@ -98,23 +99,23 @@ def cut_vector_units(
 
 
 def _ranges(
-    store: Path, candidates: Listing, folder: str, tables: Sequence[VectorTable], starts: Rows
+    store: Store, candidates: Listing, folder: str, tables: Sequence[VectorTable], starts: Rows
 ) -> Iterator[tuple[pa.Table, Rows]]:
     """The candidates of one range of pieces after the other, and their places in all tables."""
     first, total = {}, 0
     for table in tables:
         first[table.file.uri] = total
         total += table.rows
-    parts = [store / part for part in candidates.parts]
+    parts = candidates.parts
     if candidates.rows <= _RANGE_ROWS and candidates.bytes <= _RANGE_BYTES:
         if parts:
-            rows = pa.concat_tables([pq.read_table(part) for part in parts])
+            rows = pa.concat_tables([pq.read_table(store.local(part)) for part in parts])
             yield rows, _places(rows, first)
         return
     count = max(-(-total // _RANGE_ROWS), -(-candidates.bytes // _RANGE_BYTES))
-    with Spill(store / folder, count, pq.read_schema(parts[0])) as spill:
+    with Spill(store.scratch(folder), count, pq.read_schema(store.parquet(parts[0]))) as spill:
         for part in parts:
-            with pq.ParquetFile(part) as file:
+            with pq.ParquetFile(store.local(part)) as file:
                 for batch in file.iter_batches():
                     rows = pa.Table.from_batches([batch])
                     pieces = _pieces(starts, _places(rows, first))
@@ -123,7 +124,7 @@ def _ranges(
         if spill.path(number) is not None:
             rows = spill.read(number)
             yield rows, _places(rows, first)
-    remove_tree(store / folder)
+    remove_tree(spill.folder)
 
 
 def _places(rows: pa.Table, first: dict[str, int]) -> Rows:
@@ -139,9 +140,9 @@ def _pieces(starts: Rows, places: Rows) -> Rows:
     return np.searchsorted(starts, places, side="right") - 1
 
 
-def _write_unit(store: Path, relative: str, piece: Piece, rows: pa.Table) -> None:
+def _write_unit(store: Store, relative: str, piece: Piece, rows: pa.Table) -> None:
     about = {_ABOUT: json.dumps(asdict(piece)).encode()}
-    with write_file(store, relative) as pending:
+    with store.write(relative) as pending:
         pq.write_table(
             rows.replace_schema_metadata(about), pending.file, compression="zstd",
             use_dictionary=["bytes", "problem", "_container", "_group"],

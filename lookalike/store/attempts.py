@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from lookalike.store.storage import fsync_folder, json_bytes, put_if_absent, read_json
+from lookalike.store.files import json_bytes
+from lookalike.store.objects import Store
 
 Record = dict[str, Any]
 
 
-def once(store: Path, record: str, make: Callable[[], Mapping[str, Any]]) -> Record:
+def once(store: Store, record: str, make: Callable[[], Mapping[str, Any]]) -> Record:
     """What a record says; where there is none yet, what `make` returns, unless another is faster.
 
     Args:
@@ -27,29 +27,27 @@ def once(store: Path, record: str, make: Callable[[], Mapping[str, Any]]) -> Rec
         record: Path of the record, relative to it.
         make: Does the work, and returns what is to be recorded of it.
     """
-    path = store / record
-    if path.exists():
-        found: Record = read_json(path)
-        return found
-    found = json.loads(put_if_absent(store, record, json_bytes(make())))
+    there = store.read(record)
+    data = there.data if there else store.put_if_absent(record, json_bytes(make()))
+    found: Record = json.loads(data)
     return found
 
 
-def finished(store: Path, records: Sequence[str]) -> list[Record]:
+def finished(store: Store, records: Sequence[str]) -> list[Record]:
     """What all records of a stage say, in order; they are durable then, so that others may follow.
 
     Raises:
         RuntimeError: Some are not there.
     """
-    missing = [record for record in records if not (store / record).exists()]
+    found = dict(zip(records, store.read_all(records), strict=True))
+    missing = [record for record, one in found.items() if one is None]
     if missing:
         raise RuntimeError(
             f"{len(missing):,} of {len(records):,} parts did not finish (the first is "
-            f"{store / missing[0]}); run the same command again"
+            f"{store.shown(missing[0])}); run the same command again"
         )
-    for folder in {(store / record).parent for record in records}:
-        fsync_folder(folder)  # a worker may have been killed right before it did that
-    return [read_json(store / record) for record in records]
+    store.settle(records)
+    return [json.loads(one.data) for one in found.values() if one is not None]
 
 
 def named_files(record: Any) -> Iterator[str]:

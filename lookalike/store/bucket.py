@@ -6,22 +6,34 @@ put whose answer was lost is settled by reading what is there.
 
 from __future__ import annotations
 
+import atexit
+import hashlib
+import io
 import os
-import time
+import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any, BinaryIO
 
 from lookalike.errors import RequestError
 from lookalike.store.cached import DamagedError, FileCache
-from lookalike.store.files import FileRecord, PendingFile, record_of, write_file
-from lookalike.store.object_errors import is_missing_bucket, reason, wrong_request
+from lookalike.store.files import (
+    FileRecord,
+    Name,
+    PendingFile,
+    path_of,
+    record_of,
+    write_file,
+)
+from lookalike.store.locks import Lease, hold
+from lookalike.store.object_errors import Trying, reason
 from lookalike.store.object_uri import parse_uri, shown_uri
 from lookalike.store.objects import (
     ConflictError,
@@ -31,7 +43,7 @@ from lookalike.store.objects import (
     Store,
     Version,
 )
-from lookalike.store.ranges import coalesce, cut
+from lookalike.store.ranges import RangedFile, coalesce, cut
 
 try:
     import obstore
@@ -43,8 +55,7 @@ except ImportError:  # said by BucketStore, with the remedy
 _PART = 8 << 20  # bytes of one request for a part of a large file
 _AT_ONCE = 8  # requests for ranges of one file
 _SPOOLED = "object"  # the name of what is not written yet
-_TRIES = 4  # of one call, beyond what the client does for each request
-_PAUSE_S = 0.5  # before the second try, doubled for each after it
+_BUFFER = 64 << 10  # bytes read at least, of a file that is read in pieces
 _SHA256 = "sha256"  # the attribute that says what an object holds
 _CLIENT = {
     "connect_timeout": "10s",
@@ -60,8 +71,6 @@ _RETRY = {
         "base": 2,
     },
 }
-
-_Result = TypeVar("_Result")
 
 
 class BucketStore(Store):
@@ -92,8 +101,11 @@ class BucketStore(Store):
             self._store = from_url(whole, client_options=client, retry_config=_RETRY, **options)
         except (failures.BaseError, ValueError) as error:
             raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
+        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
+        self._trying = Trying(self.uri, (failures.BaseError, OSError), refused)
         self._cache = FileCache(cache)
         self._known: dict[str, FileRecord] = {}
+        self._digest = hashlib.sha256(name.rstrip("/").encode()).hexdigest()[:16]
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -104,11 +116,16 @@ class BucketStore(Store):
             result = obstore.get(self._store, path)
             return Found(bytes(result.bytes()), _version(result.meta), result.meta["last_modified"])
 
-        return self._absent(f"read {path}", get)
+        return self._trying.absent(f"read {path}", get)
+
+    def read_all(self, paths: Iterable[str]) -> list[Found | None]:
+        """See `Store.read_all`; several requests are on their way at once."""
+        with ThreadPoolExecutor(_AT_ONCE, "read") as pool:
+            return list(pool.map(self.read, paths))
 
     def stat(self, path: str) -> Entry | None:
         """See `Store.stat`."""
-        found = self._absent(f"look at {path}", lambda: obstore.head(self._store, path))
+        found = self._trying.absent(f"look at {path}", lambda: obstore.head(self._store, path))
         return None if found is None else Entry(path, found["size"], found["last_modified"])
 
     def written(self, path: str) -> FileRecord | None:
@@ -118,7 +135,7 @@ class BucketStore(Store):
             found = obstore.get(self._store, path, options={"head": True})
             return FileRecord(path, found.attributes.get(_SHA256, ""), found.meta["size"])
 
-        return self._absent(f"look at {path}", head)
+        return self._trying.absent(f"look at {path}", head)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """See `Store.chunks`; each part is tried again by itself."""
@@ -138,7 +155,7 @@ class BucketStore(Store):
                 raise OSError(f"{len(got)} bytes came where {count} were asked for")
             return got
 
-        found = self._absent(f"read {path}", part)
+        found = self._trying.absent(f"read {path}", part)
         if found is None:
             raise self._gone(path)
         return found
@@ -161,6 +178,34 @@ class BucketStore(Store):
             raise ObjectStoreError(
                 f"{self.shown(record.path)}: {error}; run: lookalike verify"
             ) from error
+
+    def local_tree(self, folders: Iterable[str]) -> Path:
+        """See `Store.local_tree`; it is there as long as the process."""
+        root = self.scratch("local")
+        for path in (path for folder in folders for path in self.files(folder)):
+            file = root / path
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+                shutil.copyfile(self.local(path), part)
+                os.replace(part, file)
+        return root
+
+    def scratch(self, folder: str) -> Path:
+        """See `Store.scratch`: below the system's temporary folder, as long as the process."""
+        return _own_folder(os.getpid()) / self._digest / folder
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store.open`."""
+        found = self.stat(path)
+        if found is None:
+            raise self._gone(path)
+        raw = RangedFile(found.bytes, lambda start, count: self._part(path, start, count))
+        return io.BufferedReader(raw, _BUFFER)
+
+    def parquet(self, path: str) -> BinaryIO:
+        """See `Store.parquet`."""
+        return self.open(path)
 
     def know(self, records: Iterable[FileRecord]) -> None:
         """See `Store.know`."""
@@ -187,7 +232,7 @@ class BucketStore(Store):
             return stream, next(stream, [])
 
         while True:
-            stream, chunk = self._tried(f"list {folder}", partial(behind, last))
+            stream, chunk = self._trying.call(f"list {folder}", partial(behind, last))
             try:
                 while chunk:
                     for one in chunk:
@@ -200,7 +245,7 @@ class BucketStore(Store):
 
     def folders(self, folder: str) -> list[str]:
         """See `Store.folders`."""
-        found = self._tried(
+        found = self._trying.call(
             f"list {folder}", lambda: obstore.list_with_delimiter(self._store, folder)
         )
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
@@ -208,18 +253,21 @@ class BucketStore(Store):
     # --- writing --------------------------------------------------------------------------------
 
     @contextmanager
-    def write(self, path: str) -> Iterator[PendingFile]:
+    def write(self, name: Name) -> Iterator[PendingFile]:
         """See `Store.write`; what is written lies in a temporary file until the block ends."""
         with TemporaryDirectory(prefix="lookalike-") as folder:
             with write_file(Path(folder), _SPOOLED) as pending:
                 yield pending
-            pending.record = replace(pending.finished, path=path)
+            if pending.dropped:
+                return
+            written = pending.finished
+            pending.record = replace(written, path=path_of(name, written.sha256))
             self.upload(Path(folder) / _SPOOLED, pending.record)
 
     def upload(self, file: Path, record: FileRecord) -> None:
         """Write a finished file as one object, absent until it is whole."""
         attributes = {_SHA256: record.sha256}
-        self._tried(
+        self._trying.call(
             f"write {record.path}",
             lambda: obstore.put(
                 self._store, record.path, file, attributes=attributes, chunk_size=_PART,
@@ -228,13 +276,16 @@ class BucketStore(Store):
         )  # fmt: skip
         self._known[record.path] = record
 
-    def put(self, path: str, data: bytes) -> FileRecord:
+    def put(self, name: Name, data: bytes) -> FileRecord:
         """See `Store.put`."""
-        record = record_of(path, [data])
+        written = record_of("", [data])
+        record = replace(written, path=path_of(name, written.sha256))
         attributes = {_SHA256: record.sha256}
-        self._tried(
-            f"write {path}", lambda: obstore.put(self._store, path, data, attributes=attributes)
+        self._trying.call(
+            f"write {record.path}",
+            lambda: obstore.put(self._store, record.path, data, attributes=attributes),
         )
+        self._known[record.path] = record
         return record
 
     def put_if_absent(self, path: str, data: bytes) -> bytes:
@@ -267,11 +318,20 @@ class BucketStore(Store):
                     raise ConflictError(f"{self.shown(path)}: another wrote it") from error
                 return there.version
 
-        return self._tried(f"write {path}", put)
+        return self._trying.call(f"write {path}", put)
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[], None]]:
+        """See `Store.hold`; what this machine has asked for is noted beside the cache."""
+        notes = self._cache.folder.with_name("leases") / self._digest
+        with hold(notes), Lease(self, notes) as lease:
+            yield lease.confirm
 
     def delete(self, paths: Iterable[str]) -> None:
-        """See `Store.delete`."""
+        """See `Store.delete`; what the cache has of files that are known goes, too."""
         asked = list(paths)
+        for known in filter(None, (self._known.pop(path, None) for path in asked)):
+            self._cache.drop(known)
         for start in range(0, len(asked), 1000):
             part = asked[start : start + 1000]
 
@@ -280,48 +340,17 @@ class BucketStore(Store):
                     obstore.delete(self._store, part)
                 except FileNotFoundError:  # one of them: the others must go all the same
                     for path in part:
-                        self._absent("", partial(obstore.delete, self._store, path))
+                        self._trying.absent("", partial(obstore.delete, self._store, path))
 
-            self._tried(f"remove {part[0]}", remove)
+            self._trying.call(f"remove {part[0]}", remove)
 
-    # --- trying again ---------------------------------------------------------------------------
 
-    def _absent(self, what: str, call: Callable[[], _Result]) -> _Result | None:
-        def found() -> _Result | None:
-            try:
-                return call()
-            except FileNotFoundError as error:
-                if is_missing_bucket(str(error)):
-                    raise
-                return None
-
-        return self._tried(what, found)
-
-    def _tried(self, what: str, call: Callable[[], _Result]) -> _Result:
-        """Call, some times more where the store or the network failed.
-
-        Raises:
-            RequestError: Trying again ends the same way: credentials, the bucket, the region.
-            ObjectStoreError: It failed every time.
-        """
-        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
-        for number in range(_TRIES):
-            try:
-                return call()
-            except ObjectStoreError:
-                raise  # tried already
-            except (failures.BaseError, OSError) as error:
-                if wrong := wrong_request(str(error), isinstance(error, refused)):
-                    raise RequestError(f"{self.uri}: cannot {what}: {wrong}") from error
-                if isinstance(error, FileNotFoundError):
-                    gone = f"{self.uri}: cannot {what}: there is no such"
-                    raise ObjectStoreError(gone) from error
-                if number == _TRIES - 1:
-                    raise ObjectStoreError(
-                        f"{self.uri}: cannot {what} after {_TRIES} tries: {reason(str(error))}"
-                    ) from error
-            time.sleep(_PAUSE_S * 2**number)
-        raise AssertionError("unreachable")
+@cache
+def _own_folder(process: int) -> Path:
+    """A folder of this process's own, gone with it."""
+    made = Path(mkdtemp(prefix=f"lookalike-{process}-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def _version(meta: Any) -> Version:

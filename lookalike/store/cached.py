@@ -92,15 +92,30 @@ class FileCache:
             DamagedError: They are not.
             StoreWriteError: It cannot be written, even where all others have made room.
         """
-        if not _SHA256.fullmatch(record.sha256):
-            raise DamagedError(f"no sha256: {record.sha256!r:.80}")
-        path = self.folder / f"{record.sha256}{PurePosixPath(record.path).suffix}"
+        path = self.folder / self._name(record)
         if not self._hold(path, record):
             self._make()
             with self._fetching(record.sha256):
                 if not self._hold(path, record):  # nor has another fetched it meanwhile
                     self._fetch(path, record, fetch)
         return path
+
+    def drop(self, record: FileRecord) -> None:
+        """Keep a file no more, whoever holds it; what is open stays readable."""
+        with self._turn:
+            self._held.pop(path := self._name(record), None)
+        (self.folder / path).unlink(missing_ok=True)
+
+    @staticmethod
+    def _name(record: FileRecord) -> str:
+        """Of a file here.
+
+        Raises:
+            DamagedError: The record has no sha256.
+        """
+        if not _SHA256.fullmatch(record.sha256):
+            raise DamagedError(f"no sha256: {record.sha256!r:.80}")
+        return f"{record.sha256}{PurePosixPath(record.path).suffix}"
 
     # --- what is here ---------------------------------------------------------------------------
 

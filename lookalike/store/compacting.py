@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,8 @@ import pyarrow.parquet as pq
 from lookalike.metrics import Ids
 from lookalike.sources.columns import cast, merge_columns
 from lookalike.store.attempts import Record, once
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
     COLUMNS,
     Vectors,
@@ -30,7 +31,6 @@ from lookalike.store.shard_format import (
     vector_type,
 )
 from lookalike.store.shards import iter_blocks, open_shard, shard_record
-from lookalike.store.storage import HashedName
 
 SHARD_ROWS = 65_536  # of a shard that compaction writes, at most
 _SMALL = SHARD_ROWS // 2  # living rows; shards of fewer are merged
@@ -229,7 +229,7 @@ def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
         offset += living_rows(source, dead)
 
 
-def compact(task: CompactTask, store: Path, dead: Ids) -> Record:
+def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
     """Write the task's shard and, last, its record, which is returned; old files stay.
 
     Of several attempts the first one's record counts (see `store.attempts`).
@@ -242,7 +242,7 @@ def compact(task: CompactTask, store: Path, dead: Ids) -> Record:
     return once(store, task.done, lambda: _compact(task, store, dead))
 
 
-def _compact(task: CompactTask, store: Path, dead: Ids) -> Record:
+def _compact(task: CompactTask, store: Store, dead: Ids) -> Record:
     """What is to be recorded of a task; its shard is written."""
     if not task.rows:
         return {"shard": None}
@@ -256,9 +256,9 @@ def _compact(task: CompactTask, store: Path, dead: Ids) -> Record:
     return {"shard": shard_record(pending.finished, task.file_no, writer.rows)}
 
 
-def _united(store: Path, task: CompactTask) -> pa.Schema:
+def _united(store: Store, task: CompactTask) -> pa.Schema:
     """The schema that holds the rows of all sources."""
-    found = [pq.read_schema(store / source["path"]) for source in task.sources]
+    found = [pq.read_schema(store.local(source["path"])) for source in task.sources]
     metadata = merge_columns(
         pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
     )
@@ -273,15 +273,15 @@ def _united(store: Path, task: CompactTask) -> pa.Schema:
 
 
 def rows_of(
-    store: Path, source: Line, dead: Ids, target: pa.Schema
+    store: Store, source: Line, dead: Ids, target: pa.Schema
 ) -> Iterator[tuple[pa.Table, Vectors]]:
     """The living rows of a shard in order: all columns but id and embedding, and vectors."""
     path = source["path"]
-    with pq.ParquetFile(store / path) as file:
+    with pq.ParquetFile(store.local(path)) as file:
         names = [name for name in file.schema_arrow.names if name not in ("id", "embedding")]
         table = _as(file.read(columns=names), target)
     start = 0
-    for ids, vectors in iter_blocks(store / path):
+    for ids, vectors in iter_blocks(store.local(path)):
         first = make_id(int(source["file_no"]), start)
         assert ids[0] == first, f"{path}: row {start} has id {ids[0]}"
         assert ids[-1] == first + len(ids) - 1, f"{path}: its ids from {ids[0]} on have gaps"

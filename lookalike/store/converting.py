@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,10 @@ import pyarrow.parquet as pq
 
 from lookalike.store.attempts import Record, once
 from lookalike.store.compacting import rows_of
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, Vectors, schema, vector_type
 from lookalike.store.shards import open_shard, shard_record
-from lookalike.store.storage import HashedName
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def convert_tasks(lines: Sequence[Mapping[str, Any]], run: str, folder: str) -> 
 
 def convert_shard(
     task: ConvertTask,
-    store: Path,
+    store: Store,
     convert: Callable[[Vectors], Vectors],
     dim: int,
     properties: Mapping[str, str],
@@ -78,13 +78,13 @@ def convert_shard(
 
 def _convert(
     task: ConvertTask,
-    store: Path,
+    store: Store,
     convert: Callable[[Vectors], Vectors],
     dim: int,
     properties: Mapping[str, str],
 ) -> Record:
     """What is to be recorded of a task; its shard is written."""
-    found = pq.read_schema(store / task.source["path"])
+    found = pq.read_schema(store.local(task.source["path"]))
     metadata = pa.schema([column for column in found if column.name not in COLUMNS])
     target = schema(dim, metadata, properties, vector_type(found)[1].name)
     file_no = int(task.source["file_no"])

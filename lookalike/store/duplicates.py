@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
+from lookalike.store.files import FileRecord, remove_tree
+from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill
 from lookalike.store.recent import Recent
-from lookalike.store.storage import FileRecord, remove_tree, write_file
 
 SCHEMA = pa.schema([("id", pa.int64()), ("uris", pa.list_(pa.string()))])
 PAIRS = pa.schema([("id", pa.int64()), ("uri", pa.string())])
@@ -31,7 +32,7 @@ _PART_ROWS = 1 << 19  # names sorted at once, about
 
 
 def write_duplicates(
-    store: Path, relative: str, blocks: Iterable[Mapping[int, Sequence[str]]]
+    store: Store, relative: str, blocks: Iterable[Mapping[int, Sequence[str]]]
 ) -> tuple[FileRecord, int]:
     """Write uris by id; returns the file's record and the number of rows.
 
@@ -70,7 +71,7 @@ class DuplicateSpill:
         self._files.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
         self._spill.write(table, np.zeros(table.num_rows, dtype=np.int64))
 
-    def write(self, store: Path, relative: str) -> tuple[FileRecord, int]:
+    def write(self, store: Store, relative: str) -> tuple[FileRecord, int]:
         """Write all; returns the file's record and the number of rows, one for each id."""
         numbers = np.array(sorted(self._files), dtype=np.int64)
         ends = np.cumsum([self._files[number] for number in numbers.tolist()], dtype=np.int64)
@@ -85,11 +86,11 @@ class DuplicateSpill:
         return written
 
 
-def _write(store: Path, relative: str, parts: Iterable[pa.Table]) -> tuple[FileRecord, int]:
+def _write(store: Store, relative: str, parts: Iterable[pa.Table]) -> tuple[FileRecord, int]:
     """Write names by id (`PAIRS`); the ids of each part are above those of the one before."""
     rows = 0
     with (
-        write_file(store, relative) as pending,
+        store.write(relative) as pending,
         pq.ParquetWriter(pending.file, SCHEMA, compression="zstd") as writer,
     ):
         for part in parts:
@@ -115,7 +116,7 @@ def _grouped(pairs: pa.Table) -> pa.Table:
 class _File:
     """A file's footer, and the least and the greatest id of each row group, (groups,) int64."""
 
-    path: Path
+    path: str
     footer: pq.FileMetaData
     low: Ids
     high: Ids
@@ -124,11 +125,11 @@ class _File:
 class DuplicateReader:
     """Duplicates by id; only row groups that may hold them are read. Threads may share one."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, store: Store, paths: Sequence[str]) -> None:
         """Read the footers of those files."""
-        self._files = [_file(path) for path in paths]
+        self._store, self._files = store, [_file(store, path) for path in paths]
         self._lock = Lock()  # of what follows
-        self._groups: Recent[tuple[Path, int], pa.Table]
+        self._groups: Recent[tuple[str, int], pa.Table]
         self._groups = Recent(_KEPT_BYTES, lambda table: int(table.nbytes))
 
     def of(self, ids: Ids) -> dict[int, tuple[str, ...]]:
@@ -152,15 +153,15 @@ class DuplicateReader:
         with self._lock:
             table = self._groups.get((file.path, group))
         if table is None:
-            with pq.ParquetFile(file.path, metadata=file.footer) as opened:
+            with pq.ParquetFile(self._store.parquet(file.path), metadata=file.footer) as opened:
                 table = opened.read_row_group(group, columns=["id", "uris"], use_threads=False)
             with self._lock:
                 self._groups.put((file.path, group), table)
         return table
 
 
-def _file(path: Path) -> _File:
-    footer = pq.read_metadata(path)
+def _file(store: Store, path: str) -> _File:
+    footer = pq.read_metadata(store.parquet(path))
     column = footer.schema.names.index("id")
     groups = [footer.row_group(i).column(column) for i in range(footer.num_row_groups)]
     # A group without statistics may hold anything, so it is read for every id.

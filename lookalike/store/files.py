@@ -59,6 +59,11 @@ Name = str | HashedName
 """Of a file that is to be written: its path, or all of it but the hash of the content."""
 
 
+def path_of(name: Name, sha256: str) -> str:
+    """The path of a file with this hash (hex) that is written under a name."""
+    return name.of(sha256) if isinstance(name, HashedName) else name
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A finished file of the store: path relative to it (posix), sha256 in hex, size."""
@@ -222,7 +227,7 @@ def write_file(store: Path, name: Name) -> Iterator[PendingFile]:
         if pending.dropped:
             return
         digest = hashed.sha256.hexdigest()
-        relative = name.of(digest) if isinstance(name, HashedName) else name
+        relative = path_of(name, digest)
         with _writing(final):
             raw.flush()
             os.fsync(raw.fileno())

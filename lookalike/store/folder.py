@@ -7,26 +7,31 @@ no write out of it.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import BinaryIO
 
+from lookalike.errors import RequestError
 from lookalike.store.files import (
     FileRecord,
+    Name,
     PendingFile,
     fsync_folder,
     leads_out,
     locked,
-    make_folder,
     put_if_absent,
     remove_tree,
     write_file,
 )
+from lookalike.store.locks import hold
 from lookalike.store.objects import ConflictError, Entry, Found, Store, Version
 from lookalike.store.ranges import check
-from lookalike.store.tree import entries, is_temporary, walk
+from lookalike.store.tree import entries, is_temporary, remove_if_empty, walk
 
 _CHUNK = 8 << 20
 
@@ -58,6 +63,8 @@ class FolderStore(Store):
             found = (self.root / path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
         return Entry(path, found.st_size, _time(found))
 
     def chunks(self, path: str) -> Iterator[bytes]:
@@ -85,6 +92,27 @@ class FolderStore(Store):
         """See `Store.local`: the file itself."""
         return self.root / (file if isinstance(file, str) else file.path)
 
+    def local_tree(self, folders: Iterable[str]) -> Path:
+        """See `Store.local_tree`: the store's own folder."""
+        return self.root
+
+    def scratch(self, folder: str) -> Path:
+        """See `Store.scratch`."""
+        return self.root / folder
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store.open`."""
+        return open(self.root / path, "rb")
+
+    def parquet(self, path: str) -> Path:
+        """See `Store.parquet`."""
+        return self.root / path
+
+    def mapped(self, path: str) -> mmap.mmap:
+        """See `Store.mapped`."""
+        with open(self.root / path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     def entries(self, folder: str = "") -> Iterator[Entry]:
         """See `Store.entries`."""
         for path in walk(self.root, folder):
@@ -93,20 +121,49 @@ class FolderStore(Store):
                     found = (self.root / path).lstat()
                     yield Entry(path, found.st_size, _time(found))
 
+    def files(self, folder: str, suffix: str = "") -> list[str]:
+        """See `Store.files`; nothing but names is looked at, so it may be asked often."""
+        found = walk(self.root, folder)
+        return sorted(
+            path
+            for path in found
+            if path.endswith(suffix) and not is_temporary(path.rpartition("/")[2])
+        )
+
+    def leftovers(self) -> Iterator[Entry]:
+        """See `Store.leftovers`."""
+        for path in walk(self.root):
+            if is_temporary(path.rpartition("/")[2]):
+                found = (self.root / path).lstat()
+                yield Entry(path, found.st_size, _time(found))
+
+    def tidy(self, keep: Collection[str] = ()) -> None:
+        """See `Store.tidy`."""
+        for parent in self.folders(""):
+            for entry in entries(self.root / parent):
+                path = f"{parent}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False) and path not in keep:
+                    remove_if_empty(self.root / path)
+
+    def is_there(self) -> bool:
+        """See `Store.is_there`."""
+        if self.root.exists() and not self.root.is_dir():
+            raise RequestError(f"{self}: a store is a folder, and this is a file")
+        return self.root.is_dir()
+
     def outside(self, path: str) -> str:
         """See `Store.outside`."""
         return leads_out(self.root, self.root / path)
 
     def folders(self, folder: str) -> list[str]:
         """See `Store.folders`."""
-        found = entries(self.root / folder)
-        return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+        return [entry.name for entry in entries(self.root / folder) if entry.is_dir()]
 
     # --- writing --------------------------------------------------------------------------------
 
-    def write(self, path: str) -> AbstractContextManager[PendingFile]:
+    def write(self, name: Name) -> AbstractContextManager[PendingFile]:
         """See `Store.write`."""
-        return write_file(self.root, path)
+        return write_file(self.root, name)
 
     def put_if_absent(self, path: str, data: bytes) -> bytes:
         """See `Store.put_if_absent`."""
@@ -127,6 +184,12 @@ class FolderStore(Store):
             self.put(path, data)
         return _version(data)
 
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[], None]]:
+        """See `Store.hold`; the system lets go when the process ends, however it ends."""
+        with hold(self.root):
+            yield lambda: None
+
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what is gone is gone for good."""
         changed = set()
@@ -138,13 +201,14 @@ class FolderStore(Store):
             with suppress(FileNotFoundError):
                 fsync_folder(folder)
 
+    def settle(self, paths: Iterable[str]) -> None:
+        """See `Store.settle`: a writer may have been killed right before it did that."""
+        for folder in {(self.root / path).parent for path in paths}:
+            fsync_folder(folder)
+
     def delete_below(self, folder: str) -> None:
         """See `Store.delete_below`."""
         remove_tree(self.root / folder)
-
-    def make_folder(self, folder: str) -> None:
-        """Make a folder, durable: where a process of this machine keeps files of its own."""
-        make_folder(self.root / folder)
 
 
 def _time(found: os.stat_result) -> datetime:

@@ -26,6 +26,7 @@ from lookalike.searching.tombstones import read_tombstones
 from lookalike.sources.csv_rows import read_csv
 from lookalike.store import snapshot
 from lookalike.store.matching import matching_ids
+from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, uri_from_path
 from lookalike.store.vector_reader import VectorReader
 
@@ -121,7 +122,7 @@ def meanings(name: str) -> tuple[str, ...]:
 # --- what there is ----------------------------------------------------------------------------
 
 
-def find(store: Path, names: Sequence[str] = (), where: str | None = None) -> Held:
+def find(store: Store, names: Sequence[str] = (), where: str | None = None) -> Held:
     """All that a store holds of some images.
 
     What a name stands for is decided by the published ledger; where it does not know the name,
@@ -166,7 +167,7 @@ def _take(table: pa.Table, names: set[str], contents: set[bytes]) -> None:
 
 
 def _all_of(
-    store: Path,
+    store: Store,
     published: Manifest,
     others: Sequence[Manifest],
     known: set[str],
@@ -183,7 +184,7 @@ def _all_of(
     ids, vectors = [_NONE], {}
     numbers = {line["path"]: True for line in snapshot.files_of(published, "embedding")}
     for line in _lines((published, *others), "embedding"):
-        for table in _batches(store / line["path"], ["id", "uri", "content_sha256"]):
+        for table in _batches(store.local(line["path"]), ["id", "uri", "content_sha256"]):
             ours = pc.is_in(table["content_sha256"], shas)
             rows = table.filter(pc.or_kleene(pc.is_in(table["uri"], uris), ours))
             if line["path"] in numbers:
@@ -199,29 +200,31 @@ def _all_of(
     )  # fmt: skip
 
 
-def _living_matches(store: Path, published: Manifest, where: str) -> Iterator[pa.Table]:
+def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[pa.Table]:
     """Names and contents of the published rows that fulfil a condition."""
     files = {line["file_no"]: line["path"] for line in snapshot.files_of(published, "embedding")}
     dead = read_tombstones(
-        store / one["path"] for one in snapshot.files_of(published, "tombstones")
+        store.local(one["path"]) for one in snapshot.files_of(published, "tombstones")
     )
     ids = np.setdiff1d(matching_ids(store, files, where), dead)
     for number in np.unique(ids >> 32).tolist():
         matching = pa.array(ids[ids >> 32 == number])
-        for table in _batches(store / files[number], ["id", "uri", "content_sha256"]):
+        for table in _batches(store.local(files[number]), ["id", "uri", "content_sha256"]):
             yield table.filter(pc.is_in(table["id"], matching))
 
 
-def _everything(store: Path, published: Manifest, others: Sequence[Manifest]) -> Iterator[pa.Table]:
+def _everything(
+    store: Store, published: Manifest, others: Sequence[Manifest]
+) -> Iterator[pa.Table]:
     """Names and contents in ledgers and shards of all snapshots, dead rows among them."""
     yield from _ledger(store, (published, *others))
     for line in _lines((published, *others), "embedding"):
-        yield from _batches(store / line["path"], ["uri", "content_sha256"])
+        yield from _batches(store.local(line["path"]), ["uri", "content_sha256"])
 
 
-def _ledger(store: Path, manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
+def _ledger(store: Store, manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
     for line in _lines(manifests, "ledger"):
-        yield from _batches(store / line["path"], ["uri", "content_sha256"])
+        yield from _batches(store.local(line["path"]), ["uri", "content_sha256"])
 
 
 def _lines(manifests: Sequence[Manifest], kind: str) -> Iterator[dict[str, Any]]:

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.store.files import FileRecord
 from lookalike.store.ledger import LedgerRow
-from lookalike.store.storage import FileRecord, write_file
+from lookalike.store.objects import Store
 
 KIND = "forgotten"
 """Of the manifest's lines for these files."""
@@ -71,7 +72,7 @@ def forgotten_row(uri: str, sha256: bytes) -> LedgerRow:
 
 
 def write_forgotten(
-    store: Path, relative: str, sha256s: Iterable[bytes], before: Forgotten | None = None
+    store: Store, relative: str, sha256s: Iterable[bytes], before: Forgotten | None = None
 ) -> FileRecord:
     """Write the list of what was forgotten before and of further contents.
 
@@ -84,7 +85,7 @@ def write_forgotten(
     known = (before or Forgotten()).items
     items = np.unique(np.concatenate([known, _items(sha256s)]))
     rows = items.view(np.uint8).reshape(-1, _SIZE)
-    with write_file(store, relative) as pending:
+    with store.write(relative) as pending:
         np.lib.format.write_array(pending.file, rows, version=(1, 0), allow_pickle=False)
     return pending.finished
 

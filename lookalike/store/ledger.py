@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.store.storage import FileRecord, Name, write_file
+from lookalike.store.files import FileRecord, Name
+from lookalike.store.objects import Store
 
 LISTED = ("embedded", "unchanged", "duplicate", "rejected", "ignored")
 """What becomes of files that the scan listed."""
@@ -142,18 +143,18 @@ def check_balance(listed: int, counts: Counts) -> None:
         )
 
 
-def write_ledger(store: Path, name: Name, rows: Iterable[LedgerRow]) -> tuple[FileRecord, int]:
+def write_ledger(store: Store, name: Name, rows: Iterable[LedgerRow]) -> tuple[FileRecord, int]:
     """Write ledger rows as they come; returns the file's record and the number of rows."""
     return write_ledger_tables(store, name, _tables(rows))
 
 
 def write_ledger_tables(
-    store: Path, name: Name, tables: Iterable[pa.Table]
+    store: Store, name: Name, tables: Iterable[pa.Table]
 ) -> tuple[FileRecord, int]:
     """The same of rows that are tables of `SCHEMA` already, each written as it comes."""
     written = 0
     with (
-        write_file(store, name) as pending,
+        store.write(name) as pending,
         pq.ParquetWriter(pending.file, SCHEMA, compression="zstd") as writer,
     ):
         for table in tables:

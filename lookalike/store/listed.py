@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.store import snapshot
+from lookalike.store.objects import Store
 from lookalike.store.s3_uri import canonical
 from lookalike.store.storage import is_remote, path_from_uri, plain_name, uri_from_path
 
 _BATCH = 65_536
 
 
-def was_listed(store: Path, manifest: Mapping[str, Any], name: str) -> bool:
+def was_listed(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
     """Whether a snapshot was made of a source of that name, or has files below or in it.
 
     Args:
@@ -33,7 +33,7 @@ def was_listed(store: Path, manifest: Mapping[str, Any], name: str) -> bool:
         return True
     below = plain_name(uri).rstrip("/") + "/"
     for line in snapshot.files_of(manifest, "ledger"):
-        with pq.ParquetFile(store / line["path"]) as file:
+        with pq.ParquetFile(store.local(line["path"])) as file:
             for batch in file.iter_batches(_BATCH, columns=["uri", "status"]):
                 living = batch.filter(pc.not_equal(batch["status"], "removed"))["uri"]
                 if _any(living, uri, below):

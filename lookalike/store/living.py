@@ -20,6 +20,7 @@ from lookalike.errors import RequestError
 from lookalike.metrics import Ids
 from lookalike.searching.tombstones import read_tombstones
 from lookalike.sources.columns import merge_columns
+from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers
 from lookalike.store.snapshot import check_file, files_of
 
@@ -28,13 +29,13 @@ _PROPERTIES = b"lookalike."
 _MOST_SHOWN = 3
 
 
-def deleted_ids(store: Path, manifest: Mapping[str, Any]) -> Ids:
+def deleted_ids(store: Store, manifest: Mapping[str, Any]) -> Ids:
     """Ids of a snapshot's rows that its tombstones delete, (m,) int64, ascending.
 
     Raises:
         RequestError: A file of tombstones is missing, or is none.
     """
-    ids = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+    ids = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
     if not len(ids):
         return ids
     rows = {int(line["file_no"]): int(line["rows"]) for line in files_of(manifest, "embedding")}
@@ -43,7 +44,7 @@ def deleted_ids(store: Path, manifest: Mapping[str, Any]) -> Ids:
     return np.asarray(ids[row_numbers(ids) < ends[inverse]])
 
 
-def living_dataset(store: Path, manifest: Mapping[str, Any]) -> Any:
+def living_dataset(store: Store, manifest: Mapping[str, Any]) -> Any:
     """The living rows of a snapshot, file by file; nothing but footers is read here.
 
     Args:
@@ -62,7 +63,7 @@ def living_dataset(store: Path, manifest: Mapping[str, Any]) -> Any:
             for problem in check_file(store, line, contents=False):
                 raise RequestError(f"{store}: {problem}; run: lookalike verify")
     deleted = deleted_ids(store, manifest)
-    paths = [str(store / line["path"]) for line in files_of(manifest, "embedding")]
+    paths = [str(store.local(line["path"])) for line in files_of(manifest, "embedding")]
     schema = united_schema(pq.read_schema(path) for path in paths)
     if not paths:
         return pads.dataset(schema.empty_table())
@@ -114,7 +115,7 @@ def _some(ids: Ids) -> str:
 
 
 def read_rows(
-    store: Path, files: Mapping[int, str], schema: pa.Schema, ids: Ids, columns: Sequence[str]
+    store: Store, files: Mapping[int, str], schema: pa.Schema, ids: Ids, columns: Sequence[str]
 ) -> pa.Table:
     """Columns of living rows, in the order of the ids, of which one may come again.
 
@@ -130,7 +131,7 @@ def read_rows(
     parts = [wanted.empty_table()]
     numbers = file_numbers(distinct)
     for number in np.unique(numbers).tolist():
-        path = store / files[number]
+        path = store.local(files[number])
         parts.append(_of_file(path, row_numbers(distinct[numbers == number]), wanted))
     return pa.concat_tables(parts).take(pa.array(order.reshape(-1)))
 

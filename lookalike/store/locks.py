@@ -18,21 +18,17 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from lookalike.errors import RequestError
-from lookalike.store.storage import check_inside, make_folder, write_bytes
-
-if TYPE_CHECKING:
-    from lookalike.store.bucket import BucketStore
-    from lookalike.store.objects import Version
+from lookalike.store.files import check_inside, make_folder, write_bytes
+from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Version
 
 if os.name == "posix":
     import fcntl
 
 LOCK = "runs/lock"
 CLOCK = "runs/clock"  # on object storage: written to ask the server what time it is
-OWN = "runs/leases"  # in a local mirror: the last leases that were asked for from there
+OWN = "runs/leases"  # in a folder of this machine: the last leases that were asked for from here
 RENEW_S = 30.0
 EXPIRES_S = 300.0
 _FREE = b"free\n"
@@ -122,15 +118,15 @@ class Lease:
     counts renewals. It is only ever written by conditional puts, so two can never both hold it.
     """
 
-    def __init__(self, objects: BucketStore, mirror: Path) -> None:
+    def __init__(self, store: Store, notes: Path) -> None:
         """Prepare to hold a store.
 
         Args:
-            objects: The store.
-            mirror: Its local folder, held by this process: a lease that was taken from there and
+            store: The store.
+            notes: A folder of this machine, held by this process: a lease that was noted there and
                 never given back is that of a dead process, and taken over at once.
         """
-        self._objects, self._mirror = objects, mirror
+        self._store, self._notes = store, notes
         self._name, self._nonce, self._count = holder(), uuid.uuid4().hex, 0
         self._version: Version | None = None
         self._lost = ""
@@ -147,7 +143,7 @@ class Lease:
             ObjectStoreError: The store cannot be reached.
         """
         earlier = self._own()
-        write_bytes(self._mirror, OWN, "\n".join([*earlier[-8:], self._nonce]).encode())
+        write_bytes(self._notes, OWN, "\n".join([*earlier[-8:], self._nonce]).encode())
         self._version = self._take(earlier)
         self._renewed = time.monotonic()
         self._thread.start()
@@ -160,14 +156,12 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         """Give the lease back."""
-        from lookalike.store.objects import ConflictError, ObjectStoreError
-
         self._ended.set()
         self._thread.join()
         # What cannot be given back expires; the run itself has ended as it has.
         with self._turn, suppress(ConflictError, ObjectStoreError, RequestError):
             if not self._lost and self._version is not None:
-                self._objects.replace_if(LOCK, _FREE, self._version)
+                self._store.replace_if(LOCK, _FREE, self._version)
 
     def confirm(self) -> None:
         """Renew the lease now.
@@ -178,32 +172,30 @@ class Lease:
         """
         self._renew()
         if self._lost:
-            raise StoreBusyError(f"{self._objects.uri}: {self._lost}")
+            raise StoreBusyError(f"{self._store.uri}: {self._lost}")
 
     def _take(self, earlier: Sequence[str]) -> Version:
-        from lookalike.store.objects import ConflictError
-
         while True:
-            there = self._objects.read(LOCK)
+            there = self._store.read(LOCK)
             try:
                 if there is None:
-                    return self._objects.replace_if(LOCK, self._text(), None)
+                    return self._store.replace_if(LOCK, self._text(), None)
                 lines = there.data.decode("utf-8", "replace").splitlines() or [""]
                 mine = len(lines) > 1 and lines[1] in earlier
                 age = 0.0 if mine else (self._now() - there.modified).total_seconds()
                 if there.data == _FREE or mine or age >= EXPIRES_S:
-                    return self._objects.replace_if(LOCK, self._text(), there.version)
+                    return self._store.replace_if(LOCK, self._text(), there.version)
             except ConflictError:
                 continue  # another was faster: look who
             raise StoreBusyError(
-                f"{self._objects.uri}: {lines[0] or 'another process'} is running on this store "
+                f"{self._store.uri}: {lines[0] or 'another process'} is running on this store "
                 f"(last heard of {age:.0f} s ago); wait for it to end, or, if it is dead, until it "
                 f"has been silent for {EXPIRES_S:.0f} s"
             )
 
     def _own(self) -> list[str]:
         with suppress(FileNotFoundError):
-            return (self._mirror / OWN).read_text(encoding="utf-8").split()
+            return (self._notes / OWN).read_text(encoding="utf-8").split()
         return []
 
     def _text(self) -> bytes:
@@ -211,29 +203,25 @@ class Lease:
 
     def _now(self) -> datetime:
         """The server's time: when it says that an object was written just now."""
-        self._objects.put(CLOCK, b"")
-        there = self._objects.read(CLOCK)
+        self._store.put(CLOCK, b"")
+        there = self._store.read(CLOCK)
         return there.modified if there else datetime.min.replace(tzinfo=timezone.utc)
 
     def _keep(self) -> None:
-        from lookalike.store.objects import ObjectStoreError
-
         while not self._ended.wait(RENEW_S):
             with suppress(ObjectStoreError, RequestError):  # confirm() says it where it matters
                 self._renew()
 
     def _renew(self) -> None:
-        from lookalike.store.objects import ConflictError
-
         with self._turn:
             if self._lost or self._version is None:
                 return
             self._count += 1
             try:
-                self._version = self._objects.replace_if(LOCK, self._text(), self._version)
+                self._version = self._store.replace_if(LOCK, self._text(), self._version)
                 self._renewed = time.monotonic()
             except ConflictError:
-                there = self._objects.read(LOCK)
+                there = self._store.read(LOCK)
                 by = there.data.decode("utf-8", "replace").split("\n")[0] if there else "nobody"
                 silent = time.monotonic() - self._renewed
                 self._lost = (

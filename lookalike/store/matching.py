@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from lookalike.errors import RequestError, one_line
 from lookalike.parallel import run_all
 from lookalike.sources.columns import is_binary
 from lookalike.store.literals import exact_of, family, is_counted, mismatch, scalar_of
+from lookalike.store.objects import Store
 from lookalike.store.steps import COMPARE, steps_of
 from lookalike.store.where import (
     Both,
@@ -45,7 +45,7 @@ _BATCH_ROWS = 65_536
 _HIDDEN = ("embedding", "content_sha256")  # columns that no condition can use
 
 
-def matching_ids(store: Path, files: Mapping[int, str], where: str) -> Ids:
+def matching_ids(store: Store, files: Mapping[int, str], where: str) -> Ids:
     """Ids of the rows for which a condition is true, (n,) int64, ascending.
 
     A column that some files lack is null in their rows.
@@ -62,7 +62,7 @@ def matching_ids(store: Path, files: Mapping[int, str], where: str) -> Ids:
     condition = parse(where)
     names = columns_of(condition)
     numbers = sorted(files)
-    found = run_all(lambda number: _of_file(store / files[number], condition, names), numbers)
+    found = run_all(lambda number: _of_file(store, files[number], condition, names), numbers)
     there: set[str] = {name for _, columns in found for name in columns}
     unknown = sorted(names - there)
     if unknown and numbers:
@@ -71,10 +71,12 @@ def matching_ids(store: Path, files: Mapping[int, str], where: str) -> Ids:
     return np.concatenate([np.empty(0, dtype=np.int64), *ids])
 
 
-def _of_file(path: Path, condition: Condition, names: Iterable[str]) -> tuple[Ids, list[str]]:
+def _of_file(
+    store: Store, path: str, condition: Condition, names: Iterable[str]
+) -> tuple[Ids, list[str]]:
     """Row numbers of one file that match, and the columns it has."""
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(store.parquet(path), memory_map=True) as file:
             columns = [name for name in file.schema_arrow.names if name not in _HIDDEN]
             present = [name for name in columns if name in names]
             absent = {name: pa.null() for name in names if name not in present}
@@ -84,7 +86,7 @@ def _of_file(path: Path, condition: Condition, names: Iterable[str]) -> tuple[Id
             batches = file.iter_batches(_BATCH_ROWS, columns=present, use_threads=False)
             return _rows(batches, absent, condition, present), columns
     except (OSError, pa.ArrowException) as error:
-        raise RequestError(f"{path}: cannot be filtered: {one_line(error)}") from error
+        raise RequestError(f"{store.shown(path)}: cannot be filtered: {one_line(error)}") from error
 
 
 def _rows(

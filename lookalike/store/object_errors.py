@@ -1,10 +1,19 @@
-"""What errors of object storage say, told from the server's words that the library passes on."""
+"""What errors of object storage say, told from the server's words, and when to try again."""
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
-from lookalike.errors import one_line
+from lookalike.errors import RequestError, one_line
+from lookalike.store.objects import ObjectStoreError
+
+_TRIES = 4  # of one call, beyond what the client does for each request
+_PAUSE_S = 0.5  # before the second try, doubled for each after it
+
+_Result = TypeVar("_Result")
 
 # What an answer or the library says where trying again ends the same way.
 _NO_BUCKET = re.compile(r"<Code>NoSuchBucket<|\bNoSuchBucket\b|specified bucket does not exist")
@@ -49,3 +58,61 @@ def reason(text: str) -> str:
     if code:
         text = f"{code[1]}: {message[1]}" if message else code[1]
     return one_line(ValueError(text.split("\n\nDebug source", 1)[0]))
+
+
+class Trying:
+    """Calls of a library, some times more where the store or the network failed."""
+
+    def __init__(
+        self, uri: str, failed: tuple[type[Exception], ...], refused: tuple[type[Exception], ...]
+    ) -> None:
+        """Know what fails.
+
+        Args:
+            uri: Of the store, as it may be shown.
+            failed: What the library raises.
+            refused: Those of them that are about permission.
+        """
+        self._uri, self._failed, self._refused = uri, failed, refused
+
+    def absent(self, what: str, call: Callable[[], _Result]) -> _Result | None:
+        """The same as `call`; None where there is no such object."""
+
+        def found() -> _Result | None:
+            try:
+                return call()
+            except FileNotFoundError as error:
+                if is_missing_bucket(str(error)):
+                    raise
+                return None
+
+        return self.call(what, found)
+
+    def call(self, what: str, call: Callable[[], _Result]) -> _Result:
+        """What a call returns, in the end.
+
+        Args:
+            what: It does, as an error says it.
+            call: To be made again where it failed.
+
+        Raises:
+            RequestError: Trying again ends the same way: credentials, the bucket, the region.
+            ObjectStoreError: It failed every time.
+        """
+        for number in range(_TRIES):
+            try:
+                return call()
+            except ObjectStoreError:
+                raise  # tried already
+            except self._failed as error:
+                if wrong := wrong_request(str(error), isinstance(error, self._refused)):
+                    raise RequestError(f"{self._uri}: cannot {what}: {wrong}") from error
+                if isinstance(error, FileNotFoundError):
+                    gone = f"{self._uri}: cannot {what}: there is no such"
+                    raise ObjectStoreError(gone) from error
+                if number == _TRIES - 1:
+                    raise ObjectStoreError(
+                        f"{self._uri}: cannot {what} after {_TRIES} tries: {reason(str(error))}"
+                    ) from error
+            time.sleep(_PAUSE_S * 2**number)
+        raise AssertionError("unreachable")

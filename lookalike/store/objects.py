@@ -7,18 +7,18 @@ must happen once is a conditional put: on absence, or on the version that was re
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lookalike.errors import RequestError, UnreachableError
-from lookalike.json_text import to_json
-from lookalike.store.files import FileRecord, PendingFile, record_of
+from lookalike.store.files import FileRecord, Name, PendingFile, json_bytes, record_of
 from lookalike.store.storage import is_remote, path_from_uri
 
 
@@ -99,6 +99,10 @@ class Store(ABC):
             OSError: It cannot be read.
         """
 
+    def read_all(self, paths: Iterable[str]) -> list[Found | None]:
+        """Small files, in the order asked for (see `read`)."""
+        return [self.read(path) for path in paths]
+
     @abstractmethod
     def stat(self, path: str) -> Entry | None:
         """Size and time of a file; None where there is none."""
@@ -139,6 +143,41 @@ class Store(ABC):
             OSError: It cannot be fetched, is not what its sha256 says, or there is no room.
         """
 
+    @abstractmethod
+    def local_tree(self, folders: Iterable[str]) -> Path:
+        """The folder below which some folders of immutable files lie as they do in the store.
+
+        For who hands them to a library, by their names; see `local`.
+        """
+
+    def local_folder(self, folder: str) -> Path:
+        """A folder of immutable files, as a folder (see `local_tree`)."""
+        return self.local_tree([folder]) / folder
+
+    @abstractmethod
+    def scratch(self, folder: str) -> Path:
+        """Where one process may keep files in between: it makes the folder, and removes it.
+
+        A folder's store has room for them, and whoever sweeps it finds what a killed one left.
+        """
+
+    @abstractmethod
+    def open(self, path: str) -> BinaryIO:
+        """An immutable file to be read in pieces.
+
+        Raises:
+            FileNotFoundError: There is none.
+            OSError: It cannot be read.
+        """
+
+    @abstractmethod
+    def parquet(self, path: str) -> Path | BinaryIO:
+        """What Arrow reads parts of an immutable file from: the file itself, or ranges of it."""
+
+    def mapped(self, path: str) -> mmap.mmap | None:
+        """An immutable file, mapped; None where its parts had better be asked for."""
+        return None
+
     def know(self, records: Iterable[FileRecord]) -> None:
         """Told what files are, so that `local` need not ask: a manifest knows them all."""
         return
@@ -150,6 +189,26 @@ class Store(ABC):
     @abstractmethod
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
+
+    def files(self, folder: str, suffix: str = "") -> list[str]:
+        """Paths of the finished files in and below a folder with such an ending, sorted."""
+        return sorted(one.path for one in self.entries(folder) if one.path.endswith(suffix))
+
+    def leftovers(self) -> Iterator[Entry]:
+        """What killed writers left half written; only while nobody else writes."""
+        return iter(())
+
+    def tidy(self, keep: Collection[str] = ()) -> None:
+        """Remove folders in the store's own that hold nothing, but for those to keep."""
+        return
+
+    def is_there(self) -> bool:
+        """Whether there is such a store, where that can be told: a folder is there or not.
+
+        Raises:
+            RequestError: What is there is no store.
+        """
+        return True
 
     def outside(self, path: str) -> str:
         """Where links lead a path, if out of the store; else "", as where there are no links."""
@@ -187,8 +246,11 @@ class Store(ABC):
     # --- writing --------------------------------------------------------------------------------
 
     @abstractmethod
-    def write(self, path: str) -> AbstractContextManager[PendingFile]:
+    def write(self, name: Name) -> AbstractContextManager[PendingFile]:
         """Write a file while the block runs, hashed: absent, or as it was, until it is whole.
+
+        Args:
+            name: Its path; or all of it but the hash of the content, which then names it.
 
         Raises:
             StoreWriteError, ObjectStoreError: It cannot be written; the message says what to do.
@@ -214,19 +276,35 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def hold(self) -> AbstractContextManager[Callable[[], None]]:
+        """Hold the store against other runs while the block runs.
+
+        Yields:
+            What makes sure that it is still held: a run that was silent for long may have been
+            succeeded.
+
+        Raises:
+            StoreBusyError: Another run holds it; the message says which, and since when.
+            RequestError, ObjectStoreError: It cannot be written, or not be reached.
+        """
+
+    @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files; already gone is fine."""
 
-    def put(self, path: str, data: bytes) -> FileRecord:
+    def put(self, name: Name, data: bytes) -> FileRecord:
         """Write a small file at once, whatever is there (see `write`)."""
-        with self.write(path) as pending:
+        with self.write(name) as pending:
             pending.write(data)
         return pending.finished
 
     def write_json(self, path: str, value: Any) -> FileRecord:
         """Write canonical, readable JSON (see `write`, and `to_json` for what it is made of)."""
-        text = to_json(value, indent=1, ascii_only=False, sort_keys=True)
-        return self.put(path, text.encode() + b"\n")
+        return self.put(path, json_bytes(value))
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Make sure that files which were read stay, whatever becomes of who wrote them."""
+        return
 
     def delete_below(self, folder: str) -> None:
         """Remove all finished files below a folder, and what a folder is where there are such."""

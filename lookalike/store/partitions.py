@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lookalike.store.storage import make_folder, remove_tree
+from lookalike.store.files import make_folder, remove_tree
 
 PARTITION_ROWS = 1 << 19
 """The most rows that a partition of names has on average: some 200 MB in memory."""

@@ -25,9 +25,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.errors import one_line
+from lookalike.store.objects import Store
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.shards import iter_blocks
-from lookalike.store.tree import walk
 
 _BATCH = 16_384
 _PLAIN = {"PLAIN", "RLE", "BIT_PACKED", "RLE_DICTIONARY", "PLAIN_DICTIONARY"}
@@ -92,18 +92,21 @@ class Traces:
     living: Sequence[str] = ()
 
 
-def prove(store: Path, traces: Traces) -> Proof:
+def prove(store: Store, traces: Traces) -> Proof:
     """Search every file under a store, links not followed."""
     search = _Search(traces)
     proof = Proof(
         names=len(traces.names), contents=len(traces.contents), vectors=len(traces.vectors)
     )
     found: set[Find] = set()
-    for path in walk(store):
+    for entry in (*store.entries(), *store.leftovers()):
+        path = entry.path
         proof.files += 1
-        proof.bytes += (store / path).lstat().st_size
+        proof.bytes += entry.bytes
         try:
-            found.update(Find(path, kind, what) for kind, what in search.file(store / path, path))
+            found.update(
+                Find(path, kind, what) for kind, what in search.file(store.local(path), path)
+            )
         except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
             found.add(Find(path, "unreadable", one_line(error)))
     # A vector that rows of other images have as well tells nothing of those forgotten.
@@ -253,7 +256,7 @@ def _excuses(
 
 
 def _shared(
-    store: Path, found: Collection[Find], suspects: Collection[int], traces: Traces
+    store: Store, found: Collection[Find], suspects: Collection[int], traces: Traces
 ) -> Iterator[int]:
     """Numbers of the vectors found that rows of other images have, too, to the last bit."""
     gone = pa.array(list(traces.contents), pa.binary(32))
@@ -261,12 +264,12 @@ def _shared(
     for path in sorted({one.path for one in found if one.kind == "vector"}):
         if not path.startswith("embeddings/") or not suspects:
             continue
-        with pq.ParquetFile(store / path) as file:
+        with pq.ParquetFile(store.local(path)) as file:
             table = file.read(columns=["uri", "content_sha256"])
         ours = pc.or_kleene(pc.is_in(table["uri"], names), pc.is_in(table["content_sha256"], gone))
         others = ~ours.to_numpy()
         start = 0
-        for ids, vectors in iter_blocks(store / path):
+        for ids, vectors in iter_blocks(store.local(path)):
             kept = vectors[others[start : start + len(ids)]]
             start += len(ids)
             for number in suspects:

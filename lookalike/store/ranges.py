@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 GAP = 256 << 10  # bytes between two that are fetched for nothing rather than by a request more
 MOST = 8 << 20  # bytes of one request for several
@@ -68,3 +71,36 @@ def cut(
             start, count = ranges[place]
             found[place] = whole[start - span.start : start - span.start + count]
     return found
+
+
+class RangedFile(io.RawIOBase):
+    """A file of known size, each reading of which is one request: to be read through a buffer."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        """`fetch` gives the bytes from a first one on, as many as are asked for."""
+        self._size, self._fetch, self._at = size, fetch, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As any file's; nothing is asked for."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Where the next reading begins."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """As any file's."""
+        count = max(0, min(len(buffer), self._size - self._at))
+        if count:
+            buffer[:count] = self._fetch(self._at, count)
+            self._at += count
+        return count

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
-from lookalike.store.storage import write_bytes
+from lookalike.store.objects import Store
 from lookalike.store.sweeping import Swept, sweep, unfinished
-from lookalike.store.tree import walk
 
 KEEP_LAST = 3
 KEEP_DAYS = 7.0
@@ -25,7 +22,7 @@ _DAY_S = 86_400.0
 # --- going back -------------------------------------------------------------------------------
 
 
-def rollback(store: Path, name: str | None = None, *, check: bool = False) -> dict[str, Any]:
+def rollback(store: Store, name: str | None = None, *, check: bool = False) -> dict[str, Any]:
     """Publish an earlier snapshot again, by default the one before the published one.
 
     Args:
@@ -39,7 +36,7 @@ def rollback(store: Path, name: str | None = None, *, check: bool = False) -> di
     Raises:
         RequestError: There is no such snapshot, or it is not whole; nothing has changed.
     """
-    published = snapshot.current(store)
+    before, published = store.read(snapshot.CURRENT), snapshot.current(store)
     wanted = name or _before(store, published)
     manifest = snapshot.read_manifest(store, wanted)
     if wanted == published:
@@ -53,14 +50,14 @@ def rollback(store: Path, name: str | None = None, *, check: bool = False) -> di
             f"were: {problems[0]}; finished snapshots: {', '.join(snapshot.names(store))}"
         )
     if published is not None:
-        left = store / snapshot.manifest_path(published)
-        if left.is_file():
-            os.utime(left)  # it was current until now, which a reader's grace counts from
-    write_bytes(store, snapshot.CURRENT, f"{wanted}\n".encode())
+        left = snapshot.manifest_path(published)
+        if (manifest_left := store.read(left)) is not None:
+            store.put(left, manifest_left.data)  # current until now, as its time says: for readers
+    snapshot.point(store, wanted, before)
     return manifest
 
 
-def _before(store: Path, published: str | None) -> str:
+def _before(store: Store, published: str | None) -> str:
     """The parent of the published snapshot; where it cannot be read, the last one before it."""
     known = snapshot.names(store)
     try:
@@ -83,7 +80,7 @@ def _before(store: Path, published: str | None) -> str:
     return str(parent)
 
 
-def next_file_no(store: Path) -> int:
+def next_file_no(store: Store) -> int:
     """The first file number that no finished snapshot has used, those rolled back included."""
     numbers = [0]
     for name in snapshot.names(store):
@@ -137,7 +134,7 @@ class _Snapshot:
 
 
 def gc(
-    store: Path,
+    store: Store,
     keep_last: int = KEEP_LAST,
     keep_days: float = KEEP_DAYS,
     grace_s: float = GRACE_S,
@@ -178,7 +175,7 @@ def gc(
     return Collected(kept, runs, sweep(store, staying, needed, runs, dry_run=dry_run))
 
 
-def remove_all_but(store: Path, name: str) -> Swept:
+def remove_all_but(store: Store, name: str) -> Swept:
     """Remove every other snapshot at once, and all that one does not need; nobody is waited for.
 
     Args:
@@ -189,7 +186,7 @@ def remove_all_but(store: Path, name: str) -> Swept:
     return sweep(store, [name], [str(line["path"]) for line in lines], [])
 
 
-def _snapshots(store: Path) -> list[_Snapshot]:
+def _snapshots(store: Store) -> list[_Snapshot]:
     """All finished snapshots, oldest first."""
     found = []
     for name in snapshot.names(store):
@@ -198,13 +195,20 @@ def _snapshots(store: Path) -> list[_Snapshot]:
         if problem is not None:
             raise RequestError(
                 f"{store}: {problem}: which files it needs is not certain, nothing was removed; "
-                f"remove {store / 'snapshots' / name} yourself if it is of no use"
+                f"remove {store.shown(f'snapshots/{name}')} yourself if it is of no use"
             )
-        written = (store / snapshot.manifest_path(name)).stat().st_mtime
+        written = _written(store, snapshot.manifest_path(name))
         lines = tuple(str(line["path"]) for line in manifest["files"])
         parent = manifest.get("parent")
         found.append(_Snapshot(name, _created(manifest, written), written, parent, lines))
     return sorted(found, key=lambda one: (one.created, one.name))
+
+
+def _written(store: Store, path: str) -> float:
+    found = store.stat(path)
+    if found is None:
+        raise RequestError(f"{store.shown(path)}: was removed meanwhile; run again")
+    return found.modified.timestamp()
 
 
 def _created(manifest: Mapping[str, Any], otherwise: float) -> float:
@@ -215,7 +219,7 @@ def _created(manifest: Mapping[str, Any], otherwise: float) -> float:
 
 
 def _kept(
-    store: Path, there: list[_Snapshot], published: str, last: int, since: float, grace: float
+    store: Store, there: list[_Snapshot], published: str, last: int, since: float, grace: float
 ) -> list[Kept]:
     """The snapshots that stay, oldest first.
 
@@ -241,9 +245,9 @@ def _kept(
     return kept
 
 
-def _superseded(store: Path, there: list[_Snapshot], published: str) -> list[float]:
+def _superseded(store: Store, there: list[_Snapshot], published: str) -> list[float]:
     """When each was the published one for the last time, or a little later, never earlier."""
-    switched = (store / snapshot.CURRENT).stat().st_mtime
+    switched = _written(store, snapshot.CURRENT)
     place = next((at for at, one in enumerate(there) if one.name == published), len(there))
     ended = []
     for at, one in enumerate(there):
@@ -257,12 +261,10 @@ def _superseded(store: Path, there: list[_Snapshot], published: str) -> list[flo
     return ended
 
 
-def _unfinished(store: Path, since: float) -> list[str]:
+def _unfinished(store: Store, since: float) -> list[str]:
     """Runs whose scratch was written to then or later."""
-    names = []
-    for name in unfinished(store):
-        times = [(store / "runs" / name).stat().st_mtime]
-        times += [(store / path).lstat().st_mtime for path in walk(store, f"runs/{name}")]
-        if max(times) >= since:
-            names.append(name)
-    return names
+    return [
+        name
+        for name in unfinished(store)
+        if any(one.modified.timestamp() >= since for one in store.entries(f"runs/{name}"))
+    ]

@@ -16,9 +16,9 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -26,14 +26,8 @@ import pyarrow.parquet as pq
 
 from lookalike.records import Unit
 from lookalike.store.attempts import named_files
-from lookalike.store.storage import (
-    fsync_folder,
-    make_folder,
-    read_json,
-    remove_tree,
-    write_json,
-)
-from lookalike.store.sweeping import sweep_run
+from lookalike.store.objects import Store
+from lookalike.store.sweeping import notes_of, sweep_run
 
 
 @dataclass(frozen=True)
@@ -90,13 +84,13 @@ class Run:
         begun: Which of its starts this is; "" before `plan` has found one, or `start` made one.
     """
 
-    store: Path
+    store: Store
     name: str
     begun: str = ""
     _done: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def for_request(cls, store: Path, request: Mapping[str, Any]) -> Run:
+    def for_request(cls, store: Store, request: Mapping[str, Any]) -> Run:
         """The run that a request starts or continues."""
         text = json.dumps(request, sort_keys=True, default=str)
         return cls(store, hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -114,16 +108,16 @@ class Run:
 
     def noted(self, name: str = "plan.json") -> dict[str, Any] | None:
         """What the note says that makes this run one to be continued; None where there is none."""
-        path = self.store / "runs" / self.name / name
-        if not path.exists():
+        found = self.store.read(f"runs/{self.name}/{name}")
+        if found is None:
             return None
-        data: dict[str, Any] = read_json(path)
+        data: dict[str, Any] = json.loads(found.data)
         self.begun = data.pop("begun", "")
         return data if self.begun else None  # else it is of an earlier version: its files differ
 
     def note(self, data: Mapping[str, Any], name: str = "plan.json") -> None:
         """Write the note, when all that it tells of is there."""
-        write_json(self.store, f"runs/{self.name}/{name}", {**data, "begun": self.begun})
+        self.store.write_json(f"runs/{self.name}/{name}", {**data, "begun": self.begun})
 
     def plan(self) -> Plan | None:
         """The plan, once the scan has finished."""
@@ -134,7 +128,6 @@ class Run:
         """Begin anew, in another folder; what an earlier start left goes."""
         self.finish()
         self.begun = uuid.uuid4().hex[:12]
-        make_folder(self.store / self.folder)
 
     def commit_plan(self, plan: Plan) -> None:
         """Write the plan, last of the scan."""
@@ -142,12 +135,12 @@ class Run:
 
     def refuse(self) -> None:
         """Note that the run came to its end and was not published."""
-        write_json(self.store, f"{self.folder}/refused.json", {})
+        self.store.write_json(f"{self.folder}/refused.json", {})
 
     @property
     def refused(self) -> bool:
         """Whether it came to its end before, and was not published."""
-        return (self.store / self.folder / "refused.json").exists()
+        return self.store.has(f"{self.folder}/refused.json")
 
     def units(self, plan: Plan) -> Iterator[Unit]:
         """All units, in order."""
@@ -167,17 +160,18 @@ class Run:
 
     def done(self, stage: str) -> dict[int, dict[str, Any]]:
         """Records of a stage ("embedded", "encoded") by number."""
-        found = {}
-        for path in sorted((self.store / self.folder / stage).glob("*.json")):
-            found[int(path.stem)] = read_json(path)
-        return found
+        return self._read(self.store.files(f"{self.folder}/{stage}", ".json"))
 
     def files_done(self) -> int:
         """Files of the units embedded so far; cheap enough to ask often."""
-        for path in (self.store / self.folder / "embedded").glob("*.json"):
-            if int(path.stem) not in self._done:
-                self._done[int(path.stem)] = read_json(path)["counts"]
+        there = self.store.files(f"{self.folder}/embedded", ".json")
+        new = self._read([path for path in there if _number(path) not in self._done])
+        self._done.update({number: record["counts"] for number, record in new.items()})
         return sum(counts["listed"] for counts in self._done.values())
+
+    def _read(self, paths: Sequence[str]) -> dict[int, dict[str, Any]]:
+        found = zip(paths, self.store.read_all(paths), strict=True)
+        return {_number(path): json.loads(one.data) for path, one in found if one is not None}
 
     def sweep(self) -> None:
         """Remove this run's files that no record names, once all of a stage have theirs.
@@ -185,22 +179,21 @@ class Run:
         They are of attempts whose record was not the first. One that still goes on may leave
         others, which go when the next stage is done, or with the scratch, or by `gc`.
         """
-        records = sorted((self.store / self.folder).rglob("*.json"))
-        sweep_run(
-            self.store, self.name, {path for one in records for path in named_files(read_json(one))}
-        )
+        records = self.store.read_all(self.store.files(self.folder, ".json"))
+        named = (named_files(json.loads(one.data)) for one in records if one is not None)
+        sweep_run(self.store, self.name, {path for one in named for path in one})
 
     def finish(self) -> None:
         """Remove the scratch, of all starts, and the run's files that no snapshot lists."""
-        folder = self.store / "runs" / self.name
-        if folder.is_dir():
-            notes = [path for path in folder.iterdir() if path.is_file()]
-            for path in notes:  # first of all: what is removed in part must not be continued
-                path.unlink()
-            if notes:
-                fsync_folder(folder)
-        remove_tree(folder)
+        folder = f"runs/{self.name}"
+        # first of all, and for good: what is removed in part must not be continued
+        self.store.delete(notes_of(self.store, self.name))
+        self.store.delete_below(folder)
         sweep_run(self.store, self.name, ())
+
+
+def _number(path: str) -> int:
+    return int(PurePosixPath(path).stem)
 
 
 def listing_digest(parts: Iterable[Path]) -> str:

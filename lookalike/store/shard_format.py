@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -115,13 +116,18 @@ def addresses_json(group: int, starts: list[int]) -> str:
     return json.dumps({"group": group, "starts": starts}, separators=(",", ":"))
 
 
-def read_addresses(path: Path) -> Addresses | None:
+def read_addresses(source: Path | BinaryIO, name: str, size: int) -> Addresses | None:
     """The addresses in a shard, or None where it has none (version 1).
+
+    Args:
+        source: The file, or one open for reading.
+        name: As an error shows it.
+        size: Its bytes.
 
     Raises:
         ValueError: They are not those of this file.
     """
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(source) as file:
         footer, found = file.metadata, file.schema_arrow
         text = (footer.metadata or {}).get(ADDRESSES.encode())
         rows = footer.num_rows
@@ -131,21 +137,20 @@ def read_addresses(path: Path) -> Addresses | None:
     dim, dtype = vector_type(found)
     starts = np.asarray(value["starts"], dtype=np.int64)
     addresses = Addresses(rows, dim, dtype, int(value["group"]), starts)
-    _check(path, addresses)
+    _check(name, addresses, size)
     return addresses
 
 
-def _check(path: Path, addresses: Addresses) -> None:
+def _check(name: str, addresses: Addresses, size: int) -> None:
     """No address may lead out of the file, whatever is in its metadata."""
     group, starts = addresses.group, addresses.starts
     groups = -(-addresses.rows // group) if group > 0 else -1
-    size = path.stat().st_size
     if groups == len(starts):
         counts = np.full(groups, group, dtype=np.int64)
         counts[-1:] = addresses.rows - group * (groups - 1)
         if (starts >= 0).all() and (starts + counts * addresses.row_bytes <= size).all():
             return
     raise ValueError(
-        f"{path}: its vector addresses do not fit it ({addresses.rows} rows in groups of {group}, "
+        f"{name}: its vector addresses do not fit it ({addresses.rows} rows in groups of {group}, "
         f"{len(starts)} addresses, {size} bytes); run: lookalike verify"
     )

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.store.files import FileRecord, Name, PendingFile
+from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
     ADDRESSES,
     COLUMNS,
@@ -31,7 +33,6 @@ from lookalike.store.shard_format import (
     schema,
     vector_type,
 )
-from lookalike.store.storage import FileRecord, Name, PendingFile, write_file
 from lookalike.store.vector_reader import VectorReader
 
 __all__ = [
@@ -205,10 +206,10 @@ class ShardWriter:
 
 @contextmanager
 def open_shard(
-    store: Path, name: Name, shard_schema: pa.Schema, file_no: int
+    store: Store, name: Name, shard_schema: pa.Schema, file_no: int
 ) -> Iterator[tuple[ShardWriter, PendingFile]]:
     """Write one shard atomically; after the block `pending.finished` is its record."""
-    with write_file(store, name) as pending:
+    with store.write(name) as pending:
         writer = ShardWriter(pending, shard_schema, file_no)
         try:
             yield writer, pending
@@ -220,7 +221,7 @@ def open_shard(
 
 def iter_blocks(path: Path) -> Iterator[tuple[Ids, Vectors]]:
     """Ids (n,) int64 and vectors (n, d) float32 of a shard, about 16 MiB of vectors at a time."""
-    addresses = read_addresses(path)
+    addresses = read_addresses(path, str(path), path.stat().st_size)
     with pq.ParquetFile(path) as file, open(path, "rb") as raw:
         for groups in _blocks(file):
             columns = ["id"] if addresses else ["id", "embedding"]
@@ -258,14 +259,14 @@ def _blocks(file: pq.ParquetFile) -> Iterator[list[int]]:
         yield groups
 
 
-def iter_ids(path: Path) -> Iterator[Ids]:
+def iter_ids(path: Path | BinaryIO) -> Iterator[Ids]:
     """Ids of a shard, one row group at a time."""
     with pq.ParquetFile(path) as file:
         for batch in _batches(file, ["id"], 65536):
             yield batch["id"].to_numpy()
 
 
-def iter_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of a shard as dictionaries of the columns named."""
     with pq.ParquetFile(path) as file:
         for batch in _batches(file, list(columns), 1024):
@@ -277,7 +278,7 @@ def _batches(file: pq.ParquetFile, columns: list[str], rows: int) -> Iterator[pa
         yield from file.iter_batches(rows, columns=columns)
 
 
-def count_rows(path: Path) -> int:
+def count_rows(path: Path | BinaryIO) -> int:
     """Rows that the footer states."""
     return int(pq.read_metadata(path).num_rows)
 

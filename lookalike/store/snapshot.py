@@ -13,26 +13,21 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, UnreachableError
 from lookalike.json_text import plain
-from lookalike.lists.shard_files import read_header
+from lookalike.lists.shard_files import HEADER_BYTES, parse_header
 from lookalike.searching.tombstones import read_tombstones
+from lookalike.store.files import FileRecord
 from lookalike.store.ledger import LISTED, UNKNOWN
-from lookalike.store.storage import (
-    FileRecord,
-    leads_out,
-    read_json,
-    sha256_file,
-    write_bytes,
-    write_json,
-)
+from lookalike.store.locks import StoreBusyError
+from lookalike.store.objects import ConflictError, Found, Store
 
 FORMAT = "lookalike-snapshot"
 VERSION = 1
@@ -55,25 +50,26 @@ class Problem:
         return f"{self.path}: {self.problem}: expected {self.expected}, found {self.actual}"
 
 
-def current(store: Path) -> str | None:
+def current(store: Store) -> str | None:
     """Name of the published snapshot, or None before the first."""
     try:
-        return (store / CURRENT).read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
+        found = store.read(CURRENT)
+        return found.data.decode().strip() or None if found else None
+    except UnreachableError:
+        raise
     except NotADirectoryError as error:
         raise RequestError(
             f"{store}: a store is a folder, and this is a file; make one with: lookalike index"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
-            f"{store / CURRENT}: not readable as a snapshot's name: {error}"
+            f"{store.shown(CURRENT)}: not readable as a snapshot's name: {error}"
         ) from error
 
 
-def names(store: Path) -> list[str]:
+def names(store: Store) -> list[str]:
     """All finished snapshots, oldest first."""
-    return sorted(path.parent.name for path in (store / "snapshots").glob("*/manifest.json"))
+    return [name for name in store.folders("snapshots") if store.has(manifest_path(name))]
 
 
 def new_name(now: datetime, suffix: str, after: str | None) -> str:
@@ -98,16 +94,14 @@ def manifest_path(name: str) -> str:
     return f"snapshots/{name}/manifest.json"
 
 
-def read_manifest(store: Path, name: str | None = None) -> dict[str, Any]:
+def read_manifest(store: Store, name: str | None = None) -> dict[str, Any]:
     """The manifest of a snapshot, by default the published one.
 
     Raises:
         RequestError: There is no store, no published snapshot, no such snapshot, or a manifest
             that this version cannot read.
     """
-    if not store.is_dir():
-        if store.exists():
-            raise RequestError(f"{store}: a store is a folder, and this is a file")
+    if not store.is_there():
         raise RequestError(
             f"{store}: no such store; make one with: lookalike index --store {store}"
         )
@@ -116,14 +110,16 @@ def read_manifest(store: Path, name: str | None = None) -> dict[str, Any]:
         raise RequestError(
             f"{store}: nothing is published here; finish a run: lookalike index --store {store}"
         )
-    path = store / manifest_path(wanted)
-    if not _NAME.fullmatch(wanted) or not path.is_file():
+    path = store.shown(manifest_path(wanted))
+    if not _NAME.fullmatch(wanted) or not store.has(manifest_path(wanted)):
         known = ", ".join(names(store)) or "none"
         raise RequestError(f"{store}: no snapshot {wanted!r}; finished snapshots: {known}")
-    if outside := leads_out(store, path):
+    if outside := store.outside(manifest_path(wanted)):
         raise RequestError(f"{path}: damaged: a link leads out of the store, to {outside}")
     try:
-        manifest = read_json(path)
+        manifest = store.read_json(manifest_path(wanted))
+    except UnreachableError:
+        raise
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: not readable: {error}; run: lookalike verify") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -136,6 +132,7 @@ def read_manifest(store: Path, name: str | None = None) -> dict[str, Any]:
     wrong = _wrong_part(manifest, wanted)
     if wrong:
         raise RequestError(f"{path}: damaged: {wrong}; go back with: lookalike rollback")
+    store.know(FileRecord(one["path"], one["sha256"], one["bytes"]) for one in manifest["files"])
     return manifest
 
 
@@ -163,22 +160,33 @@ def _wrong_line(line: Any) -> str:
     return ""
 
 
-def publish(store: Path, manifest: Mapping[str, Any]) -> None:
+def publish(store: Store, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, then point CURRENT at it: a crash between leaves the old one there."""
+    before = store.read(CURRENT)
     write_manifest(store, manifest)
-    point(store, str(manifest["name"]))
+    point(store, str(manifest["name"]), before)
 
 
-def write_manifest(store: Path, manifest: Mapping[str, Any]) -> FileRecord:
+def write_manifest(store: Store, manifest: Mapping[str, Any]) -> FileRecord:
     """Write the manifest of a finished snapshot, which is not published by that."""
     complete = plain({"format": FORMAT, "version": VERSION, **manifest})
     complete["digest"] = _digest(complete)
-    return write_json(store, manifest_path(str(manifest["name"])), complete)
+    return store.write_json(manifest_path(str(manifest["name"])), complete)
 
 
-def point(store: Path, name: str) -> None:
-    """Make a finished snapshot the published one."""
-    write_bytes(store, CURRENT, f"{name}\n".encode())
+def point(store: Store, name: str, before: Found | None) -> None:
+    """Make a finished snapshot the published one, in place of what CURRENT was read as.
+
+    Raises:
+        StoreBusyError: Another was published since; that one is.
+    """
+    try:
+        store.replace_if(CURRENT, f"{name}\n".encode(), before.version if before else None)
+    except ConflictError as error:
+        raise StoreBusyError(
+            f"{store}: {current(store) or 'nothing'} was published by another run meanwhile, and "
+            f"{name} is not; run again"
+        ) from error
 
 
 def files_of(manifest: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -186,7 +194,7 @@ def files_of(manifest: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     return [line for line in manifest["files"] if line["kind"] == kind]
 
 
-def verify(store: Path, name: str | None = None) -> Iterator[Problem]:
+def verify(store: Store, name: str | None = None) -> Iterator[Problem]:
     """Compare every file of a snapshot with its manifest; yields what is not as it should be."""
     manifest = read_manifest(store, name)
     yield from check_manifest(manifest)
@@ -202,35 +210,36 @@ def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(path, "manifest", str(manifest.get("digest")), digest)
 
 
-def check_file(store: Path, line: Mapping[str, Any], contents: bool = True) -> Iterator[Problem]:
+def check_file(store: Store, line: Mapping[str, Any], contents: bool = True) -> Iterator[Problem]:
     """Presence and size of one listed file; and with `contents`, sha256 and rows."""
-    path = store / line["path"]
-    if outside := leads_out(store, path):
-        yield Problem(line["path"], "link", "a file of the store", f"a link to {outside}")
+    path = str(line["path"])
+    if outside := store.outside(path):
+        yield Problem(path, "link", "a file of the store", f"a link to {outside}")
         return
-    if not path.is_file():
-        found = "no regular file" if path.exists() else "no file"
-        yield Problem(line["path"], "missing", f"{line['bytes']} bytes", found)
+    found = store.stat(path)
+    if found is None:
+        yield Problem(path, "missing", f"{line['bytes']} bytes", "no regular file")
         return
-    size = path.stat().st_size
-    if size != line["bytes"]:
-        yield Problem(line["path"], "size", f"{line['bytes']} bytes", f"{size} bytes")
+    if found.bytes != line["bytes"]:
+        yield Problem(path, "size", f"{line['bytes']} bytes", f"{found.bytes} bytes")
         return
     if not contents:
         return
     try:
-        digest, _ = sha256_file(path)
+        digest = store.record(path).sha256
+    except UnreachableError:
+        raise
     except OSError as error:
         digest = f"not readable ({error.strerror})"
     if digest != line["sha256"]:
-        yield Problem(line["path"], "sha256", line["sha256"], digest)
+        yield Problem(path, "sha256", line["sha256"], digest)
         return
-    rows = _rows(path, line["kind"]) if "rows" in line else None
+    rows = _rows(store, path, line["kind"]) if "rows" in line else None
     if rows is not None and rows != line["rows"]:
-        yield Problem(line["path"], "rows", str(line["rows"]), str(rows))
+        yield Problem(path, "rows", str(line["rows"]), str(rows))
 
 
-def _check_counts(store: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+def _check_counts(store: Store, manifest: Mapping[str, Any]) -> Iterator[Problem]:
     path = manifest_path(manifest["name"])
     rows = sum(line["rows"] for line in files_of(manifest, "embedding"))
     entries = sum(line["rows"] for line in files_of(manifest, "index"))
@@ -256,10 +265,12 @@ def _check_counts(store: Path, manifest: Mapping[str, Any]) -> Iterator[Problem]
         yield Problem(path, "entries of the index shards", wanted, str(entries))
 
 
-def _tombstones(store: Path, manifest: Mapping[str, Any]) -> tuple[int, int]:
+def _tombstones(store: Store, manifest: Mapping[str, Any]) -> tuple[int, int]:
     """Dead rows of the embedding shards, and tombstones that are of no row of theirs."""
     try:
-        ids = read_tombstones(store / line["path"] for line in files_of(manifest, "tombstones"))
+        ids = read_tombstones(
+            store.local(line["path"]) for line in files_of(manifest, "tombstones")
+        )
     except RequestError:  # the file's own problem
         return 0, 0
     rows = {line.get("file_no"): line["rows"] for line in files_of(manifest, "embedding")}
@@ -269,12 +280,16 @@ def _tombstones(store: Path, manifest: Mapping[str, Any]) -> tuple[int, int]:
     return there, len(ids) - there
 
 
-def _rows(path: Path, kind: str) -> int | str | None:
+def _rows(store: Store, path: str, kind: str) -> int | str | None:
     """Rows that a file says it has; None of a kind of which that is not known."""
     try:
-        if path.suffix == ".parquet":
-            return int(pq.read_metadata(path).num_rows)
-        return read_header(path).rows if kind == "index" else None
+        if path.endswith(".parquet"):
+            with store.open(path) as file:
+                return int(pq.read_metadata(file).num_rows)
+        if kind == "index":
+            with store.open(path) as file:
+                return parse_header(store.shown(path), file.read(HEADER_BYTES)).rows
+        return None
     except (pa.ArrowException, OSError, RequestError) as error:
         return f"not readable ({error})"
 

@@ -19,36 +19,9 @@ import pyarrow.fs as pafs
 
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.store import s3
-from lookalike.store.files import (
-    FileRecord,
-    HashedName,
-    Name,
-    PendingFile,
-    check_inside,
-    file_record,
-    fsync_folder,
-    json_bytes,
-    leads_out,
-    make_folder,
-    put_if_absent,
-    read_json,
-    remove_tree,
-    sha256_file,
-    write_bytes,
-    write_file,
-    write_json,
-)
 from lookalike.store.s3_copy import copy_from_s3
 from lookalike.store.s3_file import S3File
 from lookalike.store.s3_uri import SAFE, is_s3, split_options
-
-__all__ = [
-    "FileRecord", "HashedName", "Name", "PendingFile", "check_inside", "copy_to_local",
-    "file_record", "filesystem", "fsync_folder", "is_remote", "json_bytes", "leads_out",
-    "list_remote", "make_folder", "open_binary", "path_from_uri", "plain_name", "put_if_absent",
-    "read_bytes", "read_json", "remote_info", "remove_tree", "sha256_file", "uri_from_path",
-    "write_bytes", "write_file", "write_json",
-]  # fmt: skip
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 

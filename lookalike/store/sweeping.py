@@ -6,15 +6,14 @@ are never followed: a link in the way is removed itself, and what it points to s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
-from lookalike.store.storage import fsync_folder, read_json
-from lookalike.store.tree import entries, is_temporary, remove_if_empty, walk
+from lookalike.store.locks import CLOCK, LOCK
+from lookalike.store.objects import Entry, Store
 
 _OF_RUNS = ("embeddings", "index")  # files there bear the name of the run that wrote them
 _SHARED = ("models", "templates")  # those there are named by what is in them
@@ -41,7 +40,7 @@ class Swept:
 
 
 def sweep(
-    store: Path,
+    store: Store,
     snapshots: Collection[str],
     needed: Iterable[str],
     runs: Collection[str],
@@ -61,22 +60,23 @@ def sweep(
     kept = {str(PurePosixPath(path)) for path in needed}
     kept |= {snapshot.manifest_path(name) for name in snapshots}
     manifests = [
-        path for path in walk(store, "snapshots")
-        if path not in kept and path == snapshot.manifest_path(PurePosixPath(path).parts[1])
+        entry for entry in store.entries("snapshots")
+        if entry.path not in kept and entry.path == snapshot.manifest_path(_parts(entry.path)[1])
     ]  # fmt: skip
-    swept.snapshots = [PurePosixPath(path).parts[1] for path in manifests]
-    for path in manifests:
-        _remove(store, path, swept)
-        if not dry_run:
-            fsync_folder((store / path).parent)  # gone for good before its files are
-    for path in list(_unneeded(store, kept.union(manifests), runs)):
-        _remove(store, path, swept)
+    swept.snapshots = sorted(_parts(entry.path)[1] for entry in manifests)
+    _remove(store, manifests, swept)
+    kept.update(entry.path for entry in manifests)
+    _remove(store, list(_unneeded(store, kept, runs)), swept)
     if not dry_run:
-        _remove_empty_folders(store, runs)
+        store.tidy([f"runs/{run}" for run in runs])
     return swept
 
 
-def sweep_run(store: Path, run: str, needed: Collection[str]) -> None:
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path).parts
+
+
+def sweep_run(store: Store, run: str, needed: Collection[str]) -> None:
     """Remove a run's files that nothing names.
 
     Where a manifest cannot be read, so that it is not known which it lists, they stay, for `gc`.
@@ -89,7 +89,7 @@ def sweep_run(store: Path, run: str, needed: Collection[str]) -> None:
     found = [
         path
         for folder in _OF_RUNS
-        for path in walk(store, folder)
+        for path in store.files(folder)
         if f"{run}-" in PurePosixPath(path).name and path not in needed
     ]
     if not found:
@@ -102,43 +102,31 @@ def sweep_run(store: Path, run: str, needed: Collection[str]) -> None:
         }
     except RequestError:
         return
-    for path in found:
-        if path not in listed and not is_temporary(PurePosixPath(path).name):
-            _remove(store, path, Swept())
+    store.delete(path for path in found if path not in listed)
 
 
-def unfinished(store: Path) -> list[str]:
+def unfinished(store: Store) -> list[str]:
     """Names of the runs that can be continued: a note lies beside the folder they began in."""
-    return [
-        entry.name
-        for entry in entries(store / "runs")
-        if entry.is_dir(follow_symlinks=False) and _note_of(store, entry.name) is not None
-    ]
+    return [name for name in store.folders("runs") if notes_of(store, name)]
 
 
-def _note_of(store: Path, run: str) -> dict[str, Any] | None:
-    """What a run to be continued says of itself: its plan, or what `forget` found."""
-    for entry in entries(store / "runs" / run):
-        if entry.is_file(follow_symlinks=False) and entry.name.endswith(".json"):
-            return dict(read_json(store / "runs" / run / entry.name))
-    return None
+def notes_of(store: Store, run: str) -> list[str]:
+    """Paths of what a run to be continued says of itself: its plan, or what `forget` found."""
+    return [path for path in store.files(f"runs/{run}", ".json") if len(_parts(path)) == 3]
 
 
-def _unneeded(store: Path, kept: Collection[str], runs: Collection[str]) -> Iterator[str]:
-    notes = {run: _note_of(store, run) or {} for run in runs}
-    begun = {run: note.get("begun") for run, note in notes.items()}
-    pending = {note.get("snapshot") for note in notes.values()}
+def _unneeded(store: Store, kept: Collection[str], runs: Collection[str]) -> Iterator[Entry]:
+    notes = {run: [store.read_json(path) for path in notes_of(store, run)][:1] for run in runs}
+    begun = {run: note.get("begun") for run, found in notes.items() for note in found}
+    pending = {note.get("snapshot") for found in notes.values() for note in found}
     for folder in _FOLDERS:
-        for path in walk(store, folder):
-            parts = PurePosixPath(path).parts
-            if path in kept or path == "runs/lock":
-                continue
-            # No one writes now: what is half written is a dead run's.
-            if is_temporary(parts[-1]) or not _of_a_run(parts, begun, pending):
-                yield path
-    for entry in entries(store):
-        if is_temporary(entry.name) and not entry.is_dir(follow_symlinks=False):
-            yield entry.name
+        for entry in store.entries(folder):
+            needed = entry.path in kept or entry.path in (LOCK, CLOCK)
+            if not needed and not _of_a_run(_parts(entry.path), begun, pending):
+                yield entry
+    for entry in store.leftovers():  # no one writes now: what is half written is a dead run's
+        if len(_parts(entry.path)) == 1 or _parts(entry.path)[0] in _FOLDERS:
+            yield entry
 
 
 def _of_a_run(
@@ -160,22 +148,9 @@ def _of_a_run(
     return parts[1] in pending
 
 
-def _remove(store: Path, path: str, swept: Swept) -> None:
-    try:
-        size = (store / path).lstat().st_size
-        if not swept.dry_run:
-            (store / path).unlink()
-    except FileNotFoundError:
-        return
-    swept.files += 1
-    swept.bytes += size
-    swept.paths.append(path)
-
-
-def _remove_empty_folders(store: Path, runs: Collection[str]) -> None:
-    """Folders that hold no file any more, but for the store's own and those of unfinished runs."""
-    for folder in _FOLDERS:
-        for entry in entries(store / folder):
-            kept = folder == "runs" and entry.name in runs
-            if entry.is_dir(follow_symlinks=False) and not kept:
-                remove_if_empty(store / folder / entry.name)
+def _remove(store: Store, entries: Sequence[Entry], swept: Swept) -> None:
+    if not swept.dry_run:
+        store.delete(entry.path for entry in entries)
+    swept.files += len(entries)
+    swept.bytes += sum(entry.bytes for entry in entries)
+    swept.paths += [entry.path for entry in entries]

@@ -34,7 +34,7 @@ def walk(store: Path, folder: str = "") -> Iterator[str]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `storage.write_file` gives to what is not finished."""
+    """Whether a file's name is one that `files.write_file` gives to what is not finished."""
     return name.startswith(".") and name.endswith(".tmp")
 
 

@@ -1,4 +1,4 @@
-"""Rows of embedding shards by id: vectors in place out of mapped files, names and metadata decoded.
+"""Rows of embedding shards by id: vectors from where they lie, names and metadata decoded.
 
 A vector is read at its address (see `shard_format`), without a Parquet decoder: a batch of ids is
 one sorted pass over the files. Files stay mapped, as many as may be open; what they keep resident
@@ -12,7 +12,6 @@ import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import cells, has_times, to_rows
 from lookalike.sources.columns import merge_columns
+from lookalike.store.objects import Store
 from lookalike.store.recent import Recent
 from lookalike.store.shard_format import (
     COLUMNS,
@@ -77,7 +77,7 @@ def _mapped_bytes() -> int:
 class VectorReader:
     """Rows by id from the shards of a store; safe to use from several threads."""
 
-    def __init__(self, store: Path, files: Mapping[int, str], resident: int = 0) -> None:
+    def __init__(self, store: Store, files: Mapping[int, str], resident: int = 0) -> None:
         """Make a reader; no file is opened yet.
 
         Args:
@@ -116,25 +116,39 @@ class VectorReader:
         with self._lock:
             addresses, mapped = self._addresses.get(file_no), self._maps.get(file_no)
         if addresses is None:
-            addresses = read_addresses(self._path(file_no))
+            addresses = self._addresses_of(self._files[file_no])
             if addresses is None:
                 return self._decoded(file_no, rows)
             with self._lock:
                 self._addresses.put(file_no, addresses)
         if int(rows.max()) >= addresses.rows:
             raise IndexError(
-                f"{self._path(file_no)}: no row {int(rows.max())}, it has {addresses.rows}"
+                f"{self._store.shown(self._files[file_no])}: no row {int(rows.max())}, it has "
+                f"{addresses.rows}"
             )
         if mapped is None:
-            mapped = _map(self._path(file_no))
+            mapped = self._store.mapped(self._files[file_no])
+            if mapped is None:
+                return self._asked_for(file_no, addresses, rows)
             with self._lock:
                 self._maps.put(file_no, mapped)
         found = _gather(mapped, addresses, rows)
         self._give_back(len(rows))
         return found
 
-    def _path(self, file_no: int) -> Path:
-        return self._store / self._files[file_no]
+    def _addresses_of(self, path: str) -> Addresses | None:
+        found = self._store.stat(path)
+        if found is None:
+            raise FileNotFoundError(f"{self._store.shown(path)}: no such file")
+        return read_addresses(self._store.parquet(path), self._store.shown(path), found.bytes)
+
+    def _asked_for(self, file_no: int, addresses: Addresses, rows: Ids) -> npt.NDArray[Any]:
+        """The same of a file that is elsewhere: only those rows, each once, are asked for."""
+        distinct, places = np.unique(rows, return_inverse=True)
+        starts, size = addresses.offsets(distinct).tolist(), addresses.row_bytes
+        parts = self._store.read_ranges(self._files[file_no], [(start, size) for start in starts])
+        found = np.frombuffer(b"".join(parts), addresses.dtype).reshape(len(distinct), -1)
+        return found[places.reshape(-1)]
 
     def _give_back(self, reads: int) -> None:
         """Let the system drop mapped pages that have been read; it has them in its own cache.
@@ -238,7 +252,7 @@ class VectorReader:
     def _file(self, file_no: int) -> pq.ParquetFile:
         file = self._open.get(file_no)
         if file is None:
-            file = pq.ParquetFile(self._store / self._files[file_no], memory_map=False)
+            file = pq.ParquetFile(self._store.parquet(self._files[file_no]), memory_map=False)
             self._open.put(file_no, file)
         return file
 
@@ -274,11 +288,6 @@ def _dicts(table: pa.Table, rows: Ids) -> list[dict[str, Any]]:
         }
         for row in rows.tolist()
     ]
-
-
-def _map(path: Path) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _gather(mapped: mmap.mmap, addresses: Addresses, rows: Ids) -> npt.NDArray[Any]:

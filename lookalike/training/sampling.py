@@ -7,12 +7,12 @@ workers or the retries; sorted folders cannot bias it, as they do a sample of th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.sources.units import mix
+from lookalike.store.objects import Store
 from lookalike.store.shards import Ids, Vectors, iter_ids
 from lookalike.store.vector_reader import VectorReader
 
@@ -70,10 +70,10 @@ def _smallest(parts: list[tuple[Ids, Keys]], count: int) -> tuple[Ids, Keys]:
     return ids[best], keys[best]
 
 
-def all_ids(store: Path, shards: Iterable[str]) -> Iterator[Ids]:
+def all_ids(store: Store, shards: Iterable[str]) -> Iterator[Ids]:
     """Ids of every shard (paths relative to the store), in blocks."""
     for shard in shards:
-        yield from iter_ids(store / shard)
+        yield from iter_ids(store.parquet(shard))
 
 
 class Sample:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lookalike.errors import RequestError
 from lookalike.metrics import Ids, Vectors, candidate_vectors
 from lookalike.planning.planner import IndexSpec
-from lookalike.store.storage import write_bytes, write_json
+from lookalike.store.objects import Store
 from lookalike.training.coarse import Coarse
 from lookalike.training.rotation import rotate
 from lookalike.training.train import faiss_metric
@@ -206,7 +206,7 @@ def load_template(folder: Path, sha256: str) -> Template:
 
 
 def write_template(
-    store: Path, spec: IndexSpec, data: bytes, training: Mapping[str, Any]
+    store: Store, spec: IndexSpec, data: bytes, training: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
     """Write what `train` returned into a store; a template that is there is never written again.
 
@@ -215,7 +215,7 @@ def write_template(
     """
     name = template_hash(data)
     paths = [f"templates/{name}/{file}" for file in (TEMPLATE_FILE, SPEC_FILE)]
-    if not (store / paths[1]).exists():  # which is written last
-        write_bytes(store, paths[0], data)
-        write_json(store, paths[1], {**spec.to_json(), "training": dict(training)})
+    if not store.has(paths[1]):  # which is written last
+        store.put(paths[0], data)
+        store.write_json(paths[1], {**spec.to_json(), "training": dict(training)})
     return name, paths

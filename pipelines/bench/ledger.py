@@ -33,6 +33,7 @@ from lookalike.changes.resolving import resolve
 from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.sources.units import cut_units, mix, unit_rows_for
 from lookalike.store.ledger import SCHEMA, write_ledger_tables
+from lookalike.store.objects import open_store
 from lookalike.store.partitions import Spill, partition_count, uri_partitions
 
 _BLOCK = 100_000
@@ -86,13 +87,15 @@ def make(store: Path, rows: int) -> None:
     lines = []
     for part in range(parts):
         table = spill.read(part).sort_by("uri")
-        record, count = write_ledger_tables(store, f"parent/{part:05d}.parquet", [table])
+        record, count = write_ledger_tables(
+            open_store(store), f"parent/{part:05d}.parquet", [table]
+        )
         lines.append({**record.to_json(), "rows": count, "partition": [part, parts]})
     names, total = [], 0
     for number, numbers in enumerate(_blocks(rows)):
         table = _listing_rows(numbers, rows)
         names.append(f"listing/{number:05d}.parquet")
-        write_table(store, names[-1], table)
+        write_table(open_store(store), names[-1], table)
         total += table.num_rows
     about = {"rows": rows, "parent": lines, "parts": names, "listed": total}
     (store / "parent.json").write_text(json.dumps(about))
@@ -180,26 +183,29 @@ def night(store: Path) -> dict[str, Any]:
         nonlocal start
         seconds[name], start = perf_counter() - start, perf_counter()
 
-    compare(store, listing, about["parent"], "run/compared", scanned_ns=2 * _EPOCH,
+    compare(open_store(store), listing, about["parent"], "run/compared", scanned_ns=2 * _EPOCH,
             metadata=_NO_METADATA)  # fmt: skip
     lap("compare")
-    to_read = candidates(store, "run/compared")
-    common = common_sizes(store, "run/compared")
+    to_read = candidates(open_store(store), "run/compared")
+    common = common_sizes(open_store(store), "run/compared")
     size = unit_rows_for(to_read.rows, 16)
-    cut = [name for name, _ in cut_units(store, to_read, "run/units", size, _unread, common)]
+    cut = [
+        name
+        for name, _ in cut_units(open_store(store), to_read, "run/units", size, _unread, common)
+    ]
     lap("cut")
-    write_known(store, about["parent"], cut)
+    write_known(open_store(store), about["parent"], cut)
     lap("known")
     units = dict(_embed(store, number, name) for number, name in enumerate(cut))
     lap("(embedding)")
     shards = {number: "" for number in range(-(-about["rows"] // _SHARD_ROWS))}
     found = resolve(
-        store, units, "run/compared", "run/resolved", by_content=True,
+        open_store(store), units, "run/compared", "run/resolved", by_content=True,
         first_file_no=_NEW_FILE_NO + len(units), metadata=_NO_METADATA, listing=listing.parts,
         shards=shards,
     )  # fmt: skip
     lap("resolve")
-    assemble(store, "snapshots/new", "run/compared", "run/resolved", moved=None)
+    assemble(open_store(store), "snapshots/new", "run/compared", "run/resolved", moved=None)
     lap("assemble")
     del seconds["(embedding)"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -215,7 +221,7 @@ def _embed(store: Path, number: int, name: str) -> tuple[int, str]:
     """The ledger of a unit, as embedding its files would write it: its file number and path."""
     table = pq.read_table(store / name).sort_by("uri")
     contents = table["version"].cast(pa.int64()).to_numpy() - _EPOCH
-    known = read_known(store, name)
+    known = read_known(open_store(store), name)
     file_no = _NEW_FILE_NO + number
     ids = file_no << 32 | np.arange(len(contents), dtype=np.int64)
     rows = _ledger_rows(table["uri"].combine_chunks(), contents, table["bytes"].to_numpy(), ids)
@@ -226,7 +232,7 @@ def _embed(store: Path, number: int, name: str) -> tuple[int, str]:
     )
     rows = rows.set_column(1, "status", pa.array(status)).set_column(7, "id", new)
     ledger = f"run/ledger/{number:06d}.parquet"
-    write_ledger_tables(store, ledger, [rows.cast(SCHEMA)])
+    write_ledger_tables(open_store(store), ledger, [rows.cast(SCHEMA)])
     return file_no, ledger
 
 

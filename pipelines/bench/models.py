@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+from lookalike.store.objects import open_store
 from pipelines.bench.task import Task
 from pipelines.config import Config
 from pipelines.models import choose_engines, install, resolve_features
@@ -18,7 +19,7 @@ def resolve(task: Task, out: Path) -> None:
     work.mkdir()
     features = resolve_features(config.features, work, _say)
     features = choose_engines(features, config.engine, config.metric, work, _say)
-    install(out, features, work)
+    install(open_store(out), features, work)
     resolved = replace(task, features=tuple(features))
     resolved = replace(resolved, batch=resolved.embedder().batch)
     (out / "resolved.pickle").write_bytes(pickle.dumps(resolved))

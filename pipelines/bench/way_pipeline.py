@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines.bench.task import Task, Timing, Vectors, save, timing_of
 from pipelines.config import Config, PublishConfig
 from pipelines.index import run_index
@@ -29,7 +30,7 @@ def pipeline(task: Task, out: Path) -> None:
     clear = replace(config, publish=PublishConfig(min_recall=0, max_rejected_share=1))
     clock, store = _EmbedClock(quiet=True), out / "store"
     run_index(clear, [str(task.files[0].parent)], str(store), clock)
-    manifest = snapshot.read_manifest(store)
+    manifest = snapshot.read_manifest(open_store(store))
     shards = snapshot.files_of(manifest, "embedding")
     engines = [Feature.from_json(feature).engine.name for feature in manifest["features"]]
     timing = replace(_timing(store, shards, config.runner.processes, clock.began), engines=engines)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lookalike.search import Searcher
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Contents:
 
 def read_contents(store: Path) -> Contents:
     """Of the published snapshot, which must verify and find every row by its own vector."""
-    manifest = snapshot.read_manifest(store)
-    problems = [str(problem) for problem in snapshot.verify(store)]
+    manifest = snapshot.read_manifest(open_store(store))
+    problems = [str(problem) for problem in snapshot.verify(open_store(store))]
     assert not problems, problems
     paths = {
         kind: [store / line["path"] for line in snapshot.files_of(manifest, kind)]
@@ -68,7 +69,7 @@ def read_contents(store: Path) -> Contents:
 
 def _ask(store: Path, manifest: dict[str, Any], contents: Contents) -> None:
     """Every vector is found first by itself (or by one that is equal)."""
-    searcher = Searcher(store, manifest, check=True)
+    searcher = Searcher(open_store(store), manifest, check=True)
     rows = np.array([vector for _, vector in contents.vectors.values()])
     answers = searcher.search(vectors=rows, k=1, nprobe=searcher.spec.nlist, rerank=len(rows))
     for (uri, (_, vector)), [first, *_] in zip(contents.vectors.items(), answers, strict=True):
@@ -79,8 +80,10 @@ def _ask(store: Path, manifest: dict[str, Any], contents: Contents) -> None:
 def unlisted(store: Path) -> list[str]:
     """Files that no manifest lists and that are no part of the store's own."""
     listed = {"CURRENT", "runs/lock"}
-    for name in snapshot.names(store):
-        listed |= {line["path"] for line in snapshot.read_manifest(store, name)["files"]}
+    for name in snapshot.names(open_store(store)):
+        listed |= {
+            line["path"] for line in snapshot.read_manifest(open_store(store), name)["files"]
+        }
         listed.add(snapshot.manifest_path(name))
     there = {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
     return sorted(there - listed)

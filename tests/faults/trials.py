@@ -10,6 +10,7 @@ from faults.checking import Contents, read_contents, unlisted
 from faults.injector import ERRORS, Ended, Fault, Injector, all_faults, count_operations
 from faults.scenarios import MAKERS, Scenario
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 
 
 @dataclass
@@ -81,8 +82,8 @@ def try_fault(injector: Injector, night: Night, fault: Fault, store: Path) -> En
     arguments = night.scenario.arguments(store)
     ended = injector.run(arguments, store, fault)
     _check_ended(fault, ended)
-    name = snapshot.current(store)
-    if night.before and name == snapshot.current(night.before):
+    name = snapshot.current(open_store(store))
+    if night.before and name == snapshot.current(open_store(night.before)):
         assert night.old is not None
         assert not (wrong := read_contents(store).differs(night.old)), f"the old one: {wrong}"
     elif name is None:
@@ -90,7 +91,9 @@ def try_fault(injector: Injector, night: Night, fault: Fault, store: Path) -> En
     else:
         assert not (wrong := read_contents(store).differs(night.new)), f"published: {wrong}"
     # The scratch of a run that was published, and killed while it was removed, is left to gc.
-    published = name is not None and (not night.before or name != snapshot.current(night.before))
+    published = name is not None and (
+        not night.before or name != snapshot.current(open_store(night.before))
+    )
     again = injector.run(arguments, store)
     assert again.status == 0, f"the next run: {again}"
     assert not (wrong := read_contents(store).differs(night.new)), f"the next run: {wrong}"

@@ -14,6 +14,7 @@ import pipelines.ingest  # noqa: F401 - what the command imports, so that it cou
 from lookalike.errors import RequestError
 from lookalike.searching.vector_index import VectorIndex
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from pipelines import cli
 from pipelines.bench.index.child import Unbuilt
 
@@ -73,7 +74,7 @@ def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
     if status:
         raise Unbuilt(f"lookalike index ended with status {status}")
     try:
-        manifest = snapshot.read_manifest(store)
+        manifest = snapshot.read_manifest(open_store(store))
     except RequestError as error:
         raise Unbuilt(str(error)) from error
     spec, certificate = manifest["index"], manifest["certificate"]

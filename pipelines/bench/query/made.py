@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 from pipelines.bench.launch import WayError, environment
 
@@ -60,7 +61,7 @@ def queries(store: Path, count: int) -> Vectors:
     Raises:
         RequestError: There is no snapshot, or no vector in it.
     """
-    lines = list(snapshot.files_of(snapshot.read_manifest(store), "embedding"))
+    lines = list(snapshot.files_of(snapshot.read_manifest(open_store(store)), "embedding"))
     rows = np.array([int(line["rows"]) for line in lines], dtype=np.int64)
     if not rows.sum():
         raise RequestError(f"{store}: there are no vectors to ask for")
@@ -70,6 +71,6 @@ def queries(store: Path, count: int) -> Vectors:
     numbers = np.array([int(line["file_no"]) for line in lines], dtype=np.int64)
     ids = numbers[file] << 32 | (chosen - (np.cumsum(rows) - rows)[file])
     paths = {int(line["file_no"]): str(line["path"]) for line in lines}
-    found = VectorReader(store, paths).vectors(ids)
+    found = VectorReader(open_store(store), paths).vectors(ids)
     # By factors: what is not negative stays so, as jaccard demands.
     return np.asarray(found * random.uniform(0.9, 1.1, found.shape), dtype=np.float32)
