@@ -196,8 +196,9 @@ def test_folders_of_the_cache_that_are_not_whole(
     assert not place.exists()
 
 
-@pytest.mark.parametrize("holder", [f"{socket.gethostname()}.{os.getpid()}.x", "elsewhere.1.x", ""])
+@pytest.mark.parametrize("holder", ["{here}.{alive}.x", "elsewhere.1.x", ""])
 def test_locks_that_are_not_ours_to_remove(cache: Path, holder: str) -> None:
+    holder = holder.format(here=socket.gethostname(), alive=os.getpid())
     handle, told = "https://tfhub.invalid/google/model/1", list[str]()
     cache.mkdir()
     lock = cache / f"{named(handle)}.lock"
