@@ -61,9 +61,9 @@ class EmbedSpec:
 
     Attributes:
         features: One, or several for a hybrid; each names its model folder below `store`.
-        store: The folder that holds the models, under this name on the launching machine and on
-            every worker; or, for `EmbedImages`, the URI of a store on object storage, from which
-            every worker fetches them.
+        store: What holds the models, and takes what units make: a folder, under this name on the
+            launching machine and on every worker; or the URI of a store on object storage, from
+            which every worker fetches them.
         metric: Decides whether vectors are normalised (see features.fuse).
         limits: What a file may ask for before it is decoded.
         threads: TensorFlow threads per worker process.

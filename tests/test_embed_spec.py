@@ -27,7 +27,7 @@ from lookalike.pictures.decoding import Decoder
 from lookalike.pictures.limits import ImageLimits
 from lookalike.records import SourceFile
 from lookalike.sources.locating import Locator
-from lookalike.store import snapshot
+from lookalike.store import bucket, snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks
 from pipelines.cli import main
@@ -149,6 +149,7 @@ def test_a_store_on_object_storage(
         spec = EmbedSpec.from_store(store)
         assert spec.store == store
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "worker"))
+        bucket._own_folder.cache_clear()  # as of another process
         outcome = embed(pickle.loads(pickle.dumps(spec)), [uri])[uri]
     local = embed(EmbedSpec.from_store(indexed[0]), [uri])[uri]
     assert isinstance(outcome, Embedded)

@@ -136,7 +136,7 @@ def test_the_same_model_in_openvinos_format(tmp_path: Path) -> None:
         pictures = golden_pictures((32, 40))
         expected = vectors(tmp_path / "first", first, pictures)
         np.testing.assert_allclose(vectors(work, second, pictures), expected, rtol=1e-5)
-        install(store, [second], work)
+        install(open_store(store), [second], work)
     names = ["model.bin", "model.xml", "preprocessing.json"]
     assert model_files(store / second.folder) == names
     (folder / "net.bin").unlink()

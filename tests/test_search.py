@@ -321,4 +321,6 @@ def test_the_reader_returns_what_was_written(tmp_path):
     ids, vectors, manifest = make_store(tmp_path, clustered(300, 8))
     files = {line["file_no"]: line["path"] for line in snapshot.files_of(manifest, "embedding")}
     order = np.random.default_rng(0).permutation(300)
-    np.testing.assert_array_equal(VectorReader(tmp_path, files).vectors(ids[order]), vectors[order])
+    np.testing.assert_array_equal(
+        VectorReader(open_store(tmp_path), files).vectors(ids[order]), vectors[order]
+    )

@@ -55,7 +55,7 @@ def test_a_relative_store_stays_where_it_was(
     dataset = lookalike.dataset("store")
     monkeypatch.chdir(tmp_path / "there")
     for searcher in opened:
-        assert searcher.store == tmp_path / "here" / "store"
+        assert searcher.store == open_store(tmp_path / "here" / "store")
         [found] = searcher.search(vectors=vectors[3], k=1, where="width = 4")
         assert (found[0].id, found[0].duplicates) == (ids[3], ("/c",))
         assert searcher.rows([ids[5]])["uri"].to_pylist() == ["/pictures/5.png"]
@@ -66,7 +66,7 @@ def test_a_relative_store_stays_where_it_was(
 def test_a_store_may_be_named_by_a_uri_of_a_file(tmp_path: Path) -> None:
     make_store(tmp_path / "a store", clustered(30, 8))
     searcher = lookalike.open(f"file://{tmp_path}/a%20store")
-    assert searcher.store == tmp_path / "a store"
+    assert searcher.store == open_store(tmp_path / "a store")
 
 
 # --- other snapshots --------------------------------------------------------------------------
