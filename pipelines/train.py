@@ -16,6 +16,7 @@ from lookalike.learning.altered import COPIES
 from lookalike.learning.gathering import Pictures, Sample, draw, gather
 from lookalike.learning.held_out import Gain, gain_of
 from lookalike.learning.splitting import Split, split
+from lookalike.learning.state import STATE
 from lookalike.pages.markup import visible
 from lookalike.pictures.limits import ImageLimits
 from lookalike.sources.kinds import open_source
@@ -27,7 +28,7 @@ from pipelines.progress import Progress, duration
 
 SIDE = 256  # pixels that pictures are kept at: networks are shown cuts of them
 PICTURES = 20_000  # read by default: 4 GB in the work folder
-_REQUEST, _KNOWN = "request.json", {"request.json", "pictures", "state.npz", "logs", "runs"}
+_REQUEST, _KNOWN = "request.json", {"request.json", "pictures", STATE, "logs", "runs"}
 _COMPARED = {
     "builtin:photo": ("builtin:photo",),
     "scratch": ("builtin:photo", "builtin:color-texture"),
@@ -81,11 +82,12 @@ def _train(
         f"{judging.device()}")  # fmt: skip
     photo = given.start != "scratch"
     network = PhotoNetwork() if photo else ScratchNetwork(given.seed)
+    teacher = PhotoNetwork() if photo else None
     limits = Limits(60 * given.minutes, given.steps)
     recipe = RECIPES[given.start, bool(given.labels)]
     fitted = fit(
         network, pictures, dealt, recipe, limits, work,
-        labelled=bool(given.labels), knows=photo, seed=given.seed, say=say,
+        labelled=bool(given.labels), teacher=teacher, seed=given.seed, say=say,
     )  # fmt: skip
     say(f"train: ended after step {fitted.steps:,}, {duration(fitted.seconds)}: {fitted.why}")
     shipped = {
@@ -113,7 +115,7 @@ def _train(
             )
         for name in ("pictures", "runs"):
             remove_tree(work / name)
-        for name in ("state.npz", _REQUEST):
+        for name in (STATE, _REQUEST):
             (work / name).unlink(missing_ok=True)
     _report(given, sample, pictures, gain, learned, str(path) if written else None)
     if not written:

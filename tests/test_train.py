@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from time import sleep
 
 import numpy as np
 import pytest
 
 from lookalike.learning import fitting
-from lookalike.learning.fitting import LOGS, STATE, Recipe
+from lookalike.learning.fitting import LOGS, Recipe
+from lookalike.learning.state import STATE, State
 from lookalike.models.quiet_tf import tf
 from lookalike.models.saved_model import load
 from pipelines.cli import main
 from tests.conftest import picture
 
 ROOT = Path(__file__).resolve().parent.parent
-_SHORT = "Recipe(rate=1e-3, kinds=4, each=2, every=2)"
+_RECIPE = Recipe(rate=1e-3, kinds=4, each=2, every=2)
 _KILLED = f"""
 import sys
 from lookalike.learning import fitting
 from lookalike.learning.fitting import Recipe
 from pipelines.cli import main
-fitting.RECIPES["scratch", True] = {_SHORT}
+fitting.RECIPES["scratch", True] = {_RECIPE}
 sys.exit(main(sys.argv[1:]))
 """
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(rate=1e-3, kinds=4, each=2, every=2)
-    assert repr(recipe) == repr(eval(_SHORT))
-    monkeypatch.setitem(fitting.RECIPES, ("scratch", True), recipe)
-    monkeypatch.setitem(fitting.RECIPES, ("scratch", False), recipe)
-    monkeypatch.setitem(fitting.RECIPES, ("builtin:photo", True), recipe)
+    for way in fitting.RECIPES:
+        monkeypatch.setitem(fitting.RECIPES, way, _RECIPE)
 
 
 def folders(root: Path, kinds: int = 8, each: int = 3) -> Path:
@@ -75,15 +73,45 @@ def vectors(model: Path) -> np.ndarray:
     return found
 
 
-def test_what_does_not_help_is_written_by_force_alone_and_is_a_handle(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images = folders(tmp_path / "pictures")
+@dataclass(frozen=True)
+class Trained:
+    """A training that nothing stopped, and what was said."""
+
+    images: Path
+    model: Path
+    logged: dict[str, list[tuple[int, float]]]
+    ends: tuple[int, int]
+    refused: tuple[str, str]
+    forced: tuple[str, str]
+    left: list[str]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    root = tmp_path_factory.mktemp("trained")
+    images, model = folders(root / "pictures"), root / "model"
     (images / "kind-0" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
-    model, work = tmp_path / "model", tmp_path / "model.work"
     asked = train(images, model, "--steps", "3")
-    assert main(asked) == 3
-    out, err = capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fitting.RECIPES, ("scratch", True), _RECIPE)
+        first, refused = said(asked)
+        assert not model.exists()
+        logged = scalars(root / "model.work" / LOGS)
+        second, forced = said([*asked, "--force", "--json"])
+    left = sorted(path.name for path in (root / "model.work").iterdir())
+    return Trained(images, model, logged, (first, second), refused, forced, left)
+
+
+def said(asked: list[str]) -> tuple[int, tuple[str, str]]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(asked)
+    return status, (out.getvalue(), err.getvalue())
+
+
+def test_what_does_not_help_is_not_written(trained: Trained) -> None:
+    assert trained.ends[0] == 3
+    out, err = trained.refused
     assert "read: 24 of 25 became pictures (1 rejected truncated)" in err
     assert "train: 12 pictures to learn from, 12 held out to judge by" in err
     assert "train: step 2, loss" in err
@@ -91,47 +119,53 @@ def test_what_does_not_help_is_written_by_force_alone_and_is_a_handle(
     assert "builtin:photo P@10" in out
     assert "builtin:color-texture P@10" in out
     assert "this does not help for certain" in out
-    assert f"not written: {model}: the vectors gain" in err
-    assert not model.exists()
-    logged = scalars(work / LOGS)
-    assert [step for step, _ in logged["precision at 10"]] == [2, 3]
-    assert all(loss > 0 for _, loss in logged["loss"])
+    assert f"not written: {trained.model}: the vectors gain" in err
+    assert [step for step, _ in trained.logged["precision at 10"]] == [2, 3]
+    assert all(loss > 0 for _, loss in trained.logged["loss"])
 
-    assert main([*asked, "--force", "--json"]) == 0
-    out, err = capsys.readouterr()
+
+def test_force_writes_what_was_trained_with_a_card(trained: Trained) -> None:
+    assert trained.ends[1] == 0
+    out, err = trained.forced
     assert "goes on from step 3" in err
     assert "train: step" not in err  # all was done
-    said = json.loads(out)
-    assert (said["images"], said["of"], said["failed"]) == (24, 25, {"rejected truncated": 1})
-    assert said["written"] == str(model)
-    assert (said["found"]["steps"], said["found"]["numbers"]) == (3, "float32")
-    assert said["held_out"]["k"] == 10
-    assert said["held_out"]["before"] == max(said["found"]["compared"].values())
-    card = (model / "README.md").read_text()
+    told = json.loads(out)
+    assert (told["images"], told["of"], told["failed"]) == (24, 25, {"rejected truncated": 1})
+    assert told["written"] == str(trained.model)
+    assert (told["found"]["steps"], told["found"]["numbers"]) == (3, "float32")
+    assert told["held_out"]["k"] == 10
+    assert told["held_out"]["before"] == max(told["found"]["compared"].values())
+    card = (trained.model / "README.md").read_text()
     assert "trained from random weights" in card
     assert "kind-0" not in card
-    assert json.loads((model / "training.json").read_text())["held_out"] == said["held_out"]
-    assert [path.name for path in work.iterdir()] == [LOGS]  # no picture is left
+    kept = json.loads((trained.model / "training.json").read_text())
+    assert kept["held_out"] == told["held_out"]
+    assert trained.left == [LOGS]  # no picture is left
 
-    config = tmp_path / "config.yaml"
-    config.write_text("features: [{name: mine, handle: model}]\nrunner: {workers: 1}\n")
-    store = str(tmp_path / "store")
-    shutil.rmtree(work)
-    assert main(["index", "--config", str(config), "--images", str(images), "--store", store]) == 0
-    assert main(["query", "--store", store, "--images", str(images / "kind-3" / "1.png"), "-k", "1",
-                 "--json"]) == 0  # fmt: skip
+
+def test_the_model_is_a_handle(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, store = tmp_path / "config.yaml", str(tmp_path / "store")
+    config.write_text(
+        f"features: [{{name: mine, handle: {trained.model}}}]\nrunner: {{workers: 1}}\n"
+    )
+    images = ["--images", str(trained.images)]
+    assert main(["index", "--config", str(config), *images, "--store", store]) == 0
+    asked = str(trained.images / "kind-3" / "1.png")
+    assert main(["query", "--store", store, "--images", asked, "-k", "1", "--json"]) == 0
     assert "kind-3/1.png" in capsys.readouterr().out
-    assert main(asked) == 2
-    assert f"--output {model}: is there already" in capsys.readouterr().err
+    assert main(train(trained.images, trained.model)) == 2
+    assert f"--output {trained.model}: is there already" in capsys.readouterr().err
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = folders(tmp_path / "pictures")
-    asked = train(images, tmp_path / "killed", "--steps", "6", "--force")
+    model = tmp_path / "killed"
+    asked = train(trained.images, model, "--force", "--steps", "3")
     begun = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, *asked, "--steps", "1000000"],
+        [sys.executable, "-c", _KILLED, *asked],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert begun.stderr is not None
@@ -141,33 +175,34 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
     begun.send_signal(signal.SIGKILL)
     begun.wait()
     begun.stderr.close()
-    while not (tmp_path / "killed.work" / STATE).is_file():
-        sleep(0.01)
-    state = fitting.State.load(tmp_path / "killed.work")
-    assert state is not None
-    assert state.step < 6
+    state = State.load(tmp_path / "killed.work")
+    assert state is not None  # else it came to its end before the signal
+    assert state.step in (2, 3)
     assert main(asked) == 0
     assert f"goes on from step {state.step}" in capsys.readouterr().err
-    assert main(train(images, tmp_path / "whole", "--steps", "6", "--force")) == 0
-    one, other = vectors(tmp_path / "killed"), vectors(tmp_path / "whole")
+    one, other = vectors(model), vectors(trained.model)
     assert np.abs(one).max() > 0
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    told = [
-        json.loads((tmp_path / name / "training.json").read_text()) for name in ("killed", "whole")
-    ]
-    assert told[0]["held_out"] == told[1]["held_out"]
+    here, there = (json.loads((one / "training.json").read_text())["held_out"] for one in
+                   (model, trained.model))  # fmt: skip
+    assert here == there
 
 
-def test_the_shipped_network_is_trained_further(
+def test_the_shipped_network_is_trained_further_without_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = folders(tmp_path / "pictures", each=2)
+    images = folders(tmp_path / "pictures", kinds=10, each=2)
     model = tmp_path / "model"
     asked = train(images, model, "--steps", "1", "--force", "--json", start="builtin:photo")
+    asked.remove("--labels")
+    asked.remove("folders")
     assert main(asked) == 0
-    found = json.loads(capsys.readouterr().out)["found"]
+    told = json.loads(capsys.readouterr().out)
+    found = told["found"]
     assert (found["dim"], found["input_size"]) == (1280, [224, 224])
     assert found["compared"].keys() == {"builtin:photo"}
+    assert (found["labels"], found["kinds"]) == ("self", 15)
+    assert (told["held_out"]["k"], told["held_out"]["queries"]) == (6, 5 * 7)
     assert load(model).signatures["serving_default"] is not None
     assert "EfficientNet-Lite2" in (model / "README.md").read_text()
 
@@ -199,7 +234,7 @@ def test_too_little_to_learn_from_is_told_and_nothing_is_left(
 
 
 def test_a_work_folder_of_another_request_or_of_others_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures: Callable[..., Path]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = folders(tmp_path / "pictures")
     model, work = tmp_path / "model", tmp_path / "model.work"

@@ -14,9 +14,10 @@ from lookalike.learning import fitting, gathering
 from lookalike.learning.altered import COPIES
 from lookalike.learning.augmenting import augment
 from lookalike.learning.gathering import Pictures, draw, gather
-from lookalike.learning.networks import PhotoNetwork
+from lookalike.learning.networks import PhotoNetwork, ScratchNetwork
 from lookalike.learning.objectives import Contrast, Proxies
 from lookalike.learning.splitting import split
+from lookalike.learning.state import State
 from lookalike.models import photo
 from lookalike.models.golden import golden_pictures
 from lookalike.models.quiet_tf import tf
@@ -152,14 +153,36 @@ def test_objectives_are_those_of_the_papers() -> None:
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     scores = np.exp(10.0 * vectors @ unit.T)
     right = -np.log(scores[np.arange(8), kinds] / scores.sum(axis=1)).mean()
-    found = Proxies(directions).loss(tf.constant(vectors), tf.constant(kinds))
+    given = tf.constant(vectors), tf.constant(kinds), tf.constant(vectors[:, ::-1])
+    found = Proxies(directions).loss(*given)
     assert float(found) == pytest.approx(right, rel=1e-4)
     each = np.exp(10.0 * vectors @ vectors.T)
     np.fill_diagonal(each, 0)
     partner = np.arange(8) ^ 1
     right = -np.log(each[np.arange(8), partner] / each.sum(axis=1)).mean()
-    found = Contrast().loss(tf.constant(vectors), tf.constant(kinds))
-    assert float(found) == pytest.approx(right, rel=1e-4)
+    assert float(Contrast().loss(*given)) == pytest.approx(right, rel=1e-4)
+    # what the teacher sees alike shall stay so
+    assert float(Contrast(lambda views: views).loss(*given)) == pytest.approx(right, rel=1e-4)
+    other = np.random.default_rng(1).standard_normal((8, 5))
+    unit = other / np.linalg.norm(other, axis=1, keepdims=True)
+    kept = 10 * ((vectors @ vectors.T - unit @ unit.T) ** 2).mean()
+    taught = Contrast(lambda _: tf.constant(other, tf.float32)).loss(*given)
+    assert float(taught) == pytest.approx(right + kept, rel=1e-4)
+
+
+def test_proxies_begin_where_a_network_that_knows_something_sees_their_kind() -> None:
+    network, rng = ScratchNetwork(0), np.random.default_rng(0)
+    size = (96, 96)
+    pictures = Pictures(
+        (rng.integers(0, 256, (40, *size, 3), np.uint8),), ("",) * 40, gathering.Counter()
+    )
+    found = split([str(row % 8) for row in range(40)], 40, 10, 0)
+    begun = fitting._directions(network, network.dim, pictures, found, 0)
+    assert begun.shape == (4, 256)
+    seen = network.vectors(iter([pictures.take(found.rows)]))
+    np.testing.assert_allclose(begun, seen.reshape(4, 5, 256).mean(axis=1), atol=1e-4)
+    drawn = fitting._directions(None, network.dim, pictures, found, 0)
+    assert np.array_equal(drawn, fitting._directions(None, 256, pictures, found, 0))
 
 
 def test_each_half_is_measured_at_the_moment_that_the_other_finds_best() -> None:
@@ -169,15 +192,15 @@ def test_each_half_is_measured_at_the_moment_that_the_other_finds_best() -> None
 
 
 def test_the_state_on_disk_is_all_of_it(tmp_path: Path) -> None:
-    assert fitting.State.load(tmp_path) is None
+    assert State.load(tmp_path) is None
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape).astype("f4") for shape in ((3,), (), (2, 2))]
-    state = fitting.State(
+    state = State(
         7, 1.5, [0, 7], [[np.zeros(2), np.ones(3)], [np.ones(2), np.ones(3)]],
         [*arrays, np.int64(4)], arrays[:2], arrays[1:],
     )  # fmt: skip
     state.save(tmp_path)
-    found = fitting.State.load(tmp_path)
+    found = State.load(tmp_path)
     assert found is not None
     assert (found.step, found.seconds, found.steps) == (7, 1.5, [0, 7])
     assert found.scores == state.scores == [0.6, 1.0]

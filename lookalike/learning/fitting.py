@@ -6,9 +6,8 @@ that is replaced whole: a run that was killed goes on from the last judgement, t
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,19 +17,17 @@ import numpy.typing as npt
 
 from lookalike.learning.augmenting import augment
 from lookalike.learning.gathering import Pictures
-from lookalike.learning.judging import Gains, precisions
+from lookalike.learning.judging import precisions
 from lookalike.learning.networks import Network
 from lookalike.learning.objectives import PROXY_RATE, Contrast, Proxies
 from lookalike.learning.splitting import Split
+from lookalike.learning.state import Arrays, Gains, State
 from lookalike.models.quiet_tf import tf
-from lookalike.store.storage import write_bytes
 
-STATE, LOGS = "state.npz", "logs"
+LOGS = "logs"
 # As tf.summary.scalar has it, which needs TensorBoard to be installed, to write as well as to see.
 _SCALAR = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
 PATIENCE = 8  # judgements without a better one, after which it ends
-
-Arrays = list[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class Recipe:
 
 
 RECIPES = {
-    ("builtin:photo", True): Recipe(rate=1e-4, kinds=16, each=4),
-    ("builtin:photo", False): Recipe(rate=1e-4, kinds=32, each=2),
+    ("builtin:photo", True): Recipe(rate=5e-5, kinds=16, each=4),
+    ("builtin:photo", False): Recipe(rate=5e-5, kinds=32, each=2),
     ("scratch", True): Recipe(rate=1e-3, kinds=16, each=4, averaging=0.99, every=50),
     ("scratch", False): Recipe(rate=1e-3, kinds=32, each=2, averaging=0.99, every=50),
 }
@@ -73,55 +70,6 @@ class Limits:
 
     seconds: float
     steps: int | None = None
-
-
-@dataclass
-class State:
-    """How far it is; `best` and `mean` are of the network's variables, `current` of all."""
-
-    step: int = 0
-    seconds: float = 0.0
-    steps: list[int] = field(default_factory=list)
-    judged: list[list[Gains]] = field(default_factory=list)
-    current: Arrays = field(default_factory=list)
-    mean: Arrays = field(default_factory=list)
-    best: Arrays = field(default_factory=list)
-
-    @property
-    def scores(self) -> list[float]:
-        """Mean precision over all queries, of each judgement."""
-        return [float(np.concatenate(halves).mean()) for halves in self.judged]
-
-    def save(self, work: Path) -> None:
-        """Replace the file."""
-        arrays: dict[str, Any] = {
-            "step": np.int64(self.step),
-            "seconds": np.float64(self.seconds),
-            "steps": np.array(self.steps, dtype=np.int64),
-        }
-        for half in range(2):
-            arrays[f"judged-{half}"] = np.stack([halves[half] for halves in self.judged])
-        for name in ("current", "mean", "best"):
-            arrays |= {f"{name}-{i:04d}": one for i, one in enumerate(getattr(self, name))}
-        held = io.BytesIO()
-        np.savez(held, **arrays)
-        write_bytes(work, STATE, held.getvalue())
-
-    @classmethod
-    def load(cls, work: Path) -> State | None:
-        """What `save` wrote; None where nothing was."""
-        if not (work / STATE).is_file():
-            return None
-        with np.load(work / STATE, allow_pickle=False) as arrays:
-            pairs = zip(arrays["judged-0"], arrays["judged-1"], strict=True)
-            named = {
-                name: [arrays[key] for key in sorted(arrays.files) if key.startswith(f"{name}-")]
-                for name in ("current", "mean", "best")
-            }
-            return cls(
-                int(arrays["step"]), float(arrays["seconds"]), arrays["steps"].tolist(),
-                [list(pair) for pair in pairs], **named,
-            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,7 +102,7 @@ def fit(
     work: Path,
     *,
     labelled: bool,
-    knows: bool,
+    teacher: Network | None,
     seed: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
@@ -168,14 +116,19 @@ def fit(
         limits: When to end.
         work: Holds the state, and logs for TensorBoard.
         labelled: Whether kinds are labels; else each picture is its own.
-        knows: Whether the network's vectors mean something from the beginning.
+        teacher: The network as it was, where that knows something; None for one that does not.
         seed: Of all that is drawn.
         say: Takes a line for a person.
     """
-    initial = _proxies(network, pictures, split, knows, seed) if labelled else None
-    trainer = _Trainer(network, recipe, initial)
-    log = tf.summary.create_file_writer(str(work / LOGS))
     state, began = State.load(work), monotonic()
+    objective: Proxies | Contrast
+    if labelled:  # one that goes on has its proxies
+        known = None if state else teacher
+        objective = Proxies(_directions(known, network.dim, pictures, split, seed))
+    else:
+        objective = Contrast(_frozen(teacher) if teacher else None)
+    trainer = _Trainer(network, recipe, objective)
+    log = tf.summary.create_file_writer(str(work / LOGS))
     if state is None:
         state = State(mean=trainer.weights(), best=trainer.weights())
         _judge(trainer, pictures, split, state)
@@ -255,28 +208,31 @@ def _judge(trainer: _Trainer, pictures: Pictures, split: Split, state: State) ->
     trainer.assign(current)
 
 
-def _proxies(
-    network: Network, pictures: Pictures, split: Split, knows: bool, seed: int
+def _frozen(teacher: Network) -> Callable[[Any], Any]:
+    return lambda views: teacher.model(views, training=False)
+
+
+def _directions(
+    teacher: Network | None, dim: int, pictures: Pictures, split: Split, seed: int
 ) -> npt.NDArray[np.float32]:
-    """Where the proxies begin: at the mean of some pictures of the kind, if that says anything."""
-    rng = np.random.default_rng(seed)
-    if not knows:
-        return rng.standard_normal((split.kinds, network.dim)).astype(np.float32)
-    found = np.empty((split.kinds, network.dim), dtype=np.float32)
+    """Where proxies begin, (kinds, dim): at the mean of some pictures of the kind, if known."""
+    if teacher is None:
+        drawn = np.random.default_rng(seed).standard_normal((split.kinds, dim))
+        return drawn.astype(np.float32)
+    found = np.empty((split.kinds, dim), dtype=np.float32)
     most = max(1, min(8, 2000 // split.kinds))
     for kind in range(split.kinds):
         rows = split.rows[split.starts[kind] : split.starts[kind + 1]][:most]
-        batch = tf.cast(tf.image.resize(pictures.take(rows), network.size), tf.uint8).numpy()
-        found[kind] = network.vectors(iter([batch])).mean(axis=0)
+        batch = tf.cast(tf.image.resize(pictures.take(rows), teacher.size), tf.uint8).numpy()
+        found[kind] = teacher.vectors(iter([batch])).mean(axis=0)
     return found
 
 
 class _Trainer:
     """A network with what its training changes."""
 
-    def __init__(self, network: Network, recipe: Recipe, initial: Any) -> None:
-        self.network = network
-        self._objective = Contrast() if initial is None else Proxies(initial)
+    def __init__(self, network: Network, recipe: Recipe, objective: Proxies | Contrast) -> None:
+        self.network, self._objective = network, objective
         adam = tf.keras.optimizers.Adam
         self._optimizers = [adam(recipe.rate), adam(PROXY_RATE)]
         learned = network.model.trainable_variables, list(self._objective.variables)
@@ -293,7 +249,7 @@ class _Trainer:
             views = augment(images, network.size, seed)
             with tf.GradientTape() as tape:
                 vectors = tf.math.l2_normalize(network.model(views, training=True), 1)
-                loss = self._objective.loss(vectors, kinds)
+                loss = self._objective.loss(vectors, kinds, views)
             gradients = tape.gradient(loss, [*learned[0], *learned[1]])
             cut = len(learned[0])
             self._optimizers[0].apply_gradients(zip(gradients[:cut], learned[0], strict=True))

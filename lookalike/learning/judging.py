@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lookalike.learning.gathering import Pictures, Pixels
 from lookalike.learning.networks import Network, Vectors
 from lookalike.learning.splitting import Split
+from lookalike.learning.state import Gains
 from lookalike.models import color_texture, photo
 from lookalike.models.descriptors import INPUT_SIZE
 from lookalike.models.quiet_tf import tf
 
 LOSS = 0.005  # of precision, that 8 bits may cost
-
-Gains = npt.NDArray[np.float64]
 
 
 def precisions(
@@ -65,11 +63,11 @@ def choose(
     Returns:
         Its name, a module to call with uint8 pictures, and its precision.
     """
-    *preferred, last = [
-        (name, module, mean(precisions(_calls(module), network.size, pictures, split)))
-        for name, module in network.modules()
-    ]
-    return next((one for one in preferred if one[2] >= score - LOSS), last)
+    for name, module in network.modules():
+        found = name, module, mean(precisions(_calls(module), network.size, pictures, split))
+        if found[2] >= score - LOSS:
+            break
+    return found
 
 
 def export(module: Any, folder: Path) -> None:
