@@ -31,7 +31,7 @@ PICTURES = 20_000  # read by default: 4 GB in the work folder
 _REQUEST, _KNOWN = "request.json", {"request.json", "pictures", STATE, "logs", "runs"}
 _COMPARED = {
     "builtin:photo": ("builtin:photo",),
-    "scratch": ("builtin:photo", "builtin:color-texture"),
+    "scratch": ("builtin:photo", "builtin:color-texture", "builtin:shape"),
 }  # what it must do better than, by where it starts
 
 

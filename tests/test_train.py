@@ -68,7 +68,7 @@ def scalars(logs: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def vectors(model: Path) -> np.ndarray:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     found: np.ndarray = load(model)(tf.constant(pixels)).numpy()
     return found
 

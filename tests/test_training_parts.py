@@ -132,14 +132,16 @@ def test_a_batch_is_that_of_its_seed_and_of_whole_kinds() -> None:
 
 def test_changed_pictures_are_those_of_their_seed_and_stay_pictures() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 3), np.uint8)
-    first = augment(tf.constant(pixels), (16, 12), tf.constant([0, 1])).numpy()
+    first = augment(tf.constant(pixels), (16, 12), 0.4, tf.constant([0, 1])).numpy()
     assert first.shape == (6, 16, 12, 3)
     assert 0 <= first.min() <= first.max() <= 255
-    assert np.array_equal(first, augment(tf.constant(pixels), (16, 12), tf.constant([0, 1])))
-    assert not np.array_equal(first, augment(tf.constant(pixels), (16, 12), tf.constant([0, 2])))
+    assert np.array_equal(first, augment(tf.constant(pixels), (16, 12), 0.4, tf.constant([0, 1])))
+    assert not np.array_equal(
+        first, augment(tf.constant(pixels), (16, 12), 0.4, tf.constant([0, 2]))
+    )
     # a ramp stays one, rising or, mirrored, falling
     ramp = np.broadcast_to(np.arange(40, 200, 4, dtype=np.uint8)[None, None, :, None], pixels.shape)
-    found = augment(tf.constant(ramp), (16, 16), tf.constant([0, 3])).numpy().mean(axis=(1, 3))
+    found = augment(tf.constant(ramp), (16, 16), 0.4, tf.constant([0, 3])).numpy().mean(axis=(1, 3))
     steps = np.sign(np.diff(found, axis=1))
     assert {tuple(set(row.tolist())) for row in steps} == {(1.0,), (-1.0,)}
 
@@ -172,7 +174,7 @@ def test_objectives_are_those_of_the_papers() -> None:
 
 def test_proxies_begin_where_a_network_that_knows_something_sees_their_kind() -> None:
     network, rng = ScratchNetwork(0), np.random.default_rng(0)
-    size = (96, 96)
+    size = network.size
     pictures = Pictures(
         (rng.integers(0, 256, (40, *size, 3), np.uint8),), ("",) * 40, gathering.Counter()
     )

@@ -7,17 +7,17 @@ from typing import Any
 
 from lookalike.models.quiet_tf import tf
 
-AREA = 0.4  # of the picture that a cut leaves, at least
 _ASPECT = 4 / 3  # of a cut, at most
 _LIGHT = 0.3  # brightness, contrast and saturation change by up to this power of e
 
 
-def augment(images: Any, size: tuple[int, int], seed: Any) -> Any:
+def augment(images: Any, size: tuple[int, int], area: float, seed: Any) -> Any:
     """Cut, mirror and light each picture in another way; the same for the same seed.
 
     Args:
         images: (B, side, side, 3) uint8.
         size: (height, width) of what comes out.
+        area: Of the picture that a cut leaves, at least.
         seed: Two int32.
 
     Returns:
@@ -25,9 +25,9 @@ def augment(images: Any, size: tuple[int, int], seed: Any) -> Any:
     """
     count, side = tf.shape(images)[0], images.shape[1]
     drawn = tf.random.stateless_uniform((8, count), seed)
-    area = AREA + (1 - AREA) * drawn[0]
+    share = area + (1 - area) * drawn[0]
     aspect = tf.exp((2 * drawn[1] - 1) * math.log(_ASPECT))
-    height, width = (tf.minimum(1.0, tf.sqrt(one)) for one in (area / aspect, area * aspect))
+    height, width = (tf.minimum(1.0, tf.sqrt(one)) for one in (share / aspect, share * aspect))
     top, left = (1 - height) * drawn[2], (1 - width) * drawn[3]
     mirrored = drawn[4] < 0.5
     first = tf.where(mirrored, left + width, left)

@@ -38,6 +38,7 @@ class Recipe:
         rate: Of learning, of the network.
         kinds: In a batch.
         each: Pictures of each of them.
+        area: Of a picture that a cut leaves, at least.
         averaging: What remains of the mean of the weights with each step, at the end: the mean is
             what is judged and kept.
         every: Steps between judgements, at least.
@@ -46,6 +47,7 @@ class Recipe:
     rate: float
     kinds: int
     each: int
+    area: float = 0.4
     averaging: float = 0.97
     every: int = 20
 
@@ -53,8 +55,8 @@ class Recipe:
 RECIPES = {
     ("builtin:photo", True): Recipe(rate=5e-5, kinds=16, each=4),
     ("builtin:photo", False): Recipe(rate=5e-5, kinds=32, each=2),
-    ("scratch", True): Recipe(rate=1e-3, kinds=16, each=4, averaging=0.99, every=50),
-    ("scratch", False): Recipe(rate=1e-3, kinds=32, each=2, averaging=0.99, every=50),
+    ("scratch", True): Recipe(rate=1e-3, kinds=16, each=4, area=0.7, averaging=0.95, every=50),
+    ("scratch", False): Recipe(rate=1e-3, kinds=32, each=2, averaging=0.95, every=50),
 }
 """By where it starts, and whether there are labels."""
 
@@ -246,7 +248,7 @@ class _Trainer:
         ]  # fmt: skip
 
         def step(images: Any, kinds: Any, seed: Any) -> Any:
-            views = augment(images, network.size, seed)
+            views = augment(images, network.size, recipe.area, seed)
             with tf.GradientTape() as tape:
                 vectors = tf.math.l2_normalize(network.model(views, training=True), 1)
                 loss = self._objective.loss(vectors, kinds, views)

@@ -12,10 +12,13 @@ from lookalike.learning.gathering import Pictures, Pixels
 from lookalike.learning.networks import Network, Vectors
 from lookalike.learning.splitting import Split
 from lookalike.learning.state import Gains
-from lookalike.models import color_texture, photo
-from lookalike.models.descriptors import INPUT_SIZE
+from lookalike.models import color_texture, descriptors, photo
 from lookalike.models.quiet_tf import tf
 
+_LOW_LEVEL = {
+    "builtin:color-texture": color_texture.build,
+    "builtin:shape": descriptors.shape.build,
+}
 LOSS = 0.005  # of precision, that 8 bits may cost
 
 
@@ -43,12 +46,12 @@ def mean(halves: Sequence[Gains]) -> float:
 
 
 def shipped(handle: str, pictures: Pictures, split: Split) -> list[Gains]:
-    """The same of `builtin:photo` or `builtin:color-texture`, to compare with."""
+    """The same of `builtin:photo`, or a descriptor that _LOW_LEVEL names, to compare with."""
     if handle == "builtin:photo":
         return precisions(_calls(photo.build()), photo.INPUT_SIZE, pictures, split)
-    module = color_texture.build()
+    module = _LOW_LEVEL[handle]()
     call = _calls(lambda images: module(tf.cast(images, tf.float32) / 255.0))
-    return precisions(call, INPUT_SIZE, pictures, split)
+    return precisions(call, descriptors.INPUT_SIZE, pictures, split)
 
 
 def _calls(module: Any) -> Callable[[Iterator[Pixels]], Vectors]:

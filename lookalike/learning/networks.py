@@ -23,7 +23,8 @@ from lookalike.models.quiet_tf import tf
 
 FIRST_BLOCK = 11
 """Of `builtin:photo`'s 21 blocks the first that learns: the last four at 14 x 14, all at 7 x 7."""
-_SIZE, _WIDTHS = 96, (32, 64, 128, 256)
+_SIZE, _WIDTHS, _DIM = 64, (32, 64, 128, 256), 256
+_FAINT = 4.0  # the contrast, of 255, that is not made much of
 _MOMENTUM = 0.95  # of batch statistics: runs are short
 _IMAGES = tf.TensorSpec([None, _SIZE, _SIZE, 3], tf.uint8, name="images")
 
@@ -122,7 +123,7 @@ def _learns(layer: photo.Layer) -> bool:
 class ScratchNetwork(Network):
     """A small network that knows nothing yet."""
 
-    size, dim = (_SIZE, _SIZE), _WIDTHS[-1]
+    size, dim = (_SIZE, _SIZE), _DIM
 
     def __init__(self, seed: int) -> None:
         """Build it with random weights, the same for the same seed.
@@ -143,12 +144,20 @@ class ScratchNetwork(Network):
 
         images = keras.Input((*self.size, 3))
         relu = keras.layers.ReLU
-        tensor = relu()(convolve((images - 127.5) / 64.0, _WIDTHS[0], 2))
+        # Each picture about its own mean colour and in its own contrast: without that it takes
+        # many times as many steps to see anything but colours.
+        mean = keras.ops.mean(images, axis=(1, 2), keepdims=True)
+        spread = keras.ops.std(images, axis=(1, 2, 3), keepdims=True)
+        tensor = relu()(convolve((images - mean) / (spread + _FAINT), _WIDTHS[0], 2))
         for width in _WIDTHS[1:]:
             inside = convolve(relu()(convolve(tensor, width, 2)), width, 1)
             tensor = relu()(inside + convolve(tensor, width, 2, kernel=1))
-        pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(tensor)
-        super().__init__(keras.Model(images, pooled))
+        initial = keras.initializers.GlorotUniform(seed=int(drawn.integers(1 << 31)))
+        flat = keras.layers.Flatten(data_format="channels_last")(tensor)
+        joined = keras.layers.Dense(_DIM, use_bias=False, kernel_initializer=initial)(flat)
+        # Vectors that point all one way cannot be told apart; these are spread about their mean.
+        centred = keras.layers.BatchNormalization(momentum=_MOMENTUM, center=False, scale=False)
+        super().__init__(keras.Model(images, centred(joined)))
 
     def modules(self) -> Iterator[tuple[str, Any]]:
         """In float32."""
@@ -164,13 +173,22 @@ class _Module(tf.Module):  # type: ignore[misc]
 
     @tf.function(input_signature=[_IMAGES], autograph=False)  # type: ignore[untyped-decorator]
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Describe images: (B, 96, 96, 3) uint8 RGB -> (B, 256) float32, >= 0."""
+        """Describe images: (B, 64, 64, 3) uint8 RGB -> (B, 256) float32."""
         return self._model(tf.cast(images, tf.float32), training=False)
 
 
 def _keras() -> Any:
-    """Keras, which comes with TensorFlow and can be told to run on other things."""
-    backend = tf.keras.backend.backend()
+    """Keras, which comes with TensorFlow, and which the environment can exchange.
+
+    Raises:
+        RequestError: It is an old one, or runs on something else.
+    """
+    version, backend = tf.keras.__version__, tf.keras.backend.backend()
+    if version.startswith("2."):
+        raise RequestError(
+            f"Keras {version} is in use (TF_USE_LEGACY_KERAS), and training needs Keras 3; unset "
+            "TF_USE_LEGACY_KERAS"
+        )
     if backend != "tensorflow":
         raise RequestError(
             f"Keras is set to run on {backend} (KERAS_BACKEND, or ~/.keras/keras.json), and the "

@@ -1,9 +1,9 @@
 """`python -m pipelines.bench.shapes PHOTOS FOLDER`: pictures of which only the outline tells.
 
 A kind is an outline: a closed curve around a middle, of six waves drawn at random. Each of its
-pictures fills it with a piece of one photograph, before a piece of another, turned, moved, scaled
-and squeezed a little. Colours and textures say nothing of the kind, and no outline of `learn/` is
-in `unseen/`, nor any photograph.
+pictures fills it with one colour and, faintly, a piece of some photograph, turned, moved, scaled
+and squeezed a little, on an even ground of another colour, as signs and cut-outs are. Colours and
+textures say nothing of the kind, and no outline of `learn/` is in `unseen/`, nor any photograph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 
 SIDE = 160
-_LEARN, _UNSEEN = (100, 30), (40, 15)  # kinds, and pictures of each
+_APART, _FAINT = 80, 0.3  # between the colours, in one channel; of the photograph
+_LEARN, _UNSEEN = (60, 30), (40, 15)  # kinds, and pictures of each
 _WAVES = np.arange(2, 8)
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,9 +55,12 @@ def draw(
 ) -> Pixels:
     """One picture of a kind, (SIDE, SIDE, 3)."""
     share = inside(kind, rng)[:, :, None]
-    one, other = rng.choice(len(photographs), 2, replace=False)
-    within, around = (_piece(photographs[number], rng) for number in (one, other))
-    mixed: Pixels = (share * within + (1 - share) * around).astype(np.uint8)
+    within = _piece(photographs[int(rng.integers(len(photographs)))], rng)
+    figure, ground = rng.uniform(0, 255, (2, 3))
+    while np.abs(figure - ground).max() < _APART:
+        ground = rng.uniform(0, 255, 3)
+    filled = figure + _FAINT * (within - within.mean(axis=(0, 1)))
+    mixed: Pixels = np.clip(share * filled + (1 - share) * ground, 0, 255).astype(np.uint8)
     return mixed
 
 
