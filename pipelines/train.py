@@ -17,11 +17,11 @@ from lookalike.learning.gathering import Pictures, Sample, draw, gather
 from lookalike.learning.held_out import Gain, gain_of
 from lookalike.learning.splitting import Split, split
 from lookalike.learning.state import STATE
-from lookalike.pages.markup import visible
+from lookalike.pages.text import visible
 from lookalike.pictures.limits import ImageLimits
 from lookalike.sources.kinds import open_source
+from lookalike.store.files import read_json, remove_tree, write_json
 from lookalike.store.locks import hold
-from lookalike.store.storage import read_json, remove_tree, write_json
 from pipelines.checks import check_images
 from pipelines.outputs import free_place, new_folder, refusal
 from pipelines.progress import Progress, duration

@@ -22,7 +22,7 @@ from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.pictures.decoding import Decoder
 from lookalike.pictures.limits import ImageLimits
 from lookalike.records import SourceFile
-from lookalike.store.storage import read_json, write_file, write_json
+from lookalike.store.files import read_json, write_file, write_json
 
 _PART = 256  # pictures of a file
 
