@@ -31,6 +31,7 @@ from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
 
 _OPEN_FILES = 1 << 15
 _GRACE_S = 8.0  # from a signal to the end; a machine that shuts down waits ten seconds or more
+_GO_ON = ("index", "train")  # commands that continue where they were stopped
 _OURS = ("lookalike", "pipelines", "transforms")  # their errors say all that there is to say
 
 
@@ -97,7 +98,7 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
         with place(_needs_files(given)):
             return int(_COMMANDS[given.command](given, beam))
     except KeyboardInterrupt:
-        again = "; the same command continues where it was" if given.command == "index" else ""
+        again = "; the same command continues where it was" if given.command in _GO_ON else ""
         return _fail(f"stopped{again}", AGAIN)
     except Exception as error:
         status = status_of(error)
@@ -225,6 +226,13 @@ def _adapt(given: argparse.Namespace, beam: list[str]) -> int:
     return run_adapt(given)
 
 
+def _train(given: argparse.Namespace, beam: list[str]) -> int:
+    from pipelines.progress import Progress
+    from pipelines.train import run_train
+
+    return run_train(given, Progress())
+
+
 def _rollback(given: argparse.Namespace, beam: list[str]) -> int:
     from pipelines.upkeep import rollback
 
@@ -253,6 +261,7 @@ _COMMANDS = {
     "models": _models,
     "tune": _tune,
     "adapt": _adapt,
+    "train": _train,
     "rollback": _rollback,
     "gc": _gc,
     "forget": _forget,

@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     _models(commands)
     _tune(commands)
     _adapt(commands)
+    _train(commands)
     _rollback(commands)
     _gc(commands)
     _forget(commands)
@@ -256,6 +257,60 @@ def _learn(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="write what was found also where it does not help"
     )
     _snapshot(parser)
+
+
+def _train(commands: Any) -> None:
+    parser = _command(
+        commands, "train", "train a network on pictures of your own, as a feature of your own"
+    )
+    parser.epilog = (
+        "the gain is measured on labels held out, or without labels on altered copies of pictures "
+        "held out; exit status 3 if there is none for certain and nothing was written; a training "
+        "that was stopped goes on by the same command; the model's folder is a handle for index"
+    )
+    parser.add_argument(
+        "--images", action="extend", nargs="+", required=True, metavar="SRC",
+        help="what to learn from: whatever index takes; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--labels",
+        metavar="folders|FILE",
+        help="`folders`: a picture's folder is its label; or a CSV/Parquet file: uri, label "
+        "(default: none, views of one picture are alike)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="MODEL", help="the folder to make, for the model"
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        choices=("builtin:photo", "scratch"),
+        default="builtin:photo",
+        help="where to begin: at the shipped network, or at a small one that knows nothing "
+        "(default builtin:photo)",
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help="where pictures, the state and logs for TensorBoard lie (default: MODEL.work)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30, metavar="M",
+        help="to train at most, all runs together (default 30)",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, metavar="N", help="to do at most (default: no limit)")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="files to read at most (default 20000)"
+    )
+    parser.add_argument(
+        "-k", type=int, help="precision at k (default 10; without labels the 6 copies of a picture)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all that is drawn (default 0)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="write the model also where it does not help"
+    )
 
 
 def _rollback(commands: Any) -> None:

@@ -26,7 +26,7 @@ same vectors to the last bit, and one fingerprint stands for both.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -223,15 +223,27 @@ _IMAGES = tf.TensorSpec([None, *INPUT_SIZE, 3], tf.uint8, name="images")
 class Photo(tf.Module):  # type: ignore[misc]
     """The network as a TF-Hub style callable."""
 
-    def __init__(self, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take the weights, as `read_checkpoint` gives them."""
+    def __init__(self, convolutions: Iterable[Layer], grid: Grid | None = on_grid) -> None:
+        """Take the convolutions, as `layers` gives them, and how to calculate (see `network`)."""
         super().__init__(name=NAME)
-        self._layers = tuple(layers(tensors))
+        self._layers, self._grid = tuple(convolutions), grid
 
     @tf.function(input_signature=[_IMAGES], autograph=False)  # type: ignore[untyped-decorator]
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Describe images: (B, 224, 224, 3) uint8 RGB -> (B, 1280) float32, >= 0."""
-        return network(images, iter(self._layers))
+        return network(images, iter(self._layers), self._grid)
+
+
+def shipped_layers() -> tuple[Layer, ...]:
+    """The convolutions of the installed checkpoint.
+
+    Raises:
+        RequestError: The weights are not installed, or not those expected.
+    """
+    try:
+        return tuple(layers(read_checkpoint(checkpoint())))
+    except CheckpointError as error:  # cannot be while the hash is right
+        raise RequestError(f"the weights of {PACKAGE} cannot be read: {error}") from error
 
 
 def build() -> tf.Module:
@@ -240,10 +252,7 @@ def build() -> tf.Module:
     Raises:
         RequestError: The weights are not installed, or not those expected.
     """
-    try:
-        return Photo(read_checkpoint(checkpoint()))
-    except CheckpointError as error:  # cannot be while the hash is right
-        raise RequestError(f"the weights of {PACKAGE} cannot be read: {error}") from error
+    return Photo(shipped_layers())
 
 
 def export(folder: Path) -> None:

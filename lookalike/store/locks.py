@@ -64,8 +64,12 @@ def why_not_writable(folder: Path) -> str:
 
 
 @contextmanager
-def hold(store: Path) -> Iterator[None]:
+def hold(store: Path, what: str = "store") -> Iterator[None]:
     """Hold a store against a second run; the system lets go when the process ends, however it ends.
+
+    Args:
+        store: Its folder, or another that is to be held.
+        what: It is.
 
     Raises:
         StoreBusyError: Another process holds it; the message says which, and since when.
@@ -89,7 +93,7 @@ def hold(store: Path) -> Iterator[None]:
                 file.seek(0)
                 other = file.read().strip() or "another process"
                 raise StoreBusyError(
-                    f"{store}: {other} is running on this store; wait for it to end"
+                    f"{store}: {other} is running on this {what}; wait for it to end"
                 ) from error
         file.truncate(0)
         file.write(holder())
