@@ -337,7 +337,7 @@ def test_a_lifetime_of_a_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     status, third, err = index(folder, settings=coarse + "publish: {min_recall: 0.0}\n")
     assert status == 0, err
     assert "embed:" not in err
-    assert tree(store / "embeddings") == before
+    assert tree(store / "embeddings").items() <= before.items()  # less what was joined to others
     assert third["parent"] == first["snapshot"]
     assert (store / "CURRENT").read_text().strip() == third["snapshot"]
 

@@ -73,7 +73,7 @@ def test_everything_is_on_disk_before_what_tells_of_it(nights: tuple[Night, Nigh
         renamed = [
             line.split("\t")[2]
             for line in night.trace.read_text().splitlines()
-            if line.startswith("rename")
+            if line.startswith(("rename", "link"))
         ]
         assert [Path(path).name for path in renamed[-2:]] == ["manifest.json", "CURRENT"]
 

@@ -197,7 +197,7 @@ def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, roo
         if stop == "compact":
             patched.setattr(erase, "rewrite_ledger", fail)
         elif stop == "publish":
-            patched.setattr(snapshot, "publish", fail)
+            patched.setattr(snapshot, "point", fail)
         elif stop == "published":
             patched.setattr(retention, "sweep", fail)
         elif stop == "remove":

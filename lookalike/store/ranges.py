@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GAP = 256 << 10  # bytes between two that are fetched for nothing rather than by a request more
+GAP = 64 << 10  # bytes between two that are fetched for nothing rather than by a request more
 MOST = 8 << 20  # bytes of one request for several
 
 
