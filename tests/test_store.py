@@ -18,19 +18,22 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import StoreWriteError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import files, object_errors
+from lookalike.store import files, object_errors, shards
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
 from lookalike.store.folder import FolderStore
 from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Version, open_store
 from lookalike.store.ranges import coalesce, cut
+from lookalike.store.vector_reader import VectorReader
 from tests.faults.injector import Fault, armed, compiler, environment
 from tests.s3_server import FAULTS, KEYS, STALL_S, faulty_proxy, s3_server, store_uri
 
@@ -493,3 +496,30 @@ def test_a_disk_that_stays_full_is_told_of(tmp_path: Path) -> None:
     assert found.returncode == 1
     assert StoreWriteError.__name__ in found.stderr
     assert "make room, or name another place with --cache" in found.stderr
+
+
+# --- vectors ----------------------------------------------------------------------------------
+
+
+def test_rows_are_read_where_they_lie(store: Store, server: int, tmp_path: Path) -> None:
+    rows = 5000
+    vectors = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)
+    with shards.open_shard(store, "a.parquet", shards.schema(64, pa.schema([]), {}), 3) as (
+        writer,
+        _,
+    ):
+        for number, vector in enumerate(vectors):
+            found = {"uri": f"/{number}", "content_sha256": bytes(32), "format": "png"}
+            writer.append({**found, "width": 1, "height": 1, "bytes": 1}, vector)
+    ids = np.array([4999, 0, 7, 4999, 2048, 2047], dtype=np.int64) + (3 << 32)
+    reader = VectorReader(store, {3: "a.parquet"})
+    np.testing.assert_array_equal(reader.vectors(ids), vectors[ids - (3 << 32)])
+    assert [row["uri"] for row in reader.described(ids)] == [f"/{i & 0xFFFF}" for i in ids.tolist()]
+    if isinstance(store, BucketStore):
+        with faulty_proxy(server) as (port, faults):
+            through = BucketStore(store_uri(port, prefix(tmp_path)))
+            VectorReader(through, {3: "a.parquet"}).vectors(ids[:3])
+            assert len(faults.seen) <= 8  # size, footer, and two parts
+            assert not through._cache.folder.exists()
+    with pytest.raises(IndexError, match=r"a\.parquet: no row 5000, it has 5000"):
+        reader.vectors(np.array([(3 << 32) + 5000]))
