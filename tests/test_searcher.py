@@ -83,7 +83,7 @@ def test_refresh_goes_to_what_is_published(tmp_path: Path) -> None:
         assert (one.manifest["name"], one.count) == ("two", 20)
         assert one.search(vectors=vectors[4], k=1)[0][0].score == pytest.approx(1)
         assert one.refresh() is False
-    snapshot.point(open_store(tmp_path), "one")  # gone back
+    open_store(tmp_path).put(snapshot.CURRENT, b"one\n")  # gone back
     assert searcher.refresh() is True
     assert searcher.manifest["name"] == "one"
 
@@ -156,7 +156,7 @@ def test_searches_beside_a_refresh_are_of_one_snapshot(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for turn in range(40):
-        snapshot.point(open_store(tmp_path), ("one", "two")[turn % 2])
+        open_store(tmp_path).put(snapshot.CURRENT, (b"one\n", b"two\n")[turn % 2])
         searcher.refresh()
     stop.set()
     for thread in threads:
