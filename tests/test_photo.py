@@ -75,11 +75,9 @@ def test_weights_and_biases_lie_on_grids_that_float32_holds(
         step, peak = layer.step, 128 if layer.linear else 192  # 6 in steps of 1/32
 
 
-def test_it_is_near_the_network_in_float32(
-    tensors: Mapping[str, npt.NDArray[Any]], shipped: Vectors
-) -> None:
+def test_it_is_near_the_network_in_float32(shipped: Vectors) -> None:
     images = tf.constant(golden_pictures(photo.INPUT_SIZE))
-    exact = photo.network(images, photo.layers(tensors), grid=None).numpy()
+    exact = photo.build(grid=None)(images).numpy()
     near = cosines(shipped, exact)
     assert np.median(near) > 0.95
     assert near.min() > 0.55  # flat and black pictures, which say little

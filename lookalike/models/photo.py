@@ -227,30 +227,35 @@ _IMAGES = tf.TensorSpec([None, *INPUT_SIZE, 3], tf.uint8, name="images")
 class Photo(tf.Module):  # type: ignore[misc]
     """The network as a TF-Hub style callable."""
 
-    def __init__(self, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take the weights, as `read_checkpoint` gives them."""
+    def __init__(
+        self, tensors: Mapping[str, npt.NDArray[Any]], grid: Grid | None = on_grid
+    ) -> None:
+        """Take the weights, as `read_checkpoint` gives them, and what `network` takes."""
         super().__init__(name=NAME)
-        self._layers = tuple(layers(tensors))
+        self._layers, self._grid = tuple(layers(tensors)), grid
 
     @tf.function(input_signature=[_IMAGES], autograph=False)  # type: ignore[untyped-decorator]
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Describe images: (B, 224, 224, 3) uint8 RGB -> (B, 1280) float32, >= 0."""
-        return network(images, iter(self._layers))
+        return network(images, iter(self._layers), self._grid)
 
 
-def build() -> tf.Module:
+def build(grid: Grid | None = on_grid) -> tf.Module:
     """Return the network, ready to be called: (B, 224, 224, 3) uint8 -> (B, 1280) float32.
+
+    Args:
+        grid: As in `network`; None for the network in float32.
 
     Raises:
         RequestError: The weights are not installed, or not those expected.
     """
     try:
-        return Photo(read_checkpoint(checkpoint()))
+        return Photo(read_checkpoint(checkpoint()), grid)
     except CheckpointError as error:  # cannot be while the hash is right
         raise RequestError(f"the weights of {PACKAGE} cannot be read: {error}") from error
 
 
-def export(folder: Path) -> None:
+def export(folder: Path, grid: Grid | None = on_grid) -> None:
     """Write the network to `folder`: a TF2 reusable SavedModel, also with `serving_default`."""
-    module = build()
+    module = build(grid)
     tf.saved_model.save(module, str(folder), signatures=module.__call__)
