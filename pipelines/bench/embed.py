@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--images", metavar="SRC", help="pictures to use (default: drawn ones)")
     parser.add_argument("--model", metavar="HANDLE",
-                        help="one feature, such as builtin:photo or a SavedModel (default: those of "
+                        help="one feature, builtin:photo or a SavedModel say (default: those of "
                              "lookalike index)")  # fmt: skip
     parser.add_argument("--engine", default="auto", help="what computes the model (auto)")
     parser.add_argument("--files", type=int, default=0,

@@ -36,7 +36,7 @@ class Task:
         config: The pickled Config: only what is to import Beam can afford to unpickle it.
         store: Folder that the features' folders are relative to.
         features: The models, with the engine chosen for each.
-        by_hand: Of each feature the SavedModel that somebody would take who writes the loop by hand.
+        by_hand: SavedModels of the features, as somebody would take them who writes the loop.
         batch: Pictures per call of the engine, as the pipeline has it.
     """
 

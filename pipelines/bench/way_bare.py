@@ -67,9 +67,7 @@ def _meet_at(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _work(
-    task: Task, share: list[int], decodes: bool, embeds: bool
-) -> tuple[list[Lot], Vectors]:
+def _work(task: Task, share: list[int], decodes: bool, embeds: bool) -> tuple[list[Lot], Vectors]:
     """One process: its lots, from when all are warm, and its vectors in the share's order."""
     try:
         embedder = task.embedder() if embeds else None
