@@ -180,6 +180,25 @@ def test_bins_share_each_value_whole():
     np.testing.assert_allclose(turned, pixel_ops.circular_bins(values, 8).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("exponent", "lowest", "roots"),
+    [(2.4, 0.055 / 1.055, 1), (1 / 3, pixel_ops.DARK_TOE, 2)],
+    ids=["light", "cube root"],
+)
+def test_powers_by_polynomials(exponent, lowest, roots):
+    values = np.linspace(lowest, 1.0 + pixel_ops.DARK_TOE, 10_001, dtype=np.float32)
+    found = pixel_ops.power(values, exponent, lowest, roots).numpy()
+    np.testing.assert_allclose(found, values.astype(np.float64) ** exponent, atol=5e-7)
+
+
+def test_angles_are_those_of_atan2():
+    sides = [0.0, 1.0, -1.0, 3e-4, -2.5, 1e-20]
+    x, y = (axis.ravel().astype(np.float32) for axis in np.meshgrid(sides, sides))
+    expected = np.arctan2(y.astype(np.float64), x) / (2 * np.pi)
+    found = pixel_ops.turns(y, x).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
 def test_oklab_of_known_colours():
     # Reference values of Ottosson's definition for sRGB white, red and blue.
     rgb = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 1]], np.float32).T[None]

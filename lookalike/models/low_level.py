@@ -24,6 +24,7 @@ from lookalike.models.pixel_ops import (
     rows,
     soft_bins,
     to_planes,
+    turns,
     unit,
 )  # fmt: skip
 from lookalike.models.quiet_tf import tf
@@ -66,7 +67,7 @@ def color(lab: tf.Tensor) -> tf.Tensor:
     lightness, a, b = (pixels(lab[:, i]) for i in range(3))
     chroma = knot_bins(tf.sqrt(a * a + b * b), CHROMA_KNOTS) * weight[:, None]
     gray = tf.matmul(soft_bins(lightness, *GRAY_LIGHTNESS), chroma[:, :1], transpose_b=True)
-    hue = circular_bins(tf.atan2(b, a) / (2 * math.pi), HUES)
+    hue = circular_bins(turns(b, a), HUES)
     # A joint histogram is a matrix product of two assignments: no scatter, one outer product.
     light = soft_bins(lightness, *COLOR_LIGHTNESS)
     shade = tf.concat([chroma[:, i : i + 1] * light for i in range(1, len(CHROMA_KNOTS))], 1)
@@ -83,7 +84,7 @@ def palette(
     """
     lightness, a, b = (pixels(lab[:, i]) for i in range(3))
     chroma = knot_bins(tf.sqrt(a * a + b * b), knots)
-    hue = close(circular_bins(tf.atan2(b, a) / (2 * math.pi), hues))
+    hue = close(circular_bins(turns(b, a), hues))
     colors = [hue * chroma[:, i : i + 1] for i in range(1, len(knots))]
     shares = tf.concat([soft_bins(lightness, *grays) * chroma[:, :1], *colors], 1)
     count = grays[2] + hues * (len(knots) - 1)
