@@ -7,6 +7,7 @@ JPEG quality, is a small change of the descriptor.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -44,6 +45,28 @@ def to_planes(images: tf.Tensor, side: int) -> tf.Tensor:
     while planes.shape[2] > side:
         planes = halve(planes)
     return planes
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture at one size, and what is made of it for more than one block.
+
+    Attributes:
+        rgb: (B, 3, H, W), as `to_planes` gives it.
+        lab: (B, 3, H, W), of `oklab`.
+        weight: (B, H, W), of `attention`.
+    """
+
+    rgb: tf.Tensor
+    lab: tf.Tensor
+    weight: tf.Tensor
+
+
+def view(images: tf.Tensor, side: int) -> View:
+    """See images at a size: (B, H, H, 3) in [0, 1] -> planes of side × side."""
+    rgb = to_planes(images, side)
+    lab = oklab(rgb)
+    return View(rgb, lab, attention(lab))
 
 
 def luminance(rgb: tf.Tensor) -> tf.Tensor:
