@@ -1,6 +1,7 @@
 """The built-in descriptor: its contract, what it finds alike, and the numbers stores depend on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from lookalike.models import color_texture, low_level, pixel_ops
 from lookalike.models.handles import BUILTINS
+from lookalike.models.inspection import inspect
+from lookalike.models.shipped import SHIPPED
 
 GOLDEN = Path(__file__).parent / "golden" / "color_texture_v2.json"
 SIDE = color_texture.INPUT_SIZE[0]
@@ -223,6 +226,7 @@ def test_export_gives_the_same_vectors(describe, tmp_path):
     from lookalike.models.quiet_tf import tf
 
     color_texture.export(tmp_path / "model")
+    assert replace(inspect(tmp_path / "model"), rewritten=False) == SHIPPED["color-texture"].info
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     assert not color_texture.build().variables
     pictures = np.stack([golden_picture(), noise(5), disc(COLOURS["blue"])]).astype(np.float32)
