@@ -1,6 +1,6 @@
-"""Making models ready: in a process of its own, which alone loads TensorFlow, and once.
+"""Making models ready: in processes of their own, which alone load TensorFlow, and once.
 
-What that process finds out lies in the cache of this machine, by the model's fingerprint, so that
+What these find out lies in the cache of this machine, by the model's fingerprint, so that
 every later run, and every command that embeds, starts without TensorFlow.
 """
 
@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,29 +69,49 @@ def is_current(found: Prepared | None) -> bool:
 
 
 def prepare(tasks: Sequence[Task]) -> None:
-    """Make models ready, one after another.
+    """Make models ready, in two processes where there are several.
 
     Raises:
         RequestError: A model cannot be loaded, or is none that this library can call.
     """
+    lots = [lot for lot in (tasks[0::2], tasks[1::2]) if lot]
+    running = [_start(lot) for lot in lots]
+    try:
+        for process in running:
+            _finish(process)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _start(tasks: Sequence[Task]) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    finished = subprocess.run(
-        [sys.executable, "-m", "lookalike.models.prepare_process"],
-        input=json.dumps([asdict(task) for task in tasks]).encode(),
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
-        check=False,
-    )
-    if finished.returncode == 0:
+    with tempfile.TemporaryFile() as asked:  # a pipe would have to be written beside the others
+        asked.write(json.dumps([asdict(task) for task in tasks]).encode())
+        asked.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "lookalike.models.prepare_process"],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        )
+
+
+def _finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process, and tell what it tells."""
+    told, stderr = process.communicate()
+    if process.returncode == 0:
         return
-    if finished.returncode == -signal.SIGALRM:
+    if process.returncode == -signal.SIGALRM:
         raise RequestError("a function of yours takes too long for one picture of its size")
     try:
-        wrong = json.loads(finished.stdout)["request_error"]
+        wrong = json.loads(told)["request_error"]
     except (ValueError, KeyError, TypeError):
-        told = one_line(ValueError(finished.stderr.decode(errors="replace")[-300:]))
+        last = one_line(ValueError(stderr.decode(errors="replace")[-300:]))
         raise RuntimeError(
-            f"the process that makes models ready ended with status {finished.returncode}: {told}"
+            f"the process that makes models ready ended with status {process.returncode}: {last}"
         ) from None
     raise RequestError(wrong)
