@@ -1,6 +1,7 @@
 """The built-in descriptor: its contract, what it finds alike, and the numbers stores depend on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from lookalike.models import color_texture, low_level, pixel_ops
 from lookalike.models.handles import BUILTINS
+from lookalike.models.inspection import inspect
+from lookalike.models.shipped import SHIPPED
 
 GOLDEN = Path(__file__).parent / "golden" / "color_texture_v2.json"
 SIDE = color_texture.INPUT_SIZE[0]
@@ -180,6 +183,25 @@ def test_bins_share_each_value_whole():
     np.testing.assert_allclose(turned, pixel_ops.circular_bins(values, 8).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("exponent", "lowest", "roots"),
+    [(2.4, 0.055 / 1.055, 1), (1 / 3, pixel_ops.DARK_TOE, 2)],
+    ids=["light", "cube root"],
+)
+def test_powers_by_polynomials(exponent, lowest, roots):
+    values = np.linspace(lowest, 1.0 + pixel_ops.DARK_TOE, 10_001, dtype=np.float32)
+    found = pixel_ops.power(values, exponent, lowest, roots).numpy()
+    np.testing.assert_allclose(found, values.astype(np.float64) ** exponent, atol=5e-7)
+
+
+def test_angles_are_those_of_atan2():
+    sides = [0.0, 1.0, -1.0, 3e-4, -2.5, 1e-20]
+    x, y = (axis.ravel().astype(np.float32) for axis in np.meshgrid(sides, sides))
+    expected = np.arctan2(y.astype(np.float64), x) / (2 * np.pi)
+    found = pixel_ops.turns(y, x).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
 def test_oklab_of_known_colours():
     # Reference values of Ottosson's definition for sRGB white, red and blue.
     rgb = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 1]], np.float32).T[None]
@@ -204,6 +226,7 @@ def test_export_gives_the_same_vectors(describe, tmp_path):
     from lookalike.models.quiet_tf import tf
 
     color_texture.export(tmp_path / "model")
+    assert replace(inspect(tmp_path / "model"), rewritten=False) == SHIPPED["color-texture"].info
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     assert not color_texture.build().variables
     pictures = np.stack([golden_picture(), noise(5), disc(COLOURS["blue"])]).astype(np.float32)

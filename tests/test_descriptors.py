@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lookalike.models.handles import BUILTINS
 from lookalike.models.inspection import inspect
 from lookalike.models.prepare_process import compare
 from lookalike.models.quiet_tf import tf
+from lookalike.models.shipped import SHIPPED
 
 Array = npt.NDArray[Any]
 PARTS = {name: value[0].partition(":")[2] for name, value in BUILTINS.items()}
@@ -102,6 +104,7 @@ def test_openvino_gives_the_same_vectors(name: str, tmp_path: Path) -> None:
     of(name).export(tmp_path / "model")
     info = inspect(tmp_path / "model")
     assert (info.input_size, info.dim) == (descriptors.INPUT_SIZE, of(name).dim)
+    assert replace(info, rewritten=False) == SHIPPED[name].info
     found = compare(tmp_path / "model", info, tmp_path / "made")
     assert found.trouble == ""
     assert found.agreements["openvino"].with_lengths >= 0.9999

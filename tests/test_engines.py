@@ -396,7 +396,7 @@ def test_workers_need_no_tensorflow(tmp_path: Path, saved: Saved) -> None:
         [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True, text=True, check=True, env=environment,
     )  # fmt: skip
-    assert done.stdout.split() == ["16"]
+    assert done.stdout.split() == ["4"]
     assert list(home.iterdir()) == []
     here, _ = Embedder(features, store, "cosine").embed([(one,) for one in pictures(7)])
     assert np.array_equal(np.load(tmp_path / "vectors.npy"), here)

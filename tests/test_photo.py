@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.models import openvino_engine, photo
 from lookalike.models.golden import golden_pictures
+from lookalike.models.inspection import inspect
 from lookalike.models.quiet_tf import tf
+from lookalike.models.shipped import SHIPPED
 from lookalike.models.torch_checkpoint import read_checkpoint
 
 Vectors = npt.NDArray[np.float32]
@@ -75,11 +78,9 @@ def test_weights_and_biases_lie_on_grids_that_float32_holds(
         step, peak = layer.step, 128 if layer.linear else 192  # 6 in steps of 1/32
 
 
-def test_it_is_near_the_network_in_float32(
-    tensors: Mapping[str, npt.NDArray[Any]], shipped: Vectors
-) -> None:
+def test_it_is_near_the_network_in_float32(shipped: Vectors) -> None:
     images = tf.constant(golden_pictures(photo.INPUT_SIZE))
-    exact = photo.network(images, photo.layers(tensors), grid=None).numpy()
+    exact = photo.build(grid=None)(images).numpy()
     near = cosines(shipped, exact)
     assert np.median(near) > 0.95
     assert near.min() > 0.55  # flat and black pictures, which say little
@@ -131,6 +132,7 @@ def test_the_export_is_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     one, two = ((tmp_path / name / "saved_model.pb").read_bytes() for name in ("one", "two"))
     assert one == two
     assert len(one) < 6_000_000  # weights of 8 bits
+    assert replace(inspect(tmp_path / "one"), rewritten=False) == SHIPPED["photo"].info
 
 
 def test_weights_that_are_damaged_or_not_there(

@@ -33,7 +33,7 @@ from lookalike.store.objects import open_store
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
 from transforms.counters import count, timed
-from transforms.embedder import EmbedderFn, check_spec, display, shared_models
+from transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
 
 _RECORD = dict[str, Any]
 _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
@@ -69,8 +69,7 @@ class EmbedUnits(beam.PTransform):
 
     def load(self) -> None:
         """Load the models now, in this process, for an engine that runs the units in it."""
-        self._loaded = shared_models(self.spec).acquire(self.spec.load)
-        self._loaded.embed([self._loaded.blank()])  # compiles
+        self._loaded = shared_models(self.spec).acquire(lambda: load(self.spec))
 
     def display_data(self) -> dict[str, Any]:
         """What an engine's page shows."""

@@ -43,6 +43,15 @@ def display(spec: EmbedSpec) -> dict[str, Any]:
     return {"models": handles, "store": spec.store, "metric": spec.metric, "dtype": spec.dtype}
 
 
+def load(spec: EmbedSpec) -> Embedder:
+    """Load the models, and call them for the first time, which compiles them."""
+    start = monotonic()
+    embedder = spec.load()
+    embedder.embed([embedder.blank()] * embedder.batch)
+    _LOG.info("models of %s loaded in %.1f s", spec.store, monotonic() - start)
+    return embedder
+
+
 class EmbedderFn(beam.DoFn):
     """A DoFn with the process's one copy of the models, and a decoder process of its own."""
 
@@ -55,16 +64,10 @@ class EmbedderFn(beam.DoFn):
         self._decoder = Decoder(sizes, self._spec.limits, functions)
         self._decoder.start()
         try:
-            self._embedder: Embedder | None = self._shared.acquire(self._load)
+            self._embedder: Embedder | None = self._shared.acquire(lambda: load(self._spec))
         except BaseException:
             self._decoder.close()  # teardown does not follow
             raise
-
-    def _load(self) -> Embedder:
-        start = monotonic()
-        embedder = self._spec.load()
-        _LOG.info("models of %s loaded in %.1f s", self._spec.store, monotonic() - start)
-        return embedder
 
     def teardown(self) -> None:
         """End the decoder, and let go of the models."""

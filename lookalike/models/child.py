@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +52,57 @@ def ask(
         subprocess.TimeoutExpired: It was not done in time.
         ChildError: It ended without an answer.
     """
+    (answer,) = ask_all(module, [request], timeout=timeout, env=env, show=show)
+    return answer
+
+
+def ask_all(
+    module: str,
+    requests: Sequence[Any],
+    *,
+    timeout: float | None = None,
+    env: dict[str, str] | None = None,
+    show: bool = False,
+) -> list[Any]:
+    """Ask a process for each request, all at the same time; see `ask`."""
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for request in requests:
+            running.append(_start(module, request, env or {}, show))
+        return [_answer(process, module, timeout) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            with process:  # closes its pipes, and waits for its end
+                pass
+
+
+def _start(module: str, request: Any, env: dict[str, str], show: bool) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    finished = subprocess.run(
-        [sys.executable, "-m", module],
-        input=json.dumps(request).encode(),
-        stdout=subprocess.PIPE,
-        stderr=None if show else subprocess.PIPE,
-        env={**os.environ, **(env or {}), "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
-        timeout=timeout,
-        check=False,
-    )
+    with tempfile.TemporaryFile() as asked:  # a pipe would have to be written beside the others
+        asked.write(json.dumps(request).encode())
+        asked.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        )
+
+
+def _answer(process: subprocess.Popen[bytes], module: str, timeout: float | None) -> Any:
+    """Wait for a process, and tell what it tells."""
+    out, said = process.communicate(timeout=timeout)
     try:
-        told = json.loads(finished.stdout)
+        told = json.loads(out)
     except ValueError:
-        last = (finished.stderr or b"").decode(errors="replace")[-300:]
+        last = (said or b"").decode(errors="replace")[-300:]
         raise ChildError(
-            f"the process {module} ended with status {finished.returncode}: "
+            f"the process {module} ended with status {process.returncode}: "
             f"{one_line(ValueError(last))}",
-            finished.returncode,
+            process.returncode,
         ) from None
     if "request_error" in told:
         raise RequestError(told["request_error"])

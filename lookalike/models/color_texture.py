@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.models import low_level
-from lookalike.models.descriptors import INPUT_SIZE, SIDE, Descriptor, join
-from lookalike.models.pixel_ops import hellinger, oklab, to_planes, unit
+from lookalike.models.descriptors import INPUT_SIZE, SIDE, Descriptor, join, views
+from lookalike.models.pixel_ops import hellinger, unit
 from lookalike.models.quiet_tf import tf
 
 NAME = "color-texture"
@@ -49,12 +49,12 @@ def usual(name: str) -> npt.NDArray[np.float32]:
 
 def blocks(images: tf.Tensor) -> dict[str, tf.Tensor]:
     """The four blocks as they are counted, unit rows: (B, 128, 128, 3) in [0, 1] -> (B, d)."""
-    lab, small = (oklab(to_planes(images, side)) for side in (INPUT_SIZE[0], SIDE))
+    seen = views(images)
     return {
-        "pairs": hellinger(low_level.color_pairs(small)),
-        "pattern": unit(low_level.patterns(images)),
-        "energy": unit(low_level.energy(small)),
-        "shape": unit(low_level.shape(lab)),
+        "pairs": hellinger(low_level.color_pairs(seen[SIDE])),
+        "pattern": unit(low_level.patterns(seen)),
+        "energy": unit(low_level.energy(seen[SIDE])),
+        "shape": unit(low_level.shape(seen[INPUT_SIZE[0]].lab)),
     }
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookalike.models import low_level
-from lookalike.models.pixel_ops import hellinger, oklab, to_planes, unit
+from lookalike.models.pixel_ops import View, hellinger, oklab, to_planes, unit, view
 from lookalike.models.quiet_tf import tf
 
 INPUT_SIZE = (128, 128)
@@ -76,27 +76,33 @@ def join(blocks: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -> tf.Te
     return tf.concat([math.sqrt(weights[name]) * block for name, block in blocks.items()], 1)
 
 
-def _colors(images: tf.Tensor) -> tf.Tensor:
+def views(images: tf.Tensor) -> dict[int, View]:
+    """What the blocks look at, by its side: fine for edges, coarse for colours."""
+    return {side: view(images, side) for side in (INPUT_SIZE[0], SIDE)}
+
+
+def _lab(images: tf.Tensor) -> tf.Tensor:
     return oklab(to_planes(images, SIDE))
 
 
 def _texture(images: tf.Tensor) -> tf.Tensor:
+    seen = views(images)
     blocks = {
-        "pattern": hellinger(low_level.patterns(images)),
-        "energy": unit(low_level.energy(_colors(images))),
+        "pattern": hellinger(low_level.patterns(seen)),
+        "energy": unit(low_level.energy(seen[SIDE])),
     }
     return join(blocks, {"pattern": 0.6, "energy": 0.4})
 
 
-color = Descriptor("color", 370, lambda images: hellinger(low_level.color(_colors(images))))
+color = Descriptor("color", 370, lambda images: hellinger(low_level.color(view(images, SIDE))))
 color_pairs = Descriptor(
-    "color_pairs", 1176, lambda images: hellinger(low_level.color_pairs(_colors(images)))
+    "color_pairs", 1176, lambda images: hellinger(low_level.color_pairs(view(images, SIDE)))
 )
 color_difference = Descriptor(
-    "color_difference", 108, lambda images: hellinger(low_level.color_difference(_colors(images)))
+    "color_difference", 108, lambda images: hellinger(low_level.color_difference(_lab(images)))
 )
 micro_structure = Descriptor(
-    "micro_structure", 72, lambda images: hellinger(low_level.micro_structure(_colors(images)))
+    "micro_structure", 72, lambda images: hellinger(low_level.micro_structure(_lab(images)))
 )
 texture = Descriptor("texture", 207, _texture)
 shape = Descriptor(

@@ -1,16 +1,17 @@
 """Blocks of the low-level features: what a picture looks like, not what it shows.
 
-Functions of OKLab planes or of luminance, to histograms that are not yet scaled: `descriptors`
-makes features of them, `color_texture` the best of them together. No number is negative, and none
-depends on the other images of a batch.
+Functions of a view, or of its OKLab planes or luminance, to histograms that are not yet scaled:
+`descriptors` makes features of them, `color_texture` the best of them together. No number is
+negative, and none depends on the other images of a batch.
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from lookalike.models.pixel_ops import (
-    attention,
+    View,
     cells,
     circular_bins,
     close,
@@ -18,12 +19,11 @@ from lookalike.models.pixel_ops import (
     halve,
     knot_bins,
     luminance,
-    oklab,
     orientation,
     pixels,
     rows,
     soft_bins,
-    to_planes,
+    turns,
     unit,
 )  # fmt: skip
 from lookalike.models.quiet_tf import tf
@@ -57,16 +57,16 @@ SHAPE_GRID = 4
 SHAPE_SCALES = 3
 
 
-def color(lab: tf.Tensor) -> tf.Tensor:
+def color(seen: View) -> tf.Tensor:
     """Histogram hue, chroma and lightness jointly, each pixel counting by `attention`.
 
-    (B, 3, H, W) OKLab -> (B, 370): 10 gray levels, then 24 hues × 5 chromas × 3 lightnesses.
+    (B, 370): 10 gray levels, then 24 hues × 5 chromas × 3 lightnesses.
     """
-    weight = pixels(attention(lab))
-    lightness, a, b = (pixels(lab[:, i]) for i in range(3))
+    weight = pixels(seen.weight)
+    lightness, a, b = (pixels(seen.lab[:, i]) for i in range(3))
     chroma = knot_bins(tf.sqrt(a * a + b * b), CHROMA_KNOTS) * weight[:, None]
     gray = tf.matmul(soft_bins(lightness, *GRAY_LIGHTNESS), chroma[:, :1], transpose_b=True)
-    hue = circular_bins(tf.atan2(b, a) / (2 * math.pi), HUES)
+    hue = circular_bins(turns(b, a), HUES)
     # A joint histogram is a matrix product of two assignments: no scatter, one outer product.
     light = soft_bins(lightness, *COLOR_LIGHTNESS)
     shade = tf.concat([chroma[:, i : i + 1] * light for i in range(1, len(CHROMA_KNOTS))], 1)
@@ -83,7 +83,7 @@ def palette(
     """
     lightness, a, b = (pixels(lab[:, i]) for i in range(3))
     chroma = knot_bins(tf.sqrt(a * a + b * b), knots)
-    hue = close(circular_bins(tf.atan2(b, a) / (2 * math.pi), hues))
+    hue = close(circular_bins(turns(b, a), hues))
     colors = [hue * chroma[:, i : i + 1] for i in range(1, len(knots))]
     shares = tf.concat([soft_bins(lightness, *grays) * chroma[:, :1], *colors], 1)
     count = grays[2] + hues * (len(knots) - 1)
@@ -97,15 +97,15 @@ def beside(grid: tf.Tensor, down: int, right: int) -> tuple[tf.Tensor, tf.Tensor
     return grid[:, :, :height, here : here + width], grid[:, :, down:, there : there + width]
 
 
-def color_pairs(lab: tf.Tensor) -> tf.Tensor:
+def color_pairs(seen: View) -> tf.Tensor:
     """Count which colours lie PAIR_DISTANCE apart, across and upright, by `attention`.
 
-    (B, 3, H, W) OKLab -> (B, 1176): the upper triangle of a symmetric 48 × 48 table. Its diagonal
+    (B, 1176): the upper triangle of a symmetric 48 × 48 table. Its diagonal
     is the autocorrelogram of Huang et al. 1997, the whole is their correlogram: two pictures of
     the same colours differ in how these lie together.
     """
-    shares = palette(lab, PALETTE_KNOTS, PALETTE_HUES, PALETTE_GRAYS)
-    shares *= tf.sqrt(attention(lab))[:, None]
+    shares = palette(seen.lab, PALETTE_KNOTS, PALETTE_HUES, PALETTE_GRAYS)
+    shares *= tf.sqrt(seen.weight)[:, None]
     tables = []
     for down, right in ((0, PAIR_DISTANCE), (PAIR_DISTANCE, 0)):
         one, two = (flat(half) for half in beside(shares, down, right))
@@ -162,15 +162,15 @@ def directions(lab: tf.Tensor, bins: int) -> tf.Tensor:
     return tf.reshape(shares, [-1, bins, lab.shape[2], lab.shape[3]])
 
 
-def energy(lab: tf.Tensor) -> tf.Tensor:
+def energy(seen: View) -> tf.Tensor:
     """Histogram log gradient magnitude for L, a and b at 3 scales, by `attention`.
 
-    (B, 3, H, W) OKLab -> (B, 72). The energies of a small filter bank (as Manjunath & Ma 1996 used
+    (B, 72). The energies of a small filter bank (as Manjunath & Ma 1996 used
     Gabor filters), kept as histograms: mean energy alone cannot tell fine print from one strong
     edge.
     """
-    scaled = lab * tf.constant([1.0, CHROMA_GAIN, CHROMA_GAIN])[:, None, None]
-    weight = attention(lab)[..., None]
+    scaled = seen.lab * tf.constant([1.0, CHROMA_GAIN, CHROMA_GAIN])[:, None, None]
+    weight = seen.weight[..., None]
     blocks = []
     for scale in range(ENERGY_SCALES):
         if scale:
@@ -210,12 +210,12 @@ def pattern(luma: tf.Tensor, weight: tf.Tensor, radius: int) -> tf.Tensor:
     return rows(tf.matmul(counted, changed * inside, transpose_b=True))
 
 
-def patterns(images: tf.Tensor) -> tf.Tensor:
-    """Histogram local binary patterns fine and coarse: (B, 128, 128, 3) in [0, 1] -> (B, 135)."""
-    found = []
-    for side, radius in PATTERN_RADII:
-        rgb = to_planes(images, side)
-        found.append(pattern(luminance(rgb), attention(oklab(rgb)), radius))
+def patterns(views: Mapping[int, View]) -> tf.Tensor:
+    """Histogram local binary patterns fine and coarse, of views by their side: (B, 135)."""
+    found = [
+        pattern(luminance(views[side].rgb), views[side].weight, radius)
+        for side, radius in PATTERN_RADII
+    ]
     return tf.concat(found, 1)
 
 

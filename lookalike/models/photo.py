@@ -246,16 +246,19 @@ def shipped_layers() -> tuple[Layer, ...]:
         raise RequestError(f"the weights of {PACKAGE} cannot be read: {error}") from error
 
 
-def build() -> tf.Module:
+def build(grid: Grid | None = on_grid) -> tf.Module:
     """Return the network, ready to be called: (B, 224, 224, 3) uint8 -> (B, 1280) float32.
+
+    Args:
+        grid: As in `network`; None for the network in float32.
 
     Raises:
         RequestError: The weights are not installed, or not those expected.
     """
-    return Photo(shipped_layers())
+    return Photo(shipped_layers(), grid)
 
 
-def export(folder: Path) -> None:
+def export(folder: Path, grid: Grid | None = on_grid) -> None:
     """Write the network to `folder`: a TF2 reusable SavedModel, also with `serving_default`."""
-    module = build()
+    module = build(grid)
     tf.saved_model.save(module, str(folder), signatures=module.__call__)

@@ -6,11 +6,16 @@ to a bin is soft (linear between bin centres), so that a small change of the pix
 JPEG quality, is a small change of the descriptor.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from lookalike.models.quiet_tf import tf
+
+Floats = npt.NDArray[np.float64]
 
 DARK_TOE = 0.002
 """Light added before the cube root, which would blow up the noise of shadows."""
@@ -18,9 +23,8 @@ CENTER_SIGMA = 0.6
 """Of the window around the middle, in half image sides."""
 BORDER = 10
 """The border of a picture is this part of its side (a tenth)."""
-# Floors are what any pixel has. Edges count for more than contrast does.
-SALIENCY_FLOOR, SALIENCY_POWER = 0.01, 0.5
-EDGE_FLOOR, EDGE_POWER = 0.004, 0.75
+# Floors are what any pixel has.
+SALIENCY_FLOOR, EDGE_FLOOR = 0.01, 0.004
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 _LMS_FROM_LINEAR = (
@@ -36,11 +40,33 @@ _OKLAB_FROM_LMS = (
 
 
 def to_planes(images: tf.Tensor, side: int) -> tf.Tensor:
-    """Reduce images to planes: (B, H, H, 3) in [0, 1] -> (B, 3, side, side), H / side whole."""
-    factor = images.shape[1] // side
-    clipped = tf.clip_by_value(images, 0.0, 1.0)
-    small = tf.nn.avg_pool2d(clipped, factor, factor, "VALID") if factor > 1 else clipped
-    return tf.transpose(small, [0, 3, 1, 2])
+    """Reduce images to planes: (B, H, H, 3) in [0, 1] -> (B, 3, side, side), side by halving H."""
+    planes = tf.transpose(tf.clip_by_value(images, 0.0, 1.0), [0, 3, 1, 2])
+    while planes.shape[2] > side:
+        planes = halve(planes)
+    return planes
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture at one size, and what is made of it for more than one block.
+
+    Attributes:
+        rgb: (B, 3, H, W), as `to_planes` gives it.
+        lab: (B, 3, H, W), of `oklab`.
+        weight: (B, H, W), of `attention`.
+    """
+
+    rgb: tf.Tensor
+    lab: tf.Tensor
+    weight: tf.Tensor
+
+
+def view(images: tf.Tensor, side: int) -> View:
+    """See images at a size: (B, H, H, 3) in [0, 1] -> planes of side × side."""
+    rgb = to_planes(images, side)
+    lab = oklab(rgb)
+    return View(rgb, lab, attention(lab))
 
 
 def luminance(rgb: tf.Tensor) -> tf.Tensor:
@@ -55,22 +81,61 @@ def luminance(rgb: tf.Tensor) -> tf.Tensor:
 def oklab(rgb: tf.Tensor) -> tf.Tensor:
     """Convert sRGB planes in [0, 1] to OKLab (Ottosson 2020), L in [0, 1], a and b around 0.
 
-    (B, 3, H, W) -> (B, 3, H, W). Powers are taken through exp and log, which run five times as
-    fast.
+    (B, 3, H, W) -> (B, 3, H, W).
     """
     side = rgb.shape[2]
     flat = tf.reshape(rgb, [-1, 3, side * side])
-    curve = tf.exp(2.4 * tf.math.log((flat + 0.055) / 1.055))
+    curve = power((flat + 0.055) / 1.055, 2.4, 0.055 / 1.055, roots=1)
     linear = tf.where(flat <= 0.04045, flat / 12.92, curve)
     lms = tf.matmul(tf.constant([_LMS_FROM_LINEAR]), linear)
-    root = tf.exp(tf.math.log(lms + DARK_TOE) / 3.0)
+    root = power(lms + DARK_TOE, 1 / 3, DARK_TOE, roots=2)
     return tf.reshape(tf.matmul(tf.constant([_OKLAB_FROM_LMS]), root), [-1, 3, side, side])
+
+
+def power(values: tf.Tensor, exponent: float, lowest: float, roots: int) -> tf.Tensor:
+    """Raise values within [lowest, 1 + DARK_TOE] to a power, to about 3e-7.
+
+    By a polynomial of the values after so many square roots, which make a power easy to follow:
+    engines run sums, products and square roots many at a time, `pow`, `exp` and `log` one by one.
+    """
+    ends = [end**0.5**roots for end in (lowest, 1.0 + DARK_TOE)]
+    for _ in range(roots):
+        values = tf.sqrt(values)
+    return polynomial(values, lambda x: x ** (exponent * 2**roots), *ends)
+
+
+def turns(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """The angle of (x, y) in turns, within [-1/2, 1/2], as `atan2` has it; 0 where both are 0."""
+    up, along = tf.abs(y), tf.abs(x)
+    slope = tf.minimum(up, along) / tf.maximum(tf.maximum(up, along), 1e-30)
+    angle = slope * polynomial(slope * slope, _arctan_over_slope, 0.0, 1.0)
+    angle = tf.where(up > along, 0.25 - angle, angle)
+    angle = tf.where(x < 0.0, 0.5 - angle, angle)
+    return tf.where(y < 0.0, -angle, angle)
+
+
+def _arctan_over_slope(square: Floats) -> Floats:
+    slope = np.sqrt(np.maximum(square, 1e-12))
+    return np.asarray(np.arctan(slope) / slope / (2 * np.pi))
+
+
+def polynomial(
+    values: tf.Tensor, function: Callable[[Floats], Floats], low: float, high: float
+) -> tf.Tensor:
+    """A smooth function of values within [low, high], as a polynomial of degree 9."""
+    series = np.polynomial.Chebyshev.interpolate(function, 9, [low, high])
+    *lower, result = np.polynomial.chebyshev.cheb2poly(series.coef)
+    middle, half = (low + high) / 2, (high - low) / 2
+    centred = (values - middle) / half
+    for coefficient in reversed(lower):
+        result = result * centred + coefficient
+    return result
 
 
 def soft_bins(values: tf.Tensor, low: float, high: float, bins: int) -> tf.Tensor:
     """Share each value between the two nearest of `bins` centres evenly spaced over [low, high].
 
-    (..., N) -> (..., bins, N); values outside go to the first or last bin whole; shares sum to 1.
+    (B, …, N) -> (B, …, bins, N); values outside go to the first or last bin whole; shares sum to 1.
     """
     position = (tf.clip_by_value(values, low, high) - low) * ((bins - 1) / (high - low))
     return tents(position, bins)
@@ -79,7 +144,7 @@ def soft_bins(values: tf.Tensor, low: float, high: float, bins: int) -> tf.Tenso
 def circular_bins(turns: tf.Tensor, bins: int) -> tf.Tensor:
     """Share each angle, in turns within [-1, 1], between the two nearest of `bins` directions.
 
-    (..., N) -> (..., bins + 1, N); shares sum to 1. The last bin is the first once more: `close`
+    (B, …, N) -> (B, …, bins + 1, N); shares sum to 1. The last bin is the first once more: `close`
     adds them up in the finished histogram, which has fewer numbers to go through than there are
     here.
     """
@@ -94,9 +159,13 @@ def close(histogram: tf.Tensor) -> tf.Tensor:
 
 
 def tents(position: tf.Tensor, bins: int) -> tf.Tensor:
-    """Share each position between the whole numbers beside it: (..., N) -> (..., bins, N)."""
+    """Share each position between the whole numbers beside it: (B, …, N) -> (B, …, bins, N)."""
     centers = tf.range(bins, dtype=tf.float32)[:, None]
-    return tf.nn.relu(1.0 - tf.abs(position[..., None, :] - centers))
+    *outer, inner = position.shape[1:]
+    # With fewer than six dimensions OpenVINO lays the bins out in blocks of 16, and then moves all
+    # of them back for the matrix products that follow: a third of a descriptor's time.
+    position = tf.reshape(position, [1] * (3 - len(outer)) + [-1, *outer, 1, inner])
+    return tf.reshape(tf.nn.relu(1.0 - tf.abs(position - centers)), [-1, *outer, bins, inner])
 
 
 def knot_bins(values: tf.Tensor, knots: tuple[float, ...]) -> tf.Tensor:
@@ -153,9 +222,10 @@ def attention(lab: tf.Tensor) -> tf.Tensor:
     upright = [scaled[..., :wide], scaled[..., -wide:]]
     means = [tf.reduce_mean(band, [2, 3], keepdims=True) for band in across + upright]
     contrast = tf.norm(scaled - tf.add_n(means) / 4.0, axis=1)
-    powers = SALIENCY_POWER * tf.math.log(contrast + SALIENCY_FLOOR)
-    powers += EDGE_POWER * tf.math.log(edge + EDGE_FLOOR)
-    return center_window(lab.shape[2]) * tf.exp(powers)
+    # Contrast to the power of .5, the gradient to that of .75.
+    root = tf.sqrt(edge + EDGE_FLOOR)
+    saliency = tf.sqrt(contrast + SALIENCY_FLOOR) * root * tf.sqrt(root)
+    return center_window(lab.shape[2]) * saliency
 
 
 def orientation(lab: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -166,14 +236,14 @@ def orientation(lab: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """
     dx, dy = gradients(lab * tf.constant([1.0, 2.0, 2.0])[:, None, None])
     xx, yy, xy = (tf.reduce_sum(one, 1) for one in (dx * dx, dy * dy, dx * dy))
-    half_turns = tf.atan2(2.0 * xy, xx - yy) / (2.0 * np.pi)
-    return pixels(half_turns), pixels(tf.sqrt(xx + yy))
+    # Of twice the direction's angle, in turns: of the angle itself in half turns.
+    return pixels(turns(2.0 * xy, xx - yy)), pixels(tf.sqrt(xx + yy))
 
 
 def cells(side: int, grid: int) -> tf.Tensor:
     """Share each pixel between the nearest of grid × grid cells: (grid², side²)."""
     along = (tf.range(side, dtype=tf.float32) + 0.5) * (grid / side) - 0.5
-    cell = soft_bins(along, 0.0, grid - 1.0, grid)
+    cell = soft_bins(along[None], 0.0, grid - 1.0, grid)[0]
     return tf.reshape(cell[:, None, :, None] * cell[None, :, None, :], [grid**2, side * side])
 
 

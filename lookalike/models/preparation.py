@@ -1,6 +1,6 @@
-"""Making models ready: in a process of its own, which alone loads TensorFlow, and once.
+"""Making models ready: in processes of their own, which alone load TensorFlow, and once.
 
-What that process finds out lies in the cache of this machine, by the model's fingerprint, so that
+What these find out lies in the cache of this machine, by the model's fingerprint, so that
 every later run, and every command that embeds, starts without TensorFlow.
 """
 
@@ -65,13 +65,14 @@ def is_current(found: Prepared | None) -> bool:
 
 
 def prepare(tasks: Sequence[Task]) -> None:
-    """Make models ready, one after another.
+    """Make models ready, in two processes where there are several.
 
     Raises:
         RequestError: A model cannot be loaded, or is none that this library can call.
     """
+    lots = [[asdict(task) for task in lot] for lot in (tasks[0::2], tasks[1::2]) if lot]
     try:
-        child.ask("lookalike.models.prepare_process", [asdict(task) for task in tasks])
+        child.ask_all("lookalike.models.prepare_process", lots)
     except child.ChildError as error:
         if error.status == -signal.SIGALRM:
             raise RequestError(

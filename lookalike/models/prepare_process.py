@@ -35,6 +35,7 @@ from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.preparation import Task
 from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.saved_model import FrozenModel, ModelInfo
+from lookalike.models.shipped import SHIPPED
 
 
 def main(tasks: list[dict[str, Any]]) -> None:
@@ -64,8 +65,13 @@ def make_ready(task: Task) -> None:
             found = onnx_graph.make_ready(model, task.output, task.input_size, scratch / task.key)
             _write(found, scratch / f"{task.key}.json")
         return
-    info = inspect(model, signature=task.signature, output=task.output, input_size=task.input_size)
-    info = replace(info, rewritten=not task.builtin)
+    if task.builtin and not (task.signature or task.output or task.input_size):
+        info = SHIPPED[task.builtin.partition(":")[2]].info
+    else:
+        info = inspect(
+            model, signature=task.signature, output=task.output, input_size=task.input_size
+        )
+        info = replace(info, rewritten=not task.builtin)
     with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
         found = compare(model, info, scratch / task.key)
         _write(found, scratch / f"{task.key}.json")

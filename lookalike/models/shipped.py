@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lookalike.models.saved_model import ModelInfo
+
 
 @dataclass(frozen=True)
 class Shipped:
@@ -12,6 +14,7 @@ class Shipped:
     Attributes:
         dim: Length of its vectors.
         input_size: Height and width of the pictures that it takes.
+        input_dtype: Of these: "float32" or "uint8".
         licence: Its SPDX identifier.
         purpose: What it finds, in a few words.
     """
@@ -20,12 +23,19 @@ class Shipped:
     input_size: tuple[int, int]
     licence: str
     purpose: str
+    input_dtype: str = "float32"
+
+    @property
+    def info(self) -> ModelInfo:
+        """How it is called: what `inspection.inspect` would take seconds to find out."""
+        return ModelInfo(self.input_size, self.dim, input_dtype=self.input_dtype, rewritten=False)
 
 
 SHIPPED = {
     "photo": Shipped(
         1280, (224, 224), "Apache-2.0",
         "what a photograph shows: EfficientNet-Lite2 in 8 bits, trained on ImageNet",
+        input_dtype="uint8",
     ),
     "color-texture": Shipped(
         1511, (128, 128), "Apache-2.0",

@@ -22,6 +22,7 @@ FUNCTIONS = {
     "runinference": "pipelines.bench.way_runinference:hand_written",
     "runinference-engine": "pipelines.bench.way_runinference:same_engine",
     "decode": "pipelines.bench.way_bare:decode_only",
+    "model": "pipelines.bench.way_bare:model_only",
 }
 """function(task, out) by way; imported by name, so that a process imports what it needs."""
 

@@ -2,17 +2,20 @@
 
 pipeline             `lookalike index`, its embed stage, all processes
 bare                 as many plain processes with the same decode and engine: the pipeline's limit
-hub                  hub.load called batch by batch with a tf.data input, one process, all threads
+hub                  hub.load called batch by batch with a tf.data input, one process, all threads;
+                     builtin:photo as its network is in float32
 runinference         Beam's RunInference, a hand-written handler with hub.load, Pillow in a Map
 runinference-engine  the same with the pipeline's decode and engine
 decode               as many plain processes that read, decode and resize, and embed nothing
+model                as many plain processes that embed pictures decoded before
 
 Each way runs in a process of its own, in turn within every round, the first changing from round to
 round; medians over the rounds. Rates are of the time in which all processes are warm and busy: the
 models are loaded, the first unit or batch is done, and none is at its end. Start-up is what the
 rate does not explain of the time from a way's launch to its last picture. Memory is the sum over
 its processes at the highest, shared pages counted for each. Cosine is the mean to the pipeline's
-vectors. No network is needed.
+vectors. Decoding and models share the cores, so the most that both can make is what takes a picture
+the time of the one and then of the other. No network is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from typing import Any
 from lookalike.errors import RequestError
 
 _LIBRARIES = ("tensorflow", "tensorflow-hub", "openvino", "apache-beam", "pillow", "numpy")
-_ALL = ("pipeline", "bare", "hub", "runinference", "runinference-engine", "decode")
+_ALL = ("pipeline", "bare", "hub", "runinference", "runinference-engine", "decode", "model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--images", metavar="SRC", help="pictures to use (default: drawn ones)")
-    parser.add_argument("--model", metavar="HANDLE", default="builtin:color-texture",
-                        help="or a TF-Hub handle, or a SavedModel (%(default)s)")  # fmt: skip
+    parser.add_argument("--model", metavar="HANDLE",
+                        help="one feature, builtin:photo or a SavedModel say (default: those of "
+                             "lookalike index)")  # fmt: skip
     parser.add_argument("--engine", default="auto", help="what computes the model (auto)")
     parser.add_argument("--files", type=int, default=0,
                         help="pictures to embed (2000, more on more than 10 cores)")  # fmt: skip
@@ -92,9 +96,10 @@ def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
     from pipelines.config import parse_config
     from pipelines.runner import cores
 
+    features = [{"name": "model", "handle": given.model}]
     config = parse_config(
         {
-            "features": [{"name": "model", "handle": given.model}],
+            **({"features": features} if given.model else {}),
             "engine": given.engine,
             "index": {"kind": "exact"},  # what follows the embed stage is not measured
             "runner": {"workers": given.workers},
@@ -121,9 +126,12 @@ def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
                       "rounds": [asdict(run) for run in runs]}  # fmt: skip
     for way in ways:
         found[way]["pipeline_ratio"] = found["pipeline"]["rate"] / found[way]["rate"]
+    bound = None
+    if {"decode", "model"} <= set(ways):
+        bound = 1 / (1 / found["decode"]["rate"] + 1 / found["model"]["rate"])
     others = [run["engines"] for run in found["pipeline"]["rounds"]]
     return {
-        "model": given.model,
+        "model": " + ".join(feature.handle for feature in task.features),
         "engine": ", ".join(str(feature.engine) for feature in task.features),
         "engine_changed": sum(engines != task.engines for engines in others),
         "input_sizes": task.sizes,
@@ -136,6 +144,7 @@ def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
         "batch": task.batch,
         "hand_batch": HAND_BATCH,
         "versions": _versions(),
+        "bound": bound,
         "ways": found,
     }
 
@@ -185,6 +194,11 @@ def table(document: dict[str, Any]) -> str:
             f"{way['title']:38} {way['rate']:9,.1f} {way['pipeline_ratio']:11.2f}x "
             f"{way['start_up_s']:7.1f} s {memory:>9} {cosine:>8}"
         )
+    if bound := document["bound"]:
+        share = document["ways"]["pipeline"]["rate"] / bound
+        lines.append(f"{'both of these, sharing the cores':38} {bound:9,.1f} {share:11.2f}x")
+    start_up = median(run["stage_start_up_s"] for run in document["ways"]["pipeline"]["rounds"])
+    lines += ["", f"start-up of the embed stage, of the pipeline's: {start_up:.1f} s"]
     return "\n".join(lines)
 
 

@@ -27,6 +27,7 @@ WAYS = {
     "runinference": "RunInference, hub.load in the handler",
     "runinference-engine": "RunInference, same decode and engine",
     "decode": "decode only",
+    "model": "models only, pictures decoded before",
 }
 """What each way is called in the table."""
 

@@ -36,6 +36,7 @@ class Task:
         config: The pickled Config: only what is to import Beam can afford to unpickle it.
         store: Folder that the features' folders are relative to.
         features: The models, with the engine chosen for each.
+        by_hand: SavedModels of the features, as somebody would take them who writes the loop.
         batch: Pictures per call of the engine, as the pipeline has it.
     """
 
@@ -47,6 +48,7 @@ class Task:
     config: bytes
     store: Path
     features: tuple[Feature, ...] = ()
+    by_hand: tuple[Path, ...] = ()
     batch: int = 0
 
     @property

@@ -25,7 +25,7 @@ class HubModels:
 
     def __init__(self, task: Task) -> None:
         self._features, self._inputs = task.features, task.inputs
-        self._loaded = [hub.load(str(task.store / feature.folder)) for feature in task.features]
+        self._loaded = [hub.load(str(folder)) for folder in task.by_hand]
 
     def __call__(self, batches: Sequence[Any]) -> list[npt.NDArray[np.float32]]:
         """From one (n, h, w, 3) tensor per input to one (n, d) array per model."""
