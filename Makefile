@@ -11,6 +11,10 @@ CONFIG ?= configs/quickstart.yaml
 STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
+# What guards data must not hang on assert statements, which python -O drops (but not the tests' own:
+# pytest writes those anew).
+INTEGRITY := $(addprefix tests/test_,refusals.py partitions.py shards.py snapshot.py)
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query bench-quality faults fuzz clean
 
@@ -44,6 +48,7 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 test: $(READY)  ## lint, types, tests: [AT_ONCE=2]
 	@$(MAKE) --no-print-directory lint types
 	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
+	@$(BIN)/python -O -m pytest -W ignore::pytest.PytestConfigWarning $(INTEGRITY)
 
 test-engines: $(READY)  ## the Beam transforms on Prism, built by Go the first time
 	@$(BIN)/python -m tests.prism >/dev/null

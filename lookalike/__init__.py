@@ -8,6 +8,7 @@ for neighbour in searcher.search(["query.jpg"], k=5)[0]:
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from lookalike.errors import NotPublishedError, RequestError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lookalike.models.features import Feature
     from lookalike.models.projection import Projection
     from lookalike.search import Searcher
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program decides what is shown
 
 __version__ = "0.1.0"
 __all__ = [

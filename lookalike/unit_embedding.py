@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from lookalike.models.features import Embedder
 from lookalike.outcomes import Duplicate, Embedded, Failed
 from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile, Unit
+from lookalike.rejected_names import RejectedNames
 from lookalike.store import shards
 from lookalike.store.attempts import Record, once
 from lookalike.store.files import HashedName
@@ -20,6 +22,7 @@ from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, write_ledger
 from lookalike.store.objects import Store
 
+_LOG = logging.getLogger(__name__)
 _NOTHING: Mapping[bytes, int] = MappingProxyType({})
 
 
@@ -106,6 +109,9 @@ def _embed(
     counts = Counts()
     for row in ledger:
         counts.add(row)
+    rejected = RejectedNames()
+    rejected.add((row.reason, row.uri) for row in ledger if row.status == "rejected")
+    rejected.log(_LOG, "embed", unit.number, len(ledger))
     part, _ = write_ledger(store, HashedName(unit.ledger, ".parquet"), ledger)
     shard = None
     if writer.rows:

@@ -7,6 +7,7 @@ under its uri keeps its row there; all others get a new one.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from lookalike.changes.metadata import metadata_hashes
 from lookalike.records import Unit
+from lookalike.rejected_names import RejectedNames
 from lookalike.sources.columns import cast
 from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
@@ -29,6 +31,7 @@ from lookalike.store.ledger import SCHEMA, Counts, as_written_now, write_ledger_
 from lookalike.store.objects import Store
 from lookalike.vector_faults import REASONS, Judged, Rules, judge
 
+_LOG = logging.getLogger(__name__)
 _STATUSES = ("rejected", "embedded", "unchanged", "ignored")
 _REJECTED, _EMBEDDED, _UNCHANGED, _IGNORED = range(len(_STATUSES))
 
@@ -78,6 +81,7 @@ def _ingest(
     piece, listed = read_unit(store.local(unit.source))
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    rejected = RejectedNames()
     schema = shards.schema(rules.dim, metadata, properties, rules.dtype)
     name = HashedName(unit.shard, ".parquet")
     with shards.open_shard(store, name, schema, unit.file_no) as (writer, pending):
@@ -87,19 +91,24 @@ def _ingest(
                 if rows.batch is None:
                     statuses["rejected"] += rows.listed.num_rows
                     reasons["unreadable"] += rows.listed.num_rows
-                    yield _lost_rows(rows, piece.uri)
+                    table = _lost_rows(rows, piece.uri)
+                    rejected.add(_rejected(table))
+                    yield table
                     continue
                 judged = judge(rows.batch, rows.numbers, rules, rows.repeats)
                 found = _found(rows, judged, metadata, forgotten)
                 ids = _keep(found, writer)
                 statuses.update(_counted(found.statuses, _STATUSES))
                 reasons.update(judged.counts())
-                yield _ledger_rows(rows, judged, found, ids)
+                table = _ledger_rows(rows, judged, found, ids)
+                rejected.add(_rejected(table))
+                yield table
 
         part, _ = write_ledger_tables(store, HashedName(unit.ledger, ".parquet"), ledger())
         if not writer.rows:  # nothing to keep: a snapshot lists no empty shards
             pending.drop()
     del reasons[""]
+    rejected.log(_LOG, "ingest", unit.number, statuses.total())
     shard = None
     if writer.rows:
         shard = shards.shard_record(pending.finished, unit.file_no, writer.rows)
@@ -203,6 +212,12 @@ def _columns(
         if field.name in batch.schema.names:
             columns[field.name] = cast(batch[field.name], field.type)
     return pa.table(columns)
+
+
+def _rejected(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Reason and name of the ledger's rejected rows."""
+    found = table.filter(pc.equal(table["status"], "rejected"))
+    return zip(found["reason"].to_pylist(), found["uri"].to_pylist(), strict=True)
 
 
 # --- the ledger -------------------------------------------------------------------------------

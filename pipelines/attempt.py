@@ -212,9 +212,14 @@ class Attempt:
         records = run_tasks(self.scratch, stage, tasks, encode, runner, self.progress)
         self._made, self._among_old = records[: len(self._parts)], records[len(self._parts) :]
         rows = sum(one["header"]["rows"] for one in self._made)
-        assert rows == self._rows, f"{self._rows} vectors, {rows} of them encoded"
+        self._check(rows, "encoded")
         if self.spec.kind != "exact":
             self.index["fitness"] = self._fitness()
+
+    def _check(self, rows: int, what: str) -> None:
+        if rows != self._rows:
+            place = self.store.shown(self.folder)
+            raise RuntimeError(f"{place}: {self._rows:,} living vectors, {rows:,} of them {what}")
 
     @cached_property
     def _rows(self) -> int:
@@ -258,7 +263,7 @@ class Attempt:
             made = run_tasks(self.scratch, stage, tasks, group, runner, progress)
         lines = [record["shard"] for record in made]
         rows = sum(line["rows"] for line in lines)
-        assert rows == self._rows, f"{self._rows} vectors, {rows} of them in index shards"
+        self._check(rows, "in index shards")
         delta = {"delta": True} if self.way == DELTA else {}
         self.files += [*self._kept, *({**line, **delta} for line in lines)]
 

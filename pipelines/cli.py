@@ -24,7 +24,7 @@ from lookalike.errors import one_line
 from lookalike.json_text import to_json
 from lookalike.pages.text import visible
 from lookalike.store.objects import open_store
-from pipelines import flags, streams, temporary
+from pipelines import flags, logs, streams, temporary
 from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
 
 # Heavy libraries are imported by the commands that need them, so that --help is immediate.
@@ -95,7 +95,7 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
             f"Beam options after -- go with index or query, not {given.command}", WRONG_REQUEST
         )
     try:
-        with place(_needs_files(given)):
+        with place(_needs_files(given)), logs.shown(given.log_level):
             return int(_COMMANDS[given.command](given, beam))
     except KeyboardInterrupt:
         again = "; the same command continues where it was" if given.command in _GO_ON else ""

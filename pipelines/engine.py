@@ -25,6 +25,8 @@ from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
     text_format,
 )
 
+from pipelines import logs
+
 _URN = "lookalike:env:process:v1"
 _LOOK_EVERY_S = 0.2
 _PATIENCE_S = 5.0  # until the engine has ended after its workers
@@ -70,27 +72,33 @@ class _Worker(GrpcWorkerHandler):
     def start_worker(self) -> None:
         root = str(Path(__file__).resolve().parent.parent)
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        control, log = self.control_api_service_descriptor(), self.logging_api_service_descriptor()
+        control = self.control_api_service_descriptor()
+        beams_log = self.logging_api_service_descriptor()
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
             "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
-            "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(log),
+            "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(beams_log),
             "PIPELINE_OPTIONS": json_format.MessageToJson(
                 self.provision_info.provision_info.pipeline_options
             ),
             "WORKER_ID": self.worker_id,
         }
         _workers.append(self)
+        logged, log = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.worker", str(os.getpid())],
+            [sys.executable, "-m", "pipelines.worker", str(os.getpid()), str(log)],
             env=environment,
             stdin=subprocess.DEVNULL,
+            pass_fds=(log,),
         )
+        os.close(log)
+        self._log = logs.log_from(logged)
 
     def stop_worker(self) -> None:
         if self.process is not None:
             self.process.wait()
+            self._log.join(_PATIENCE_S)
 
 
 def finish(execute: Callable[[], Any]) -> Any:

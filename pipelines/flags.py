@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from lookalike import __version__
 from lookalike.pages.text import visible
+from pipelines.logs import LEVELS
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -391,6 +392,13 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--debug", action="store_true", help="show where an error comes from (traceback)"
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        default="warning",
+        help="log to stderr from this level on: warning (the default) names rejected files, info "
+        "each unit of work with its seconds and counts, of all workers",
     )
     return parser
 

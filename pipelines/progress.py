@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import TextIO
 
 from lookalike.pages.text import visible
+from pipelines.logs import lines_by
 
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 15.0
 _BAR_WIDTH = 24  # columns, where the terminal is wide enough
@@ -60,7 +63,8 @@ class Progress:
         if not self._quiet:
             watcher.start()
         try:
-            yield
+            with nullcontext() if self._quiet else lines_by(self.say):
+                yield
         finally:
             stop.set()
             if not self._quiet:
@@ -167,6 +171,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     began = monotonic()
     yield
     seconds[stage] = round(monotonic() - began, 3)
+    _LOG.info("%s: %.3f s", stage, seconds[stage])
 
 
 def duration(seconds: float) -> str:

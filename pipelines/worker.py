@@ -1,7 +1,8 @@
 """A worker process of the local engine: Beam's own, without its start-up talk on stderr.
 
-What it logs from ERROR on reaches the launching process by Beam's logging service. It ends with
-the launching process, however that ends, and leaves it to that one to heed Ctrl-C.
+What `lookalike` logs reaches the launching process by a pipe, what others log from ERROR on by
+Beam's logging service. It ends with the launching process, however that ends, and leaves it to that
+one to heed Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import time
 from contextlib import suppress
 
 from lookalike.errors import one_line
+from pipelines import logs
 
 _LOOK_EVERY_S = 0.5
 
 
 def main() -> None:
-    """Serve the launching process until it says to stop; its number is the argument."""
+    """Serve the launching process until it says to stop.
+
+    Arguments: its number, and the descriptor of the pipe for what `lookalike` logs.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     launcher = int(sys.argv[1])
     threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
     logging.getLogger().addHandler(logging.NullHandler())  # or the first warning adds stderr
+    logs.pass_on(int(sys.argv[2]))
     from apache_beam.runners.worker import sdk_worker_main
 
     stderr = sys.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,18 @@ def test_imports_stay_cheap(statement: str, absent: tuple[str, ...]) -> None:
         check=True,
     )
     assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_assert_protects_data(name: str) -> None:
+    """`python -O` drops them: they may tell mypy what is so, and what is not must be an error."""
+    told = re.compile(r"[\w.]+ is not None|(not )?isinstance\(\w+, \w+\)")
+    found = [
+        ast.unparse(node.test)
+        for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert [one for one in found if not told.fullmatch(one)] == []
 
 
 def test_files_beside_the_modules_are_installed(tmp_path: Path) -> None:

@@ -108,8 +108,12 @@ def test_what_failed_leaves_what_was_written_before(tmp_path: Path) -> None:
     assert spill.path(1) is None
 
 
-@pytest.mark.parametrize("which", [[2], [-1], [0, 1]])
-def test_rows_must_have_a_file(tmp_path: Path, which: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [([2], "from 0 to 1, got numbers from 2 to 2"), ([-1], "from -1 to -1"),
+     ([0, 1], "1 rows, 2 numbers")],
+)  # fmt: skip
+def test_rows_must_have_a_file(tmp_path: Path, which: list[int], words: str) -> None:
     table = pa.Table.from_pylist([{"uri": "a", "n": 1}], SCHEMA)
-    with pytest.raises(AssertionError), Spill(tmp_path / "s", 2, SCHEMA) as spill:
+    with pytest.raises(ValueError, match=words), Spill(tmp_path / "s", 2, SCHEMA) as spill:
         spill.write(table, np.array(which))

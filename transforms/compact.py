@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ import numpy as np
 
 from lookalike.store.compacting import CompactTask, compact
 from lookalike.store.objects import open_store
-from transforms.counters import count, timed
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @beam.typehints.with_input_types(CompactTask)
@@ -38,7 +42,7 @@ class CompactShards(beam.PTransform):
         )
 
 
-class _CompactFn(beam.DoFn):
+class _CompactFn(LoggedFn):
     def __init__(self, store: str, dead: str) -> None:
         self._store, self._path = open_store(store), dead
 
@@ -46,7 +50,8 @@ class _CompactFn(beam.DoFn):
         self._dead = np.load(self._store.local(self._path), mmap_mode="r", allow_pickle=False)
 
     def process(self, task: CompactTask) -> Iterator[int]:
-        with timed("compact"):
+        with unit_of(_LOG, "compact", task.number) as counts:
             compact(task, self._store, self._dead)
+            counts["rows"] = task.rows
         count("compact", "rows", task.rows)
         yield task.number

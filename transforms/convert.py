@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ import apache_beam as beam
 from lookalike.models.conversion import Conversion
 from lookalike.store.converting import ConvertTask, convert_shard
 from lookalike.store.objects import open_store
-from transforms.counters import count, timed
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @beam.typehints.with_input_types(ConvertTask)
@@ -37,7 +41,7 @@ class ConvertShards(beam.PTransform):
         return tasks | "SpreadShards" >> beam.Reshuffle() | "ConvertShard" >> beam.ParDo(convert)
 
 
-class _ConvertFn(beam.DoFn):
+class _ConvertFn(LoggedFn):
     def __init__(self, store: str, conversion: Conversion, properties: dict[str, str]) -> None:
         self._store, self._conversion, self._properties = open_store(store), conversion, properties
 
@@ -45,7 +49,8 @@ class _ConvertFn(beam.DoFn):
         self._convert = self._conversion.load(self._store)
 
     def process(self, task: ConvertTask) -> Iterator[int]:
-        with timed("convert"):
+        with unit_of(_LOG, "convert", task.number) as counts:
             convert_shard(task, self._store, self._convert, self._conversion.dim, self._properties)
+            counts["rows"] = task.rows
         count("convert", "rows", task.rows)
         yield task.number

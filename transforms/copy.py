@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ import pyarrow as pa
 
 from lookalike.changes.copying import CopyTask, copy_rows
 from lookalike.store.objects import open_store
-from transforms.counters import count, timed
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @beam.typehints.with_input_types(CopyTask)
@@ -37,12 +41,13 @@ class CopyRows(beam.PTransform):
         return tasks | "SpreadCopies" >> beam.Reshuffle() | "CopyRows" >> beam.ParDo(copy)
 
 
-class _CopyFn(beam.DoFn):
+class _CopyFn(LoggedFn):
     def __init__(self, store: str, shards: Mapping[int, str], schema: pa.Schema) -> None:
         self._store, self._shards, self._schema = open_store(store), dict(shards), schema
 
     def process(self, task: CopyTask) -> Iterator[int]:
-        with timed("copy"):
+        with unit_of(_LOG, "copy", task.number) as counts:
             done = copy_rows(task, self._store, self._shards, self._schema)
+            counts["rows"] = done["shard"]["rows"]
         count("copy", "copied-rows", done["shard"]["rows"])
         yield task.number

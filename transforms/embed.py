@@ -6,6 +6,7 @@ worker process, and shared by its threads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -29,11 +30,15 @@ from lookalike.records import SourceFile, Unit
 from lookalike.sources.locating import Locator
 from lookalike.sources.units import read_files
 from lookalike.store.forgotten import Forgotten
+from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
 from transforms.counters import count, timed
 from transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
+from transforms.logs import unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 _RECORD = dict[str, Any]
 _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
@@ -95,7 +100,7 @@ class _EmbedUnitFn(EmbedderFn):
     def process(self, unit: Unit) -> Iterator[int]:
         store = open_store(self._spec.store)
         assert self._embedder is not None
-        with timed("embed"):
+        with unit_of(_LOG, "embed", unit.number) as counts:
             done = embed_unit(
                 unit,
                 read_files(store.local(unit.source)),
@@ -108,6 +113,7 @@ class _EmbedUnitFn(EmbedderFn):
                 read_known(store, unit.source),
                 self._forgotten,
             )
+            counts.update((name, done["counts"][name]) for name in LISTED)
         for status in ("embedded", "unchanged", "duplicate", "rejected", "ignored"):
             count("embed", f"{status}-files", done["counts"][status])
         yield unit.number

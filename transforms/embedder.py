@@ -7,15 +7,15 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from lookalike.embed_spec import EmbedSpec
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder, inputs_of
 from lookalike.pictures.decoding import Decoder
+from transforms.logs import LoggedFn
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @lru_cache(maxsize=64)
@@ -52,7 +52,7 @@ def load(spec: EmbedSpec) -> Embedder:
     return embedder
 
 
-class EmbedderFn(beam.DoFn):
+class EmbedderFn(LoggedFn):
     """A DoFn with the process's one copy of the models, and a decoder process of its own."""
 
     def __init__(self, spec: EmbedSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,10 @@ from lookalike.quality.recall import ExactNeighbours
 from lookalike.store.objects import open_store
 from lookalike.training.template import SPEC_FILE, Template, load_template, set_threads
 from lookalike.whole_numbers import whole_number
-from transforms.counters import count, timed
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @beam.typehints.with_input_types(EncodeTask)
@@ -94,7 +98,7 @@ def _store_of(store: str, template: str) -> str:
     return place.name
 
 
-class _TemplateFn(beam.DoFn):
+class _TemplateFn(LoggedFn):
     """A DoFn with the process's one copy of the template."""
 
     def __init__(self, store: str, template: str, threads: int = 1) -> None:
@@ -117,8 +121,10 @@ class _EncodeFn(_TemplateFn):
         self._queries = queries
 
     def process(self, task: EncodeTask) -> Iterator[int]:
-        with timed("encode"):
-            encode(task, self._store, self._template, self._queries_of(task))
+        with unit_of(_LOG, "encode", task.number) as counts:
+            made = encode(task, self._store, self._template, self._queries_of(task))
+            counts.update(rows=made["shard"]["rows"] if "shard" in made else 0)
+            counts["removed"] = made["removed"]
         count("encode", "parts")
         yield task.number
 
@@ -131,7 +137,7 @@ class _EncodeFn(_TemplateFn):
 
 class _GroupFn(_TemplateFn):
     def process(self, task: GroupTask) -> Iterator[int]:
-        with timed("group"):
-            group(task, self._store, self._template)
+        with unit_of(_LOG, "group", task.number) as counts:
+            counts["rows"] = group(task, self._store, self._template)["shard"]["rows"]
         count("group", "shards")
         yield task.number

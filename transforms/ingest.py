@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,10 +11,14 @@ import pyarrow as pa
 
 from lookalike.records import Unit
 from lookalike.store.forgotten import Forgotten
+from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
-from transforms.counters import count, timed
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @beam.typehints.with_input_types(Unit)
@@ -45,7 +50,7 @@ class IngestUnits(beam.PTransform):
         return units | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(ingest)
 
 
-class _IngestFn(beam.DoFn):
+class _IngestFn(LoggedFn):
     def __init__(
         self,
         store: str,
@@ -62,10 +67,11 @@ class _IngestFn(beam.DoFn):
         self._forgotten = Forgotten.load(self._store.local(path) for path in self._paths)
 
     def process(self, unit: Unit) -> Iterator[int]:
-        with timed("ingest"):
+        with unit_of(_LOG, "ingest", unit.number) as counts:
             done = ingest_unit(
                 unit, self._store, self._rules, self._metadata, self._properties, self._forgotten
             )
+            counts.update((name, done["counts"][name]) for name in LISTED)
         for status in ("embedded", "unchanged", "rejected"):
             count("ingest", f"{status}-vectors", done["counts"][status])
         yield unit.number

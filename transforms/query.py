@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,10 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from lookalike.searching.batch_search import Batch, BatchSpec
-from transforms.counters import count, timed
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
 
 
 @beam.typehints.with_input_types(int)
@@ -59,7 +63,7 @@ class CompareBlocks(beam.PTransform):
         return blocks | "SpreadBlocks" >> beam.Reshuffle() | "CompareRows" >> beam.ParDo(compare)
 
 
-class _BatchFn(beam.DoFn):
+class _BatchFn(LoggedFn):
     """A DoFn with the process's one copy of template and selection."""
 
     def __init__(self, spec: BatchSpec, shared: Shared) -> None:
@@ -76,8 +80,9 @@ class _BatchFn(beam.DoFn):
 
 class _CoarseFn(_BatchFn):
     def process(self, block: int) -> Iterator[tuple[tuple[int, int], int]]:
-        with timed("coarse"):
+        with unit_of(_LOG, "coarse", block) as counts:
             shards = self._batch.coarse(block)
+            counts["shards"] = len(shards)
         for shard in shards:
             yield (shard, block // self._spec.together), block
 
@@ -86,7 +91,8 @@ class _ScanFn(_BatchFn):
     def process(self, task: tuple[tuple[int, int], Iterable[int]]) -> Iterator[tuple[int, int]]:
         (shard, _), blocks = task
         numbers = sorted(set(blocks))
-        with timed("scan"):
+        with unit_of(_LOG, "scan", shard) as counts:
+            counts["blocks"] = len(numbers)
             self._batch.scan(shard, numbers)
         count("scan", "blocks", len(numbers))
         for block in numbers:
@@ -96,7 +102,7 @@ class _ScanFn(_BatchFn):
 class _AnswerFn(_BatchFn):
     def process(self, task: tuple[int, Iterable[int]]) -> Iterator[int]:
         block, shards = task
-        with timed("rank"):
+        with unit_of(_LOG, "rank", block):
             self._batch.answer(block, set(shards))
         count("rank", "blocks")
         yield block
@@ -104,7 +110,7 @@ class _AnswerFn(_BatchFn):
 
 class _CompareFn(_BatchFn):
     def process(self, block: int) -> Iterator[int]:
-        with timed("compare"):
+        with unit_of(_LOG, "compare", block):
             self._batch.compare(block)
         count("compare", "blocks")
         yield block

@@ -148,9 +148,12 @@ class CopyPlan:
         """Write what waits, and add the metadata columns from the listing's files.
 
         Raises:
-            RuntimeError: A name is not in the listing.
+            RuntimeError: A name is not in the listing, or not every row that has an id was added.
         """
-        assert self._given == self._files * COPY_ROWS + self._waiting_rows
+        added = self._files * COPY_ROWS + self._waiting_rows
+        if added != self._given:
+            place = self._store.shown(self._folder)
+            raise RuntimeError(f"{place}: {self._given:,} rows have ids, {added:,} were added")
         if self._waiting_rows:
             self._flush()
         if not len(metadata):

@@ -202,7 +202,9 @@ def _encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeig
         truth.update(ids, vectors)
         if task.output:
             encoded.add(ids, vectors)
-    assert found == there, f"the footers say {there} rows, {found} were read"
+    if found != there:
+        files = ", ".join(store.shown(path) for path in task.embeddings)
+        raise ValueError(f"{files}: the footers say {there:,} rows, {found:,} were read")
     made: Record = {"removed": left_out}
     if task.output:
         name = HashedName(task.output, ".lists" if task.whole else ".part")

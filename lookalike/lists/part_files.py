@@ -41,16 +41,22 @@ def write_part(
         codes: (m, code_size) in pieces, in order of (list, id).
         ids: (rows,) in the same order.
         write: Takes bytes-like objects.
+
+    Raises:
+        ValueError: What is given is not what the header says.
     """
-    assert header.layout == "columns"
-    assert header.rows == len(ids), f"{header.rows} rows announced, {len(ids)} ids given"
+    if header.layout != "columns":
+        raise ValueError(f"a part has layout columns, got {header.layout}, that of shard files")
+    if header.rows != len(ids):
+        raise ValueError(f"{header.rows:,} rows announced, {len(ids):,} ids given")
     write_head(header, sizes, write)
     written = 0
     for piece in codes:
         write(np.ascontiguousarray(piece).reshape(-1))
         written += piece.size
     wanted = header.rows * header.code_size
-    assert written == wanted, f"{wanted:,} bytes of codes announced, {written:,} given"
+    if written != wanted:
+        raise ValueError(f"{wanted:,} bytes of codes announced, {written:,} given")
     write(bytes(int(padded(written)) - written))
     write(np.ascontiguousarray(ids, dtype="<i8").view(np.uint8))
 

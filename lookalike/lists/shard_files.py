@@ -141,13 +141,17 @@ def write_shard(
     comes out of here unchanged.
 
     Args:
-        header: Its rows and lists are asserted against what comes.
+        header: Its rows and lists are compared with what comes.
         sizes: (lists,), entries of each list.
         runs: Codes (m, code_size) and ids (m,) of consecutive lists, each run of whole lists, in
             order of (list, id).
         write: Takes bytes-like objects.
+
+    Raises:
+        ValueError: What comes is not what the header and the sizes say.
     """
-    assert header.layout != "columns"
+    if header.layout == "columns":
+        raise ValueError("a shard file has layout plain or blocks32, got columns, that of parts")
     counts = np.asarray(sizes, dtype=np.int64)
     write_head(header, counts, write)
     ends = np.cumsum(counts)
@@ -155,10 +159,14 @@ def write_shard(
     for codes, ids in runs:
         rows += len(ids)
         last = int(np.searchsorted(ends, rows, side="right"))
-        assert rows == (ends[last - 1] if last else 0), "a run ends within a list"
+        if rows != (whole := int(ends[last - 1]) if last else 0):
+            raise ValueError(
+                f"a run ends within list {last:,}: {rows:,} rows so far, lists end at {whole:,}"
+            )
         write(_lists_data(header, counts[done:last], codes, ids))
         done = last
-    assert rows == header.rows, f"{header.rows} rows announced, {rows} written"
+    if rows != header.rows:
+        raise ValueError(f"{header.rows:,} rows announced, {rows:,} given")
 
 
 def _lists_data(header: ShardHeader, sizes: Counts, codes: Codes, ids: Ids) -> Codes:
@@ -190,12 +198,19 @@ def _lists_data(header: ShardHeader, sizes: Counts, codes: Codes, ids: Ids) -> C
 
 
 def write_head(header: ShardHeader, sizes: Counts, write: Write) -> None:
-    """Write what comes before the entries."""
-    assert len(sizes) == header.lists, f"{header.lists} lists announced, {len(sizes)} sizes given"
-    assert int(sizes.sum()) == header.rows, f"{header.rows} rows announced, {sizes.sum()} in lists"
+    """Write what comes before the entries.
+
+    Raises:
+        ValueError: The sizes are not what the header says, or too many rows for one file.
+    """
+    if len(sizes) != header.lists:
+        raise ValueError(f"{header.lists:,} lists announced, {len(sizes):,} sizes given")
+    if (rows := int(sizes.sum())) != header.rows:
+        raise ValueError(f"{header.rows:,} rows announced, {rows:,} in lists")
+    if rows >= 1 << 32:  # the table of lists has 32 bits for each
+        raise ValueError(f"a file holds fewer than {1 << 32:,} rows, got {rows:,}")
     described = {"format": _FORMAT, "version": VERSION, **asdict(header)}
     write(json.dumps(described, sort_keys=True).encode().ljust(HEADER_BYTES - 1) + b"\n")
-    assert header.rows < 1 << 32, f"{header.rows:,} rows do not fit one file"
     table = np.cumsum(sizes).astype("<u4").tobytes()
     write(table.ljust(int(padded(HEADER_BYTES + len(table))) - HEADER_BYTES, b"\0"))
 

@@ -53,7 +53,8 @@ def extract(archive: Path, folder: Path, limits: ArchiveLimits | None = None) ->
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             source = tar.extractfile(member)
-            assert source is not None, "a regular member has content"
+            if source is None:
+                raise RequestError(f"{archive}: {member.name} has no content that can be read")
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "wb") as file:
                 shutil.copyfileobj(source, file, _CHUNK)

@@ -118,14 +118,19 @@ def _described_by_png(data: bytes, has_profile: bool) -> ColourSpace | None:
 
 @lru_cache(maxsize=32)
 def profile(space: ColourSpace) -> bytes:
-    """An ICC profile of a colour space."""
+    """An ICC profile of a colour space.
+
+    Raises:
+        ValueError: No colours are like its places, or its curve has no formula here.
+    """
     levels = np.arange(256) / 255  # pictures have 8 bits
     if space.narrow:
         levels = ((255 * levels - 16) / 219).clip(0, 1)
     light = np.round(_light(levels, space.curve).clip(0, 1) * 65535).astype(">u2")
     curve = b"curv\0\0\0\0" + struct.pack(">I", light.size) + light.tobytes()
     matrix = _to_d50(space.places)
-    assert matrix is not None, space
+    if matrix is None:
+        raise ValueError(f"{space}: white is no mixture of its red, green and blue")
     return _icc(
         {
             b"desc": b"desc\0\0\0\0\0\0\0\x08numbers\0" + bytes(78),
@@ -187,7 +192,8 @@ def _light(values: _Floats, curve: str | float) -> _Floats:
     if curve in ("log 100", "log 316"):
         decades = 2.0 if curve == "log 100" else 2.5
         return np.where(values > 0, 10 ** ((values - 1) * decades), 0)
-    assert curve == SRGB, curve
+    if curve != SRGB:
+        raise ValueError(f"no formula for the curve {curve!r}")
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 

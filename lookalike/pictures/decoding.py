@@ -170,7 +170,8 @@ class Decoder:
             return Failed(file, "ignored", head["ignored"], head["detail"], sha256)
         if "rejected" in head:
             return Failed(file, "rejected", head["rejected"], head["detail"], sha256)
-        assert sha256 is not None
+        if sha256 is None:
+            raise RuntimeError(f"{file.uri}: the decoder process told no hash of its content")
         if "duplicate" in head:
             return Duplicate(file, sha256)
         return Decoded(

@@ -41,7 +41,8 @@ class Rejected(Exception):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         """Keep the reason, and the detail as one short line."""
-        assert reason in REASONS, reason
+        if reason not in REASONS:
+            raise ValueError(f"rejected for {reason!r}: the reasons are {', '.join(REASONS)}")
         self.reason = reason
         self.detail = " ".join(detail.split())[:_MAX_DETAIL]
         super().__init__(reason, self.detail)
@@ -61,7 +62,8 @@ class NotAnImage(Exception):
 
     def __init__(self, detail: str = "", reason: str = "no_image") -> None:
         """Keep the reason, and the detail as one short line."""
-        assert reason in IGNORED, reason
+        if reason not in IGNORED:
+            raise ValueError(f"ignored for {reason!r}: the reasons are {', '.join(IGNORED)}")
         self.reason = reason
         self.detail = " ".join(detail.split())[:_MAX_DETAIL]
         super().__init__(self.detail)

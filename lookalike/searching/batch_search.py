@@ -113,8 +113,15 @@ def write_batch(
         queries: (n, dim).
         without: Ids that each query leaves out, (n, m), -1 for none.
         selection: Rows to choose from, where that is not all.
+
+    Raises:
+        ValueError: There are not as many as the spec says.
     """
-    assert len(queries) == len(without) == spec.queries
+    if not len(queries) == len(without) == spec.queries:
+        raise ValueError(
+            f"a batch of {spec.queries:,} queries, got {len(queries):,} vectors and ids to leave "
+            f"out for {len(without):,}"
+        )
     folder = Path(spec.folder)
     for name, array in ((_QUERIES, queries), (_WITHOUT, without)):
         with write_file(folder, name) as pending:
@@ -207,8 +214,13 @@ class Batch:
         self._answered(block, ids, scores, (candidates >= 0).sum(axis=1))
 
     def compare(self, block: int) -> None:
-        """Compare a block with every row of the selection, without the index."""
-        assert self._selection is not None
+        """Compare a block with every row of the selection, without the index.
+
+        Raises:
+            ValueError: The batch was written without a selection.
+        """
+        if self._selection is None:
+            raise ValueError(f"{self._folder}: this batch has no selection to compare with")
         index = VectorIndex(self._template, [], self._reader)
         ids, scores = index.nearest(self._queries(block), self._selection.ids, self.spec.k)
         self._answered(block, ids, scores, (ids >= 0).sum(axis=1))

@@ -95,8 +95,9 @@ def walk(stream: TarStream) -> Iterator[Member]:
             header.size = 0
         if header.kind not in _UNLISTED:
             yield _member(header, offset)
-        assert stream.position <= offset + header.size, "more was read than the member's data"
         left = offset + header.size - stream.position
+        if left < 0:
+            raise RuntimeError(f"{last}: {header.size:,} bytes of data, {-left:,} more were read")
         if (skipped := stream.skip(left)) < left:
             have = header.size - left + skipped
             what = f"ends within {last} ({have:,} of {header.size:,} bytes)"

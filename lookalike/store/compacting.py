@@ -252,7 +252,9 @@ def _compact(task: CompactTask, store: Store, dead: Ids) -> Record:
         for source in task.sources:
             for table, vectors in rows_of(store, source, dead, target):
                 writer.append_block(table, vectors)
-    assert writer.rows == task.rows, f"{task.rows} living rows, {writer.rows} written"
+    if writer.rows != task.rows:
+        path = store.shown(pending.finished.path)
+        raise ValueError(f"{path}: {task.rows:,} living rows, {writer.rows:,} written")
     return {"shard": shard_record(pending.finished, task.file_no, writer.rows)}
 
 
@@ -275,7 +277,11 @@ def _united(store: Store, task: CompactTask) -> pa.Schema:
 def rows_of(
     store: Store, source: Line, dead: Ids, target: pa.Schema
 ) -> Iterator[tuple[pa.Table, Vectors]]:
-    """The living rows of a shard in order: all columns but id and embedding, and vectors."""
+    """The living rows of a shard in order: all columns but id and embedding, and vectors.
+
+    Raises:
+        ValueError: The file has other ids or rows than its number and its record say.
+    """
     path = source["path"]
     with pq.ParquetFile(store.local(path)) as file:
         names = [name for name in file.schema_arrow.names if name not in ("id", "embedding")]
@@ -283,16 +289,23 @@ def rows_of(
     start = 0
     for ids, vectors in iter_blocks(store.local(path)):
         first = make_id(int(source["file_no"]), start)
-        assert ids[0] == first, f"{path}: row {start} has id {ids[0]}"
-        assert ids[-1] == first + len(ids) - 1, f"{path}: its ids from {ids[0]} on have gaps"
+        last = first + len(ids) - 1
+        if ids[0] != first or ids[-1] != last:
+            raise ValueError(
+                f"{store.shown(path)}: {len(ids):,} rows from row {start:,} on must have the ids "
+                f"{first} to {last}, they have {ids[0]} to {ids[-1]}"
+            )
         begin, end = np.searchsorted(dead, [first, first + len(ids)])
         kept = np.ones(len(ids), dtype=bool)
         kept[dead[begin:end] - first] = False
         block = table.slice(start, len(ids))
         yield block.filter(pa.array(kept)), vectors[kept]
         start += len(ids)
-    rows = source["rows"]
-    assert start == rows == table.num_rows, f"{path}: {rows} rows listed, {start} read"
+    if not start == table.num_rows == source["rows"]:
+        raise ValueError(
+            f"{store.shown(path)}: {source['rows']:,} rows listed, {table.num_rows:,} there, "
+            f"{start:,} vectors"
+        )
 
 
 def _as(table: pa.Table, target: pa.Schema) -> pa.Table:

@@ -93,5 +93,7 @@ def _convert(
     with open_shard(store, name, target, file_no) as (writer, pending):
         for table, vectors in rows_of(store, task.source, nothing_dead, target):
             writer.append_block(table, convert(vectors))
-    assert writer.rows == task.rows, f"{task.rows} rows, {writer.rows} written"
+    if writer.rows != task.rows:
+        path = store.shown(pending.finished.path)
+        raise ValueError(f"{path}: {task.rows:,} rows to convert, {writer.rows:,} written")
     return {"shard": shard_record(pending.finished, file_no, writer.rows)}

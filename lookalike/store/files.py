@@ -140,8 +140,13 @@ class PendingFile:
 
     @property
     def finished(self) -> FileRecord:
-        """The record of the renamed file."""
-        assert self.record is not None, "the file is not finished yet"
+        """The record of the renamed file.
+
+        Raises:
+            RuntimeError: It is asked for before the file has its name, or after it was dropped.
+        """
+        if self.record is None:
+            raise RuntimeError("a file has no record before the end of the block that writes it")
         return self.record
 
 

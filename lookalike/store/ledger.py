@@ -81,8 +81,13 @@ class Counts:
     by_reason: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: LedgerRow) -> None:
-        """Count one row."""
-        assert row.status in STATUSES, row.status
+        """Count one row.
+
+        Raises:
+            ValueError: Its status is none.
+        """
+        if row.status not in STATUSES:
+            raise ValueError(f"{row.uri}: a status is {', '.join(STATUSES)}, got {row.status!r}")
         self.by_status[row.status] += 1
         if row.status == "rejected":
             self.by_reason[row.reason] += 1

@@ -82,12 +82,23 @@ class Spill:
             self.flush()
 
     def write(self, table: pa.Table, which: npt.NDArray[np.integer]) -> None:
-        """Append rows: row i to file `which[i]`, 0 <= which[i] < count."""
-        assert len(which) == table.num_rows, (len(which), table.num_rows)
+        """Append rows: row i to file `which[i]`, 0 <= which[i] < count.
+
+        Raises:
+            ValueError: There is no such file, or not one number for each row.
+        """
+        if len(which) != table.num_rows:
+            raise ValueError(
+                f"{self.folder}: each row needs a file's number: {table.num_rows:,} rows, "
+                f"{len(which):,} numbers"
+            )
         if not len(which):
             return
-        assert which.min() >= 0, which.min()
-        assert which.max() < self.count, (which.max(), self.count)
+        if which.min() < 0 or which.max() >= self.count:
+            raise ValueError(
+                f"{self.folder}: files are numbered from 0 to {self.count - 1:,}, got numbers from "
+                f"{which.min():,} to {which.max():,}"
+            )
         self._tables.append(table.select(self.schema.names).cast(self.schema))
         self._which.append(which.astype(np.int64))
         self._bytes += table.nbytes

@@ -147,8 +147,8 @@ class ShardWriter:
             self._blocks.append((table, np.stack(self._vectors)))
             self._rows, self._vectors = [], []
 
-    def _flush(self) -> None:
-        """Write one row group of what waits."""
+    def _flush(self) -> pq.ParquetWriter:
+        """Write one row group of what waits, if anything does; returns what writes."""
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self._sink, self._schema, compression="none", use_dictionary=False,
@@ -158,7 +158,7 @@ class ShardWriter:
         self._gather()
         rows = min(self._waiting, self._group)
         if not rows:
-            return
+            return self._writer
         tables, vectors = self._take(rows)
         first = make_id(self._file_no, self.rows - self._waiting)
         ids = pa.array(np.arange(first, first + rows, dtype=np.int64))
@@ -174,6 +174,7 @@ class ShardWriter:
             self._starts.append(self._sink.tell() - vectors.nbytes)
         else:
             self._starts = None
+        return self._writer
 
     def _take(self, rows: int) -> tuple[pa.Table, npt.NDArray[Any]]:
         """The first rows of the blocks that wait, which keep the rest."""
@@ -190,12 +191,11 @@ class ShardWriter:
 
     def close(self) -> None:
         """Write what is left and the footer."""
-        self._flush()
-        assert self._writer is not None
+        writer = self._flush()
         if self._starts is not None:
             text = addresses_json(self._group, self._starts)
-            self._writer.add_key_value_metadata({ADDRESSES: text})
-        self._writer.close()
+            writer.add_key_value_metadata({ADDRESSES: text})
+        writer.close()
 
     def abandon(self) -> None:
         """End the Parquet writer while its file is open: it would write to a closed one."""

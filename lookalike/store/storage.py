@@ -41,8 +41,12 @@ def uri_from_path(path: bytes) -> str:
 
     A path that is not UTF-8 becomes a percent-encoded `file://` URI; every other one stands for
     itself, percent signs included, so that `path_from_uri` always finds the file again.
+
+    Raises:
+        ValueError: The path is relative, and a file:// URI has no such form.
     """
-    assert os.path.isabs(path), path  # a file:// URI has no relative form
+    if not os.path.isabs(path):
+        raise ValueError(f"a path must be absolute to be named, got {path!r}")
     try:
         return path.decode("utf-8")
     except UnicodeDecodeError:

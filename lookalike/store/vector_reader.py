@@ -178,7 +178,9 @@ class VectorReader:
             if output is None:
                 output = np.empty((len(rows), flat.shape[1]), dtype=np.float32)
             output[positions] = flat[inner]
-        assert output is not None
+        if output is None:
+            path = self._store.shown(self._files[file_no])
+            raise ValueError(f"{path}: it has no rows, {len(rows):,} were asked for")
         return output
 
     # --- the other columns --------------------------------------------------------------------

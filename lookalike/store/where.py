@@ -144,8 +144,8 @@ def _tokens(text: str) -> list[_Token]:
     position = 0
     while position < end:
         match = _TOKEN.match(text, position)
-        assert match is not None  # any character is some token
-        assert match.lastgroup is not None
+        if match is None or match.lastgroup is None:  # any character is some token
+            raise RuntimeError(f"{text!r}: no token at character {position + 1}")
         kind, found, position = match.lastgroup, match[match.lastgroup], match.end()
         start = position - len(found) + 1
         if kind == "wrong":

@@ -26,8 +26,12 @@ def kmeans(rows: Vectors, k: int, seed: int) -> Vectors:
     """Centroids (k, D) float32 of rows (n, D), n >= k, by Euclidean distance.
 
     Centroids of a group follow each other, so that neighbouring lists have neighbouring numbers.
+
+    Raises:
+        ValueError: There are fewer rows than centroids.
     """
-    assert len(rows) >= k
+    if len(rows) < k:
+        raise ValueError(f"k-means needs a row for every centroid: {len(rows):,} rows, k is {k:,}")
     random = np.random.default_rng(seed)
     if k < _TWO_LEVELS_FROM:
         return lloyd(rows, _draw(rows, k, random), _FLAT_ITERATIONS)

@@ -36,10 +36,17 @@ def train_rotation(blocks: Callable[[], Iterable[Vectors]], spec: IndexSpec) -> 
         blocks: Gives the rows (n, dim) float32 in blocks, each time it is called; n >= rotation_dim
             in all. Memory is that of a block, the covariance and n rotated rows.
         spec: From `plan`; its codes decide what is a good rotation.
+
+    Raises:
+        ValueError: There are fewer rows than components.
     """
     components = _principal(blocks(), spec)
     rows = np.concatenate([rotate(block, components) for block in blocks()])
-    assert len(rows) >= spec.rotation_dim
+    if len(rows) < spec.rotation_dim:
+        raise ValueError(
+            f"a rotation to {spec.rotation_dim} components is learned from as many rows at least, "
+            f"got {len(rows):,}"
+        )
     quantizer = faiss.ProductQuantizer(spec.rotation_dim, spec.subquantizers, spec.nbits)
     quantizer.cp.min_points_per_centroid = 1
     quantizer.cp.seed = spec.seed & 0x7FFFFFFF
