@@ -159,8 +159,8 @@ class OpenVINOModel(Model):
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self.in_integers = on_grids(self._model)
-        """Whether it calculates in whole numbers, as far as was found out."""
-        self._golden = golden if self.in_integers else None
+        """Whether it calculates in whole numbers, as far as calls have shown."""
+        self._golden = golden
         if exact:
             self._compute_exactly()
         self._lock = Lock()  # a request serves one caller at a time
@@ -174,7 +174,7 @@ class OpenVINOModel(Model):
         """What runs so many pictures at a time."""
         if size not in self._requests:
             request = self._compile(size)
-            if self._golden is not None:
+            if self._golden is not None and self.in_integers:
                 found = _infer(request, golden_pictures(self.info.input_size))
                 if agreement(found, self._golden) < BOUND:
                     self._compute_exactly()
