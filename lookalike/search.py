@@ -8,17 +8,16 @@ never for vectors.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, one_line
 from lookalike.metrics import Ids, Scores, Vectors, check_vectors
@@ -109,7 +108,10 @@ class Searcher:
         self.count = sum(int(line["rows"]) for line in lines) - len(self._forgotten)
         forgotten = self._forgotten
         self.living = Selection(forgotten, inverted=True) if len(forgotten) else None
-        self.index = VectorIndex(self._template(), self._paths("index"), self._reader, self.living)
+        template, lines = self._template(), snapshots.files_of(manifest, "index")
+        # One after another: what is fetched stays for the moment that it takes to open it.
+        paths = (self.store.local(line["path"]) for line in lines)
+        self.index = VectorIndex(template, paths, self._reader, self.living)
         self.spec = self.index.spec
         if (self.spec.dim, self.spec.metric) != (self.dim, self.metric):
             raise RequestError(
@@ -257,16 +259,17 @@ class Searcher:
 
     def _check_files(self, contents: bool) -> None:
         """Files are checked before anything reads them: Faiss's formats have no checksum."""
-        lines = [line for line in self.manifest["files"] if contents or line["kind"] in _READ_KINDS]
-
-        def problem(line: Mapping[str, Any]) -> snapshots.Problem | None:
-            return next(snapshots.check_file(self.store, line, contents), None)
-
-        largest_first = sorted(lines, key=lambda line: -int(line["bytes"]))
-        # Hashing takes all cores; looking at sizes is done in milliseconds.
-        for one in run_all(problem, largest_first) if contents else map(problem, lines):
-            if one is not None:
-                raise RequestError(f"{self.store}: {one}; run: lookalike verify")
+        if contents:
+            # Hashing takes all cores, so that the largest files had better come first.
+            lines = sorted(self.manifest["files"], key=lambda line: -int(line["bytes"]))
+            problems: Iterable[snapshots.Problem | None] = run_all(
+                lambda line: next(snapshots.check_file(self.store, line), None), lines
+            )
+        else:
+            lines = [line for line in self.manifest["files"] if line["kind"] in _READ_KINDS]
+            problems = snapshots.check_sizes(self.store, lines)
+        for problem in filter(None, problems):
+            raise RequestError(f"{self.store}: {problem}; run: lookalike verify")
 
     @cached_property
     def _duplicates(self) -> DuplicateReader:
@@ -274,9 +277,6 @@ class Searcher:
         return DuplicateReader(
             self.store, [line["path"] for line in lines]
         )  # reads footers, so not on opening
-
-    def _paths(self, kind: str) -> list[Path]:
-        return [self.store.local(line["path"]) for line in snapshots.files_of(self.manifest, kind)]
 
     def _template(self) -> Template:
         lines = snapshots.files_of(self.manifest, "template")
@@ -475,12 +475,11 @@ class Searcher:
                     raise RequestError(
                         f"rows: there is no column {name!r}; the columns are {', '.join(known)}"
                     )
-            return living.read_rows(now.store, now._files, now._schema, wanted, names)
+            return living.read_rows(now._reader, now._schema, wanted, names)
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        sources = (self.store.parquet(path) for path in self._files.values())
-        return living.united_schema(map(pq.read_schema, sources))
+        return living.united_schema(self._reader.schemas())
 
     def request(
         self,

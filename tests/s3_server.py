@@ -94,6 +94,7 @@ class Faults:
         lasting: Whether all after it fail too.
         seen: What was asked for so far.
         failed: How many of these failed.
+        sent: Bytes of all answers, without their headers.
     """
 
     kind: str = ""
@@ -101,13 +102,19 @@ class Faults:
     lasting: bool = False
     seen: list[str] = field(default_factory=list)
     failed: int = 0
+    sent: int = 0
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def plan(self, kind: str = "", first: int = 0, lasting: bool = False) -> None:
         """Begin to count anew."""
         with self._turn:
             self.kind, self.first, self.lasting = kind, first, lasting
-            self.seen, self.failed = [], 0
+            self.seen, self.failed, self.sent = [], 0, 0
+
+    def count(self, size: int) -> None:
+        """An answer of so many bytes goes out."""
+        with self._turn:
+            self.sent += size
 
     def next(self, request: str) -> str:
         """The fault of this request, or ""."""
@@ -192,6 +199,7 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
                 self.wfile.flush()
                 time.sleep(STALL_S if fault == "stall" else 0)
                 return self.cut()
+            faults.count(len(answer))
             self.wfile.write(answer)
             return None
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lookalike.store import shards, vector_reader
 from lookalike.store.files import file_record
 from lookalike.store.objects import Store, open_store
-from lookalike.store.shard_format import ADDRESSES, group_rows, read_addresses
+from lookalike.store.shard_format import ADDRESSES, addresses_of, group_rows
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN_1 = FOLDER / "embedding_shard_v1.parquet"
@@ -264,7 +264,7 @@ def test_addresses_lead_to_what_a_decoder_reads(
         uris = pa.array([f"{'x' * (row % 7)}{row}" for row in range(rows)])  # of odd lengths
         ids = writer.append_block(pa.table({"uri": uris}), vectors)
     path = tmp_path / "s.parquet"
-    addresses = read_addresses(path, str(path), path.stat().st_size)
+    addresses = addresses_of(pq.read_metadata(path), str(path), path.stat().st_size)
     assert addresses is not None
     footer = pq.read_metadata(path)
     group = group_rows(dim, np.dtype(dtype).itemsize)
@@ -328,7 +328,10 @@ def test_another_layout_has_no_addresses_but_the_same_vectors(
 ) -> None:
     monkeypatch.setattr(shards, "_ONE_PAGE", 64)  # several pages in a row group
     name = write(tmp_path, 3, 3000)
-    assert read_addresses(tmp_path / name, name, (tmp_path / name).stat().st_size) is None
+    assert (
+        addresses_of(pq.read_metadata(tmp_path / name), name, (tmp_path / name).stat().st_size)
+        is None
+    )
     reader = shards.VectorReader(open_store(tmp_path), {3: name})
     ids = np.array([3 << 32 | row for row in (2999, 0, 1500)])
     assert np.array_equal(reader.vectors(ids), vectors_of(3, 3000)[[2999, 0, 1500]])
@@ -339,14 +342,14 @@ def test_another_layout_has_no_addresses_but_the_same_vectors(
 def test_addresses_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / write(tmp_path, 3, 100)
     data = path.read_bytes()
-    addresses = read_addresses(path, str(path), path.stat().st_size)
+    addresses = addresses_of(pq.read_metadata(path), str(path), path.stat().st_size)
     assert addresses is not None
     start = b'"starts":[%d]' % addresses.starts[0]
     assert start in data
     path.write_bytes(data.replace(start, start[:10] + b"9" * (len(start) - 11) + b"]"))
     assert 10 ** (len(start) - 11) - 1 + 100 * DIM * 4 > len(data)
     with pytest.raises(ValueError, match=f"{path}: its vector addresses do not fit it"):
-        read_addresses(path, str(path), path.stat().st_size)
+        addresses_of(pq.read_metadata(path), str(path), path.stat().st_size)
 
 
 def test_a_row_beyond_the_end_is_refused(reader: shards.VectorReader) -> None:
@@ -398,7 +401,7 @@ def test_shards_of_every_version_stay_readable(golden: Path) -> None:
     assert np.array_equal(
         reader.vectors(np.array(ids, dtype=np.int64)), vectors_of(3, 130, 2)[[129, 0, 128, 127]]
     )
-    assert (read_addresses(golden, str(golden), golden.stat().st_size) is None) == (
+    assert (addresses_of(pq.read_metadata(golden), str(golden), golden.stat().st_size) is None) == (
         golden == GOLDEN_1
     )
 

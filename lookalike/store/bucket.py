@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,11 +40,14 @@ from lookalike.store.objects import (
     ConflictError,
     Entry,
     Found,
+    Item,
     ObjectStoreError,
+    Ranges,
+    Result,
     Store,
     Version,
 )
-from lookalike.store.ranges import RangedFile, coalesce, cut
+from lookalike.store.ranges import RangedFile, Span, coalesce, cut
 
 try:
     import obstore
@@ -53,7 +57,8 @@ except ImportError:  # said by BucketStore, with the remedy
     obstore = None
 
 _PART = 8 << 20  # bytes of one request for a part of a large file
-_AT_ONCE = 8  # requests for ranges of one file
+_AT_ONCE = 32  # requests on their way
+_FEW = 8  # files of a folder that are looked at one by one: more, by listing it
 _SPOOLED = "object"  # the name of what is not written yet
 _BUFFER = 64 << 10  # bytes read at least, of a file that is read in pieces
 _SHA256 = "sha256"  # the attribute that says what an object holds
@@ -119,14 +124,38 @@ class BucketStore(Store):
         return self._trying.absent(f"read {path}", get)
 
     def read_all(self, paths: Iterable[str]) -> list[Found | None]:
-        """See `Store.read_all`; several requests are on their way at once."""
-        with ThreadPoolExecutor(_AT_ONCE, "read") as pool:
-            return list(pool.map(self.read, paths))
+        """See `Store.read_all`."""
+        return self.at_once(self.read, paths)
+
+    def at_once(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """See `Store.at_once`."""
+        parts = list(items)
+        if len(parts) < 2:
+            return [work(part) for part in parts]
+        with ThreadPoolExecutor(min(_AT_ONCE, len(parts)), "requests") as pool:
+            return list(pool.map(work, parts))
 
     def stat(self, path: str) -> Entry | None:
         """See `Store.stat`."""
         found = self._trying.absent(f"look at {path}", lambda: obstore.head(self._store, path))
         return None if found is None else Entry(path, found["size"], found["last_modified"])
+
+    def stat_all(self, paths: Iterable[str]) -> list[Entry | None]:
+        """See `Store.stat_all`; folders of which much is asked are listed."""
+        asked = list(paths)
+        counts = Counter(path.rpartition("/")[0] for path in asked)
+        folders = {folder for folder, count in counts.items() if count > _FEW}
+        found: dict[str, Entry | None] = {
+            entry.path: entry for folder in folders for entry in self.entries(folder)
+        }
+        others = [path for path in asked if path.rpartition("/")[0] not in folders]
+        found.update(zip(others, self.at_once(self.stat, others), strict=True))
+        return [found.get(path) for path in asked]
+
+    def size(self, path: str) -> int:
+        """See `Store.size`; nobody is asked for that of a file that is known."""
+        known = self._known.get(path)
+        return super().size(path) if known is None else known.bytes
 
     def written(self, path: str) -> FileRecord | None:
         """What `write` wrote under a path; sha256 is "" where another program wrote it."""
@@ -139,10 +168,7 @@ class BucketStore(Store):
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """See `Store.chunks`; each part is tried again by itself."""
-        found = self.stat(path)
-        if found is None:
-            raise self._gone(path)
-        return self._parts(path, found.bytes)
+        return self._parts(path, self.size(path))
 
     def _parts(self, path: str, size: int) -> Iterator[bytes]:
         for start in range(0, size, _PART):
@@ -160,14 +186,26 @@ class BucketStore(Store):
             raise self._gone(path)
         return found
 
-    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_ranges(self, path: str, ranges: Ranges) -> list[bytes]:
         """See `Store.read_ranges`; several requests are on their way at once."""
-        spans = coalesce(ranges)
-        if len(spans) < 2:
-            return cut(ranges, spans, [self._part(path, one.start, one.count) for one in spans])
-        with ThreadPoolExecutor(min(_AT_ONCE, len(spans)), "ranges") as pool:
-            data = list(pool.map(lambda one: self._part(path, one.start, one.count), spans))
-        return cut(ranges, spans, data)
+        return self.read_many([(path, ranges)])[0]
+
+    def read_many(self, wanted: Sequence[tuple[str, Ranges]]) -> list[list[bytes]]:
+        """See `Store.read_many`."""
+        found = [[b""] * len(ranges) for _, ranges in wanted]
+
+        def fetch(asked: tuple[int, Span]) -> None:
+            number, span = asked
+            path, ranges = wanted[number]
+            # Cut at once: what lies between two ranges is not held till all have come.
+            for place, data in cut(ranges, span, self._part(path, span.start, span.count)):
+                found[number][place] = data
+
+        spans = (
+            (number, span) for number, (_, ranges) in enumerate(wanted) for span in coalesce(ranges)
+        )
+        self.at_once(fetch, spans)
+        return found
 
     def local(self, file: str | FileRecord) -> Path:
         """See `Store.local`."""
@@ -197,10 +235,7 @@ class BucketStore(Store):
 
     def open(self, path: str) -> BinaryIO:
         """See `Store.open`."""
-        found = self.stat(path)
-        if found is None:
-            raise self._gone(path)
-        raw = RangedFile(found.bytes, lambda start, count: self._part(path, start, count))
+        raw = RangedFile(self.size(path), lambda start, count: self._part(path, start, count))
         return io.BufferedReader(raw, _BUFFER)
 
     def parquet(self, path: str) -> BinaryIO:

@@ -7,7 +7,6 @@ to be read by a glob: a manifest says which files count, and its tombstones whic
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from lookalike.metrics import Ids
 from lookalike.searching.tombstones import read_tombstones
 from lookalike.sources.columns import merge_columns
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers
-from lookalike.store.snapshot import check_file, files_of
+from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers, vector_type
+from lookalike.store.snapshot import check_sizes, files_of
+from lookalike.store.vector_reader import VectorReader
 
 _READ_KINDS = ("embedding", "tombstones")
 _PROPERTIES = b"lookalike."
@@ -58,10 +58,9 @@ def living_dataset(store: Store, manifest: Mapping[str, Any]) -> Any:
     Raises:
         RequestError: A file is missing, or of another size than the manifest says.
     """
-    for line in manifest["files"]:
-        if line["kind"] in _READ_KINDS:
-            for problem in check_file(store, line, contents=False):
-                raise RequestError(f"{store}: {problem}; run: lookalike verify")
+    lines = [line for line in manifest["files"] if line["kind"] in _READ_KINDS]
+    for problem in check_sizes(store, lines):
+        raise RequestError(f"{store}: {problem}; run: lookalike verify")
     deleted = deleted_ids(store, manifest)
     paths = [str(store.local(line["path"])) for line in files_of(manifest, "embedding")]
     schema = united_schema(pq.read_schema(path) for path in paths)
@@ -115,38 +114,49 @@ def _some(ids: Ids) -> str:
 
 
 def read_rows(
-    store: Store, files: Mapping[int, str], schema: pa.Schema, ids: Ids, columns: Sequence[str]
+    reader: VectorReader, schema: pa.Schema, ids: Ids, columns: Sequence[str]
 ) -> pa.Table:
     """Columns of living rows, in the order of the ids, of which one may come again.
 
     Args:
-        store: The store's root.
-        files: Paths of the shards by file number.
+        reader: Of the shards.
         schema: Of all shards (see `united_schema`).
         ids: (n,) int64.
         columns: Some of the schema's.
     """
     wanted = pa.schema([schema.field(name) for name in columns], schema.metadata)
+    plain = pa.schema([field for field in wanted if field.name != "embedding"])
     distinct, order = np.unique(ids, return_inverse=True)
-    parts = [wanted.empty_table()]
-    numbers = file_numbers(distinct)
-    for number in np.unique(numbers).tolist():
-        path = store.local(files[number])
-        parts.append(_of_file(path, row_numbers(distinct[numbers == number]), wanted))
-    return pa.concat_tables(parts).take(pa.array(order.reshape(-1)))
+    found = {"embedding": _vectors(reader, distinct, wanted)} if len(plain) < len(wanted) else {}
+    if len(plain):
+        parts = [
+            _fitting(table.take(pa.array(rows)), plain)
+            for _, table, rows in reader.tables(
+                distinct, lambda file: tuple(n for n in plain.names if n in file.columns)
+            )
+        ]
+        whole = pa.concat_tables([plain.empty_table(), *parts])
+        found |= {name: whole[name] for name in plain.names}
+    table = pa.table([found[name] for name in columns], schema=wanted)
+    return table.take(pa.array(order.reshape(-1)))
 
 
-def _of_file(path: Path, rows: Ids, wanted: pa.Schema) -> pa.Table:
-    """Rows of one shard, ascending: of its row groups, those that hold one are read."""
-    with pq.ParquetFile(path) as file:
-        footer = file.metadata
-        ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)])
-    groups = np.searchsorted(ends, rows, side="right")
-    whole = pads.dataset(str(path), schema=wanted, format="parquet")
-    [fragment] = whole.get_fragments()
-    parts = [wanted.empty_table()]
-    for group in np.unique(groups).tolist():
-        first = int(ends[group - 1]) if group else 0
-        table = fragment.subset(row_group_ids=[group]).to_table(wanted)
-        parts.append(table.take(pa.array(rows[groups == group] - first)))
-    return pa.concat_tables(parts)
+def _vectors(reader: VectorReader, ids: Ids, wanted: pa.Schema) -> pa.Array:
+    """Stored vectors of rows (n,) as a column."""
+    kind, (_, dtype) = wanted.field("embedding").type, vector_type(wanted)
+    vectors = reader.vectors(ids).astype(dtype)
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind)
+
+
+def _fitting(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """Rows with the columns that are wanted, null where they have none."""
+    there = set(table.column_names)
+    return pa.table(
+        [
+            table[field.name].cast(field.type)
+            if field.name in there
+            else pa.nulls(table.num_rows, field.type)
+            for field in wanted
+        ],
+        schema=wanted,
+    )

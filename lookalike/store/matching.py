@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, one_line
-from lookalike.parallel import run_all
 from lookalike.sources.columns import is_binary
 from lookalike.store.literals import exact_of, family, is_counted, mismatch, scalar_of
 from lookalike.store.objects import Store
@@ -62,7 +61,7 @@ def matching_ids(store: Store, files: Mapping[int, str], where: str) -> Ids:
     condition = parse(where)
     names = columns_of(condition)
     numbers = sorted(files)
-    found = run_all(lambda number: _of_file(store, files[number], condition, names), numbers)
+    found = store.at_once(lambda number: _of_file(store, files[number], condition, names), numbers)
     there: set[str] = {name for _, columns in found for name in columns}
     unknown = sorted(names - there)
     if unknown and numbers:

@@ -15,11 +15,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from lookalike.errors import RequestError, UnreachableError
+from lookalike.parallel import run_all
 from lookalike.store.files import FileRecord, Name, PendingFile, json_bytes, record_of
 from lookalike.store.storage import is_remote, path_from_uri
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Ranges = Sequence[tuple[int, int]]
 
 
 class ObjectStoreError(UnreachableError):
@@ -107,6 +112,28 @@ class Store(ABC):
     def stat(self, path: str) -> Entry | None:
         """Size and time of a file; None where there is none."""
 
+    def stat_all(self, paths: Iterable[str]) -> list[Entry | None]:
+        """The same of many files, in the order asked for."""
+        return [self.stat(path) for path in paths]
+
+    def size(self, path: str) -> int:
+        """Bytes of an immutable file that must be there.
+
+        Raises:
+            FileNotFoundError: It is not.
+        """
+        found = self.stat(path)
+        if found is None:
+            raise FileNotFoundError(f"{self.shown(path)}: no such file")
+        return found.bytes
+
+    def at_once(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """`work` of each item, in order: as many at a time as are worth it where the store lies.
+
+        Reading a folder keeps the cores busy; object storage is waited for.
+        """
+        return run_all(work, items)
+
     @abstractmethod
     def chunks(self, path: str) -> Iterator[bytes]:
         """A whole file in parts, of bounded size.
@@ -117,7 +144,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_ranges(self, path: str, ranges: Ranges) -> list[bytes]:
         """Parts of an immutable file, in the order asked for: near ones are read together.
 
         Args:
@@ -128,6 +155,13 @@ class Store(ABC):
             FileNotFoundError: There is no such file.
             OSError: It cannot be read, or ends before.
         """
+
+    def read_many(self, wanted: Sequence[tuple[str, Ranges]]) -> list[list[bytes]]:
+        """Parts of several files, in the order asked for: path and ranges of each (`read_ranges`).
+
+        Whatever the number of files, as many requests are on their way as for one.
+        """
+        return [self.read_ranges(path, ranges) for path, ranges in wanted]
 
     @abstractmethod
     def local(self, file: str | FileRecord) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 GAP = 64 << 10  # bytes between two that are fetched for nothing rather than by a request more
-MOST = 8 << 20  # bytes of one request for several
+MOST = 2 << 20  # bytes of one request for several
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,11 @@ def coalesce(ranges: Sequence[tuple[int, int]], gap: int = GAP, most: int = MOST
     return spans
 
 
-def cut(
-    ranges: Sequence[tuple[int, int]], spans: Sequence[Span], data: Sequence[bytes]
-) -> list[bytes]:
-    """The bytes of each range, in the order asked for, from those of all spans."""
-    found = [b""] * len(ranges)
-    for span, whole in zip(spans, data, strict=True):
-        for place in span.wanted:
-            start, count = ranges[place]
-            found[place] = whole[start - span.start : start - span.start + count]
-    return found
+def cut(ranges: Sequence[tuple[int, int]], span: Span, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Which of the ranges asked for lie in a span, and the bytes of each, from those of all."""
+    for place in span.wanted:
+        start, count = ranges[place]
+        yield place, data[start - span.start : start - span.start + count]
 
 
 class RangedFile(io.RawIOBase):
@@ -104,3 +99,10 @@ class RangedFile(io.RawIOBase):
             buffer[:count] = self._fetch(self._at, count)
             self._at += count
         return count
+
+
+def parts_file(ranges: Sequence[tuple[int, int]], data: Sequence[bytes]) -> RangedFile:
+    """A file of which only some ranges are here, for who reads just those, each at once."""
+    parts = {start: own for (start, _), own in zip(ranges, data, strict=True)}
+    size = max((start + count for start, count in ranges), default=0)
+    return RangedFile(size, lambda start, count: parts[start][:count])

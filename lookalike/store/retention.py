@@ -42,8 +42,10 @@ def rollback(store: Store, name: str | None = None, *, check: bool = False) -> d
     if wanted == published:
         raise RequestError(f"{store}: {wanted} is the published snapshot already")
     problems = list(snapshot.check_manifest(manifest))
-    for line in manifest["files"]:
-        problems += snapshot.check_file(store, line, contents=check)
+    if check:
+        problems += [one for line in manifest["files"] for one in snapshot.check_file(store, line)]
+    else:
+        problems += snapshot.check_sizes(store, manifest["files"])
     if problems:
         raise RequestError(
             f"{store}: cannot go back to {wanted}, {len(problems)} of its files are not as they "

@@ -8,10 +8,8 @@ places go into the file's key-value metadata; who has them reads a row without a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -116,29 +114,42 @@ def addresses_json(group: int, starts: list[int]) -> str:
     return json.dumps({"group": group, "starts": starts}, separators=(",", ":"))
 
 
-def read_addresses(source: Path | BinaryIO, name: str, size: int) -> Addresses | None:
-    """The addresses in a shard, or None where it has none (version 1).
+def addresses_of(footer: pq.FileMetaData, name: str, size: int) -> Addresses | None:
+    """The addresses that a shard's footer states, or None where it has none (version 1).
 
     Args:
-        source: The file, or one open for reading.
+        footer: Of the file.
         name: As an error shows it.
         size: Its bytes.
 
     Raises:
         ValueError: They are not those of this file.
     """
-    with pq.ParquetFile(source) as file:
-        footer, found = file.metadata, file.schema_arrow
-        text = (footer.metadata or {}).get(ADDRESSES.encode())
-        rows = footer.num_rows
+    text = (footer.metadata or {}).get(ADDRESSES.encode())
     if text is None:
         return None
     value = json.loads(text)
-    dim, dtype = vector_type(found)
+    dim, dtype = vector_type(footer.schema.to_arrow_schema())
     starts = np.asarray(value["starts"], dtype=np.int64)
-    addresses = Addresses(rows, dim, dtype, int(value["group"]), starts)
+    addresses = Addresses(footer.num_rows, dim, dtype, int(value["group"]), starts)
     _check(name, addresses, size)
     return addresses
+
+
+def column_ranges(
+    footer: pq.FileMetaData, group: int, columns: Collection[str]
+) -> list[tuple[int, int]]:
+    """First byte and number of bytes of those columns in one row group, a range for each part."""
+    found, stored = [], footer.row_group(group)
+    for number in range(stored.num_columns):
+        part = stored.column(number)
+        path = part.path_in_schema  # of a nested column, the name and what lies below
+        if any(path == name or path.startswith(f"{name}.") for name in columns):
+            start = part.data_page_offset
+            if part.dictionary_page_offset is not None:
+                start = min(start, part.dictionary_page_offset)
+            found.append((start, part.total_compressed_size))
+    return found
 
 
 def _check(name: str, addresses: Addresses, size: int) -> None:

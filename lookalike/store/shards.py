@@ -27,9 +27,9 @@ from lookalike.store.shard_format import (
     Ids,
     Vectors,
     addresses_json,
+    addresses_of,
     group_rows,
     make_id,
-    read_addresses,
     schema,
     vector_type,
 )
@@ -221,8 +221,8 @@ def open_shard(
 
 def iter_blocks(path: Path) -> Iterator[tuple[Ids, Vectors]]:
     """Ids (n,) int64 and vectors (n, d) float32 of a shard, about 16 MiB of vectors at a time."""
-    addresses = read_addresses(path, str(path), path.stat().st_size)
     with pq.ParquetFile(path) as file, open(path, "rb") as raw:
+        addresses = addresses_of(file.metadata, str(path), path.stat().st_size)
         for groups in _blocks(file):
             columns = ["id"] if addresses else ["id", "embedding"]
             table = file.read_row_groups(groups, columns=columns, use_threads=False)

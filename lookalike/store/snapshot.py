@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -210,20 +210,25 @@ def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(path, "manifest", str(manifest.get("digest")), digest)
 
 
-def check_file(store: Store, line: Mapping[str, Any], contents: bool = True) -> Iterator[Problem]:
-    """Presence and size of one listed file; and with `contents`, sha256 and rows."""
+def check_sizes(store: Store, lines: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Presence and size of listed files."""
+    found = store.stat_all(line["path"] for line in lines)
+    for line, entry in zip(lines, found, strict=True):
+        path, wanted = str(line["path"]), f"{line['bytes']} bytes"
+        if outside := store.outside(path):
+            yield Problem(path, "link", "a file of the store", f"a link to {outside}")
+        elif entry is None:
+            yield Problem(path, "missing", wanted, "no regular file")
+        elif entry.bytes != line["bytes"]:
+            yield Problem(path, "size", wanted, f"{entry.bytes} bytes")
+
+
+def check_file(store: Store, line: Mapping[str, Any]) -> Iterator[Problem]:
+    """Presence, size, sha256 and rows of one listed file."""
     path = str(line["path"])
-    if outside := store.outside(path):
-        yield Problem(path, "link", "a file of the store", f"a link to {outside}")
-        return
-    found = store.stat(path)
-    if found is None:
-        yield Problem(path, "missing", f"{line['bytes']} bytes", "no regular file")
-        return
-    if found.bytes != line["bytes"]:
-        yield Problem(path, "size", f"{line['bytes']} bytes", f"{found.bytes} bytes")
-        return
-    if not contents:
+    problem = next(check_sizes(store, [line]), None)
+    if problem is not None:
+        yield problem
         return
     try:
         digest = store.record(path).sha256

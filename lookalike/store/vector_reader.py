@@ -1,8 +1,9 @@
 """Rows of embedding shards by id: vectors from where they lie, names and metadata decoded.
 
 A vector is read at its address (see `shard_format`), without a Parquet decoder: a batch of ids is
-one sorted pass over the files. Files stay mapped, as many as may be open; what they keep resident
-is given back to the system from time to time.
+one sorted pass over the files. A folder's files stay mapped, as many as may be open; what they keep
+resident is given back to the system from time to time. Of files that are elsewhere only footers,
+those vectors and those columns of a row group are asked for, of all files of a batch at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,25 @@ import pyarrow.parquet as pq
 from lookalike.cells import cells, has_times, to_rows
 from lookalike.sources.columns import merge_columns
 from lookalike.store.objects import Store
+from lookalike.store.ranges import parts_file
 from lookalike.store.recent import Recent
 from lookalike.store.shard_format import (
     COLUMNS,
     Addresses,
     Ids,
     Vectors,
+    addresses_of,
+    column_ranges,
     file_numbers,
-    read_addresses,
     row_numbers,
 )
 
+Positions = npt.NDArray[np.intp]
+
 _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
-_OPEN_FILES = 48  # for decoding
 _KNOWN_FILES = 65536  # of which the addresses are kept
+_FOOTER_BYTES = 32 << 20  # of footers, as they are stored
+_GROUPS_AT_ONCE = 32  # row groups to ask for, and to hold, at a time
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
 _FEW_ROWS = 8  # of one table, whose cells are read one by one: a call of Arrow's costs as much
 _RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
@@ -45,18 +51,31 @@ _STATM = "/proc/self/statm"
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """What a footer says of a file, without the file.
+class _File:
+    """What a footer says of a file, without the footer.
 
     Attributes:
+        addresses: Of its vectors, where it has any.
         columns: Names of all columns but the vector.
         described: Those of the name and the metadata.
         ends: The row after each row group, (groups,) int64.
     """
 
+    addresses: Addresses | None
     columns: tuple[str, ...]
     described: tuple[str, ...]
     ends: Ids
+
+
+class _Group(NamedTuple):
+    """Some columns of one row group of a file."""
+
+    file_no: int
+    number: int
+    columns: tuple[str, ...]
+
+
+Columns = Callable[[_File], tuple[str, ...]]
 
 
 def _most_maps() -> int:
@@ -89,11 +108,11 @@ class VectorReader:
         self._resident = resident or _RESIDENT_BYTES
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
-        self._addresses: Recent[int, Addresses] = Recent(_KNOWN_FILES)
+        self._known: Recent[int, _File] = Recent(_KNOWN_FILES)
+        self._footers: Recent[int, pq.FileMetaData]
+        self._footers = Recent(_FOOTER_BYTES, lambda footer: int(footer.serialized_size))
         self._maps: Recent[int, mmap.mmap] = Recent(_most_maps())
-        self._open: Recent[int, pq.ParquetFile] = Recent(_OPEN_FILES)
-        self._layouts: Recent[int, _Layout] = Recent(_KNOWN_FILES)
-        self._tables: Recent[tuple[int, int, tuple[str, ...]], pa.Table]
+        self._tables: Recent[_Group, pa.Table]
         self._tables = Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
         self._floor = _mapped_bytes()  # when pages were dropped last
         self._room, self._unchecked = self._resident, 0  # bytes, and reads since it was known
@@ -104,51 +123,59 @@ class VectorReader:
         """Exact vectors (n, d) float32 of the ids (n,), in their order, read in one sorted pass."""
         ids = np.asarray(ids, dtype=np.int64)
         output: Vectors | None = None
-        for positions, file_no in _by_file(ids):
-            block = self._read(file_no, row_numbers(ids[positions]))
+        for positions, block in self._blocks(ids):
             if output is None:
                 output = np.empty((len(ids), block.shape[1]), dtype=np.float32)
             output[positions] = block
         return np.empty((0, 0), dtype=np.float32) if output is None else output
 
-    def _read(self, file_no: int, rows: Ids) -> npt.NDArray[Any]:
-        """Vectors (n, d) of rows (n,) of one file, as stored."""
-        with self._lock:
-            addresses, mapped = self._addresses.get(file_no), self._maps.get(file_no)
-        if addresses is None:
-            addresses = self._addresses_of(self._files[file_no])
+    def _blocks(self, ids: Ids) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
+        """Vectors (n, d) as stored, and which of the ids these are of."""
+        parts = list(_by_file(ids))
+        known = self._files_of(file_no for _, file_no in parts)
+        elsewhere: list[tuple[Positions, int, Addresses]] = []
+        for positions, file_no in parts:
+            addresses, rows = known[file_no].addresses, row_numbers(ids[positions])
             if addresses is None:
-                return self._decoded(file_no, rows)
-            with self._lock:
-                self._addresses.put(file_no, addresses)
-        if int(rows.max()) >= addresses.rows:
-            raise IndexError(
-                f"{self._store.shown(self._files[file_no])}: no row {int(rows.max())}, it has "
-                f"{addresses.rows}"
-            )
+                yield from self._decoded(ids, positions)
+                continue
+            if int(rows.max()) >= addresses.rows:
+                raise IndexError(
+                    f"{self._store.shown(self._files[file_no])}: no row {int(rows.max())}, it has "
+                    f"{addresses.rows}"
+                )
+            mapped = self._mapped(file_no)
+            if mapped is None:
+                elsewhere.append((positions, file_no, addresses))
+                continue
+            yield positions, _gather(mapped, addresses, rows)
+            self._give_back(len(rows))
+        yield from self._asked_for(ids, elsewhere)
+
+    def _mapped(self, file_no: int) -> mmap.mmap | None:
+        with self._lock:
+            mapped = self._maps.get(file_no)
         if mapped is None:
             mapped = self._store.mapped(self._files[file_no])
-            if mapped is None:
-                return self._asked_for(file_no, addresses, rows)
-            with self._lock:
-                self._maps.put(file_no, mapped)
-        found = _gather(mapped, addresses, rows)
-        self._give_back(len(rows))
-        return found
+            if mapped is not None:
+                with self._lock:
+                    self._maps.put(file_no, mapped)
+        return mapped
 
-    def _addresses_of(self, path: str) -> Addresses | None:
-        found = self._store.stat(path)
-        if found is None:
-            raise FileNotFoundError(f"{self._store.shown(path)}: no such file")
-        return read_addresses(self._store.parquet(path), self._store.shown(path), found.bytes)
-
-    def _asked_for(self, file_no: int, addresses: Addresses, rows: Ids) -> npt.NDArray[Any]:
-        """The same of a file that is elsewhere: only those rows, each once, are asked for."""
-        distinct, places = np.unique(rows, return_inverse=True)
-        starts, size = addresses.offsets(distinct).tolist(), addresses.row_bytes
-        parts = self._store.read_ranges(self._files[file_no], [(start, size) for start in starts])
-        found = np.frombuffer(b"".join(parts), addresses.dtype).reshape(len(distinct), -1)
-        return found[places.reshape(-1)]
+    def _asked_for(
+        self, ids: Ids, elsewhere: Sequence[tuple[Positions, int, Addresses]]
+    ) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
+        """The same of files that are elsewhere: only those rows, each once, are asked for."""
+        wanted, places = [], []
+        for positions, file_no, addresses in elsewhere:
+            rows, inverse = np.unique(row_numbers(ids[positions]), return_inverse=True)
+            starts, size = addresses.offsets(rows).tolist(), addresses.row_bytes
+            wanted.append((self._files[file_no], [(start, size) for start in starts]))
+            places.append(inverse.reshape(-1))
+        found = self._store.read_many(wanted)
+        for (positions, _, addresses), own, parts in zip(elsewhere, places, found, strict=True):
+            vectors = np.frombuffer(b"".join(parts), addresses.dtype)
+            yield positions, vectors.reshape(len(parts), -1)[own]
 
     def _give_back(self, reads: int) -> None:
         """Let the system drop mapped pages that have been read; it has them in its own cache.
@@ -169,19 +196,12 @@ class VectorReader:
             mapped = self._floor = _mapped_bytes()  # other files: libraries, lists of the index
         self._room = max(self._floor + self._resident - mapped, self._resident // 8)
 
-    def _decoded(self, file_no: int, rows: Ids) -> Vectors:
-        """Vectors of a file without addresses."""
-        output: Vectors | None = None
-        for positions, table, inner in self._tables_of(file_no, rows, ("embedding",)):
+    def _decoded(self, ids: Ids, positions: Positions) -> Iterator[tuple[Positions, Vectors]]:
+        """The same of a file without addresses."""
+        for inside, table, inner in self.tables(ids[positions], lambda _: ("embedding",)):
             column = table["embedding"].combine_chunks()
             flat = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-            if output is None:
-                output = np.empty((len(rows), flat.shape[1]), dtype=np.float32)
-            output[positions] = flat[inner]
-        if output is None:
-            path = self._store.shown(self._files[file_no])
-            raise ValueError(f"{path}: it has no rows, {len(rows):,} were asked for")
-        return output
+            yield positions[inside], flat[inner]
 
     # --- the other columns --------------------------------------------------------------------
 
@@ -191,75 +211,121 @@ class VectorReader:
         """The columns named (by default all but the vector) of each id, in their order."""
         wanted = np.asarray(list(ids), dtype=np.int64)
         chosen = None if columns is None else tuple(columns)
-        return self._cells(wanted, lambda layout: layout.columns if chosen is None else chosen)
+        return self._cells(wanted, lambda file: file.columns if chosen is None else chosen)
 
     def described(self, ids: Ids) -> list[dict[str, Any]]:
         """The uri and the metadata columns of each id (n,), in their order."""
-        return self._cells(ids, lambda layout: layout.described)
+        return self._cells(ids, lambda file: file.described)
 
-    def _cells(
-        self, ids: Ids, columns: Callable[[_Layout], tuple[str, ...]]
-    ) -> list[dict[str, Any]]:
+    def _cells(self, ids: Ids, columns: Columns) -> list[dict[str, Any]]:
         output: list[dict[str, Any]] = [{} for _ in range(len(ids))]
-        for positions, file_no in _by_file(ids):
-            names = columns(self._layout(file_no))
-            rows = row_numbers(ids[positions])
-            for inside, table, inner in self._tables_of(file_no, rows, names):
-                found = _dicts(table, inner)
-                for position, row in zip(positions[inside].tolist(), found, strict=True):
-                    output[position] = row
+        for positions, table, inner in self.tables(ids, columns):
+            for position, row in zip(positions.tolist(), _dicts(table, inner), strict=True):
+                output[position] = row
         return output
+
+    def tables(self, ids: Ids, columns: Columns) -> Iterator[tuple[Positions, pa.Table, Ids]]:
+        """The row groups that hold some ids (n,), in order of file and row.
+
+        Args:
+            ids: In any order.
+            columns: Names of those to read, by what a file has.
+
+        Yields:
+            Which of the ids lie in the row group, its table, and the rows of that.
+        """
+        parts = list(_by_file(ids))
+        known = self._files_of(file_no for _, file_no in parts)
+        asked: list[tuple[Positions, _Group, Ids]] = []
+        for positions, file_no in parts:
+            file, rows = known[file_no], row_numbers(ids[positions])
+            groups = np.searchsorted(file.ends, rows, side="right")
+            for start, stop in _runs(groups):
+                number = int(groups[start])
+                first = int(file.ends[number - 1]) if number else 0
+                group = _Group(file_no, number, columns(file))
+                asked.append((positions[start:stop], group, rows[start:stop] - first))
+        for start in range(0, len(asked), _GROUPS_AT_ONCE):
+            window = asked[start : start + _GROUPS_AT_ONCE]
+            tables = self._tables_of([group for _, group, _ in window])
+            for (positions, _, rows), table in zip(window, tables, strict=True):
+                yield positions, table, rows
+
+    def _tables_of(self, groups: Sequence[_Group]) -> list[pa.Table]:
+        with self._lock:
+            kept = {group: self._tables.get(group) for group in groups}
+        missing = [group for group, table in kept.items() if table is None]
+        if missing:
+            kept.update(zip(missing, self._read(missing), strict=True))
+        return [kept[group] for group in groups]
+
+    def _read(self, groups: Sequence[_Group]) -> Iterator[pa.Table]:
+        """Row groups that are not kept yet, asked for together."""
+        numbers = list(dict.fromkeys(group.file_no for group in groups))
+        known = dict(zip(numbers, self._store.at_once(self._footer, numbers), strict=True))
+        footers = [known[group.file_no] for group in groups]
+        wanted = [
+            (self._files[group.file_no], column_ranges(footer, group.number, group.columns))
+            for group, footer in zip(groups, footers, strict=True)
+        ]
+        found = self._store.read_many(wanted)
+        for group, footer, (_, ranges), data in zip(groups, footers, wanted, found, strict=True):
+            source = parts_file(ranges, data)
+            with pq.ParquetFile(source, metadata=footer, pre_buffer=False) as file:
+                columns = list(group.columns)
+                table = file.read_row_group(group.number, columns=columns, use_threads=False)
+            with self._lock:
+                self._tables.put(group, table)
+            yield table
+
+    # --- footers --------------------------------------------------------------------------------
+
+    def schemas(self) -> list[pa.Schema]:
+        """Those of all files, in their order."""
+        return self._store.at_once(
+            lambda file_no: self._footer(file_no).schema.to_arrow_schema(), self._files
+        )
 
     def metadata_schema(self) -> pa.Schema:
         """Columns that are not this module's own, of all files together."""
-        with self._lock:
-            found = [self._file(number).schema_arrow for number in self._files]
         return merge_columns(
-            pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
+            pa.schema([column for column in one if column.name not in COLUMNS])
+            for one in self.schemas()
         )
 
-    def _layout(self, file_no: int) -> _Layout:
+    def _files_of(self, numbers: Iterable[int]) -> dict[int, _File]:
+        """What is known of files; the footers that were not read yet are read together."""
         with self._lock:
-            layout = self._layouts.get(file_no)
-            if layout is None:
-                file = self._file(file_no)
-                footer, names = file.metadata, file.schema_arrow.names
-                groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-                layout = _Layout(
-                    tuple(name for name in names if name != "embedding"),
-                    tuple(name for name in names if name == "uri" or name not in COLUMNS),
-                    np.cumsum(groups, dtype=np.int64),
-                )
-                self._layouts.put(file_no, layout)
-        return layout
+            found = {number: self._known.get(number) for number in numbers}
+        missing = [number for number, file in found.items() if file is None]
+        looked = dict(zip(missing, self._store.at_once(self._look, missing), strict=True))
+        with self._lock:
+            for number, file in looked.items():
+                self._known.put(number, file)
+        return {number: file or looked[number] for number, file in found.items()}
 
-    def _tables_of(
-        self, file_no: int, rows: Ids, columns: tuple[str, ...]
-    ) -> Iterator[tuple[slice, pa.Table, Ids]]:
-        """For each row group asked of: where in `rows` (ascending), its table, and rows of that."""
-        ends = self._layout(file_no).ends
-        groups = np.searchsorted(ends, rows, side="right")
-        for start, stop in _runs(groups):
-            group = int(groups[start])
-            key = (file_no, group, columns)
-            with self._lock:  # one file is read by one thread at a time
-                table = self._tables.get(key)
-                if table is None:
-                    file = self._file(file_no)
-                    table = file.read_row_group(group, columns=list(columns), use_threads=False)
-                    self._tables.put(key, table)
-            first = int(ends[group - 1]) if group else 0
-            yield slice(start, stop), table, rows[start:stop] - first
+    def _look(self, file_no: int) -> _File:
+        path, footer = self._files[file_no], self._footer(file_no)
+        names = footer.schema.to_arrow_schema().names
+        groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        return _File(
+            addresses_of(footer, self._store.shown(path), self._store.size(path)),
+            tuple(name for name in names if name != "embedding"),
+            tuple(name for name in names if name == "uri" or name not in COLUMNS),
+            np.cumsum(groups, dtype=np.int64),
+        )
 
-    def _file(self, file_no: int) -> pq.ParquetFile:
-        file = self._open.get(file_no)
-        if file is None:
-            file = pq.ParquetFile(self._store.parquet(self._files[file_no]), memory_map=False)
-            self._open.put(file_no, file)
-        return file
+    def _footer(self, file_no: int) -> pq.FileMetaData:
+        with self._lock:
+            footer = self._footers.get(file_no)
+        if footer is None:
+            footer = pq.read_metadata(self._store.parquet(self._files[file_no]))
+            with self._lock:
+                self._footers.put(file_no, footer)
+        return footer
 
 
-def _by_file(ids: Ids) -> Iterator[tuple[npt.NDArray[np.intp], int]]:
+def _by_file(ids: Ids) -> Iterator[tuple[Positions, int]]:
     """Positions of the ids that share a file, in order of file and row."""
     if not len(ids):
         return
