@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lookalike.parallel import cores
-from lookalike.products import FEW, SOME, inner_products
+from lookalike.products import FEW, SOME, inner_products, steady_products
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -37,6 +37,15 @@ def test_views_of_any_strides_and_no_components(n: int) -> None:
     np.testing.assert_array_equal(
         inner_products(rows[:, :0], others[:, :0]), np.zeros((n, 3), "f4")
     )
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_steady_products_are_the_same_product(n: int) -> None:
+    random = np.random.default_rng(n)
+    rows, others = (random.standard_normal((m, 133)).astype("f4") for m in (n, 70))
+    found = steady_products(rows, others)
+    assert (found.shape, found.dtype) == ((n, 70), np.dtype("f4"))
+    np.testing.assert_allclose(found, rows.astype("f8") @ others.astype("f8").T, atol=1e-4)
 
 
 # Nanoseconds of processor time of all other threads, while few and some rows are multiplied.

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.projection import Projection, project, read_matrix
 from lookalike.models.saved_model import Model, ModelInfo
 from lookalike.pictures.functions import Function, Functions
-from lookalike.store.objects import Store
+
+if TYPE_CHECKING:
+    from lookalike.store.objects import Store
 
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]

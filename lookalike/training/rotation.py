@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lookalike.metrics import Vectors
 from lookalike.planning.planner import IndexSpec
-from lookalike.products import inner_products
+from lookalike.products import steady_products
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
 
@@ -63,9 +63,10 @@ def _principal(blocks: Iterable[Vectors], spec: IndexSpec) -> Vectors:
     """Eigenvectors of the largest eigenvalues of the rows' second moments, largest first."""
     moments = np.zeros((spec.dim, spec.dim), dtype=np.float64)
     for block in blocks:
-        for start in range(0, len(block), _PRODUCT):
-            part = block[start : start + _PRODUCT]
-            moments += part.T @ part
+        with one_thread():
+            for start in range(0, len(block), _PRODUCT):
+                part = block[start : start + _PRODUCT]
+                moments += part.T @ part
     with one_thread():
         values, vectors = np.linalg.eigh(moments)
     kept = min(spec.rotation_dim, int((values > _NOTHING * values[-1]).sum()))
@@ -127,10 +128,10 @@ def _openblas() -> tuple[Callable[[], int], Callable[[int], object]]:
 def rotate(rows: Vectors, matrix: Vectors) -> Vectors:
     """Rows (n, dim) by a matrix (rotation_dim, dim): (n, rotation_dim) float32.
 
-    By numpy: the last bits of Faiss's product depend on its threads.
+    The same bits whatever the threads, which Faiss's product does not give.
     """
-    rotated = inner_products(rows[:, :_PRODUCT], matrix[:, :_PRODUCT])
+    rotated = steady_products(rows[:, :_PRODUCT], matrix[:, :_PRODUCT])
     for start in range(_PRODUCT, rows.shape[1], _PRODUCT):
         part = slice(start, start + _PRODUCT)
-        rotated += inner_products(rows[:, part], matrix[:, part])
+        rotated += steady_products(rows[:, part], matrix[:, part])
     return np.ascontiguousarray(rotated)
