@@ -47,8 +47,8 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 
 test: $(READY)  ## lint, types, tests: [AT_ONCE=2]
 	@$(MAKE) --no-print-directory lint types
-	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
 	@$(BIN)/python -O -m pytest -W ignore::pytest.PytestConfigWarning $(INTEGRITY)
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
 
 test-engines: $(READY)  ## the Beam transforms on Prism, built by Go the first time
 	@$(BIN)/python -m tests.prism >/dev/null
