@@ -396,9 +396,9 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level",
         choices=LEVELS,
-        default="warning",
-        help="log to stderr from this level on: warning (the default) names rejected files, info "
-        "each unit of work with its seconds and counts, of all workers",
+        default="error",
+        help="log to stderr from this level on (default: error): warning names rejected files, "
+        "info each unit of work with its seconds and counts, of all workers",
     )
     return parser
 

@@ -38,6 +38,9 @@ def test_a_run_names_rejected_files(
     top = logging.getLogger("lookalike")
     before = (top.level, top.propagate, [*top.handlers])
     command = ["index", "--config", str(config), "--images", str(folder)]
+    assert main([*command, "--store", str(tmp_path / "quiet")]) == 0
+    assert " WARNING " not in capsys.readouterr().err
+    command += ["--log-level", "warning"]
     assert main([*command, "--store", str(tmp_path / "store")]) == 0
     assert (top.level, top.propagate, [*top.handlers]) == before
     said = capsys.readouterr().err
