@@ -37,14 +37,13 @@ def inner_products(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDAr
 
 
 def steady_products(rows: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same (n, m), with the same bits however many threads BLAS has, for m x d up to 2**18.
+    """The same as `inner_products`, with the same bits however many threads BLAS has.
 
-    Where it splits a product, threads get other shapes of pieces, and some processors' kernels add
-    up other shapes in another order. The price is up to half the speed of one thread.
+    Threads get pieces of other shapes, and some processors' kernels add up other shapes in another
+    order; so no piece is large enough to be split. One thread takes half as long again for that.
     """
     found = np.empty((len(rows), len(others)), dtype=rows.dtype)
-    step = max(1, _UNSPLIT // max(1, others.size))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        np.matmul(rows[part], others.T, out=found[part])
+    for start in range(0, len(rows), SOME):
+        part = slice(start, start + SOME)
+        found[part] = inner_products(rows[part], others)
     return found

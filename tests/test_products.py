@@ -39,7 +39,7 @@ def test_views_of_any_strides_and_no_components(n: int) -> None:
     )
 
 
-@pytest.mark.parametrize("n", [0, 1, 1000])
+@pytest.mark.parametrize("n", [0, 1, SOME + 1, 1000])
 def test_steady_products_are_the_same_product(n: int) -> None:
     random = np.random.default_rng(n)
     rows, others = (random.standard_normal((m, 133)).astype("f4") for m in (n, 70))
@@ -51,7 +51,7 @@ def test_steady_products_are_the_same_product(n: int) -> None:
 # Nanoseconds of processor time of all other threads, while few and some rows are multiplied.
 CODE = """
 import os, time, numpy
-from lookalike.products import FEW, SOME, inner_products
+from lookalike.products import FEW, SOME, inner_products, steady_products
 def used():
     found = 0
     for name in os.listdir("/proc/self/task"):
@@ -66,6 +66,8 @@ before = used()
 for n in (1, 2, FEW, FEW + 1, 10, SOME):
     for m, d, kind in ((4096, 128, "f4"), (2048, 512, "f4"), (128, 256, "f4"), (1000, 700, "f8")):
         inner_products(numpy.ones((n, d), kind), numpy.ones((m, d), kind))
+for n in (1, 3 * SOME + 1):
+    steady_products(numpy.ones((n, 256), "f4"), numpy.ones((128, 256), "f4"))
 print(len(os.listdir("/proc/self/task")), used() - before)
 """
 
