@@ -16,7 +16,7 @@ from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile, Unit
 from lookalike.rejected_names import RejectedNames
 from lookalike.store import shards
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, write_ledger
@@ -26,10 +26,11 @@ _LOG = logging.getLogger(__name__)
 _NOTHING: Mapping[bytes, int] = MappingProxyType({})
 
 
+@recorded
 def embed_unit(
     unit: Unit,
-    files: Iterable[SourceFile],
     store: Store,
+    files: Iterable[SourceFile],
     embedder: Embedder,
     decoder: Decoder,
     metadata: pa.Schema,
@@ -45,8 +46,8 @@ def embed_unit(
 
     Args:
         unit: Where everything of it lies.
-        files: Its files.
         store: The store's root.
+        files: Its files.
         embedder: The models.
         decoder: Makes inputs of the embedder's sizes.
         metadata: The metadata columns.
@@ -60,29 +61,7 @@ def embed_unit(
         The record: `counts`, `ledger` (path, sha256, bytes) and `shard`, the manifest's line, or
         None where no row is new.
     """
-
-    def embed() -> Record:
-        return _embed(
-            unit, files, store, embedder, decoder, metadata, properties, dtype, known,
-            forgotten or Forgotten(),
-        )  # fmt: skip
-
-    return once(store, unit.done, embed)
-
-
-def _embed(
-    unit: Unit,
-    files: Iterable[SourceFile],
-    store: Store,
-    embedder: Embedder,
-    decoder: Decoder,
-    metadata: pa.Schema,
-    properties: dict[str, str],
-    dtype: str,
-    known: Mapping[bytes, int],
-    forgotten: Forgotten,
-) -> Record:
-    """What is to be recorded of a unit; its files are written."""
+    forgotten = forgotten or Forgotten()
     ledger: list[LedgerRow] = []
     repeats: list[Duplicate] = []
     fates: dict[bytes, LedgerRow] = {}

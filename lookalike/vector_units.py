@@ -24,7 +24,7 @@ from lookalike.sources.columns import cast
 from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.forgotten import Forgotten, forgotten_row
 from lookalike.store.ledger import SCHEMA, Counts, as_written_now, write_ledger_tables
@@ -38,6 +38,7 @@ _REJECTED, _EMBEDDED, _UNCHANGED, _IGNORED = range(len(_STATUSES))
 Mask = npt.NDArray[np.bool_]
 
 
+@recorded
 def ingest_unit(
     unit: Unit,
     store: Store,
@@ -62,22 +63,7 @@ def ingest_unit(
     Returns:
         The record, as that of `unit_embedding.embed_unit`.
     """
-
-    def ingest() -> Record:
-        return _ingest(unit, store, rules, metadata, properties, forgotten or Forgotten())
-
-    return once(store, unit.done, ingest)
-
-
-def _ingest(
-    unit: Unit,
-    store: Store,
-    rules: Rules,
-    metadata: pa.Schema,
-    properties: dict[str, str],
-    forgotten: Forgotten,
-) -> Record:
-    """What is to be recorded of a unit; its files are written."""
+    forgotten = forgotten or Forgotten()
     piece, listed = read_unit(store.local(unit.source))
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

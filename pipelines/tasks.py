@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import apache_beam as beam
 
-from lookalike.store.attempts import Record, finished
+from lookalike.store.attempts import Record, Task, finished
 from lookalike.store.runs import Run
 from pipelines.progress import Progress
 from pipelines.runner import RunnerSpec, run
-
-
-class Task(Protocol):
-    """A piece of work of which a record tells that it is done, and what it made."""
-
-    @property
-    def done(self) -> str:
-        """Path of the record, relative to the store."""
 
 
 def run_tasks(

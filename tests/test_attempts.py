@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import cut_vector_units
 from lookalike.sources.vector_tables import list_tables
 from lookalike.store import shards, snapshot
-from lookalike.store.attempts import finished, named_files, once
+from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
 from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
@@ -81,8 +82,11 @@ def test_a_name_holds_the_hash_of_the_content(tmp_path: Path) -> None:
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
-    assert once(open_store(tmp_path), "done.json", lambda: {"rows": 3}) == {"rows": 3}
-    assert once(open_store(tmp_path), "done.json", lambda: pytest.fail("again")) == {"rows": 3}
+    task = SimpleNamespace(done="done.json")
+    made = recorded(lambda task, store, rows: {"rows": rows})
+    assert made(task, open_store(tmp_path), 3) == {"rows": 3}
+    again = recorded(lambda task, store: pytest.fail("again"))
+    assert again(task, open_store(tmp_path)) == {"rows": 3}
     with pytest.raises(RuntimeError, match=r"1 of 2 parts did not finish .*other\.json\)"):
         finished(open_store(tmp_path), ["done.json", "other.json"])
 
@@ -195,7 +199,7 @@ def embedding(store: Path, embedder: Embedder, decoders: dict[str, Decoder]) -> 
 
     def work(machine: str) -> dict[str, Any]:
         return embed_unit(
-            unit_of(run), sources, open_store(store), embedder, decoders[machine], NO_METADATA, {}
+            unit_of(run), open_store(store), sources, embedder, decoders[machine], NO_METADATA, {}
         )
 
     return Place(store, run, unit_of(run).done, work, Path(sources[1].uri), fails=False)

@@ -68,7 +68,7 @@ def run(
 ) -> tuple[dict[str, Any], list[LedgerRow]]:
     unit = Unit(0, 5, "units/0.parquet", "embeddings/5", "ledger/0", "done/0.json")
     done = embed_unit(
-        unit, files.values(), open_store(store), embedder, decoder, METADATA, {}, **options
+        unit, open_store(store), files.values(), embedder, decoder, METADATA, {}, **options
     )
     return done, list(read_ledger(store / done["ledger"]["path"]))
 

@@ -103,8 +103,8 @@ class _EmbedUnitFn(EmbedderFn):
         with unit_of(_LOG, "embed", unit.number) as counts:
             done = embed_unit(
                 unit,
-                read_files(store.local(unit.source)),
                 store,
+                read_files(store.local(unit.source)),
                 self._embedder,
                 self._decoder,
                 self._metadata,

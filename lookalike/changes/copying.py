@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from lookalike.changes.hashed import HashFilter
 from lookalike.store import shards as embedding_shards
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.partitions import Spill, uri_hashes
@@ -70,6 +70,7 @@ def copy_tasks(store: Store, resolved: str, first_file_no: int, run: str) -> lis
     ]
 
 
+@recorded
 def copy_rows(task: CopyTask, store: Store, shards: Mapping[int, str], schema: pa.Schema) -> Record:
     """Write one shard of copies: vectors and what is known of the content from the rows copied.
 
@@ -84,11 +85,6 @@ def copy_rows(task: CopyTask, store: Store, shards: Mapping[int, str], schema: p
     Returns:
         The record.
     """
-    return once(store, task.done, lambda: _copy(task, store, shards, schema))
-
-
-def _copy(task: CopyTask, store: Store, shards: Mapping[int, str], schema: pa.Schema) -> Record:
-    """What is to be recorded of a task; its shard is written."""
     table = pq.read_table(store.local(task.source))
     reader = VectorReader(store, shards)
     name = HashedName(task.shard, ".parquet")
@@ -100,9 +96,9 @@ def _copy(task: CopyTask, store: Store, shards: Mapping[int, str], schema: pa.Sc
                 reader.rows(ids.tolist(), _SOURCE),
                 pa.schema([schema.field(name) for name in _SOURCE]),
             )
-            for name in block.column_names:
-                if name != "source":
-                    rows = rows.append_column(name, block[name])
+            for column in block.column_names:
+                if column != "source":
+                    rows = rows.append_column(column, block[column])
             writer.append_block(rows, reader.vectors(ids))
     return {"shard": embedding_shards.shard_record(pending.finished, task.file_no, writer.rows)}
 

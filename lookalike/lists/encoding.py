@@ -25,7 +25,7 @@ from lookalike.lists.shard_files import (
 from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
 from lookalike.quality.recall import ExactNeighbours
 from lookalike.quality.truth import among
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.shards import count_rows, iter_blocks
@@ -165,6 +165,7 @@ def encode_shard(
     return encoded.write(True, write)
 
 
+@recorded
 def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeighbours) -> Record:
     """Write the task's part of the index and of the truth, and last its record, which is returned.
 
@@ -182,11 +183,6 @@ def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeigh
     Raises:
         RequestError: A vector cannot be indexed, or an id comes twice; the file is named.
     """
-    return once(store, task.done, lambda: _encode(task, store, template, truth))
-
-
-def _encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeighbours) -> Record:
-    """What is to be recorded of a task; its files are written."""
     there = sum(count_rows(store.parquet(path)) for path in task.embeddings)
     removed: Ids = np.empty(0, dtype=np.int64)
     if task.removed:  # mapped: there may be many, and few of them are of these files

@@ -17,7 +17,7 @@ from lookalike.lists.encoding import shard_header
 from lookalike.lists.part_files import Part, open_part
 from lookalike.lists.shard_files import Codes, Counts, write_shard
 from lookalike.metrics import Ids
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.training.template import Template
@@ -78,6 +78,7 @@ def list_ranges(sizes: Counts, shards: int) -> list[tuple[int, int]]:
     return [*pairwise(bounds)]
 
 
+@recorded
 def group(task: GroupTask, store: Store, template: Template) -> Record:
     """Write the task's index shard, and last its record, which is returned.
 
@@ -87,11 +88,6 @@ def group(task: GroupTask, store: Store, template: Template) -> Record:
     Raises:
         RequestError: A part is damaged or of another template, or two parts hold the same id.
     """
-    return once(store, task.done, lambda: _group(task, store, template))
-
-
-def _group(task: GroupTask, store: Store, template: Template) -> Record:
-    """What is to be recorded of a task; its shard is written."""
     parts = [_open(store, path, template) for path in task.parts]
     first, last = task.first_list, task.last_list
     starts, sizes = _locate(parts, first, last)

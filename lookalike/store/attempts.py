@@ -11,26 +11,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from lookalike.store.files import json_bytes
 from lookalike.store.objects import Store
 
 Record = dict[str, Any]
+_Task = TypeVar("_Task", bound="Task")
+_Options = ParamSpec("_Options")
 
 
-def once(store: Store, record: str, make: Callable[[], Mapping[str, Any]]) -> Record:
-    """What a record says; where there is none yet, what `make` returns, unless another is faster.
+class Task(Protocol):
+    """A piece of work of which a record tells that it is done, and what it made."""
 
-    Args:
-        store: The store's root.
-        record: Path of the record, relative to it.
-        make: Does the work, and returns what is to be recorded of it.
+    @property
+    def done(self) -> str:
+        """Path of the record, relative to the store."""
+
+
+def recorded(
+    work: Callable[Concatenate[_Task, Store, _Options], Mapping[str, Any]],
+) -> Callable[Concatenate[_Task, Store, _Options], Record]:
+    """Have a function of a task and a store done once.
+
+    The function writes files, and returns what is to be recorded of them. Decorated, it returns
+    what the record says: its own, or another attempt's that was first; where there is a record
+    already, nothing is done.
     """
-    there = store.read(record)
-    data = there.data if there else store.put_if_absent(record, json_bytes(make()))
-    found: Record = json.loads(data)
-    return found
+
+    @wraps(work)
+    def attempt(
+        task: _Task, store: Store, /, *args: _Options.args, **options: _Options.kwargs
+    ) -> Record:
+        there = store.read(task.done)
+        if there is None:
+            data = store.put_if_absent(task.done, json_bytes(work(task, store, *args, **options)))
+        else:
+            data = there.data
+        found: Record = json.loads(data)
+        return found
+
+    return attempt
 
 
 def finished(store: Store, records: Sequence[str]) -> list[Record]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
 from lookalike.sources.columns import cast, merge_columns
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
@@ -229,6 +229,7 @@ def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
         offset += living_rows(source, dead)
 
 
+@recorded
 def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
     """Write the task's shard and, last, its record, which is returned; old files stay.
 
@@ -239,11 +240,6 @@ def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
         store: The store's root.
         dead: Tombstones, ascending; may be mapped from a file.
     """
-    return once(store, task.done, lambda: _compact(task, store, dead))
-
-
-def _compact(task: CompactTask, store: Store, dead: Ids) -> Record:
-    """What is to be recorded of a task; its shard is written."""
     if not task.rows:
         return {"shard": None}
     target = _united(store, task)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.compacting import rows_of
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
@@ -54,6 +54,7 @@ def convert_tasks(lines: Sequence[Mapping[str, Any]], run: str, folder: str) -> 
     ]
 
 
+@recorded
 def convert_shard(
     task: ConvertTask,
     store: Store,
@@ -73,17 +74,6 @@ def convert_shard(
         dim: Components of the new vectors.
         properties: Key-value metadata of the new shard.
     """
-    return once(store, task.done, lambda: _convert(task, store, convert, dim, properties))
-
-
-def _convert(
-    task: ConvertTask,
-    store: Store,
-    convert: Callable[[Vectors], Vectors],
-    dim: int,
-    properties: Mapping[str, str],
-) -> Record:
-    """What is to be recorded of a task; its shard is written."""
     found = pq.read_schema(store.local(task.source["path"]))
     metadata = pa.schema([column for column in found if column.name not in COLUMNS])
     target = schema(dim, metadata, properties, vector_type(found)[1].name)
