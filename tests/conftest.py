@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,33 @@ def models_made_ready_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     os.environ.pop("XDG_CACHE_HOME")
     if before is not None:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an S3 server, whose keys are in the environment meanwhile."""
+    from tests.s3_server import KEYS, s3_server
+
+    pytest.importorskip("obstore")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        with s3_server(tmp_path_factory.mktemp("s3")) as port:
+            yield port
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores on object storage fail soon, where a night's run would wait."""
+    from lookalike.store import bucket, object_errors
+    from tests.s3_server import STALL_S
+
+    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(object_errors, "_TRIES", 2)
+    monkeypatch.setitem(bucket._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
+    short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
+    monkeypatch.setitem(bucket._RETRY, "backoff", {**short, "base": 2})
+    monkeypatch.setitem(bucket._RETRY, "max_retries", 1)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from lookalike.store import locks
 from lookalike.store.locks import Lease, StoreBusyError, hold
-from tests.s3_server import KEYS, faulty_proxy, s3_server, store_uri
+from tests.s3_server import faulty_proxy, store_uri
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,16 +95,6 @@ def test_a_store_is_free_again_after_a_run_that_failed(tmp_path: Path) -> None:
 # --- stores on object storage -----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    pytest.importorskip("obstore")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with s3_server(tmp_path_factory.mktemp("s3")) as port:
-            yield port
-
-
 def lease(uri: str, mirror: Path) -> Lease:
     from lookalike.store.bucket import BucketStore
 
@@ -118,8 +108,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "EXPIRES_S", 3.0)
 
 
-def test_a_second_machine_is_refused_and_told_of_the_first(server: int, tmp_path: Path) -> None:
-    uri = store_uri(server, tmp_path.name)
+def test_a_second_machine_is_refused_and_told_of_the_first(s3: int, tmp_path: Path) -> None:
+    uri = store_uri(s3, tmp_path.name)
     with lease(uri, tmp_path / "one") as held:
         message = rf"process {os.getpid()} on \S+ \(since 20\S+\) is running on this store \(last"
         for _ in range(2):
@@ -132,10 +122,10 @@ def test_a_second_machine_is_refused_and_told_of_the_first(server: int, tmp_path
             pytest.fail("the store was held twice")
 
 
-def test_only_one_of_many_that_come_at_once_gets_a_store(server: int, tmp_path: Path) -> None:
+def test_only_one_of_many_that_come_at_once_gets_a_store(s3: int, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    uri = store_uri(server, tmp_path.name)
+    uri = store_uri(s3, tmp_path.name)
     leases = [lease(uri, tmp_path / f"{number}") for number in range(8)]
 
     def take(one: Lease) -> bool:
@@ -154,8 +144,8 @@ def test_only_one_of_many_that_come_at_once_gets_a_store(server: int, tmp_path: 
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_dead_holder_is_succeeded_once_it_has_been_silent(server: int, tmp_path: Path) -> None:
-    uri = store_uri(server, tmp_path.name)
+def test_a_dead_holder_is_succeeded_once_it_has_been_silent(s3: int, tmp_path: Path) -> None:
+    uri = store_uri(s3, tmp_path.name)
     (tmp_path / "dead").mkdir()
     with holder(LEASE_HOLDER, uri, str(tmp_path / "dead")) as process:
         process.kill()
@@ -170,12 +160,12 @@ def test_a_dead_holder_is_succeeded_once_it_has_been_silent(server: int, tmp_pat
                 break
         except StoreBusyError:
             time.sleep(0.2)
-    assert 1 < time.monotonic() - began < 10  # the server's clock shows whole seconds
+    assert 1 < time.monotonic() - began < 60  # the server's clock shows whole seconds
 
 
-def test_a_dead_holder_is_succeeded_at_once_on_its_own_machine(server: int, tmp_path: Path) -> None:
+def test_a_dead_holder_is_succeeded_at_once_on_its_own_machine(s3: int, tmp_path: Path) -> None:
     """Whoever holds the notes there knows that those who held them before are dead."""
-    uri = store_uri(server, tmp_path.name)
+    uri = store_uri(s3, tmp_path.name)
     (tmp_path / "one").mkdir()
     with holder(LEASE_HOLDER, uri, str(tmp_path / "one")) as process:
         process.kill()
@@ -188,9 +178,9 @@ def test_a_dead_holder_is_succeeded_at_once_on_its_own_machine(server: int, tmp_
 
 @pytest.mark.usefixtures("hasty")
 def test_a_holder_that_works_is_not_succeeded_however_long_it_takes(
-    server: int, tmp_path: Path
+    s3: int, tmp_path: Path
 ) -> None:
-    uri = store_uri(server, tmp_path.name)
+    uri = store_uri(s3, tmp_path.name)
     with lease(uri, tmp_path / "one") as held:
         until = time.monotonic() + locks.EXPIRES_S * 2
         while time.monotonic() < until:
@@ -201,14 +191,14 @@ def test_a_holder_that_works_is_not_succeeded_however_long_it_takes(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_holder_that_was_frozen_learns_that_it_was_succeeded(server: int, tmp_path: Path) -> None:
-    with faulty_proxy(server) as (port, faults):
+def test_a_holder_that_was_frozen_learns_that_it_was_succeeded(s3: int, tmp_path: Path) -> None:
+    with faulty_proxy(s3) as (port, faults):
         with lease(store_uri(port, tmp_path.name), tmp_path / "one") as held:
             faults.plan("cut before", 0, lasting=True)  # its renewals reach nobody
             deadline = time.monotonic() + 20
             while True:
                 try:
-                    with lease(store_uri(server, tmp_path.name), tmp_path / "other") as other:
+                    with lease(store_uri(s3, tmp_path.name), tmp_path / "other") as other:
                         faults.plan()
                         message = r"silent for \d+ s, and the store was taken over: by process"
                         with pytest.raises(StoreBusyError, match=message):
@@ -219,14 +209,14 @@ def test_a_holder_that_was_frozen_learns_that_it_was_succeeded(server: int, tmp_
                     assert time.monotonic() < deadline
                     time.sleep(0.3)
         # what it gave back was not its own any more
-        with lease(store_uri(server, tmp_path.name), tmp_path / "third") as third:
+        with lease(store_uri(s3, tmp_path.name), tmp_path / "third") as third:
             third.confirm()
 
 
 @pytest.mark.parametrize("hours", [24, -24])
 @pytest.mark.usefixtures("hasty")
 def test_clocks_of_machines_do_not_matter(
-    server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+    s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     """A machine a day ahead takes over nothing that is held; one a day behind waits no longer."""
 
@@ -236,7 +226,7 @@ def test_clocks_of_machines_do_not_matter(
             there = datetime.now(tz) + timedelta(hours=hours)
             return cls.fromtimestamp(there.timestamp(), tz)
 
-    uri = store_uri(server, f"{tmp_path.name}{hours}")
+    uri = store_uri(s3, f"{tmp_path.name}{hours}")
     (tmp_path / "one").mkdir()
     with holder(LEASE_HOLDER, uri, str(tmp_path / "one")) as process:
         monkeypatch.setattr(locks, "datetime", Skewed)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.store import bucket as bucket_module
-from lookalike.store import object_errors, snapshot
+from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.files import record_of
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ObjectStoreError, Store
 from pipelines.stores import Place
-from tests.s3_server import FAULTS, KEYS, STALL_S, faulty_proxy, s3_server, store_uri
+from tests.s3_server import FAULTS, faulty_proxy, store_uri
 
 pytest.importorskip("obstore")
 
@@ -27,33 +24,13 @@ EVERY = int(os.environ.get("LOOKALIKE_FAULTS_EVERY", "7"))  # 1: each request, w
 COUNTS = {"vectors": 0, "listed": 0, "removed": 0}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with s3_server(tmp_path_factory.mktemp("s3")) as port:
-            yield port
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(object_errors, "_TRIES", 2)
-    monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
-    short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
-    monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})
-    monkeypatch.setitem(bucket_module._RETRY, "max_retries", 1)
-
-
 def unique(tmp_path: Path) -> str:
     return hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]
 
 
 @pytest.fixture
-def uri(server: int, tmp_path: Path) -> str:
-    return store_uri(server, unique(tmp_path))
+def uri(s3: int, tmp_path: Path) -> str:
+    return store_uri(s3, unique(tmp_path))
 
 
 def write_snapshot(store: Store, name: str, contents: dict[str, bytes]) -> dict[str, Any]:
@@ -101,7 +78,7 @@ def test_names_that_cannot_be_stores(name: str, message: str) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_store_that_does_not_answer_or_does_not_know_us(
-    server: int, monkeypatch: pytest.MonkeyPatch
+    s3: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ObjectStoreError, match=r"^s3://bucket/x: cannot read CURRENT after 2"):
         BucketStore(store_uri(9, "x")).read("CURRENT")
@@ -109,7 +86,7 @@ def test_a_store_that_does_not_answer_or_does_not_know_us(
         return  # moto lets everybody in
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(RequestError, match=r"cannot read CURRENT: not allowed.*credentials"):
-        BucketStore(store_uri(server, "x")).read("CURRENT")
+        BucketStore(store_uri(s3, "x")).read("CURRENT")
 
 
 # --- several machines -------------------------------------------------------------------------
@@ -181,7 +158,7 @@ def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_request_of_a_publication_may_fail(
-    server: int, tmp_path: Path, kind: str, lasting: bool
+    s3: int, tmp_path: Path, kind: str, lasting: bool
 ) -> None:
     """The published snapshot is whole at every point, and the next run completes.
 
@@ -189,7 +166,7 @@ def test_every_request_of_a_publication_may_fail(
     answer was lost is found to have been ours.
     """
     tried = 0
-    with faulty_proxy(server) as (port, faults):
+    with faulty_proxy(s3) as (port, faults):
 
         def through(number: int, cache: str) -> BucketStore:
             prefix = f"{unique(tmp_path)}/{number}"
@@ -226,8 +203,8 @@ def test_every_request_of_a_publication_may_fail(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", FAULTS)
-def test_every_request_of_a_reader_may_fail(server: int, tmp_path: Path, kind: str) -> None:
-    with faulty_proxy(server) as (port, faults):
+def test_every_request_of_a_reader_may_fail(s3: int, tmp_path: Path, kind: str) -> None:
+    with faulty_proxy(s3) as (port, faults):
         name = store_uri(port, unique(tmp_path))
         publish(BucketStore(name, tmp_path / "a"), "first", FIRST)
         faults.plan()

@@ -13,21 +13,12 @@ import lookalike
 from lookalike.store.bucket import BucketStore
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
-from tests.s3_server import KEYS, Faults, faulty_proxy, s3_server, store_uri
+from tests.s3_server import Faults, faulty_proxy, store_uri
 from tests.vector_stores import clustered, make_store
 
 pytest.importorskip("obstore")
 
 ROWS, DIM = 6000, 512
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with s3_server(tmp_path_factory.mktemp("s3")) as port:
-            yield port
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +29,18 @@ def vectors() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(
-    tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray, server: int
+    tmp_path_factory: pytest.TempPathFactory, vectors: np.ndarray, s3: int
 ) -> tuple[Path, list[int]]:
     """A store of four files, which lies under "four" on the server, too; and its ids."""
     path = tmp_path_factory.mktemp("store")
     ids, _, _ = make_store(path, vectors, options={"kind": "ivf_pq", "nlist": 32})
-    upload(path, store_uri(server, "four"))
+    upload(path, store_uri(s3, "four"))
     return path, ids.tolist()
 
 
 @pytest.fixture
-def proxy(server: int) -> Iterator[tuple[int, Faults]]:
-    with faulty_proxy(server) as found:
+def proxy(s3: int) -> Iterator[tuple[int, Faults]]:
+    with faulty_proxy(s3) as found:
         yield found
 
 
@@ -111,11 +102,11 @@ def test_rows_of_many_files_are_asked_for_at_once_and_each_once(
 
 
 def test_opening_looks_at_many_files_by_one_listing(
-    server: int, proxy: tuple[int, Faults], tmp_path: Path
+    s3: int, proxy: tuple[int, Faults], tmp_path: Path
 ) -> None:
     local, (port, faults) = tmp_path / "local", proxy
     _, _, manifest = make_store(local, clustered(60, 8), files=20)
-    upload(local, store_uri(server, "many"))
+    upload(local, store_uri(s3, "many"))
     uri = store_uri(port, "many")
     searcher = lookalike.open(uri, cache=tmp_path / "cache")
     assert not [one for one in faults.seen if "/embeddings/" in one]

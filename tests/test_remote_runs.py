@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,18 @@ from lookalike.store.bucket import BucketStore
 from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.conftest import picture
-from tests.s3_server import KEYS, s3_server, store_uri
+from tests.s3_server import store_uri
 
 pytest.importorskip("obstore")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with s3_server(tmp_path_factory.mktemp("s3")) as port:
-            yield port
-
-
 def test_nights_on_object_storage(
-    server: int,
+    s3: int,
     tmp_path: Path,
     pictures: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder, store = pictures(6), store_uri(server, "store")
+    folder, store = pictures(6), store_uri(s3, "store")
     config = tmp_path / "config.yaml"
     config.write_text(
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"

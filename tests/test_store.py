@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -26,7 +25,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import StoreWriteError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import files, object_errors, shards
+from lookalike.store import files, shards
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
@@ -35,20 +34,11 @@ from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Vers
 from lookalike.store.ranges import coalesce, cut
 from lookalike.store.vector_reader import VectorReader
 from tests.faults.injector import Fault, armed, compiler, environment
-from tests.s3_server import FAULTS, KEYS, STALL_S, faulty_proxy, s3_server, store_uri
+from tests.s3_server import FAULTS, faulty_proxy, store_uri
 
 pytest.importorskip("obstore")
 
 LARGE = random.Random(0).randbytes((8 << 20) + 77)  # two parts
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with s3_server(tmp_path_factory.mktemp("s3")) as port:
-            yield port
 
 
 def prefix(tmp_path: Path) -> str:
@@ -56,9 +46,9 @@ def prefix(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def bucket(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BucketStore:
+def bucket(s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BucketStore:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return BucketStore(store_uri(server, prefix(tmp_path)))
+    return BucketStore(store_uri(s3, prefix(tmp_path)))
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -67,17 +57,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         made: BucketStore = request.getfixturevalue("bucket")
         return made
     return open_store(tmp_path / "store")
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails soon, where a night's run would wait."""
-    monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(object_errors, "_TRIES", 2)
-    monkeypatch.setitem(bucket_module._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
-    short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
-    monkeypatch.setitem(bucket_module._RETRY, "backoff", {**short, "base": 2})
-    monkeypatch.setitem(bucket_module._RETRY, "max_retries", 1)
 
 
 # --- whole or absent --------------------------------------------------------------------------
@@ -255,12 +234,12 @@ def test_what_is_there(store: Store) -> None:
 
 
 def test_a_listing_that_is_cut_short_goes_on(
-    bucket: BucketStore, server: int, tmp_path: Path, impatient: None
+    bucket: BucketStore, s3: int, tmp_path: Path, impatient: None
 ) -> None:
     for number in range(30):
         bucket.put(f"{number:02}", b"")
     expected = sorted(entry.path for entry in bucket.entries())
-    with faulty_proxy(server) as (port, faults):
+    with faulty_proxy(s3) as (port, faults):
         through = BucketStore(store_uri(port, prefix(tmp_path)))
         for kind in FAULTS:
             faults.plan(kind)
@@ -279,9 +258,9 @@ def test_a_store_travels_by_its_name(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_any_request_may_fail(
-    kind: str, bucket: BucketStore, server: int, tmp_path: Path, impatient: None
+    kind: str, bucket: BucketStore, s3: int, tmp_path: Path, impatient: None
 ) -> None:
-    with faulty_proxy(server) as (port, faults):
+    with faulty_proxy(s3) as (port, faults):
         for number in range(0, 50, 4 if kind == "stall" else 1):
             faults.plan(kind, number)
             store = BucketStore(store_uri(port, f"{prefix(tmp_path)}/{number}"), tmp_path / "cache")
@@ -346,9 +325,9 @@ def test_ranges_beyond_the_end_are_errors(store: Store, start: int) -> None:
         open_store(store.name).read_ranges("x", [(0, 10), (start, 11)])
 
 
-def test_few_requests_bring_many_ranges(bucket: BucketStore, server: int, tmp_path: Path) -> None:
+def test_few_requests_bring_many_ranges(bucket: BucketStore, s3: int, tmp_path: Path) -> None:
     bucket.put("x", LARGE)
-    with faulty_proxy(server) as (port, faults):
+    with faulty_proxy(s3) as (port, faults):
         store = BucketStore(store_uri(port, prefix(tmp_path)))
         store.read_ranges("x", [(number * 1000, 100) for number in range(1000)])
         assert len(faults.seen) == 1
@@ -364,9 +343,9 @@ def test_a_folder_gives_the_file_itself(tmp_path: Path) -> None:
     assert store.local(store.put("a/x", b"1")) == store.local("a/x") == tmp_path / "a/x"
 
 
-def test_a_file_is_fetched_once(bucket: BucketStore, server: int, tmp_path: Path) -> None:
+def test_a_file_is_fetched_once(bucket: BucketStore, s3: int, tmp_path: Path) -> None:
     record = bucket.put("a/x.parquet", b"1" * 1000)
-    with faulty_proxy(server) as (port, faults):
+    with faulty_proxy(s3) as (port, faults):
         store = BucketStore(store_uri(port, prefix(tmp_path)))
         store.know([record])
         path = store.local("a/x.parquet")
@@ -507,7 +486,7 @@ def test_a_disk_that_stays_full_is_told_of(tmp_path: Path) -> None:
 # --- vectors ----------------------------------------------------------------------------------
 
 
-def test_rows_are_read_where_they_lie(store: Store, server: int, tmp_path: Path) -> None:
+def test_rows_are_read_where_they_lie(store: Store, s3: int, tmp_path: Path) -> None:
     rows = 5000
     vectors = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)
     with shards.open_shard(store, "a.parquet", shards.schema(64, pa.schema([]), {}), 3) as (
@@ -522,7 +501,7 @@ def test_rows_are_read_where_they_lie(store: Store, server: int, tmp_path: Path)
     np.testing.assert_array_equal(reader.vectors(ids), vectors[ids - (3 << 32)])
     assert [row["uri"] for row in reader.described(ids)] == [f"/{i & 0xFFFF}" for i in ids.tolist()]
     if isinstance(store, BucketStore):
-        with faulty_proxy(server) as (port, faults):
+        with faulty_proxy(s3) as (port, faults):
             through = BucketStore(store_uri(port, prefix(tmp_path)))
             VectorReader(through, {3: "a.parquet"}).vectors(ids[:3])
             assert len(faults.seen) <= 8  # size, footer, and two parts
