@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import apache_beam as beam
 
 from lookalike.store.attempts import Record, Task, finished
-from lookalike.store.runs import Run
+from lookalike.store.objects import Store
+from lookalike.store.runs import Run, number_of
 from pipelines.progress import Progress
 from pipelines.runner import RunnerSpec, run
+from transforms.exchange import Exchange
+
+_AT_ONCE = 64  # records in memory that are not kept
+_TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are
 
 
 def run_tasks(
@@ -51,4 +58,59 @@ def run_tasks(
         run(build, runner.at_most(len(pending)))
     found = finished(store, records)
     scratch.sweep()
+    return found
+
+
+def run_exchange(
+    store: Store,
+    exchange: Exchange,
+    tasks: int,
+    dealt: str,
+    taken: str,
+    runner: RunnerSpec,
+    progress: Progress,
+) -> dict[int, Record]:
+    """Bring rows together by partitions, and return what the partitions' records say, by number.
+
+    Tasks and partitions that are done already are not done again, but read.
+
+    Args:
+        store: The store's root.
+        exchange: What deals rows out, and takes them.
+        tasks: How many tasks there are.
+        dealt: Folder of the records that tasks leave, NNNNNN.json each.
+        taken: Folder of those that partitions leave, of which those without rows have none.
+        runner: The engine, with no more processes than the rows are worth.
+        progress: Where to show how far it is, if it takes some time.
+
+    Raises:
+        RuntimeError: Rows were lost on their way; nothing must follow from what is there.
+    """
+
+    def records(folder: str) -> Iterator[tuple[int, Record]]:
+        paths = store.files(folder, ".json")
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            for path, one in zip(some, store.read_all(some), strict=True):
+                if one is not None:
+                    yield number_of(path), json.loads(one.data)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        numbers = beam.FlatMap(lambda count: range(count)).with_output_types(int)
+        _ = pipeline | beam.Create([tasks]) | "Number" >> numbers | exchange
+
+    def done() -> int:
+        return len(store.files(dealt, ".json"))
+
+    told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
+    with told:
+        run(build, runner)
+    found, sent = dict(records(taken)), sum(record["rows"] for _, record in records(dealt))
+    rows = sum(record["rows"] for record in found.values())
+    if rows != sent:
+        raise RuntimeError(
+            f"{exchange.stage}: {sent:,} rows were dealt out below {store.shown(dealt)}, but "
+            f"{rows:,} were taken below {store.shown(taken)}; run the same command again"
+        )
+    store.settle(store.files(taken, ".json"))
     return found

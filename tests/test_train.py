@@ -182,10 +182,17 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
     assert f"goes on from step {state.step}" in capsys.readouterr().err
     one, other = vectors(model), vectors(trained.model)
     assert np.abs(one).max() > 0
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    # Threads add up in any order, so that bits differ; a step that was lost or done twice shows in
+    # the loss.
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
     here, there = (json.loads((one / "training.json").read_text())["held_out"] for one in
                    (model, trained.model))  # fmt: skip
     assert here == there
+    losses, whole = (
+        dict(scalars(tmp_path / "killed.work" / LOGS)["loss"]),
+        dict(trained.logged["loss"]),
+    )
+    assert losses == pytest.approx(whole, rel=1e-4)
 
 
 def test_the_shipped_network_is_trained_further_without_labels(

@@ -165,13 +165,13 @@ class Run:
     def files_done(self) -> int:
         """Files of the units embedded so far; cheap enough to ask often."""
         there = self.store.files(f"{self.folder}/embedded", ".json")
-        new = self._read([path for path in there if _number(path) not in self._done])
+        new = self._read([path for path in there if number_of(path) not in self._done])
         self._done.update({number: record["counts"] for number, record in new.items()})
         return sum(counts["listed"] for counts in self._done.values())
 
     def _read(self, paths: Sequence[str]) -> dict[int, dict[str, Any]]:
         found = zip(paths, self.store.read_all(paths), strict=True)
-        return {_number(path): json.loads(one.data) for path, one in found if one is not None}
+        return {number_of(path): json.loads(one.data) for path, one in found if one is not None}
 
     def sweep(self) -> None:
         """Remove this run's files that no record names, once all of a stage have theirs.
@@ -192,7 +192,8 @@ class Run:
         sweep_run(self.store, self.name, ())
 
 
-def _number(path: str) -> int:
+def number_of(path: str) -> int:
+    """Of a record, by its name."""
     return int(PurePosixPath(path).stem)
 
 

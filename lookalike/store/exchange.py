@@ -1,0 +1,170 @@
+"""Rows on their way from the tasks that have them to the tasks that want them, through files.
+
+What belongs together (the rows of one name, of one content) lies in many files. Tasks deal them out
+to partitions, and another task takes the rows of each partition. What an engine carries between
+them is where rows lie, not the rows: however many there are, its memory stays small.
+
+    a task's rows -> one file of scratch, in it for each partition a piece -> `Reference`s to pieces
+    all references to one partition, of all files                         -> its rows, in order
+
+    with Dealing(store, name, count) as dealing:
+        dealing.write(table, uri_partitions(table["uri"], count))
+    record = dealing.record()                              # of the task, see `store.attempts`
+    table = taken(store, references, schema)               # those of one partition
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
+
+_BUFFER_BYTES = 64 << 20
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+Numbers = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, order=True)
+class Reference:
+    """Where some rows of one partition lie; in the order of the references, rows are in theirs.
+
+    Attributes:
+        side: What the rows are, where there are several kinds of them.
+        task: Number of the task that dealt them out.
+        offset: First byte of the piece.
+        bytes: Its size.
+        rows: In it.
+        path: Of the file, relative to the store.
+    """
+
+    side: str
+    task: int
+    offset: int
+    bytes: int
+    rows: int
+    path: str
+
+
+class Dealing:
+    """One task's rows on their way to `count` partitions, in one file.
+
+    Some megabytes are held, however many rows and partitions there are.
+    """
+
+    def __init__(self, store: Store, name: HashedName, count: int) -> None:
+        """Nothing is written before the context is entered."""
+        self._store, self._name, self._count = store, name, count
+        self._tables: dict[str, list[pa.Table]] = defaultdict(list)
+        self._which: dict[str, list[Numbers]] = defaultdict(list)
+        self._bytes = 0
+        self._pieces: list[tuple[int, str, int, int, int]] = []
+
+    def __enter__(self) -> Dealing:
+        """Begin the file."""
+        self._stack = ExitStack()
+        self._pending = self._stack.enter_context(self._store.write(self._name))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish the file; with an error there is none."""
+        try:
+            if kind is None:
+                self._flush()
+        except BaseException as failed:
+            self._stack.__exit__(type(failed), failed, failed.__traceback__)
+            raise
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, table: pa.Table, which: Numbers, side: str = "") -> None:
+        """Append rows: row i goes to partition `which[i]`, 0 <= which[i] < count.
+
+        Tables of one side are of one schema.
+
+        Raises:
+            ValueError: There is no such partition, or not one number for each row.
+        """
+        if len(which) != table.num_rows:
+            raise ValueError(
+                f"{self._name}: each row needs a partition's number: {table.num_rows:,} rows, "
+                f"{len(which):,} numbers"
+            )
+        if not len(which):
+            return
+        if which.min() < 0 or which.max() >= self._count:
+            raise ValueError(
+                f"{self._name}: partitions are numbered from 0 to {self._count - 1:,}, got numbers "
+                f"from {which.min():,} to {which.max():,}"
+            )
+        self._tables[side].append(table)
+        self._which[side].append(which)
+        self._bytes += table.nbytes
+        if self._bytes >= _BUFFER_BYTES:
+            self._flush()
+
+    def record(self) -> dict[str, Any]:
+        """The finished file, and where in it is what; see `references`."""
+        rows = sum(piece[-1] for piece in self._pieces)
+        return {"dealt": self._pending.finished.to_json(), "rows": rows, "pieces": self._pieces}
+
+    def _flush(self) -> None:
+        file = self._pending.file
+        for side, tables in self._tables.items():
+            which = np.concatenate(self._which[side])
+            order = np.argsort(which, kind="stable")
+            table, which = pa.concat_tables(tables).take(pa.array(order)), which[order]
+            starts = np.flatnonzero(np.diff(which, prepend=-1))
+            for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(which)], strict=True):
+                begin = file.tell()
+                with pa.ipc.new_stream(file, table.schema, options=_OPTIONS) as stream:
+                    stream.write_table(table.slice(start, end - start))
+                size = file.tell() - begin
+                self._pieces.append((int(which[start]), side, begin, size, end - start))
+        self._tables.clear()
+        self._which.clear()
+        self._bytes = 0
+
+
+def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Reference]]:
+    """What a task's record of `Dealing` says: number of the partition and reference, of each piece.
+
+    Args:
+        record: The record.
+        task: Number of the task: rows of lower ones come first.
+    """
+    path = str(record["dealt"]["path"])
+    for partition, side, offset, size, rows in record["pieces"]:
+        yield partition, Reference(side, task, offset, size, rows, path)
+
+
+def taken(store: Store, pieces: Iterable[Reference], schema: pa.Schema, side: str = "") -> pa.Table:
+    """The rows of one side that references lead to, in the order in which they were dealt out.
+
+    Args:
+        store: The store's root.
+        pieces: References to one partition, in any order.
+        schema: Of the rows; also where there are none.
+        side: Which of them.
+    """
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for one in sorted({one for one in pieces if one.side == side}):
+        wanted.setdefault(one.path, []).append((one.offset, one.bytes))
+    tables = [schema.empty_table()]
+    for found in store.read_many(list(wanted.items())):
+        tables += [pa.ipc.open_stream(data).read_all().cast(schema) for data in found]
+    return pa.concat_tables(tables)

@@ -1,0 +1,120 @@
+"""Rows dealt out by tasks and taken by partitions, alone and through Beam."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lookalike.store import exchange
+from lookalike.store.exchange import Dealing, Reference, references, taken
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store, open_store
+from pipelines.progress import Progress
+from pipelines.runner import RunnerSpec
+from pipelines.tasks import run_exchange
+from tests.exchanged import SCHEMA, deal_number, rows, take_number
+from transforms.exchange import Exchange
+
+NAME = HashedName("runs/a/b/dealt/000000", ".arrow")
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    tasks=st.lists(st.lists(st.lists(st.integers(0, 9), max_size=20), max_size=4), max_size=4),
+    count=st.integers(10, 12), buffer=st.sampled_from([1, 300, 10**6]),
+    shuffled=st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_rows_come_out_where_they_were_sent_in_order(
+    tmp_path_factory: pytest.TempPathFactory, tasks: list[list[list[int]]], count: int, buffer: int,
+    shuffled: Any,
+) -> None:  # fmt: skip
+    store = open_store(tmp_path_factory.mktemp("store"))
+    sent: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    pieces: list[tuple[int, Reference]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "_BUFFER_BYTES", buffer)
+        for task, blocks in enumerate(tasks):
+            with Dealing(store, HashedName(f"dealt/{task}", ".arrow"), count) as dealing:
+                for number, block in enumerate(blocks):
+                    side = ("", "other")[number % 2]
+                    dealing.write(rows(block), np.array(block, dtype=np.int64), side)
+                    for row in rows(block).to_pylist():
+                        sent.setdefault((side, row["n"]), []).append(row)
+            record = json.loads(json.dumps(dealing.record()))
+            pieces += references(record, task)
+    shuffled.shuffle(pieces)
+    for partition in range(count):
+        of_it = [piece for number, piece in pieces if number == partition]
+        again = of_it[:1]  # an engine that retries may bring a reference twice
+        for side in ("", "other"):
+            got = taken(store, [*of_it, *again], SCHEMA, side)
+            assert got.schema == SCHEMA
+            assert got.to_pylist() == sent.get((side, partition), [])
+    assert sum(piece.rows for _, piece in pieces) == sum(map(len, sent.values()))
+
+
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [([0, 3], "numbered from 0 to 2, got numbers from 0 to 3"),
+     ([-1, 0], "got numbers from -1 to 0"), ([0], "2 rows, 1 numbers")],
+)  # fmt: skip
+def test_what_leads_nowhere_is_refused_and_no_file_is_left(
+    tmp_path: Path, which: list[int], said: str
+) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(ValueError, match=said), Dealing(store, NAME, 3) as dealing:
+        dealing.write(rows([1, 2]), np.array(which))
+    assert store.files("") == []
+
+
+def test_the_same_rows_are_the_same_file(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    records = []
+    for _ in range(2):
+        with Dealing(store, NAME, 4) as dealing:
+            dealing.write(rows([3, 1, 1]), np.array([3, 1, 1]))
+        records.append(dealing.record())
+    assert records[0] == records[1]
+    assert len(store.files("")) == 1
+
+
+def joined(store: Store, workers: int = 1) -> dict[int, Any]:
+    through = Exchange("join", store.name, deal_number, take_number)
+    runner = RunnerSpec(workers=workers)
+    return run_exchange(store, through, 3, "dealt", "taken", runner, Progress(quiet=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_through_beam_each_partition_takes_its_rows_of_all_tasks(
+    tmp_path: Path, workers: int
+) -> None:
+    records = joined(open_store(tmp_path), workers)
+    assert sorted(records) == [0, 1, 2]
+    for partition, found in records.items():  # of the fourth there is no row
+        wanted = [n for task in range(3) for n in range(100) if n % 3 == task == partition]
+        assert found["n"] == wanted
+        assert found["rows"] == len(wanted)
+
+
+def test_references_are_small_and_travel(tmp_path: Path) -> None:
+    found: Iterator[tuple[int, Reference]] = references(deal_number(1, open_store(tmp_path)), 1)
+    sent = pickle.dumps(list(found))
+    assert len(sent) < 1000
+    assert [partition for partition, _ in pickle.loads(sent)] == [1]
+
+
+def test_rows_that_are_lost_on_their_way_are_noticed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    records = joined(store)
+    lost = {**records[1], "rows": records[1]["rows"] - 1}  # as of an engine that drops elements
+    store.write_json("taken/000001.json", lost)
+    with pytest.raises(RuntimeError, match=r"join: 100 rows were dealt out .* but 99 were taken"):
+        joined(store)

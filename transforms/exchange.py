@@ -1,0 +1,87 @@
+"""Tasks deal rows out to partitions, and a task for each partition takes its own.
+
+    tasks by number -> deal -> (partition, reference) -> GroupByKey -> take -> partitions by number
+
+What goes through the engine is where rows lie, in files of the store's scratch (see
+`lookalike.store.exchange`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from lookalike.store.exchange import Reference, references
+from lookalike.store.objects import Store, open_store
+from transforms.counters import count
+from transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(f"lookalike.{__name__}")
+
+Deal = Callable[[int, Store], Mapping[str, Any]]
+"""Deals out the rows of the task with a number; returns the record of its `Dealing`."""
+Take = Callable[[int, list[Reference], Store], Mapping[str, Any]]
+"""Makes of a partition's rows, found by references, what is wanted; returns the record of it."""
+
+
+@beam.typehints.with_input_types(int)
+@beam.typehints.with_output_types(int)
+@dataclass
+class Exchange(beam.PTransform):
+    """Bring together rows of many files that belong together.
+
+    Both functions are pickled, may run twice, also at once, and leave records of which the first
+    counts (see `lookalike.store.attempts`). Partitions that no row falls to have no task.
+
+    Attributes:
+        stage: Name of the stage, for logs and counters.
+        store: The store's root, reachable from every worker.
+        deal: Task to partitions.
+        take: Partition to what is wanted; its record tells of `rows`, those that it took.
+    """
+
+    stage: str
+    store: str
+    deal: Deal
+    take: Take
+
+    def expand(self, tasks: beam.PCollection[int]) -> beam.PCollection[int]:
+        """PCollection[int], tasks by number -> PCollection[int], partitions by number."""
+        store = open_store(self.store)
+        return (
+            tasks
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "Deal" >> beam.ParDo(_DealFn(self.stage, store, self.deal))
+            | "Gather" >> beam.GroupByKey()
+            | "Take" >> beam.ParDo(_TakeFn(self.stage, store, self.take))
+        )
+
+
+class _DealFn(LoggedFn):
+    def __init__(self, stage: str, store: Store, deal: Deal) -> None:
+        self._stage, self._store, self._deal = stage, store, deal
+
+    def process(self, task: int) -> Iterator[tuple[int, Reference]]:
+        with unit_of(_LOG, f"{self._stage} (deal)", task) as counts:
+            pieces = list(references(self._deal(task, self._store), task))
+            counts["rows"] = sum(piece.rows for _, piece in pieces)
+        count(self._stage, "dealt-rows", counts["rows"])
+        yield from pieces
+
+
+class _TakeFn(LoggedFn):
+    def __init__(self, stage: str, store: Store, take: Take) -> None:
+        self._stage, self._store, self._take = stage, store, take
+
+    def process(self, gathered: tuple[int, Iterable[Reference]]) -> Iterator[int]:
+        partition, pieces = gathered
+        with unit_of(_LOG, self._stage, partition) as counts:
+            found = list(pieces)
+            counts["rows"] = sum(piece.rows for piece in found)
+            self._take(partition, found, self._store)
+        count(self._stage, "taken-rows", counts["rows"])
+        yield partition
