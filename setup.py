@@ -23,14 +23,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    # Named one by one: a bare find_packages() would install tests/ as a top-level package.
-    packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
+    # The folders transforms/ and pipelines/ are linked to in lookalike/, so that nothing of a general
+    # name is installed.
+    packages=find_packages(include=["lookalike*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
     package_data={
         "lookalike": ["py.typed", "models/golden/*", "models/usual/*",
-                      "pages/*.jinja", "pages/*.css"],
-        "transforms": ["py.typed"],
-        "pipelines": ["py.typed"],
+                      "report/*.jinja", "report/*.css"],
     },
     install_requires=[
         "apache-beam>=2.72,<3",
@@ -62,7 +61,7 @@ setup(
                 "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18",
                 "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
+    entry_points={"console_scripts": ["lookalike=lookalike.pipelines.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",
