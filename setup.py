@@ -23,8 +23,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    # The folders transforms/ and pipelines/ are linked to in lookalike/, so that nothing of a general
-    # name is installed.
+    # lookalike/ links to transforms/ and pipelines/, so that no general name is installed.
     packages=find_packages(include=["lookalike*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
     package_data={

@@ -144,7 +144,7 @@ def _cosines(one: Vectors, other: Vectors) -> tuple[float, float]:
 
 def environment() -> dict[str, str]:
     """This process's environment, with the project where Python finds it."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

@@ -1,7 +1,7 @@
 """From listed files to vectors: decode in a process apart, embed in micro-batches.
 
-Pure generators, with no engine in sight; `lookalike.transforms.embed` runs them in parallel. One file that
-fails never costs another: each yields exactly one outcome.
+Pure generators, with no engine in sight; `lookalike.transforms.embed` runs them in parallel. One
+file that fails never costs another: each yields exactly one outcome.
 """
 
 from __future__ import annotations

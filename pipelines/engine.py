@@ -25,6 +25,7 @@ from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
     text_format,
 )
 
+import lookalike
 from lookalike.pipelines import logs
 
 _URN = "lookalike:env:process:v1"
@@ -70,7 +71,7 @@ class _Worker(GrpcWorkerHandler):
         self.process: subprocess.Popen[bytes] | None = None
 
     def start_worker(self) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(lookalike.__file__).resolve().parent.parent)
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         control = self.control_api_service_descriptor()
         beams_log = self.logging_api_service_descriptor()

@@ -1,4 +1,4 @@
-"""The command line's flags and what --help says of them; what they do is lookalike.pipelines.cli's matter."""
+"""The command line's flags and what --help says of them; what they do is the matter of `cli`."""
 
 from __future__ import annotations
 

@@ -18,13 +18,14 @@ import pytest
 from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.ivf.kmeans import kmeans
 from lookalike.ivf.part_files import write_part
-from lookalike.ivf.shard_files import ShardHeader, write_shard
+from lookalike.ivf.shard_files import write_shard
 from lookalike.reconcile.contents import COPIES
 from lookalike.reconcile.copying import CopyPlan
 from lookalike.search.batch_search import BatchSpec, write_batch
 from lookalike.store import shards
 from lookalike.store.compacting import CompactTask, compact
 from lookalike.store.files import write_file
+from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
 from lookalike.store.storage import uri_from_path

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.ivf.shard_files import ShardHeader, write_head
+from lookalike.ivf.shard_files import write_head
 from lookalike.store import files as store_files
 from lookalike.store import ledger, shards, snapshot
+from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones

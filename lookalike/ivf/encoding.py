@@ -19,19 +19,19 @@ from lookalike.ivf.part_files import open_part, write_part
 from lookalike.ivf.shard_files import (
     Codes,
     Counts,
-    ShardHeader,
     Write,
     map_shard,
     write_shard,
 )
 from lookalike.ivf.template import Template
 from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
-from lookalike.recall.truth import among
 from lookalike.sampling import Sample
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
+from lookalike.store.index_header import ShardHeader
 from lookalike.store.objects import Store
 from lookalike.store.shards import count_rows, iter_blocks
+from lookalike.store.tombstones import among
 
 _BLOCK_ROWS = 4096  # small row groups are put together: matrix products want thousands of rows
 _RUN_ROWS = 1 << 16  # entries laid out at a time

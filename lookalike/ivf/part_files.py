@@ -16,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.ivf.shard_files import (
-    HEADER_BYTES,
     Codes,
     Counts,
-    ShardHeader,
     Write,
     check_header,
     damaged,
@@ -28,6 +26,7 @@ from lookalike.ivf.shard_files import (
     write_head,
 )
 from lookalike.metrics import Ids
+from lookalike.store.index_header import HEADER_BYTES, ShardHeader
 
 
 def write_part(

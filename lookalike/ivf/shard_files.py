@@ -17,10 +17,9 @@ is held against the length of the file before anything is mapped.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,68 +28,17 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import Ids
+from lookalike.store.index_header import HEADER_BYTES, ShardHeader, parse_header
 
 Codes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 Write = Callable[[Any], object]
 
-HEADER_BYTES = 4096
-VERSION = 2
 BLOCK = 32  # vectors that FastScan looks at together
-_FORMAT = "lookalike-index-shard"
 _ALIGNMENT = 64
-_LAYOUTS = ("plain", "blocks32", "columns")
 # FastScan's order of 32 vectors in a block: a shuffle of 16 bytes serves two vectors at once.
 _ORDER = np.array([half * 8 + i for i in range(8) for half in (0, 1)])
 _PAIRED = np.concatenate([_ORDER, _ORDER + 16])
-
-
-@dataclass(frozen=True)
-class ShardHeader:
-    """First block of a shard file.
-
-    Attributes:
-        template: sha256 of the template that made it.
-        layout: plain, blocks32 or columns.
-        rows: Vectors in it.
-        first_list: The first list in it.
-        last_list: The list after the last one in it.
-        nlist: Lists of the template.
-        code_size: Bytes of a code.
-        min_id: Smallest id (-1 when empty).
-        max_id: Largest id (-1 when empty).
-    """
-
-    template: str
-    layout: str
-    rows: int
-    first_list: int
-    last_list: int
-    nlist: int
-    code_size: int
-    min_id: int
-    max_id: int
-
-    def __post_init__(self) -> None:
-        numbers = [value for name, value in asdict(self).items() if name not in _WORDS]
-        if any(isinstance(value, bool) or not isinstance(value, int) for value in numbers):
-            raise ValueError("a number is not one")
-        if self.layout not in _LAYOUTS:
-            raise ValueError(f"layout {self.layout!r} is none of {', '.join(_LAYOUTS)}")
-        if not 0 <= self.first_list <= self.last_list <= self.nlist:
-            raise ValueError(
-                f"lists {self.first_list} to {self.last_list} are no range of {self.nlist}"
-            )
-        if self.rows < 0 or self.code_size < 1:
-            raise ValueError(f"{self.rows} rows of {self.code_size} bytes")
-
-    @property
-    def lists(self) -> int:
-        """Lists in the file."""
-        return self.last_list - self.first_list
-
-
-_WORDS = ("template", "layout")
 
 
 def pack_blocks(codes: Codes) -> Codes:
@@ -209,8 +157,7 @@ def write_head(header: ShardHeader, sizes: Counts, write: Write) -> None:
         raise ValueError(f"{header.rows:,} rows announced, {rows:,} in lists")
     if rows >= 1 << 32:  # the table of lists has 32 bits for each
         raise ValueError(f"a file holds fewer than {1 << 32:,} rows, got {rows:,}")
-    described = {"format": _FORMAT, "version": VERSION, **asdict(header)}
-    write(json.dumps(described, sort_keys=True).encode().ljust(HEADER_BYTES - 1) + b"\n")
+    write(header.to_bytes())
     table = np.cumsum(sizes).astype("<u4").tobytes()
     write(table.ljust(int(padded(HEADER_BYTES + len(table))) - HEADER_BYTES, b"\0"))
 
@@ -227,25 +174,6 @@ def read_header(path: Path) -> ShardHeader:
     except OSError as error:
         raise RequestError(f"{path}: the index shard cannot be read: {error.strerror}") from error
     return parse_header(str(path), block)
-
-
-def parse_header(name: str, block: bytes) -> ShardHeader:
-    """The header of a shard file of that name, from its first HEADER_BYTES.
-
-    Raises:
-        RequestError: They are not of a shard file of this version.
-    """
-    try:
-        described = json.loads(block)
-        found = (described.pop("format"), described.pop("version"), len(block))
-        if found != (_FORMAT, VERSION, HEADER_BYTES):
-            raise ValueError("format {!r}, version {!r}, {} bytes".format(*found))
-        return ShardHeader(**described)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(
-            f"{name}: not an index shard of version {VERSION}: {error}; run: lookalike verify, "
-            "or index again if the store is of an older lookalike"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which parts and shards of an index to make: a task for each, for `lookalike.transforms.encode`."""
+"""Which parts and shards of an index to make: a task each, for `lookalike.transforms.encode`."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.metrics import Ids, Scores, Vectors, better_is_higher, worst_score
 from lookalike.sampling import sample_key
+from lookalike.store.tombstones import among
 
 TRUTH_K = 100  # neighbours that recall is measured by
 KEPT = 150  # and that are kept
@@ -190,11 +191,3 @@ class Truth:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             edges = stored["edge_scores"], stored["edge_ids"]
             return cls(known, stored["keys"], int(stored["limit"]), *edges)
-
-
-def among(ids: Ids, ascending: Ids) -> Flags:
-    """Which ids, of any shape, are among the ascending ones."""
-    if not len(ascending):
-        return np.zeros(ids.shape, dtype=bool)
-    at = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
-    return np.asarray(ascending[at] == ids)

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, UnreachableError
-from lookalike.ivf.shard_files import HEADER_BYTES, parse_header
 from lookalike.json_text import plain
 from lookalike.store.files import FileRecord
+from lookalike.store.index_header import HEADER_BYTES, parse_header
 from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ConflictError, Found, Store

@@ -55,3 +55,11 @@ def _read(path: Path) -> Ids:
             f"{path}: not tombstones: they are ascending int64 ids; run: lookalike verify"
         )
     return np.asarray(ids, dtype=np.int64)
+
+
+def among(ids: Ids, ascending: Ids) -> npt.NDArray[np.bool_]:
+    """Which ids, of any shape, are among the ascending ones."""
+    if not len(ascending):
+        return np.zeros(ids.shape, dtype=bool)
+    at = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    return np.asarray(ascending[at] == ids)
