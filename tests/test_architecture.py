@@ -197,7 +197,7 @@ def test_top_level_names_belong_to_this_distribution_alone() -> None:
 
 
 def test_no_circle_between_folders() -> None:
-    """What a folder of the library imports never leads back to it; files beside them count alone."""
+    """What a folder of the library imports never leads back to it; files beside it count alone."""
 
     def place(name: str) -> str:
         parts = name.split(".")

@@ -13,7 +13,7 @@ from lookalike.errors import RequestError
 from lookalike.ivf.selections import Selection, difference
 from lookalike.metrics import METRICS
 from lookalike.pipelines.cli import main
-from lookalike.search.searcher import answering
+from lookalike.search import answering
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones

@@ -23,7 +23,7 @@ def templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("lookalike", "pages"),
+        loader=PackageLoader("lookalike", "report"),
         autoescape=True,
         finalize=_finalize,
         undefined=StrictUndefined,
