@@ -18,10 +18,11 @@ from lookalike.pipelines.cli import main
 from lookalike.pipelines.engine import EngineError
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
+from lookalike.search import answering, batch_search
 from lookalike.search.answering import answer
 from lookalike.search.asked import Exclude, asked_exclusions
 from lookalike.search.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
-from lookalike.search.searcher import Searcher, answering, batch_search
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
