@@ -62,7 +62,7 @@ setup(
                 "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18",
                 "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
+    entry_points={"console_scripts": ["lookalike=lookalike.pipelines.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",

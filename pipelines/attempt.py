@@ -15,26 +15,26 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
-from lookalike.lists.encoding import EncodeTask, shard_sizes, total_fitness
-from lookalike.lists.tasks import encode_tasks, group_tasks
+from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
+from lookalike.ivf.fitness import compare, imbalance
+from lookalike.ivf.planner import ROWS_PER_SHARD, IndexSpec
+from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.template import Template, load_spec, load_template
 from lookalike.metrics import Ids
-from lookalike.planning.planner import ROWS_PER_SHARD, IndexSpec
-from lookalike.quality.certificate import certify
-from lookalike.quality.truth import Truth
-from lookalike.search import Searcher
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.progress import Progress, duration, timed
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.template import living_ids, reader_of, train_template
+from lookalike.pipelines.truth import Comparisons, draw
+from lookalike.recall.certificate import certify
+from lookalike.recall.truth import Truth
+from lookalike.sampling import Sample, sample_ids
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.vector_reader import VectorReader
-from lookalike.training.fitness import compare, imbalance
-from lookalike.training.sampling import Sample, sample_ids
-from lookalike.training.template import Template, load_spec, load_template
-from pipelines.config import Config
-from pipelines.progress import Progress, duration, timed
-from pipelines.tasks import run_tasks
-from pipelines.template import living_ids, reader_of, train_template
-from pipelines.truth import Comparisons, draw
-from transforms.encode import EncodeParts, GroupLists
+from lookalike.transforms.encode import EncodeParts, GroupLists
 
 _WIDER = (1, 3)  # times the parent's setting, to look for one that reaches the target
 _WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started

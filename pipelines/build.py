@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import NotPublishedError
+from lookalike.ivf.planner import HELD_OUT, IndexSpec
+from lookalike.ivf.selections import difference
+from lookalike.ivf.template import Template, load_spec, load_template
 from lookalike.metrics import Ids
-from lookalike.planning.planner import HELD_OUT, IndexSpec
-from lookalike.quality.advice import advise
-from lookalike.quality.truth import Truth
-from lookalike.searching.selections import difference
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.progress import Progress, timed
+from lookalike.pipelines.template import differs, drift, living_ids, misfit, plan_next, reader_of
+from lookalike.pipelines.truth import ENOUGH, carried, with_new
+from lookalike.recall.advice import advise
+from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
 from lookalike.store.compacting import Moved, needs_compaction
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.training.template import Template, load_spec, load_template
-from pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
-from pipelines.config import Config
-from pipelines.progress import Progress, timed
-from pipelines.template import differs, drift, living_ids, misfit, plan_next, reader_of
-from pipelines.truth import ENOUGH, carried, with_new
+from lookalike.store.tombstones import write_tombstones
 
 QUERIES = 1000  # held out; ± about 1.5 points at 95% recall
 _MADE_OF = ("dim", "metric", "model_fingerprint", "preprocessing_fingerprint")

@@ -13,16 +13,16 @@ from typing import Any
 import yaml
 
 from lookalike.errors import RequestError
+from lookalike.images.preparing import ImageLimits
+from lookalike.ivf.spec import KINDS
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
 from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
-from lookalike.pictures.images import ImageLimits
-from lookalike.planning.spec import KINDS
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
-from pipelines.runner import RunnerSpec
 
 DTYPES = ("auto", "float32", "float16")
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,

@@ -25,7 +25,7 @@ from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
     text_format,
 )
 
-from pipelines import logs
+from lookalike.pipelines import logs
 
 _URN = "lookalike:env:process:v1"
 _LOOK_EVERY_S = 0.2
@@ -87,7 +87,7 @@ class _Worker(GrpcWorkerHandler):
         _workers.append(self)
         logged, log = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.worker", str(os.getpid()), str(log)],
+            [sys.executable, "-m", "lookalike.pipelines.worker", str(os.getpid()), str(log)],
             env=environment,
             stdin=subprocess.DEVNULL,
             pass_fds=(log,),

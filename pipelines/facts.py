@@ -11,13 +11,13 @@ from itertools import zip_longest
 from typing import Any
 
 from lookalike.faults import Faults
-from lookalike.pages.metrics import metrics_text
-from lookalike.pages.report import render_report
-from lookalike.pictures.thumbnails import Thumbnails
-from lookalike.search import Searcher
+from lookalike.images.thumbnails import Thumbnails
+from lookalike.pipelines.measured import Measured, Samples
+from lookalike.report.metrics import metrics_text
+from lookalike.report.report import render_report
+from lookalike.search.searcher import Searcher
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote
-from pipelines.measured import Measured, Samples
 
 FORMAT = "lookalike-report"
 VERSION = 1

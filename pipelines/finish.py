@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
+from lookalike.pipelines.config import PublishConfig
+from lookalike.pipelines.facts import write_report
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.settle import Settled
+from lookalike.reconcile.assembling import assemble, samples
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from pipelines.config import PublishConfig
-from pipelines.facts import write_report
-from pipelines.progress import Progress
-from pipelines.settle import Settled
 
 _SAMPLES = 12  # of each kind, in the report
 

@@ -1,4 +1,4 @@
-"""The command line's flags and what --help says of them; what they do is pipelines.cli's matter."""
+"""The command line's flags and what --help says of them; what they do is lookalike.pipelines.cli's matter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from lookalike import __version__
-from pipelines.flag_parts import (
+from lookalike.pipelines.flag_parts import (
     Parser,
     add_config,
     add_embeddings,
@@ -15,7 +15,7 @@ from pipelines.flag_parts import (
     add_store,
     new_command,
 )
-from pipelines.learning_flags import add_learning_commands
+from lookalike.pipelines.learning_flags import add_learning_commands
 
 
 def make_parser() -> argparse.ArgumentParser:

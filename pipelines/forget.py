@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError
+from lookalike.ivf.template import load_template
 from lookalike.json_text import to_json
 from lookalike.metrics import candidate_vectors
+from lookalike.pipelines.config import Config, PublishConfig, load_config
+from lookalike.pipelines.erase import Erasure
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.stores import to_keep
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import ledger_tables
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.training.template import load_template
-from pipelines.config import Config, PublishConfig, load_config
-from pipelines.erase import Erasure
-from pipelines.progress import Progress
-from pipelines.stores import to_keep
 
 _SHOWN = 20  # names, in a text for people
 _NOTE = "forget.json"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lookalike.images.rejections import REASONS
 from lookalike.metrics import Ids
 from lookalike.models.conversion import Conversion, conversion
 from lookalike.models.features import (
@@ -20,7 +21,12 @@ from lookalike.models.features import (
     preprocessing_fingerprint,
 )
 from lookalike.models.projection import Projection
-from lookalike.pictures.rejections import REASONS
+from lookalike.pipelines import checks, models, stores
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.flow import NothingToIndexError, run_job
+from lookalike.pipelines.job import Again, Job
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.tasks import run_tasks
 from lookalike.records import SourceFile
 from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
@@ -30,14 +36,8 @@ from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
 from lookalike.store.storage import read_bytes
-from pipelines import checks, models, stores
-from pipelines.config import Config
-from pipelines.flow import NothingToIndexError, run_job
-from pipelines.job import Again, Job
-from pipelines.progress import Progress
-from pipelines.tasks import run_tasks
-from transforms.convert import ConvertShards
-from transforms.embed import EmbedSpec, EmbedUnits
+from lookalike.transforms.convert import ConvertShards
+from lookalike.transforms.embed import EmbedSpec, EmbedUnits
 
 
 def run_index(

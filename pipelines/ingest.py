@@ -11,19 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.metrics import Ids
+from lookalike.pipelines import checks, stores
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.flow import run_job
+from lookalike.pipelines.job import Again, Job
+from lookalike.pipelines.progress import Progress
 from lookalike.sources.listing import Listing
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import UNIT_ROWS, cut_vector_units
 from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, metadata_schema
 from lookalike.store import snapshot
 from lookalike.store.runs import Plan
+from lookalike.transforms.ingest import IngestUnits
 from lookalike.vector_faults import REASONS, Rules
-from pipelines import checks, stores
-from pipelines.config import Config
-from pipelines.flow import run_job
-from pipelines.job import Again, Job
-from pipelines.progress import Progress
-from transforms.ingest import IngestUnits
 
 
 def run_ingest(
@@ -39,7 +39,7 @@ def run_ingest(
     Of tables that did not change only the uris are read, but for what `again` names.
 
     Returns:
-        What `lookalike index --json` prints (see `pipelines.index.run_index`).
+        What `lookalike index --json` prints (see `lookalike.pipelines.index.run_index`).
 
     Raises:
         RequestError: The request is wrong; the store is as it was.

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from lookalike.metrics import Ids
-from lookalike.quality.histograms import counts_in, even_edges, histogram, written
-from lookalike.quality.neighbourhoods import neighbourhoods, sample_rows
-from lookalike.search import Searcher
-from lookalike.searching.tombstones import read_tombstones
+from lookalike.recall.histograms import counts_in, even_edges, histogram, written
+from lookalike.recall.neighbourhoods import neighbourhoods, sample_rows
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import Store
+from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
 
 _SAMPLE, _FRESH = 1000, 500  # rows that are asked for their neighbours, at most

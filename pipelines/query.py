@@ -17,16 +17,18 @@ import numpy as np
 import lookalike
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
 from lookalike.models.features import Feature, described
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
-from lookalike.pages.certificate import certificate_line
-from lookalike.pages.results import QueryResult, render_results
-from lookalike.pages.text import visible
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
+from lookalike.pipelines.answers import Sink, print_json, print_text, to_file
+from lookalike.pipelines.streams import reader_gone
 from lookalike.records import SourceFile
-from lookalike.search import Searcher
+from lookalike.report.certificate import certificate_line
+from lookalike.report.results import QueryResult, render_results
+from lookalike.report.text import visible
+from lookalike.search.searcher import Searcher
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
 from lookalike.sources.locating import Locator
@@ -35,12 +37,10 @@ from lookalike.store import snapshot
 from lookalike.store.files import write_file
 from lookalike.store.objects import open_store
 from lookalike.vector_faults import Rules
-from pipelines.answers import Sink, print_json, print_text, to_file
-from pipelines.streams import reader_gone
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
-    from pipelines.runner import RunnerSpec
+    from lookalike.pipelines.config import Config
+    from lookalike.pipelines.runner import RunnerSpec
 
 _BATCH = 64
 _DESCRIBED = 1 << 16  # neighbours in memory, with names and metadata
@@ -125,7 +125,7 @@ def _file_to_write(flag: str, name: str | None) -> Path | None:
 def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
     if not given.config:
         return None
-    from pipelines.config import load_config
+    from lookalike.pipelines.config import load_config
 
     models = snapshot.read_manifest(open_store(given.store, given.cache), given.snapshot).get(
         "features"
@@ -136,7 +136,7 @@ def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
         return lookalike.open(given.store, given.snapshot, check=given.check, cache=given.cache)
-    from pipelines.models import resolve_features, resolve_projection
+    from lookalike.pipelines.models import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
         features = resolve_features(config.features, Path(work), lambda line: None)
@@ -152,7 +152,7 @@ def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
 
 
 def _runner(config: Config | None, given: argparse.Namespace, beam: Sequence[str]) -> RunnerSpec:
-    from pipelines.runner import RunnerSpec
+    from lookalike.pipelines.runner import RunnerSpec
 
     runner = config.runner if config else RunnerSpec(arguments=tuple(beam))
     if runner.name != "direct" and not given.scratch:
@@ -222,8 +222,8 @@ def _results(
 def _beam_results(
     searcher: Searcher, queries: _Queries, given: argparse.Namespace, runner: RunnerSpec
 ) -> Iterator[QueryResult]:
-    from pipelines.batch_query import BeamIndex, batch_answers
-    from pipelines.progress import Progress
+    from lookalike.pipelines.batch_query import BeamIndex, batch_answers
+    from lookalike.pipelines.progress import Progress
 
     with TemporaryDirectory(prefix="lookalike-query-", dir=given.scratch) as scratch:
         index = BeamIndex(searcher, Path(scratch).absolute(), runner, Progress())

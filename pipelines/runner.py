@@ -21,7 +21,7 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from lookalike.errors import one_line
-from pipelines.engine import EngineError, WorkerEnvironment, finish
+from lookalike.pipelines.engine import EngineError, WorkerEnvironment, finish
 
 _RUNNERS = {"flink": "FlinkRunner", "spark": "SparkRunner", "dataflow": "DataflowRunner",
             "prism": "PrismRunner"}  # fmt: skip
@@ -134,7 +134,7 @@ def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApi
     # Worker processes inherit these: thread pools that do not multiply.
     for pool in ("OMP_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
         os.environ[f"{pool}_THREADS"] = str(spec.threads)
-    environment = WorkerEnvironment.from_command_string(command_string="pipelines.worker")
+    environment = WorkerEnvironment.from_command_string(command_string="lookalike.pipelines.worker")
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
 

@@ -8,12 +8,12 @@ from contextlib import nullcontext
 
 import apache_beam as beam
 
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store.attempts import Record, Task, finished
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec, run
-from transforms.exchange import Exchange
+from lookalike.transforms.exchange import Exchange
 
 _AT_ONCE = 64  # records in memory that are not kept
 _TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are

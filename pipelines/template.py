@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import fitness_of
+from lookalike.ivf.encoding import fitness_of
+from lookalike.ivf.fitness import MOST_ERROR, compare
+from lookalike.ivf.planner import EXACT_BELOW, IndexSpec, plan
+from lookalike.ivf.selections import difference
+from lookalike.ivf.template import Template, write_template
+from lookalike.ivf.train import train
 from lookalike.metrics import Ids
-from lookalike.planning.planner import EXACT_BELOW, IndexSpec, plan
-from lookalike.searching.selections import difference
+from lookalike.sampling import Sample, sample_ids
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import make_id
 from lookalike.store.vector_reader import VectorReader
-from lookalike.training.fitness import MOST_ERROR, compare
-from lookalike.training.sampling import Sample, sample_ids
-from lookalike.training.template import Template, write_template
-from lookalike.training.train import train
 
 Line = dict[str, Any]
 

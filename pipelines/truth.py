@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf.spec import IndexSpec
 from lookalike.metrics import Ids, Vectors
-from lookalike.planning.spec import IndexSpec
-from lookalike.quality.recall import ExactNeighbours
-from lookalike.quality.truth import ALL, KEPT, Truth
+from lookalike.pipelines.template import living_ids
+from lookalike.recall.truth import ALL, KEPT, Truth
+from lookalike.sampling import sample_ids, sample_key
 from lookalike.store import snapshot
 from lookalike.store.objects import Store
 from lookalike.store.vector_reader import VectorReader
-from lookalike.training.sampling import sample_ids, sample_key
-from pipelines.template import living_ids
 
 Line = Mapping[str, Any]
 

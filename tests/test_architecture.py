@@ -19,26 +19,26 @@ PACKAGES = ("lookalike", "transforms", "pipelines")
 # Where a library may be imported, and nowhere else; names of files without .py.
 OWNERS = {
     "tensorflow": {"lookalike.models.saved_model", "lookalike.models.quiet_tf"},
-    "faiss": {*(f"lookalike.training.{name}" for name in ("rotation", "template", "train")),
-              "lookalike.lists.invlists",
-              *(f"pipelines.bench.index.{name}" for name in ("faiss_ways", "match", "way_exact",
+    "faiss": {*(f"lookalike.ivf.{name}" for name in ("rotation", "template", "train")),
+              "lookalike.ivf.invlists",
+              *(f"benchmarks.index.{name}" for name in ("faiss_ways", "match", "way_exact",
                                                              "way_wiki"))},
-    "PIL": {*(f"lookalike.pictures.{name}" for name in ("colour", "damage", "given", "heic_tiles",
+    "PIL": {*(f"lookalike.images.{name}" for name in ("colour", "damage", "given", "heic_tiles",
                                                         "images", "loading", "memory", "openers",
                                                         "pixels", "quiet_pillow")),
-            "pipelines.bench.changes",  # changes pictures, as people do
-            "pipelines.bench.pillow"},  # there as the plain way that ours is compared with
-    "pi_heif": {"lookalike.pictures.heic"},
-    "rawpy": {"lookalike.pictures.camera_raw"},
+            "benchmarks.changes",  # changes pictures, as people do
+            "benchmarks.pillow"},  # there as the plain way that ours is compared with
+    "pi_heif": {"lookalike.images.heic"},
+    "rawpy": {"lookalike.images.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
     "obstore": {"lookalike.store.bucket"},
     "openvino": {"lookalike.models.openvino_engine"},
-    "tensorflow_hub": {"lookalike.models.tf_hub", "pipelines.bench.way_hub"},
+    "tensorflow_hub": {"lookalike.models.tf_hub", "benchmarks.way_hub"},
     "kagglehub": {"lookalike.models.hub_process"},
-    "jinja2": {"lookalike.pages.templates"},
+    "jinja2": {"lookalike.report.templates"},
     "pyarrow.fs": {"lookalike.store.storage"},
-    "rich": {"pipelines.progress"},
-    "yaml": {"pipelines.config"},
+    "rich": {"lookalike.pipelines.progress"},
+    "yaml": {"lookalike.pipelines.config"},
 }  # fmt: skip
 # What no module of a package may import.
 FORBIDDEN = {
@@ -87,7 +87,12 @@ def test_imports_are_found_wherever_they_stand() -> None:
 
 
 def test_the_packages_are_found() -> None:
-    assert {"lookalike", "lookalike.search", "transforms.embed", "pipelines.cli"} <= set(modules())
+    assert {
+        "lookalike",
+        "lookalike.search.searcher",
+        "lookalike.transforms.embed",
+        "lookalike.pipelines.cli",
+    } <= set(modules())
 
 
 @pytest.mark.parametrize("name", modules())
@@ -100,7 +105,7 @@ def test_imports_point_one_way(name: str) -> None:
 @pytest.mark.parametrize("library", OWNERS)
 def test_heavy_libraries_stay_in_their_modules(library: str) -> None:
     users = {name for name in modules() if uses(imports_of(name), library)}
-    demo = {name for name in users if name.startswith("pipelines.demo")}  # draws its pictures
+    demo = {name for name in users if name.startswith("examples.demo")}  # draws its pictures
     allowed = OWNERS[library] | (demo if library == "PIL" else set())
     assert users, f"nobody imports {library}: this test looks in the wrong place"
     assert users <= allowed, f"{library} must not be imported by {users - allowed}"
@@ -110,7 +115,7 @@ def test_stores_are_seen_by_their_interface_alone() -> None:
     """Who asks what a store lies on is `open_store`, and the check of a folder to be written."""
     kinds = ("lookalike.store.folder", "lookalike.store.bucket")
     users = {name for name in modules() if any(uses(imports_of(name), kind) for kind in kinds)}
-    assert users == {"lookalike.store.objects", "pipelines.checks"}
+    assert users == {"lookalike.store.objects", "lookalike.pipelines.checks"}
 
 
 def test_no_module_imports_two_heavy_libraries() -> None:
@@ -124,11 +129,17 @@ def test_no_module_imports_two_heavy_libraries() -> None:
     ("statement", "absent"),
     [
         ("import lookalike", ("tensorflow", "faiss", "apache_beam", "PIL", "pyarrow", "yaml")),
-        ("import lookalike.search", ("tensorflow", "apache_beam", "PIL", "yaml")),
+        ("import lookalike.search.searcher", ("tensorflow", "apache_beam", "PIL", "yaml")),
         ("import lookalike.embedding", ("tensorflow", "openvino", "faiss", "apache_beam", "yaml")),
-        ("import pipelines.cli", ("tensorflow", "faiss", "apache_beam", "jinja2", "rich")),
-        ("import pipelines.query", ("tensorflow", "apache_beam", "jinja2", "rich", "yaml")),
-        ("import pipelines.index", ("tensorflow", "jinja2", "rich")),
+        (
+            "import lookalike.pipelines.cli",
+            ("tensorflow", "faiss", "apache_beam", "jinja2", "rich"),
+        ),
+        (
+            "import lookalike.pipelines.query",
+            ("tensorflow", "apache_beam", "jinja2", "rich", "yaml"),
+        ),
+        ("import lookalike.pipelines.index", ("tensorflow", "jinja2", "rich")),
     ],
 )
 def test_imports_stay_cheap(statement: str, absent: tuple[str, ...]) -> None:
@@ -166,7 +177,7 @@ def test_files_beside_the_modules_are_installed(tmp_path: Path) -> None:
         for path in (ROOT / "lookalike").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert Path("lookalike/pages/page.html.jinja") in beside
+    assert Path("lookalike/report/page.html.jinja") in beside
     assert {path for path in beside if not (tmp_path / path).is_file()} == set()
 
 

@@ -18,14 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 from faults.checking import unlisted
 
-from lookalike.changes.copying import CopyTask, copy_rows
-from lookalike.lists.encoding import EncodeTask, encode
-from lookalike.lists.grouping import group
-from lookalike.lists.tasks import encode_tasks, group_tasks
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits
+from lookalike.ivf.encoding import EncodeTask, encode
+from lookalike.ivf.grouping import group
+from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.template import Template
 from lookalike.models.features import Embedder, Feature
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits
-from lookalike.quality.recall import ExactNeighbours
+from lookalike.pipelines.cli import main
+from lookalike.reconcile.copying import CopyTask, copy_rows
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import cut_vector_units
@@ -38,11 +40,9 @@ from lookalike.store.files import HashedName, put_if_absent, read_json, write_by
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
-from lookalike.training.template import Template
 from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
 from tests.vector_files import write_vectors

@@ -12,10 +12,10 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from lookalike.transforms.embed import EmbedImages, EmbedSpec
 from tests import prism
 from tests.beam_windows import WINDOWS, Event, check_stream, check_windows
 from tests.documented import ROOT
-from transforms.embed import EmbedImages, EmbedSpec
 
 pytestmark = pytest.mark.engines
 needs_prism = pytest.mark.skipif(

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from lookalike.errors import RequestError
-from lookalike.pictures.images import ImageLimits
-from pipelines.config import (
+from lookalike.images.preparing import ImageLimits
+from lookalike.pipelines.config import (
     DEFAULT_FEATURES,
     CompactConfig,
     Config,
@@ -17,7 +17,7 @@ from pipelines.config import (
     load_config,
     parse_config,
 )
-from pipelines.runner import RunnerSpec
+from lookalike.pipelines.runner import RunnerSpec
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 FEATURES = [{"name": "low", "handle": "builtin:color-texture"}]

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import NotPublishedError, RequestError, StoreWriteError
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.ending import AGAIN, FAULT, NOT_PUBLISHED, WRONG_REQUEST, status_of
+from lookalike.pipelines.engine import EngineError, WorkerDiedError
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ObjectStoreError
-from pipelines.cli import main
-from pipelines.ending import AGAIN, FAULT, NOT_PUBLISHED, WRONG_REQUEST, status_of
-from pipelines.engine import EngineError, WorkerDiedError
-from pipelines.runner import RunnerSpec, run
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import flags
+from lookalike.pipelines import flags
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPT = EXAMPLES / "cron" / "nightly.sh"

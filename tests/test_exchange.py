@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_exchange
 from lookalike.store import exchange
 from lookalike.store.exchange import Dealing, Reference, references, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store, open_store
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec
-from pipelines.tasks import run_exchange
+from lookalike.transforms.exchange import Exchange
 from tests.exchanged import SCHEMA, deal_number, rows, take_number
-from transforms.exchange import Exchange
 
 NAME = HashedName("runs/a/b/dealt/000000", ".arrow")
 

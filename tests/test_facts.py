@@ -14,14 +14,14 @@ from test_page import Page, assert_harmless
 from vector_stores import clustered, make_store
 
 from lookalike.faults import Faults
-from lookalike.search import Searcher
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.facts import facts, write_report
+from lookalike.pipelines.measured import fresh_rows
+from lookalike.pipelines.metrics_file import write_metrics
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import sha256_file
 from lookalike.store.objects import open_store
-from pipelines.facts import facts, write_report
-from pipelines.measured import fresh_rows
-from pipelines.metrics_file import write_metrics
+from lookalike.store.tombstones import write_tombstones
 
 NO_SAMPLES: dict[str, list[dict[str, object]]] = {}
 COUNTS = {"listed": 400, "embedded": 100, "unchanged": 300, "duplicate": 0, "rejected": 0,
@@ -176,7 +176,7 @@ def test_after_compaction_fresh_rows_are_those_of_the_samples_that_are_there():
 
 def test_the_time_is_bounded_by_the_run_and_by_the_clock(tmp_path, monkeypatch):
     _, manifest, parent = made(tmp_path, n=4000)
-    monkeypatch.setattr("pipelines.measured._LEAST_S", 0.0)
+    monkeypatch.setattr("lookalike.pipelines.measured._LEAST_S", 0.0)
     manifest["stages"] = {"scan": 0.0}
     found = facts(
         open_store(tmp_path),

@@ -14,15 +14,15 @@ import pytest
 from faiss.contrib import client_server, ondisk
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import encode_shard
-from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import encode_shard
+from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf.template import Template
 from lookalike.metrics import top_k
-from lookalike.search import Searcher
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
 from lookalike.store.objects import open_store
-from lookalike.training import template as index
-from lookalike.training.template import Template
 from tests.vector_stores import clustered, make_store, trained
 
 PACKAGE = Path(index.__file__).parent.parent

@@ -15,11 +15,11 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
+from lookalike.ivf.template import Template
+from lookalike.pipelines import erase
+from lookalike.pipelines.cli import main
 from lookalike.store import forgetting, retention, snapshot
 from lookalike.store.objects import open_store
-from lookalike.training.template import Template
-from pipelines import erase
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.vector_stores import trained
 

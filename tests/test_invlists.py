@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import encode_shard
-from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
-from lookalike.lists.shard_files import (
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import encode_shard
+from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf.planner import plan
+from lookalike.ivf.shard_files import (
     ShardHeader,
     capacities,
     list_offsets,
@@ -21,11 +23,9 @@ from lookalike.lists.shard_files import (
     read_header,
     write_shard,
 )
+from lookalike.ivf.template import Template
+from lookalike.ivf.train import train
 from lookalike.metrics import METRICS
-from lookalike.planning.planner import plan
-from lookalike.training import template as index
-from lookalike.training.template import Template
-from lookalike.training.train import train
 from tests.vector_stores import clustered, trained
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import lookalike
+from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.objects import open_store
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.s3_server import store_uri
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.search import Searcher
+from lookalike.pipelines.cli import main
+from lookalike.search.searcher import Searcher
 from lookalike.store import retention, snapshot
 from lookalike.store.files import file_record, write_bytes, write_json
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
 from lookalike.store.tree import walk
-from pipelines.cli import main
 from tests.vector_stores import clustered, make_store
 
 DAY = 86_400

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lookalike import sampling
+from lookalike.sampling import Sample, all_ids, sample_ids, sample_key
 from lookalike.store import shards
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
-from lookalike.training import sampling
-from lookalike.training.sampling import Sample, all_ids, sample_ids, sample_key
 
 Ids = npt.NDArray[np.int64]
 IDS = st.lists(st.integers(0, 2**40), unique=True, max_size=80)

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.planning.planner import IndexSpec, plan
+from lookalike.ivf import template as index
+from lookalike.ivf import train as training
+from lookalike.ivf.planner import IndexSpec, plan
+from lookalike.ivf.template import Template, template_hash, train
+from lookalike.sampling import Sample, all_ids, sample_ids
 from lookalike.store import shards
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
-from lookalike.training import template as index
-from lookalike.training import train as training
-from lookalike.training.sampling import Sample, all_ids, sample_ids
-from lookalike.training.template import Template, template_hash, train
 from tests.vector_stores import clustered, trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +36,8 @@ def _one_thread():
 TRAIN = """
 import sys
 import numpy as np
-from lookalike.training import template as index
-from lookalike.planning.planner import IndexSpec
+from lookalike.ivf import template as index
+from lookalike.ivf.planner import IndexSpec
 from tests.vector_stores import clustered
 index.set_threads(int(sys.argv[1]))
 for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosine", 40),

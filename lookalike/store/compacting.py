@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
-from lookalike.sources.columns import cast, merge_columns
 from lookalike.store.attempts import Record, recorded
+from lookalike.store.columns import cast, merge_columns
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
