@@ -5,18 +5,20 @@ The time it takes is bounded, whatever the size of the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lookalike.faults import Faults
 from lookalike.metrics import Ids
 from lookalike.recall.histograms import counts_in, even_edges, histogram, written
 from lookalike.recall.neighbourhoods import neighbourhoods, sample_rows
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.objects import Store
 from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
@@ -28,6 +30,63 @@ _LEAST_S, _MOST_S = 0.15, 3.0
 _GROUPS, _OUTLIERS = 6, 8
 
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+Measure = Callable[
+    [Store, Mapping[str, Any], Mapping[str, Any] | None, Samples, Faults], Mapping[str, Any]
+]
+"""As `measure`."""
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """What a report measures, as one task; paths are relative to the store.
+
+    Attributes:
+        given: File of the arguments of `measure`: `manifest`, `parent` and `samples`.
+        done: The record: what `measure` returns, with `faults`.
+        number: Of the task.
+    """
+
+    given: str
+    done: str
+    number: int = 0
+
+
+@recorded
+def measure_index(task: MeasureTask, store: Store) -> Record:
+    """Record what is measured; what fails is in `faults`."""
+    faults = Faults()
+    found = measure(store, **store.read_json(task.given), faults=faults)
+    return {**found, "faults": faults.noted}
+
+
+def measure(
+    store: Store,
+    manifest: Mapping[str, Any],
+    parent: Mapping[str, Any] | None,
+    samples: Samples,
+    faults: Faults,
+) -> dict[str, Any]:
+    """`tombstones`, `lists`, `codes` and `neighbourhoods` of a report; see docs/json.md.
+
+    Args:
+        store: The store's root.
+        manifest: Of the snapshot, published or not.
+        parent: What it was made from: `model_fingerprint` and `next_file_no`.
+        samples: Rows that were added and changed.
+        faults: Takes note of what is left out.
+    """
+    searcher: Searcher | None = faults.spare("searches", lambda: Searcher(store, manifest), None)
+    if searcher is None:
+        return {}
+    measured = Measured(store, manifest, searcher)
+    return {
+        "tombstones": faults.spare("tombstones", lambda: len(measured.dead), 0),
+        "lists": faults.spare("lists", measured.lists, {}),
+        "codes": faults.spare("codes", lambda: measured.codes(parent, samples), {}),
+        "neighbourhoods": faults.spare(
+            "neighbourhoods", lambda: measured.neighbourhoods(parent, samples), {}
+        ),
+    }
 
 
 @dataclass
