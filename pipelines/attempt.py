@@ -161,7 +161,7 @@ class Attempt:
         task = TrainTask(spec, samples.done, self._comparisons.known, done)
         if spec.kind == "exact":  # nothing is trained
             return train_template(task, self.store)
-        train = DoTasks("train", self.store.name, train_template, task.memory)
+        train = DoTasks("train", self.store.name, train_template, task.memory, spread=False)
         runner, stage = self.config.runner, ("train", "templates")
         [found] = run_tasks(self.scratch, stage, [task], train, runner, self.progress)
         self.progress.say(

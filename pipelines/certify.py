@@ -66,8 +66,8 @@ class Asking:
         if len(groups) > 1:
             return choose(Spread(self, laid, groups, truth), K, target, before)
         task = CertifyTask(laid, target, before, f"{self.folder}/certified.json")
-        do = DoTasks("certify", store.name, certify_index)
-        stage = ("certify", "indexes")
+        do = DoTasks("certify", store.name, certify_index, spread=False)
+        stage = ("certify", "snapshots")
         [found] = run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)
         return found
 

@@ -52,7 +52,7 @@ class Measuring:
         def run() -> dict[str, Any]:
             store.write_json(f"{folder}/given.json", given)
             task = MeasureTask(f"{folder}/given.json", f"{folder}/{manifest['name']}.json")
-            do = DoTasks("measure", store.name, measure_index)
+            do = DoTasks("measure", store.name, measure_index, spread=False)
             stage = ("measure", "reports")
             return run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)[0]
 

@@ -92,7 +92,7 @@ class Proving:
             for number, paths in enumerate(together(listed, _TASK_BYTES))
         ]
         runner = self.runner.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
-        do = DoTasks(stage, self.run.store.name, work)
+        do = DoTasks(stage, self.run.store.name, work, spread=len(tasks) > 1)
         return run_tasks(self.run, (stage, noun), tasks, do, runner, self.progress)
 
     def _traces(self) -> Traces:

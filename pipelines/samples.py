@@ -85,7 +85,7 @@ class Sampler:
             )
         wanted = sum(min(one.count, sum(span.rows for span in spans)) for one in draws)
         runner = self.runner.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
-        do = DoTasks("sample", store.name, draw)
+        do = DoTasks("sample", store.name, draw, spread=len(tasks) > 1)
         records = run_tasks(self.scratch, ("sample", "parts"), tasks, do, runner, self.progress)
         return Samples(store, self.dim, tuple(task.done for task in tasks), records, draws)
 

@@ -20,6 +20,7 @@ from lookalike.recall.measured import fresh_rows, measure
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import sha256_file
+from lookalike.store.folder import FolderStore
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 
@@ -111,6 +112,19 @@ def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
     assert 0 < lost.min() < lost.max() < 1
     assert found["neighbourhoods"]["fresh"] == 100
     assert json.loads(json.dumps(found)) == found
+
+
+def test_an_index_that_is_too_large_to_be_fetched_is_described_all_the_same(tmp_path, monkeypatch):
+    _, manifest, parent = made(tmp_path, {"kind": "ivf_pq", "nlist": 8, "shards": 2})
+    expected = known_of(tmp_path, manifest, parent)
+    monkeypatch.setattr("lookalike.recall.measured._FETCHED_BYTES", 1)
+    assert known_of(tmp_path, manifest, parent)["lists"] == expected["lists"]
+    monkeypatch.setattr(FolderStore, "mapped", lambda store, path: None)  # as elsewhere
+    monkeypatch.setattr("lookalike.search.vector_index.read_shard", pytest.fail)
+    found = known_of(tmp_path, manifest, parent)
+    assert (found["lists"], found["codes"]) == (expected["lists"], expected["codes"])
+    assert found["neighbourhoods"] == {}
+    assert "is not fetched for that" in found["faults"]["neighbourhoods"]
 
 
 def test_an_exact_index_has_neither(tmp_path):

@@ -34,19 +34,22 @@ class DoTasks(beam.PTransform):
         work: Does one task; it is pickled, may run twice, also at once.
         min_ram: Memory that a task needs, in bytes, for engines that choose machines by it; 0 for
             what any machine has.
+        spread: Whether there are several tasks, to be spread over workers.
     """
 
     stage: str
     store: str
     work: Work
     min_ram: int = 0
+    spread: bool = True
 
     def expand(self, tasks: beam.PCollection[Any]) -> beam.PCollection[int]:
         """PCollection[Any] -> PCollection[int]."""
         do = beam.ParDo(_DoFn(self.stage, open_store(self.store), self.work))
         if self.min_ram:
             do = do.with_resource_hints(min_ram=self.min_ram)
-        return tasks | "SpreadTasks" >> beam.Reshuffle() | "Do" >> do
+        spread = tasks | "SpreadTasks" >> beam.Reshuffle() if self.spread else tasks
+        return spread | "Do" >> do
 
 
 class _DoFn(LoggedFn):

@@ -50,6 +50,7 @@ class VectorIndex:
 
     Attributes:
         spec: What the index is.
+        template: What its vectors were encoded with.
         entries: Vectors in its lists, forgotten ones among them.
     """
 
@@ -71,7 +72,7 @@ class VectorIndex:
         Raises:
             RequestError: A shard is damaged or does not belong to the template.
         """
-        self._template, self._reader, self._living = template, reader, living
+        self.template, self._reader, self._living = template, reader, living
         self._shards = [read_shard(path, template) for path in paths]
         self.spec = template.spec
         self.entries = sum(shard.header.rows for shard in self._shards)
@@ -161,25 +162,18 @@ class VectorIndex:
 
     def lists_of(self, ids: Ids) -> Ids:
         """The list that holds each stored row (n,): (n,) int64, found as encoding found it."""
-        return self._template.assign(self._template.prepare(self._reader.vectors(ids)))
+        return self.template.assign(self.template.prepare(self._reader.vectors(ids)))
 
     def probed(self, queries: Vectors, nprobe: int) -> Ids:
         """The lists (n, nprobe) that `candidates` scans for queries (n, dim)."""
-        return self._template.coarse(self._template.prepare(queries), nprobe)[1]
-
-    def list_sizes(self) -> Ids:
-        """Entries of each list in all shards (nlist,) int64, forgotten ones among them."""
-        sizes = np.zeros(self.spec.nlist, dtype=np.int64)
-        for shard in self._shards:
-            sizes[shard.header.first_list : shard.header.last_list] += shard.file.sizes
-        return sizes
+        return self.template.coarse(self.template.prepare(queries), nprobe)[1]
 
     def lost_by_codes(self, ids: Ids) -> Scores:
         """Share of the squared length of each stored row (n,) that its code does not hold."""
         vectors = self._reader.vectors(ids)
-        prepared = self._template.prepare(vectors)
-        lists = self._template.assign(prepared)
-        decoded = self._template.decode(self._template.encode(prepared, lists), lists)
+        prepared = self.template.prepare(vectors)
+        lists = self.template.assign(prepared)
+        decoded = self.template.decode(self.template.encode(prepared, lists), lists)
         length, kept, lost = (
             squared_lengths(rows)
             for rows in (candidate_vectors(vectors, self.spec.metric), prepared, prepared - decoded)
@@ -204,8 +198,8 @@ class VectorIndex:
         selection = selection or self._living
         selector = select(selection) if selection else None
         for start in range(0, len(queries), _BLOCK):
-            prepared = self._template.prepare(queries[start : start + _BLOCK])
-            coarse, lists = self._template.coarse(prepared, nprobe)
+            prepared = self.template.prepare(queries[start : start + _BLOCK])
+            coarse, lists = self.template.coarse(prepared, nprobe)
             order = np.argsort(lists[:, 0], kind="stable")  # neighbours share lists and vectors
             step = self._together(len(order), depth)
 
