@@ -6,18 +6,17 @@ workers or the retries; sorted folders cannot bias it, as they do a sample of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.sources.units import mix
-from lookalike.store.objects import Store
-from lookalike.store.shards import Ids, Vectors, iter_ids
-from lookalike.store.vector_reader import VectorReader
+from lookalike.store.shards import Ids
 
 Keys = npt.NDArray[np.uint64]
 
+ALL = 2**64 - 1  # a limit that no key is above
 _AT_LEAST = 65_536  # ids to hold before the largest keys are thrown out
 
 
@@ -30,65 +29,48 @@ def sample_key(seed: int, ids: Ids) -> Keys:
     return mix(start + np.asarray(ids, dtype=np.int64).astype(np.uint64))
 
 
-def sample_ids(blocks: Iterable[Ids], count: int, seed: int, exclude: Ids | None = None) -> Ids:
+def sample_ids(blocks: Iterable[Ids], count: int, seed: int, limit: int = ALL) -> Ids:
     """The `count` ids of smallest key, ascending by id; memory is O(count) and one block.
 
     Args:
         blocks: Streams of ids (n,) int64.
         count: How many; fewer when there are not as many.
         seed: Another seed gives an independent sample.
-        exclude: Ids that must not be drawn.
+        limit: Ids with a larger key must not be drawn.
     """
     kept_ids, kept_keys = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
     waiting: list[tuple[Ids, Keys]] = [(kept_ids, kept_keys)]
-    held, limit = 0, None
+    held = 0
     for block in blocks:
         ids = np.asarray(block, dtype=np.int64)
         keys = sample_key(seed, ids)
-        if limit is not None:  # most ids of a long stream end here
-            there = keys < limit
-            ids, keys = ids[there], keys[there]
-        if exclude is not None and len(ids):
-            there = ~np.isin(ids, exclude)
+        if limit < ALL:  # most ids of a long stream end here
+            there = keys <= np.uint64(limit)
             ids, keys = ids[there], keys[there]
         waiting.append((ids, keys))
         held += len(ids)
         if held > 2 * count + _AT_LEAST:
             waiting = [_smallest(waiting, count)]
             held = len(waiting[0][0])
-            limit = waiting[0][1].max() if held and held == count else limit
+            if held and held == count:
+                limit = min(limit, int(waiting[0][1].max()))
     return np.sort(_smallest(waiting, count)[0])
+
+
+def smallest(ids: Ids, count: int, seed: int) -> npt.NDArray[np.intp]:
+    """Positions of the `count` ids of smallest key among ids (n,), in no order."""
+    return _positions(sample_key(seed, ids), count)
 
 
 def _smallest(parts: list[tuple[Ids, Keys]], count: int) -> tuple[Ids, Keys]:
     """Ids and keys of the `count` smallest keys, in no order; no two keys are equal."""
     ids = np.concatenate([part for part, _ in parts])
     keys = np.concatenate([part for _, part in parts])
-    if len(ids) <= count:
-        return ids, keys
-    best = np.argpartition(keys, count)[:count]
+    best = _positions(keys, count)
     return ids[best], keys[best]
 
 
-def all_ids(store: Store, shards: Iterable[str]) -> Iterator[Ids]:
-    """Ids of every shard (paths relative to the store), in blocks."""
-    for shard in shards:
-        yield from iter_ids(store.parquet(shard))
-
-
-class Sample:
-    """Rows of a store that are read when asked for: `len(sample)`, `sample[rows]` as of an array.
-
-    Training reads a sample in blocks and so need not hold it.
-    """
-
-    def __init__(self, reader: VectorReader, ids: Ids) -> None:
-        """The vectors of ids (n,), ascending: neighbours lie in one file and are read in order."""
-        self._reader, self._ids = reader, ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Vectors:
-        """Vectors of these rows of the sample, (m, d) float32."""
-        return self._reader.vectors(self._ids[rows])
+def _positions(keys: Keys, count: int) -> npt.NDArray[np.intp]:
+    if len(keys) <= count:
+        return np.arange(len(keys))
+    return np.argpartition(keys, count)[:count]

@@ -21,6 +21,7 @@ from lookalike.metrics import Ids
 from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.facts import write_report
+from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.reconcile.assembling import rewrite_ledger
@@ -110,8 +111,9 @@ class Erasure:
             manifest["files"] += [line for line in parent["files"] if line["kind"] in _INDEX]
             manifest |= {key: parent[key] for key in _INDEX_KEYS}
         manifest["files"] += write_report(
-            self.store, folder, manifest, parent, {}, Faults(self.progress.say)
-        )
+            self.store, folder, manifest, parent, {}, Faults(self.progress.say),
+            Measuring(self.scratch, self.config.runner, self.progress),
+        )  # fmt: skip
         return manifest
 
     @cached_property

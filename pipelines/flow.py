@@ -74,7 +74,7 @@ def run_job(job: Job) -> Manifest:
         job.scratch.refuse()
         raise
     finish.Publication(
-        job.store, job.scratch, job.progress, job.parent, settled, job.commit
+        job.store, job.scratch, job.progress, job.parent, settled, job.commit, job.config.runner
     ).publish(manifest, job.noun, plan.listed)
     job.scratch.finish()
     return finish.summary(manifest, new=True)

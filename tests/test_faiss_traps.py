@@ -176,7 +176,7 @@ def test_a_flipped_byte_loads_silently_so_files_have_checksums(tmp_path):
     _, _, manifest = make_store(tmp_path, clustered(300, 16), options={"kind": "ivf_pq"})
     line = snapshot.files_of(manifest, "index")[0]
     path = tmp_path / line["path"]
-    shard = read_shard(path, Searcher.open(tmp_path).index._template)
+    shard = read_shard(path, Searcher.open(tmp_path).index.template)
     stored = bytearray(path.read_bytes())
     stored[int(shard.file.offsets[np.argmax(shard.file.sizes)])] ^= 1  # within a code
     del shard

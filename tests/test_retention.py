@@ -395,7 +395,7 @@ def test_a_reader_tries_again_when_its_snapshot_was_removed_while_it_opened(tmp_
         following = next(turns, None)
         if following:
             make_night(store, len(following), following, publish=True)
-            retention.remove_all_but(open_store(store), following)
+            retention.remove_all_but(open_store(store), following, "none")
         open_files(self, *args, **options)
 
     monkeypatch.setattr(Searcher, "__init__", slow)

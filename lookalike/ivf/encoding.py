@@ -24,8 +24,8 @@ from lookalike.ivf.shard_files import (
     write_shard,
 )
 from lookalike.ivf.template import Template
+from lookalike.ivf.train import Rows
 from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
-from lookalike.sampling import Sample
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.index_header import ShardHeader
@@ -245,7 +245,7 @@ def shard_sizes(store: Store, shards: Iterable[str], template: Template) -> Coun
     return total
 
 
-def fitness_of(template: Template, sample: Sample, most: int) -> Fitness:
+def fitness_of(template: Template, sample: Rows, most: int) -> Fitness:
     """How well a template fits a sample of vectors, of which `most` rows are looked at."""
     fitness, spec = Fitness(template.spec.nlist), template.spec
     rows = np.linspace(0, len(sample) - 1, min(most, len(sample))).astype(np.intp)

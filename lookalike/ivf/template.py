@@ -25,6 +25,7 @@ from lookalike.ivf.rotation import rotate
 from lookalike.ivf.train import faiss_metric
 from lookalike.ivf.train import train as train  # what returns a template's bytes
 from lookalike.metrics import Ids, Vectors, candidate_vectors
+from lookalike.store.files import json_bytes
 from lookalike.store.objects import Store
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
@@ -217,5 +218,6 @@ def write_template(
     paths = [f"templates/{name}/{file}" for file in (TEMPLATE_FILE, SPEC_FILE)]
     if not store.has(paths[1]):  # which is written last
         store.put(paths[0], data)
-        store.write_json(paths[1], {**spec.to_json(), "training": dict(training)})
+        described = json_bytes({**spec.to_json(), "training": dict(training)})
+        store.put_if_absent(paths[1], described)  # seconds differ from one attempt to another
     return name, paths

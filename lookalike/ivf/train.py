@@ -33,7 +33,7 @@ _SQ_TYPES = {4: "QT_4bit", 6: "QT_6bit", 8: "QT_8bit", 16: "QT_fp16"}
 
 
 class Rows(Protocol):
-    """What to train on: an array (n, dim), or a `Sample` that reads rows when asked."""
+    """What to train on: an array (n, dim), or a `Drawn` sample that reads rows when asked."""
 
     def __len__(self) -> int: ...
 

@@ -5,28 +5,74 @@ The queries are rows of the store, held out from training, each left out of its 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lookalike.exact_neighbours import ExactNeighbours, interval, recall_at_k
-from lookalike.metrics import top_k
+from lookalike.exact_neighbours import ExactNeighbours, interval
 from lookalike.recall.advice import advise
-from lookalike.recall.answers import Shares, columns_of
+from lookalike.recall.asking import Here, Question, Trial
 from lookalike.recall.sweep import LIST_COST, VECTOR_COST, Scan, Setting, Sweeper
+from lookalike.search.reranking import exact_depth
 from lookalike.search.searcher import Searcher
 
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)  # per k, that are written down
 READS = 2_000_000  # vectors to read for one level; fewer queries are asked where it takes more
 _RETRIES = 20
+_WIDER = (1, 3)  # times the parent's setting, to look for one that reaches the target
+_FEW_READS = 100_000  # of vectors, for recall@100 where a little was added
 
 
 def certify(
     searcher: Searcher,
     truth: ExactNeighbours,
+    k: int = 10,
+    target: float = 0.95,
+    *,
+    min_nprobe: int = 1,
+    max_nprobe: int | None = None,
+    max_rerank: int | None = None,
+    reads: int = READS,
+) -> dict[str, Any]:
+    """`measured`, of a snapshot that is open here and need not be published, for recall@k.
+
+    Args:
+        searcher: The snapshot.
+        truth: The queries and their exact neighbours, with truth.k >= k; more let recall@100 be
+            measured.
+        k: The recall that is certified.
+        target: See `measured`, as the rest.
+        min_nprobe: Lists to scan at least.
+        max_nprobe: Lists to scan at most.
+        max_rerank: Candidates to score exactly at most.
+        reads: Vectors to read for a level above k at most.
+    """
+    return measured(
+        Here(searcher.index, searcher.count, truth, k), k, target, min_nprobe=min_nprobe,
+        max_nprobe=max_nprobe, max_rerank=max_rerank, reads=reads,
+    )  # fmt: skip
+
+
+def choose(trial: Trial, k: int, target: float, before: tuple[int, int] | None) -> dict[str, Any]:
+    """`measured`; near the setting (nprobe, rerank) that did before, where there is one.
+
+    A little more of the same changes little: that setting mostly does.
+    """
+    lists, most = before or (0, 0)
+    for wider in _WIDER if before else ():
+        found = measured(
+            trial, k, target, min_nprobe=lists, max_nprobe=wider * lists,
+            max_rerank=max(wider * most, trial.truth.k), reads=_FEW_READS,
+        )  # fmt: skip
+        if found["reached"]:
+            return found
+    return measured(trial, k, target)
+
+
+def measured(
+    trial: Trial,
     k: int = 10,
     target: float = 0.95,
     *,
@@ -44,9 +90,7 @@ def certify(
     with stored vectors read and scored.
 
     Args:
-        searcher: The snapshot, which need not be published.
-        truth: The queries and their exact neighbours, with truth.k >= k; more let recall@100 be
-            measured.
+        trial: The index, and queries whose neighbours are known; for recall@k.
         k: The recall that is certified.
         target: What its lower bound should reach.
         min_nprobe: Lists to scan at least.
@@ -60,17 +104,15 @@ def certify(
         reached (whether low >= target), levels, losses, weights, advice and sweep; docs/json.md
         has what is in them. With no other row to find, recall is 1.
     """
-    if not 1 <= k <= truth.k:
-        raise ValueError(f"recall@{k} needs {k} true neighbours per query, there are {truth.k}")
-    spec = searcher.spec
-    deepest, shallowest = _depths(searcher, k, max_rerank)
-    sweeper = Sweeper(searcher, truth, k, target, deepest)
+    spec = trial.spec
+    deepest, shallowest = _depths(trial, k, max_rerank)
+    sweeper = Sweeper(trial, k, target, deepest)
     sweeper.run(min(max_nprobe or spec.nlist, spec.nlist), shallowest, min_nprobe)
     chosen, measured = _choose(sweeper, shallowest)
     recall, low, high = _bounded(sweeper, measured.after[k])
     found: dict[str, Any] = {
         "k": k, "target": target, "recall": recall, "low": low, "high": high,
-        "queries": len(truth.query_ids), "population": sweeper.population,
+        "queries": sweeper.queries, "population": sweeper.population,
         "nprobe": chosen.nprobe, "rerank": chosen.rerank, "reached": low >= target,
         "levels": _levels(sweeper, chosen, measured, reads),
         "losses": _losses(measured.reachable, measured.candidates, recall),
@@ -80,11 +122,11 @@ def certify(
     return {**found, "advice": advise(found, spec)}
 
 
-def _depths(searcher: Searcher, k: int, most: int | None) -> tuple[int, int]:
+def _depths(trial: Trial, k: int, most: int | None) -> tuple[int, int]:
     """The deepest and the shallowest re-ranking to look at."""
-    rows = max(1, searcher.count)
-    if searcher.spec.kind == "exact":
-        depth = min(rows, searcher.default_rerank(k))
+    rows = max(1, trial.rows)
+    if trial.spec.kind == "exact":
+        depth = min(rows, exact_depth(trial.spec.metric, trial.rows, k))
         return depth, depth
     return min(rows, max(k, most or DEPTHS[-1] * k)), min(rows, k)
 
@@ -132,46 +174,21 @@ def _measure(
     sweeper: Sweeper, setting: Setting, levels: list[int], reads: int = READS
 ) -> _Measured:
     """Recall at one setting, by exact scores of stored vectors."""
-    truth, index, k = sweeper.truth, sweeper.searcher.index, sweeper.k
-    stride = max(1, -(-len(truth.queries) * setting.rerank // reads))
-    before: dict[int, list[Shares]] = {level: [] for level in levels}
-    after: dict[int, list[Shares]] = {level: [] for level in levels}
-    kept: list[Shares] = []
-    inside: list[Shares] = []
-    seconds = 0.0
-    for rows in _slices(len(truth.queries), index.queries_at_once(setting.rerank), stride):
-        candidates = sweeper.candidates(rows, setting)
-        began = time.perf_counter()
-        scores = index.exact_scores(truth.queries[rows], candidates)
-        seconds += time.perf_counter() - began
-        ids, best = top_k(candidates, scores, max(levels), truth.metric)
-        known = truth.ids[rows], truth.scores[rows]
-        for level in levels:
-            after[level].append(recall_at_k(ids, best, *known, level, truth.metric))
-            before[level].append(recall_at_k(candidates, scores, *known, level, truth.metric))
-        columns = columns_of(candidates, truth.ids[rows])
-        right = sweeper.right[k]
-        good = (columns < right.width[rows, None]) | ((candidates >= 0) & right.good(scores, rows))
-        kept.append(right.shares(good.sum(axis=1), rows))
-        inside.append(sweeper.reachable(good, columns, rows, setting.nprobe))
-    queries = sum(map(len, kept))
+    stride = max(1, -(-sweeper.queries * setting.rerank // reads))
+    question = Question(setting.nprobe, setting.rerank, tuple(levels), exact=True, stride=stride)
+    [answers] = sweeper.trial.ask([question])
+    queries = sum(len(one["kept"]) for one in answers)
     return _Measured(
         queries,
-        {level: _mean(shares) for level, shares in before.items()},
-        {level: _mean(shares) for level, shares in after.items()},
-        _mean(kept),
-        _mean(inside),
-        seconds / max(1, queries * setting.rerank),
+        {level: _mean([one["before"][str(level)] for one in answers]) for level in levels},
+        {level: _mean([one["after"][str(level)] for one in answers]) for level in levels},
+        _mean([one["kept"] for one in answers]),
+        _mean([one["inside"] for one in answers]),
+        sum(one["seconds"] for one in answers) / max(1, queries * setting.rerank),
     )
 
 
-def _slices(count: int, step: int, stride: int) -> Iterator[slice]:
-    """Slices of `step` queries, every `stride`-th of `count`."""
-    for start in range(0, count, step * stride):
-        yield slice(start, min(start + step * stride, count), stride)
-
-
-def _mean(shares: list[Shares]) -> float:
+def _mean(shares: Sequence[Sequence[float]]) -> float:
     return float(np.concatenate(shares).mean()) if shares else 1.0
 
 
@@ -183,14 +200,15 @@ def _levels(
     A search for more than k neighbours re-ranks more in proportion (`Searcher.default_rerank`).
     Where lists are so few that it comes out short, it scans more of them, which is not counted.
     """
-    searcher, k = sweeper.searcher, sweeper.k
+    trial, k = sweeper.trial, sweeper.k
     output = []
     for level in sweeper.levels:
         setting, found = chosen, measured
         if level > k:
-            exact = searcher.spec.kind == "exact"
-            deeper = searcher.default_rerank(level) if exact else -(-level * chosen.rerank // k)
-            setting = Setting(chosen.nprobe, min(deeper, max(1, searcher.count)))
+            deeper = -(-level * chosen.rerank // k)
+            if trial.spec.kind == "exact":
+                deeper = exact_depth(trial.spec.metric, trial.rows, level)
+            setting = Setting(chosen.nprobe, min(deeper, max(1, trial.rows)))
             found = _measure(sweeper, setting, [level], reads)
         output.append(
             {
@@ -231,7 +249,7 @@ def _rows(
 
 def _at_levels(sweeper: Sweeper, scan: Scan, depth: int, *, before: bool) -> dict[str, list[float]]:
     """Recall of the levels that candidates so deep have room for, with bounds."""
-    everything = depth >= sweeper.searcher.count
+    everything = depth >= sweeper.trial.rows
     return {
         str(level): _bounded(sweeper, curve[(min(level, depth) if before else depth) - 1])
         for level, curve in scan.curves.items()
@@ -241,7 +259,7 @@ def _at_levels(sweeper: Sweeper, scan: Scan, depth: int, *, before: bool) -> dic
 
 def _bounded(sweeper: Sweeper, recall: float, queries: int | None = None) -> list[float]:
     """[recall, low, high], rounded."""
-    asked = len(sweeper.truth.queries) if queries is None else queries
+    asked = sweeper.queries if queries is None else queries
     low, high = interval(min(1.0, recall), asked, sweeper.population)
     return [round(float(value), 6) for value in (recall, low, high)]
 

@@ -5,26 +5,15 @@ nprobe 1, 2, 4, ... until no more can win -> steps in between, around the cheape
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lookalike.exact_neighbours import ExactNeighbours, interval
-from lookalike.metrics import Ids
-from lookalike.recall.answers import (
-    Counts,
-    Flags,
-    Shares,
-    columns_of,
-    in_rows,
-    reachable,
-    right_answers,
-    without_own,
-)
-from lookalike.search.searcher import Searcher
+from lookalike.exact_neighbours import interval
+from lookalike.recall.answers import Shares
+from lookalike.recall.asking import Answer, Question, Trial, levels_of
 
 # What a query costs, in codes scanned; counted, not timed, so that a choice repeats. Measured with
 # 113,000 vectors of 512 components and 4-bit codes of 32 bytes on two cores, per query: 4 ns for
@@ -34,8 +23,6 @@ VECTOR_COST = 1500
 
 NEGLIGIBLE = 0.002  # of recall, where the target is out of reach anyway
 
-_BLOCK_BYTES = 64 << 20
-_ROWS_AT_ONCE = 16_384  # stored vectors read to learn their lists
 _REFINEMENTS = 3  # each halves the steps of nprobe around the cheapest
 
 
@@ -69,33 +56,35 @@ class Sweeper:
     """Scans with ever more lists, for one set of queries.
 
     Attributes:
+        trial: Whom to ask.
         k: The recall that is to reach the target.
         levels: All that are measured, k among them.
         depth: The deepest re-ranking.
         population: Rows that the queries stand for.
-        right: What counts, by level.
         scans: Those made, by nprobe.
     """
 
-    def __init__(
-        self, searcher: Searcher, truth: ExactNeighbours, k: int, target: float, depth: int
-    ) -> None:
+    def __init__(self, trial: Trial, k: int, target: float, depth: int) -> None:
         """Nothing is scanned yet."""
-        self.searcher, self.truth, self.k, self.target = searcher, truth, k, target
-        self.depth = max(1, min(depth, searcher.count))
-        self.levels = sorted({k, *(at for at in (1, 10, 100) if at <= truth.k)})
-        self.population = max(searcher.count, len(truth.query_ids))
+        self.trial, self.k, self.target = trial, k, target
+        self.depth = max(1, min(depth, trial.rows))
+        self.levels = levels_of(trial.truth, k)
+        self.population = max(trial.rows, self.queries)
         self.scans: dict[int, Scan] = {}
-        self.right = {level: right_answers(truth, level) for level in self.levels}
-        self._lists = _lists_of(searcher, truth, self.right[k].width)
+        self._asked: dict[int, Scan] = {}
+
+    @property
+    def queries(self) -> int:
+        """How many there are."""
+        return len(self.trial.truth.query_ids)
 
     def bounds(self, recall: float) -> tuple[float, float]:
         """Interval of a mean over the queries."""
-        return interval(recall, len(self.truth.queries), self.population)
+        return interval(recall, self.queries, self.population)
 
     def cost(self, setting: Setting) -> float:
         """What a query costs, in codes scanned."""
-        per_list = self.searcher.count / self.searcher.spec.nlist + LIST_COST
+        per_list = self.trial.rows / self.trial.spec.nlist + LIST_COST
         return per_list * setting.nprobe + VECTOR_COST * setting.rerank
 
     def run(self, most: int, shallowest: int, fewest: int = 1) -> None:
@@ -110,10 +99,10 @@ class Sweeper:
         powers = (1 << power for power in range(most.bit_length()))
         steps = [step for step in powers if fewest <= step < most] + [most]
         reaching = 0  # scans since the target was reached
-        for nprobe in steps:
+        for place, nprobe in enumerate(steps):
             if reaching > 1 and self._cannot_win(nprobe, shallowest):
                 break
-            scan = self.scan(nprobe)
+            scan = self._scan(nprobe, steps[place:])
             if self.cheapest(shallowest) is not None:
                 reaching += 1
             elif 1 - scan.reachable < NEGLIGIBLE and not self._reaches(
@@ -121,15 +110,25 @@ class Sweeper:
             ):
                 break
         for _ in range(_REFINEMENTS if reaching else 0):
-            for nprobe in self._between(shallowest):
+            between = self._between(shallowest)
+            for nprobe in between:
                 if not self._cannot_win(nprobe, shallowest):
-                    self.scan(nprobe)
+                    self._scan(nprobe, between)
 
-    def scan(self, nprobe: int) -> Scan:
-        """Recall with so many lists, at every depth."""
-        if nprobe not in self.scans:
-            self.scans[nprobe] = self._scan(nprobe)
-        return self.scans[nprobe]
+    def _scan(self, nprobe: int, soon: Sequence[int]) -> Scan:
+        """Recall with so many lists, at every depth.
+
+        Args:
+            nprobe: The lists.
+            soon: What is likely to be wanted as well: it counts only when it is.
+        """
+        if nprobe not in self._asked:
+            wave = [one for one in dict.fromkeys([nprobe, *soon]) if one not in self._asked]
+            wave = wave[: self.trial.at_once]
+            answers = self.trial.ask([Question(one, self.depth, self.levels) for one in wave])
+            for one, found in zip(wave, answers, strict=True):
+                self._asked[one] = self._summed(one, found)
+        return self.scans.setdefault(nprobe, self._asked[nprobe])
 
     def cheapest(self, shallowest: int, above: Mapping[int, int] | None = None) -> Setting | None:
         """The cheapest setting whose lower bound reaches the target, if any does.
@@ -181,74 +180,16 @@ class Sweeper:
         middles = {(other + best.nprobe) // 2 for other in around}
         return sorted(middles.difference(tried))
 
-    def _scan(self, nprobe: int) -> Scan:
-        truth, queries = self.truth, len(self.truth.queries)
+    def _summed(self, nprobe: int, answers: Sequence[Answer]) -> Scan:
+        queries = self.queries
         if not queries:
             return Scan(nprobe, {level: np.ones(self.depth) for level in self.levels}, 1.0, 0.0)
         sums = {level: np.zeros(self.depth) for level in self.levels}
         inside = seconds = 0.0
-        step = max(1, _BLOCK_BYTES // (64 * (self.depth + 1)))
-        for start in range(0, queries, step):
-            rows = slice(start, min(start + step, queries))
-            began = time.perf_counter()
-            candidates = self.candidates(rows, Setting(nprobe, self.depth))
-            seconds += time.perf_counter() - began
-            columns = columns_of(candidates, truth.ids[rows])
-            for level, right in self.right.items():
-                good = self.good(level, candidates, columns, rows)
-                sums[level] += right.shares(good.cumsum(axis=1), rows).sum(axis=0)
-                if level == self.k:
-                    inside += float(self.reachable(good, columns, rows, nprobe).sum())
+        for answer in answers:
+            for level in self.levels:
+                sums[level] += np.array(answer["sums"][str(level)])
+            inside += answer["inside"]
+            seconds += answer["seconds"]
         curves = {level: total / queries for level, total in sums.items()}
         return Scan(nprobe, curves, inside / queries, seconds / queries)
-
-    def candidates(self, rows: slice, setting: Setting) -> Ids:
-        """What the index gives for a slice of the queries, themselves left out: (n, rerank)."""
-        found, _ = self.searcher.index.candidates(
-            self.truth.queries[rows],
-            setting.nprobe,
-            min(setting.rerank + 1, self.searcher.count),  # one more: it may be the query
-        )
-        return without_own(found, self.truth.query_ids[rows], setting.rerank)
-
-    def good(self, level: int, candidates: Ids, columns: Counts, rows: slice) -> Flags:
-        """Which candidates (n, m) of a slice of the queries count for recall@level.
-
-        Ties that run on beyond the known neighbours are looked for at k alone; elsewhere they are
-        not worth the reading.
-        """
-        right = self.right[level]
-        good: Flags = columns < right.width[rows, None]
-        if level == self.k and right.unsettled[rows].any():
-            open_ = np.flatnonzero(right.unsettled[rows])
-            queries = np.arange(len(right.there))[rows][open_]
-            scores = self.searcher.index.exact_scores(
-                self.truth.queries[queries], candidates[open_]
-            )
-            good[open_] |= (candidates[open_] >= 0) & right.good(scores, queries)
-        return good
-
-    def reachable(self, good: Flags, columns: Counts, rows: slice, nprobe: int) -> Shares:
-        """The recall@k (n,) that perfect codes would have in the lists scanned."""
-        right = self.right[self.k]
-        scanned = self.searcher.index.probed(self.truth.queries[rows], nprobe)
-        probed = in_rows(self._lists[rows], scanned, self.searcher.spec.nlist)
-        return right.shares(reachable(good, columns, probed, right.width[rows]), rows)
-
-
-def _lists_of(searcher: Searcher, truth: ExactNeighbours, width: Counts) -> Ids:
-    """The list of each known neighbour that counts, (q, k); -1 for the others."""
-    lists = np.full(truth.ids.shape, -1, dtype=np.int64)
-    wanted = np.arange(truth.k) < width[:, None]
-    distinct = np.unique(truth.ids[wanted])
-    found = np.concatenate(
-        [
-            np.zeros(0, np.int64),
-            *(
-                searcher.index.lists_of(distinct[start : start + _ROWS_AT_ONCE])
-                for start in range(0, len(distinct), _ROWS_AT_ONCE)
-            ),
-        ]
-    )
-    lists[wanted] = found[np.searchsorted(distinct, truth.ids[wanted])]
-    return lists

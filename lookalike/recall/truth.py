@@ -16,13 +16,11 @@ import numpy.typing as npt
 
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.metrics import Ids, Scores, Vectors, better_is_higher, worst_score
-from lookalike.sampling import sample_key
 from lookalike.store.tombstones import among
 
 TRUTH_K = 100  # neighbours that recall is measured by
 KEPT = 150  # and that are kept
-ALL = 2**64 - 1  # a limit that no key is above
-_CROWDED = 1.25  # times the queries wanted, from which on some are let go
+CROWDED = 1.25  # times the queries wanted, from which on some are let go
 
 Keys = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
@@ -102,15 +100,11 @@ class Truth:
 
     def thinned(self, wanted: int) -> Truth:
         """Without the queries of largest key, where there are many more than are wanted."""
-        if len(self) <= _CROWDED * wanted:
+        if len(self) <= CROWDED * wanted:
             return self
         kept = self.take(np.sort(np.argpartition(self.keys, wanted)[:wanted]))
         kept.limit = int(kept.keys.max(initial=0))
         return kept
-
-    def drawn(self, ids: Ids, seed: int) -> Ids:
-        """Which of new rows (n,) become queries."""
-        return np.asarray(ids[sample_key(seed, ids) <= np.uint64(self.limit)])
 
     def join(self, other: Truth) -> Truth:
         """These queries and others, with what is known of each."""

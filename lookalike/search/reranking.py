@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lookalike.metrics import Ids, Scores, Vectors, candidate_vectors, top_k, worst_score
 from lookalike.store.shards import VectorReader
 
+_EXACT_MARGIN = 16  # candidates beyond k, against rounding at the edge
 _READ_BYTES = 4 << 20  # of vectors at a time: what a core's cache holds
 _ROUNDING = 2.0**-24  # of one operation in float32, relative
 _TINY = 2.0**-126  # below, float32 has fewer digits
@@ -36,6 +37,12 @@ class _Held:
 
     def vectors(self, ids: Ids) -> Vectors:
         return np.asarray(self._rows[np.searchsorted(self._ids, ids)])
+
+
+def exact_depth(metric: str, rows: int, k: int) -> int:
+    """Candidates of an exact index that a search for k of so many rows scores exactly."""
+    # A histogram's overlap and the candidates' inner product rank differently.
+    return rows if metric == "jaccard" else k + _EXACT_MARGIN
 
 
 def best_candidates(

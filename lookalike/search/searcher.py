@@ -37,7 +37,8 @@ from lookalike.search.asked import (
 )
 from lookalike.search.filters import Filters
 from lookalike.search.query_images import embed_images, load_embedder
-from lookalike.search.vector_index import VectorIndex
+from lookalike.search.reranking import exact_depth
+from lookalike.search.vector_index import VectorIndex, queries_at_once
 from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
 from lookalike.store.duplicates import DuplicateReader
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = frozenset(shards.COLUMNS)  # the others are metadata
 _OF_MODELS = ("features", "metric", "model_fingerprint", "preprocessing_fingerprint")
-_EXACT_MARGIN = 16  # candidates beyond k that an exact index gives, against rounding at the edge
 _RERANK_PER_K = 10
 _NPROBE = 16
 _READ_KINDS = ("embedding", "index", "template", "duplicates", "tombstones")  # when searching
@@ -444,7 +444,7 @@ class Searcher:
             )
             ids = np.empty((len(checked), request.k), dtype=np.int64)
             scores = np.empty(ids.shape, dtype=np.float32)
-            step = now.index.queries_at_once(request.depth)
+            step = queries_at_once(request.depth)
             for start in range(0, len(checked) if request.k else 0, step):
                 part = slice(start, start + step)
                 ids[part], scores[part] = answer(now.index, checked[part], request, without[part])
@@ -518,8 +518,7 @@ class Searcher:
     def default_rerank(self, k: int) -> int:
         """Candidates that a search for k neighbours scores exactly unless told otherwise."""
         if self.spec.kind == "exact":
-            # A histogram's overlap and the candidates' inner product rank differently.
-            return self.count if self.metric == "jaccard" else k + _EXACT_MARGIN
+            return exact_depth(self.metric, self.count, k)
         search = self.manifest.get("search", {})
         certified = int(self.manifest.get("certificate", {}).get("k") or 10)
         depth = int(search.get("rerank") or _RERANK_PER_K * certified)

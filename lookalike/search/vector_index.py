@@ -9,7 +9,7 @@ thread per core. A single query is answered by the thread that asks, and waits f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.invlists import read_shard, select
 from lookalike.ivf.selections import Selection
-from lookalike.ivf.template import Template, one_faiss_thread
+from lookalike.ivf.template import Template, load_template, one_faiss_thread
 from lookalike.metrics import (
     Ids,
     Scores,
@@ -31,7 +31,10 @@ from lookalike.metrics import (
 )
 from lookalike.parallel import cores, run_all
 from lookalike.search.reranking import best_candidates, exact_scores
+from lookalike.store.living import deleted_ids
+from lookalike.store.objects import Store
 from lookalike.store.shards import VectorReader
+from lookalike.store.snapshot import files_of
 
 _BLOCK = 4096  # queries with their lists in memory
 _TOGETHER = 256  # queries that a thread works on at a time, at most
@@ -47,6 +50,7 @@ class VectorIndex:
 
     Attributes:
         spec: What the index is.
+        template: What its vectors were encoded with.
         entries: Vectors in its lists, forgotten ones among them.
     """
 
@@ -68,7 +72,7 @@ class VectorIndex:
         Raises:
             RequestError: A shard is damaged or does not belong to the template.
         """
-        self._template, self._reader, self._living = template, reader, living
+        self.template, self._reader, self._living = template, reader, living
         self._shards = [read_shard(path, template) for path in paths]
         self.spec = template.spec
         self.entries = sum(shard.header.rows for shard in self._shards)
@@ -158,35 +162,24 @@ class VectorIndex:
 
     def lists_of(self, ids: Ids) -> Ids:
         """The list that holds each stored row (n,): (n,) int64, found as encoding found it."""
-        return self._template.assign(self._template.prepare(self._reader.vectors(ids)))
+        return self.template.assign(self.template.prepare(self._reader.vectors(ids)))
 
     def probed(self, queries: Vectors, nprobe: int) -> Ids:
         """The lists (n, nprobe) that `candidates` scans for queries (n, dim)."""
-        return self._template.coarse(self._template.prepare(queries), nprobe)[1]
-
-    def list_sizes(self) -> Ids:
-        """Entries of each list in all shards (nlist,) int64, forgotten ones among them."""
-        sizes = np.zeros(self.spec.nlist, dtype=np.int64)
-        for shard in self._shards:
-            sizes[shard.header.first_list : shard.header.last_list] += shard.file.sizes
-        return sizes
+        return self.template.coarse(self.template.prepare(queries), nprobe)[1]
 
     def lost_by_codes(self, ids: Ids) -> Scores:
         """Share of the squared length of each stored row (n,) that its code does not hold."""
         vectors = self._reader.vectors(ids)
-        prepared = self._template.prepare(vectors)
-        lists = self._template.assign(prepared)
-        decoded = self._template.decode(self._template.encode(prepared, lists), lists)
+        prepared = self.template.prepare(vectors)
+        lists = self.template.assign(prepared)
+        decoded = self.template.decode(self.template.encode(prepared, lists), lists)
         length, kept, lost = (
             squared_lengths(rows)
             for rows in (candidate_vectors(vectors, self.spec.metric), prepared, prepared - decoded)
         )
         share = (length - kept + lost) / np.maximum(length, np.finfo(np.float32).tiny)
         return np.asarray(share, dtype=np.float32)
-
-    def queries_at_once(self, depth: int) -> int:
-        """How many queries to ask at a time, so that so many candidates of each fit in memory."""
-        return max(1, min(_BLOCK, 4 * _SCORED // max(1, depth)))
 
     def _together(self, queries: int, depth: int) -> int:
         """How many queries a thread works on at a time."""
@@ -205,8 +198,8 @@ class VectorIndex:
         selection = selection or self._living
         selector = select(selection) if selection else None
         for start in range(0, len(queries), _BLOCK):
-            prepared = self._template.prepare(queries[start : start + _BLOCK])
-            coarse, lists = self._template.coarse(prepared, nprobe)
+            prepared = self.template.prepare(queries[start : start + _BLOCK])
+            coarse, lists = self.template.coarse(prepared, nprobe)
             order = np.argsort(lists[:, 0], kind="stable")  # neighbours share lists and vectors
             step = self._together(len(order), depth)
 
@@ -242,6 +235,11 @@ class VectorIndex:
         return ids, scores
 
 
+def queries_at_once(depth: int) -> int:
+    """How many queries to ask at a time, so that so many candidates of each fit in memory."""
+    return max(1, min(_BLOCK, 4 * _SCORED // max(1, depth)))
+
+
 def merge_candidates(
     ids: Ids, scores: Scores, others: Ids, other_scores: Scores, metric: str
 ) -> tuple[Ids, Scores]:
@@ -251,3 +249,28 @@ def merge_candidates(
     best = np.argsort(-scores if better_is_higher(metric) else scores, 1, kind="stable")
     best = best[:, :width]
     return np.take_along_axis(ids, best, 1), np.take_along_axis(scores, best, 1)
+
+
+def open_index(
+    store: Store, manifest: Mapping[str, Any], shards: Sequence[str] | None = None
+) -> VectorIndex:
+    """The index that a manifest describes, or some of its shards, for a task that looks into it.
+
+    Args:
+        store: The store's root.
+        manifest: `files` and `index`, of a snapshot that need not be published.
+        shards: Paths of those to open; by default all.
+
+    Raises:
+        RequestError: A file is damaged, or does not belong to the template.
+    """
+    name = str(manifest["index"]["template"])
+    template = load_template(store.local_folder(f"templates/{name}"), name)
+    files = {int(one["file_no"]): str(one["path"]) for one in files_of(manifest, "embedding")}
+    if shards is None:
+        shards = [str(line["path"]) for line in files_of(manifest, "index")]
+    dead = deleted_ids(store, manifest)
+    living = Selection(dead, inverted=True) if len(dead) else None
+    # One after another: what is fetched stays for the moment that it takes to open it.
+    paths = (store.local(path) for path in shards)
+    return VectorIndex(template, paths, VectorReader(store, files), living)

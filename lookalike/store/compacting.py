@@ -220,6 +220,11 @@ class Moved:
         found = np.where(gone, -1, self._targets[at] << 32 | rows)
         return np.where(moves, found, ids)
 
+    def place(self, line: Line) -> tuple[int, int, int]:
+        """Where the living rows of a shard that goes are now: file number, first row, how many."""
+        at = int(np.searchsorted(self._sources, int(line["file_no"])))
+        return int(self._targets[at]), int(self._offsets[at]), living_rows(line, self._dead)
+
 
 def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
     """Rows in the new shard before those of each source."""

@@ -5,18 +5,23 @@ The time it takes is bounded, whatever the size of the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lookalike.errors import RequestError
+from lookalike.faults import Faults
+from lookalike.ivf.encoding import shard_sizes
 from lookalike.metrics import Ids
 from lookalike.recall.histograms import counts_in, even_edges, histogram, written
 from lookalike.recall.neighbourhoods import neighbourhoods, sample_rows
 from lookalike.search.searcher import Searcher
+from lookalike.sizes import size_text
 from lookalike.store import snapshot
+from lookalike.store.attempts import Record, recorded
 from lookalike.store.objects import Store
 from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
@@ -26,8 +31,76 @@ _MEASURED = 500  # of each of them, whose codes are decoded again
 _SHARE = 0.02  # of the run's time, that asking for neighbours may take, within these seconds
 _LEAST_S, _MOST_S = 0.15, 3.0
 _GROUPS, _OUTLIERS = 6, 8
+_FETCHED_BYTES = 4 << 30  # of index shards, at most
 
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+Measure = Callable[
+    [Store, Mapping[str, Any], Mapping[str, Any] | None, Samples, Faults], Mapping[str, Any]
+]
+"""As `measure`."""
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """What a report measures, as one task; paths are relative to the store.
+
+    Attributes:
+        given: File of the arguments of `measure`: `manifest`, `parent` and `samples`.
+        done: The record: what `measure` returns, with `faults`.
+        number: Of the task.
+    """
+
+    given: str
+    done: str
+    number: int = 0
+
+
+@recorded
+def measure_index(task: MeasureTask, store: Store) -> Record:
+    """Record what is measured; what fails is in `faults`."""
+    faults = Faults()
+    found = measure(store, **store.read_json(task.given), faults=faults)
+    return {**found, "faults": faults.noted}
+
+
+def measure(
+    store: Store,
+    manifest: Mapping[str, Any],
+    parent: Mapping[str, Any] | None,
+    samples: Samples,
+    faults: Faults,
+) -> dict[str, Any]:
+    """`tombstones`, `lists`, `codes` and `neighbourhoods` of a report; see docs/json.md.
+
+    Args:
+        store: The store's root.
+        manifest: Of the snapshot, published or not.
+        parent: What it was made from: `model_fingerprint` and `next_file_no`.
+        samples: Rows that were added and changed.
+        faults: Takes note of what is left out.
+    """
+    index = snapshot.files_of(manifest, "index")
+    size = sum(int(line["bytes"]) for line in index)
+    # A folder's files are mapped where they lie; others would all have to be fetched.
+    whole = size <= _FETCHED_BYTES or store.mapped(index[0]["path"]) is not None
+    files = manifest["files"] if whole else [one for one in manifest["files"] if one not in index]
+    opened = {**manifest, "files": files}
+    searcher: Searcher | None = faults.spare("searches", lambda: Searcher(store, opened), None)
+    if searcher is None:
+        return {}
+    measured = Measured(store, manifest, searcher)
+
+    def near() -> dict[str, Any]:
+        if not whole:
+            raise RequestError(f"an index of {size_text(size)} is not fetched for that")
+        return measured.neighbourhoods(parent, samples)
+
+    return {
+        "tombstones": faults.spare("tombstones", lambda: len(measured.dead), 0),
+        "lists": faults.spare("lists", measured.lists, {}),
+        "codes": faults.spare("codes", lambda: measured.codes(parent, samples), {}),
+        "neighbourhoods": faults.spare("neighbourhoods", near, {}),
+    }
 
 
 @dataclass
@@ -55,7 +128,8 @@ class Measured:
 
     def lists(self) -> dict[str, Any]:
         """How the index's lists are filled; {} for an exact index, which has one."""
-        return _lists(self.searcher)
+        paths = [line["path"] for line in snapshot.files_of(self.manifest, "index")]
+        return _lists(shard_sizes(self.store, paths, self.searcher.index.template))
 
     def codes(self, parent: Mapping[str, Any] | None, samples: Samples) -> dict[str, Any]:
         """What codes lose of a vector, by the sample and the fresh rows; {} for an exact index."""
@@ -105,8 +179,7 @@ def fresh_rows(
     return np.setdiff1d(np.array(there, dtype=np.int64), dead)
 
 
-def _lists(searcher: Searcher) -> dict[str, Any]:
-    sizes = searcher.index.list_sizes()
+def _lists(sizes: Ids) -> dict[str, Any]:
     if len(sizes) < 2:
         return {}
     marks = np.quantile(sizes, (0, 0.05, 0.5, 0.95, 1), method="nearest").tolist()
