@@ -190,7 +190,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"runner": {"workers": -1}}, r"^runner.workers: needs a whole number from 0, got -1"),
     ({"runner": {"workers": 1.5}}, r"^runner.workers: needs a whole number from 0, got 1.5"),
     ({"runner": {"workers": True}}, r"^runner.workers: needs a whole number from 0, got True"),
-    ({"runner": {"name": 3}}, r"^runner.name: needs a text, got 3"),
+    ({"runner": {"name": 3}}, r"^runner.name: needs one of direct, prism, dask, .*, got 3"),
+    ({"runner": {"name": "FlinkRunner"}}, r"^runner.name: needs one of .*, got 'FlinkRunner'"),
 ]  # fmt: skip
 
 
