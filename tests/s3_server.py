@@ -92,6 +92,7 @@ class Faults:
         kind: One of FAULTS, or "" for none.
         first: The request that fails, from 0.
         lasting: Whether all after it fail too.
+        watch: Told of every request before it is passed on, and of the client's port.
         seen: What was asked for so far.
         failed: How many of these failed.
         sent: Bytes of all answers, without their headers.
@@ -100,6 +101,7 @@ class Faults:
     kind: str = ""
     first: int = 0
     lasting: bool = False
+    watch: Callable[[str, int], None] = field(default=lambda request, port: None)
     seen: list[str] = field(default_factory=list)
     failed: int = 0
     sent: int = 0
@@ -175,6 +177,7 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
             fault = faults.next(f"{self.command} {self.path}")
+            faults.watch(f"{self.command} {self.path}", self.client_address[1])
             if fault == "500 before":
                 return self.fail()
             if fault == "cut before":
