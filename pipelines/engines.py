@@ -47,11 +47,11 @@ _POOL = {"environment_type": "EXTERNAL", "environment_config": "localhost:50000"
 
 ENGINES: Mapping[str, Engine] = {
     "direct": Engine("FnApiRunner", options={"default_sdk_harness_log_level": "ERROR"}),
-    # Else Prism's client gives up after five minutes, whatever the job does.
+    # Else Prism's client gives up after five minutes, whatever the job does, and passes on its log.
     "prism": Engine(
         "PrismRunner",
         addresses=("job_endpoint",),
-        options={"job_server_timeout": _FOR_EVER_S},
+        options={"job_server_timeout": _FOR_EVER_S, "prism_log_kind": "text"},
     ),
     "dask": Engine(
         "apache_beam.runners.dask.dask_runner.DaskRunner",

@@ -7,7 +7,6 @@ engine is named: FnApiRunner with one worker process per core, constructed with 
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -128,8 +127,6 @@ def _name_of(kind: type) -> str:
 
 
 def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:
-    # A worker's error ends the run and is told then.
-    logging.getLogger("apache_beam").setLevel(max(logging.ERROR, logging.getLogger().level))
     options.view_as(DirectOptions).direct_num_workers = spec.processes
     provision = fn_runner.ExtendedProvisionInfo(
         beam_provision_api_pb2.ProvisionInfo(

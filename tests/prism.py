@@ -20,7 +20,7 @@ def build() -> Path:
     """Build it into the cache, whole or not at all; takes minutes."""
     if named := os.environ.get("LOOKALIKE_PRISM"):
         sys.exit(f"prism: LOOKALIKE_PRISM names {named}, and there is no such file")
-    go = shutil.which("go")
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")  # where it unpacks
     if go is None:
         sys.exit("prism: needs Go to be built (https://go.dev), or LOOKALIKE_PRISM=BINARY")
     target = prism_in_cache()

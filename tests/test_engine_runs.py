@@ -19,9 +19,12 @@ from typing import Any
 
 import pytest
 
+from lookalike.pipelines import preflight
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from tests.clusters import CLUSTERS, Cluster
+from tests.exchanged import joined
 from tests.other_user import OtherUser, other_user
 from tests.remote_bench import Bench, picture_file
 from tests.s3_server import KEYS, Faults, faulty_proxy
@@ -157,6 +160,18 @@ def test_folders_that_workers_do_not_see_are_told_before_anything_is_done(
     assert re.search(rf"{folder}/0.png: {where}; mount it", said)
     assert len(said.splitlines()) == 1
     assert not open_store(bench.uri(f"none-{engine}")).is_there()
+
+
+@pytest.mark.parametrize("engine", CLUSTERS)
+def test_rows_of_many_files_meet(
+    engine: str, bench: Bench, clusters: dict[str, Cluster | str]
+) -> None:
+    runner = dict(cluster_of(engine, clusters).runner)
+    spec = preflight.ready(RunnerSpec(runner.pop("name"), options=runner))
+    found = joined(open_store(bench.uri(f"met-{engine}"), bench.home / "met"), spec)
+    assert {number: record["n"] for number, record in found.items()} == {
+        number: list(range(number, 100, 3)) for number in range(3)
+    }
 
 
 # --- what is killed -----------------------------------------------------------------------------

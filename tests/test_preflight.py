@@ -34,12 +34,12 @@ def options(name: str, workers: int = 0, *arguments: str, **given: Any) -> dict[
 
 def test_traps_are_answered_unless_the_user_answers_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOKALIKE_PRISM", __file__)
-    assert options("prism") == {"job_server_timeout": "604800", "prism_location": __file__}
-    assert options("prism", prism_location="/p", job_server_timeout=9) == {
-        "job_server_timeout": "9", "prism_location": "/p",
-    }  # fmt: skip
+    usual = {"job_server_timeout": "604800", "prism_log_kind": "text"}
+    assert options("prism") == {**usual, "prism_location": __file__}
+    own = {"job_server_timeout": "9", "prism_location": "/p"}
+    assert options("prism", **own) == {**usual, **own}
     monkeypatch.setenv("LOOKALIKE_PRISM", "/nowhere")
-    assert options("prism") == {"job_server_timeout": "604800"}  # Beam looks for one
+    assert options("prism") == usual  # Beam looks for one
     assert options("flink", flink_master="h:1") == {"flink_master": "h:1", **FLINK}
     assert options("flink", 0, "--execution_mode_for_batch=PIPELINED")[
         "execution_mode_for_batch"
