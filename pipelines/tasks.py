@@ -99,8 +99,8 @@ def run_exchange(
     def build(pipeline: beam.Pipeline) -> None:
         step = -(-tasks // _RANGES)
         ranges = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
-        numbers = beam.FlatMapTuple(range).with_output_types(int)
-        _ = pipeline | beam.Create(ranges, reshuffle=False) | "Number" >> numbers | exchange
+        numbers = pipeline | beam.Create(ranges, reshuffle=False) | "Number" >> beam.FlatMap(_each)
+        _ = numbers | exchange
 
     def done() -> int:
         return len(store.files(dealt, ".json"))
@@ -117,3 +117,7 @@ def run_exchange(
         )
     store.settle(store.files(taken, ".json"))
     return found
+
+
+def _each(bounds: tuple[int, int]) -> Iterator[int]:
+    yield from range(*bounds)
