@@ -74,6 +74,12 @@ def test_the_command_line_counts() -> None:
     assert told == {"a": "3", "b": 2, "c": "4", "d": "", "e": ""}
 
 
+def test_the_help_names_all_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said for name in ENGINES)
+
+
 # --- what is missing ----------------------------------------------------------------------------
 
 
