@@ -24,6 +24,7 @@ from lookalike.pipelines.engine import EngineError, WorkerEnvironment, finish
 from lookalike.pipelines.engines import beam_options
 
 _USUAL_WORKERS = 16  # of a cluster that does not say how many it has
+_NO_CODE = re.compile(r"No module named '(lookalike|transforms|pipelines)\b")
 _NAMED = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit|Invalid)\b")  # a class, first
 
 
@@ -107,6 +108,11 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
 
 def _cause(error: Exception) -> EngineError:
     """In one line: Beam passes a worker's error on as the text of its traceback, or as it is."""
+    if _NO_CODE.search(str(error)):
+        return EngineError(
+            "the workers cannot import lookalike: install it on them, in this version (on Dask on "
+            "the scheduler too)", "ModuleNotFoundError",
+        )  # fmt: skip
     lines = [line for line in str(error).splitlines() if line[:1].strip()]
     named = [line for line in lines if _NAMED.match(line)]
     last = (named or lines or [""])[-1]

@@ -92,6 +92,7 @@ class Faults:
         kind: One of FAULTS, or "" for none.
         first: The request that fails, from 0.
         lasting: Whether all after it fail too.
+        heedless: Whether conditions of puts are kept from the server.
         watch: Told of every request before it is passed on, and of the client's port.
         seen: What was asked for so far.
         failed: How many of these failed.
@@ -101,6 +102,7 @@ class Faults:
     kind: str = ""
     first: int = 0
     lasting: bool = False
+    heedless: bool = False
     watch: Callable[[str, int], None] = field(default=lambda request, port: None)
     seen: list[str] = field(default_factory=list)
     failed: int = 0
@@ -234,7 +236,8 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             onward = http.client.HTTPConnection("127.0.0.1", server, timeout=30)
             onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in ("content-length", "connection"):
+                heeded = not (faults.heedless and name.lower().startswith("if-"))
+                if name.lower() not in ("content-length", "connection") and heeded:
                     onward.putheader(name, value)
             if length or "Content-Length" in self.headers:
                 onward.putheader("Content-Length", str(length))
