@@ -7,6 +7,7 @@ engine is named: FnApiRunner with one worker process per core, constructed with 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +83,8 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
         WorkerDiedError: A worker process was lost.
         EngineError: It did not succeed; the message is one line, the cause has the rest.
     """
+    for talker in ("apache_beam", "distributed"):  # an error ends the run, and is told then
+        logging.getLogger(talker).setLevel(max(logging.ERROR, logging.getLogger().level))
     options = PipelineOptions(beam_options(spec.name, spec.workers, spec.options, spec.arguments))
     pipeline = beam.Pipeline(
         runner=_local_engine(options, spec) if spec.here else None, options=options
