@@ -21,6 +21,7 @@ from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
+from lookalike.pipelines.engines import ENGINES
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
 
@@ -246,7 +247,7 @@ def _compact(value: Any) -> CompactConfig:
 
 def _runner(value: Any, beam_arguments: list[str]) -> RunnerSpec:
     raw = dict(_mapping("runner", value))
-    name = _text("runner.name", raw.pop("name", "direct")) or "direct"
+    name = _one_of("runner.name", raw.pop("name", "direct"), tuple(ENGINES))
     workers = _integer("runner.workers", raw.pop("workers", 0), low=0)
     return RunnerSpec(name, workers, raw, tuple(beam_arguments))
 

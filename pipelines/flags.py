@@ -50,9 +50,10 @@ def _index(commands: Any) -> None:
     parser = new_command(commands, "index", "build a store or bring it up to date, and publish it")
     parser.epilog = (
         "one run: scan, embed, train, certify (measure recall), publish; a run that was stopped "
-        "goes on where it was; what follows -- goes to Beam as pipeline options"
+        "goes on where it was, and runner in the config says where (direct: here, on all cores; "
+        "prism, dask, flink, spark, dataflow); what follows -- goes to Beam as pipeline options"
     )
-    add_config(parser, "of features, index and limits (default: the shipped features)")
+    add_config(parser, "of features, index, limits, runner (default: the shipped features, here)")
     given = parser.add_mutually_exclusive_group(required=True)
     add_images(given, "what to index")
     add_embeddings(given)

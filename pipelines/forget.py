@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 
 from lookalike.errors import RequestError
 from lookalike.json_text import to_json
+from lookalike.pipelines import preflight
 from lookalike.pipelines.config import Config, PublishConfig, load_config
 from lookalike.pipelines.erase import Erasure
 from lookalike.pipelines.progress import Progress
@@ -59,12 +59,12 @@ def run_forget(given: argparse.Namespace) -> int:
             return _say_what_would_go(given, held)
         if noted is None:
             noted = _Note(held, _new_name(run), retention.next_file_no(store))
-            config = _config(given.config, snapshot.read_manifest(store))
+            config = _config(given.config, store)
             Erasure(store, run, config, progress, noted.snapshot, noted.file_no, held).check()
             run.start()
             noted.save(run)
         if snapshot.current(store) != noted.snapshot:
-            config = _config(given.config, snapshot.read_manifest(store))
+            config = _config(given.config, store)
             erasure = Erasure(store, run, config, progress, noted.snapshot, noted.file_no, held)
             place.publish(erasure.build())
             progress.say(f"published {noted.snapshot}")
@@ -125,13 +125,17 @@ def _new_name(run: Run) -> str:
     return snapshot.new_name(datetime.now(timezone.utc), run.name[:6], snapshot.current(run.store))
 
 
-def _config(path: str | None, manifest: Mapping[str, Any]) -> Config:
+def _config(path: str | None, store: Store) -> Config:
     """As given, or what the published snapshot was made with; without a floor for recall.
 
     Not to publish would be to keep what must go.
     """
+    manifest = snapshot.read_manifest(store)
     if path:
-        return load_config(path, vectors=not manifest["features"])
+        config = load_config(path, vectors=not manifest["features"])
+        runner = preflight.ready(config.runner)
+        preflight.check_folders(runner, [store])
+        return replace(config, runner=runner)
     index = (manifest.get("request") or {}).get("index") or {}
     return Config((), metric=manifest["metric"], index=index, publish=PublishConfig(min_recall=0.0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,7 @@ from lookalike.models.features import (
     preprocessing_fingerprint,
 )
 from lookalike.models.projection import Projection
-from lookalike.pipelines import checks, models, stores
+from lookalike.pipelines import checks, models, preflight, stores
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import NothingToIndexError, run_job
 from lookalike.pipelines.job import Again, Job
@@ -65,6 +65,7 @@ def run_index(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS)
+    config = replace(config, runner=preflight.ready(config.runner))
     place = stores.to_write(store_name, images, cache)
     store = place.store
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
@@ -78,6 +79,8 @@ def run_index(
     else:
         checks.check_images(sources)
     checks.check_pictures(store, parent)
+    firsts = (next(source.files(lambda _: None), None) for source in sources)
+    preflight.check_places(config.runner, store, firsts)
     with TemporaryDirectory(prefix="lookalike-") as work:
         notes: list[str] = []  # a person sees them at once; in a log, a wrong request is one line
         say = progress.say if progress.live else notes.append

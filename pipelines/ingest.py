@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lookalike.metrics import Ids
-from lookalike.pipelines import checks, stores
+from lookalike.pipelines import checks, preflight, stores
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import run_job
 from lookalike.pipelines.job import Again, Job
@@ -48,6 +48,7 @@ def run_ingest(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS[1:])
+    config = replace(config, runner=preflight.ready(config.runner))
     place = stores.to_write(store_name, specs, cache)
     store = place.store
     notes: list[str] = []  # in a log, a wrong request is one line
@@ -55,6 +56,7 @@ def run_ingest(
     dim = find_dim(tables)
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
     checks.check_vectors(store, parent)
+    preflight.check_places(config.runner, store, [table.file for table in tables[:1]])
     rules = Rules(dim, config.metric, _stored_as(config.dtype, tables))
     with place.writing():
         place.check_parent(parent)

@@ -75,7 +75,8 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     else:
         queries = _image_queries(searcher, given.images)
     if given.beam:
-        results = _beam_results(searcher, queries, given, _runner(config, given, beam))
+        runner = _runner(searcher, config, given, beam)
+        results = _beam_results(searcher, queries, given, runner)
     else:
         results = _results(searcher, queries, given)
     first = next(results, None)  # what is wrong with the request shows here, before any output
@@ -151,14 +152,21 @@ def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
         )
 
 
-def _runner(config: Config | None, given: argparse.Namespace, beam: Sequence[str]) -> RunnerSpec:
+def _runner(
+    searcher: Searcher, config: Config | None, given: argparse.Namespace, beam: Sequence[str]
+) -> RunnerSpec:
+    from lookalike.pipelines import preflight
     from lookalike.pipelines.runner import RunnerSpec
 
     runner = config.runner if config else RunnerSpec(arguments=tuple(beam))
-    if runner.name != "direct" and not given.scratch:
+    if not runner.here and not given.scratch:
         raise RequestError(
             f"--beam on runner {runner.name} needs --scratch: a folder that its workers share"
         )
+    runner = preflight.ready(runner)
+    if given.scratch:
+        # the store is only read, by name: workers who can read what lies in it need no more
+        preflight.check_folders(runner, [open_store(os.path.abspath(given.scratch))])
     return runner
 
 

@@ -121,6 +121,29 @@ def test_stores_are_seen_by_their_interface_alone() -> None:
     assert users == {"lookalike.store.objects", "lookalike.pipelines.checks"}
 
 
+def test_transforms_keep_to_what_every_engine_does_rightly() -> None:
+    """Tagged outputs get mixed on some, what the end of a bundle gives is lost, and a worker that
+    is killed tears nothing down."""
+    ends: set[str] = set()
+    for path in sorted((ROOT / "transforms").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        wrong = named & {
+            "with_outputs",
+            "TaggedOutput",
+            "AsSingleton",
+            "AsIter",
+            "AsList",
+            "AsDict",
+        }
+        assert not wrong, f"{path.name} uses {wrong}"
+        for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            methods = {one.name for one in kind.body if isinstance(one, ast.FunctionDef)}
+            ends |= {f"{kind.name}.{one}" for one in methods & {"finish_bundle", "teardown"}}
+    # that of `EmbedImages`, for users; and that of the decoder, which ends with its worker anyhow
+    assert ends == {"_EmbedFilesFn.finish_bundle", "EmbedderFn.teardown"}
+
+
 def test_no_module_imports_two_heavy_libraries() -> None:
     heavy = ("tensorflow", "openvino", "faiss", "PIL", "rawpy", "apache_beam")
     for name in modules():

@@ -81,6 +81,19 @@ def test_what_a_worker_ended_with_is_known(number, status):
     assert status_of(caught.value) == status
 
 
+def _import_what_is_not_there(number):
+    raise ModuleNotFoundError("No module named 'transforms'")
+
+
+def test_workers_without_the_code_are_told_of():
+    def build(pipeline):
+        _ = pipeline | beam.Create([1]) | beam.Map(_import_what_is_not_there)
+
+    with pytest.raises(EngineError, match=r"^the workers cannot import lookalike: ") as caught:
+        run(build, RunnerSpec(workers=1))
+    assert status_of(caught.value) == FAULT
+
+
 def test_a_store_whose_manifest_makes_no_sense_is_not_tried_again(tmp_path, capsys):
     """A fault that nobody foresaw, through the command: which status, and what is said."""
     folder = tmp_path / "snapshots/one"
