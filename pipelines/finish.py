@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
@@ -56,7 +56,7 @@ def check_files(
     counts: Counts,
     previous: int,
     limits: PublishConfig,
-    ledgers: Iterable[Path],
+    ledgers: Iterable[Path | BinaryIO],
     noun: str,
 ) -> None:
     """Stop a run that rejected or could not reach too much: a broken mount is no empty index.

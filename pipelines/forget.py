@@ -30,6 +30,7 @@ from lookalike.pipelines.stores import to_keep
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
+from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 
 _SHOWN = 20  # names, in a text for people
