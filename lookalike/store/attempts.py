@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -28,6 +29,19 @@ class Task(Protocol):
     @property
     def done(self) -> str:
         """Path of the record, relative to the store."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A task that is known by its number: its record is `<folder>/NNNNNN.json`."""
+
+    folder: str
+    number: int
+
+    @property
+    def done(self) -> str:
+        """Path of the record, relative to the store."""
+        return f"{self.folder}/{self.number:06d}.json"
 
 
 def recorded(

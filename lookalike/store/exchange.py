@@ -117,24 +117,34 @@ class Dealing:
         if self._bytes >= _BUFFER_BYTES:
             self._flush()
 
+    def share(self, table: pa.Table, side: str) -> None:
+        """Append rows, if any, that every partition takes; they are written once."""
+        if table.num_rows:
+            place = self._append(table)
+            self._pieces += [(part, side, *place, table.num_rows) for part in range(self._count)]
+
     def record(self) -> dict[str, Any]:
         """The finished file, and where in it is what; see `references`."""
         rows = sum(piece[-1] for piece in self._pieces)
         return {"dealt": self._pending.finished.to_json(), "rows": rows, "pieces": self._pieces}
 
-    def _flush(self) -> None:
+    def _append(self, table: pa.Table) -> tuple[int, int]:
+        """Write one piece; returns where it begins, and its size."""
         file = self._pending.file
+        begin = file.tell()
+        with pa.ipc.new_stream(file, table.schema, options=_OPTIONS) as stream:
+            stream.write_table(table)
+        return begin, file.tell() - begin
+
+    def _flush(self) -> None:
         for side, tables in self._tables.items():
             which = np.concatenate(self._which[side])
             order = np.argsort(which, kind="stable")
             table, which = pa.concat_tables(tables).take(pa.array(order)), which[order]
             starts = np.flatnonzero(np.diff(which, prepend=-1))
             for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(which)], strict=True):
-                begin = file.tell()
-                with pa.ipc.new_stream(file, table.schema, options=_OPTIONS) as stream:
-                    stream.write_table(table.slice(start, end - start))
-                size = file.tell() - begin
-                self._pieces.append((int(which[start]), side, begin, size, end - start))
+                place = self._append(table.slice(start, end - start))
+                self._pieces.append((int(which[start]), side, *place, end - start))
         self._tables.clear()
         self._which.clear()
         self._bytes = 0
