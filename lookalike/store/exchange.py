@@ -16,7 +16,7 @@ them is where rows lie, not the rows: however many there are, its memory stays s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,6 +30,7 @@ from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
 _BUFFER_BYTES = 64 << 20
+_TASK_ROWS = 100_000  # of small files that one task deals out, about
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 Numbers = npt.NDArray[np.integer]
@@ -150,6 +151,12 @@ class Dealing:
         self._bytes = 0
 
 
+def in_tasks(paths: Sequence[str], rows: int) -> list[tuple[str, ...]]:
+    """Files, of so many rows in all, in order: several small ones are one task."""
+    each = max(1, len(paths) * _TASK_ROWS // max(1, rows))
+    return [tuple(paths[start : start + each]) for start in range(0, len(paths), each)]
+
+
 def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Reference]]:
     """What a task's record of `Dealing` says: number of the partition and reference, of each piece.
 
@@ -162,19 +169,23 @@ def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Refe
         yield partition, Reference(side, task, offset, size, rows, path)
 
 
-def taken(store: Store, pieces: Iterable[Reference], schema: pa.Schema, side: str = "") -> pa.Table:
+def taken(
+    store: Store, pieces: Iterable[Reference], schema: pa.Schema | None = None, side: str = ""
+) -> pa.Table:
     """The rows of one side that references lead to, in the order in which they were dealt out.
 
     Args:
         store: The store's root.
         pieces: References to one partition, in any order.
-        schema: Of the rows; also where there are none.
+        schema: Of the rows, also where there are none; None for that which they have.
         side: Which of them.
     """
     wanted: dict[str, list[tuple[int, int]]] = {}
     for one in sorted({one for one in pieces if one.side == side}):
         wanted.setdefault(one.path, []).append((one.offset, one.bytes))
-    tables = [schema.empty_table()]
+    tables = [] if schema is None else [schema.empty_table()]
     for found in store.read_many(list(wanted.items())):
-        tables += [pa.ipc.open_stream(data).read_all().cast(schema) for data in found]
+        for data in found:
+            table = pa.ipc.open_stream(data).read_all()
+            tables.append(table if schema is None else table.cast(schema))
     return pa.concat_tables(tables)
