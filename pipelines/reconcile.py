@@ -22,6 +22,7 @@ from lookalike.store.objects import Store
 from lookalike.transforms.exchange import Deal, Exchange, Take
 
 _WORTH_A_PROCESS = 200_000  # rows: fewer are compared before another process has started
+_READ_FOR_ONE = 8  # rows of the ledger, of which nearly all are only read, while one is compared
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Reconciling:
         cut = self._run("cut", (plan.deal, plan.take), len(plan.tasks), folders, listing.rows)
         units = plan.finish(cut)
         if parent and units:
-            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows)
+            read = sum(line["rows"] for line in parent) // _READ_FOR_ONE
+            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows + read)
         for name in ("dealt", "bits"):
             self.store.delete_below(f"{folder}/{name}")
         return units
