@@ -75,7 +75,7 @@ def run_forget(given: argparse.Namespace) -> int:
             f"{size_text(swept.bytes)}"
         )
         manifest = snapshot.read_manifest(store)
-        runner = _config(given.config, manifest).runner
+        runner = _config(given.config, store).runner
         found = Proving(run, runner, progress, held, manifest).prove()
     if given.json:
         print(to_json({**_described(held), "snapshot": noted.snapshot,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.images.rejections import REASONS
-from lookalike.metrics import Ids
 from lookalike.models.conversion import Conversion, conversion
 from lookalike.models.features import (
     Feature,
@@ -26,16 +26,17 @@ from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import NothingToIndexError, run_job
 from lookalike.pipelines.job import Again, Job
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.tasks import run_tasks
+from lookalike.reconcile.one_partition import LeftOut
 from lookalike.records import SourceFile
-from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
-from lookalike.sources.listing import Listing
+from lookalike.sources.listing import Listing, listing_schema, write_listing
+from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
-from lookalike.store.storage import read_bytes
 from lookalike.transforms.convert import ConvertShards
 from lookalike.transforms.embed import EmbedSpec, EmbedUnits
 
@@ -182,26 +183,31 @@ class ImageJob(Job):
     def list_rows(self) -> tuple[Listing, pa.Schema]:
         """List the sources."""
         metadata = metadata_schema(list(self.sources))
-        listing = units.write_listing(
+        listing = write_listing(
             self.store,
             f"{self.scratch.folder}/listing",
             self._files(),
-            units.listing_schema(metadata),
+            listing_schema(metadata),
             self.progress.say,
         )
         return listing, metadata
 
-    def left_out(self, uri: str) -> str:
-        """By which rule of the config a name is not to be listed; "" where by none."""
-        return self.config.selection.rule_of_name(uri, [source.root for source in self.sources])
+    @property
+    def left_out(self) -> LeftOut:
+        """Says by which rule of the config a name is not to be listed; it is pickled."""
+        roots = tuple(source.root for source in self.sources)
+        return partial(self.config.selection.rule_of_name, roots=roots)
 
-    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
+    def cut(self, candidates: Listing) -> tuple[int, ...]:
         """Units along the files' sizes, so that equal files meet."""
-        unit_rows = self.config.unit_files or units.unit_rows_for(
+        if not candidates.rows:
+            return (0,)
+        unit_rows = self.config.unit_files or unit_rows_for(
             candidates.rows, self.config.runner.processes
         )
-        folder = f"{self.scratch.folder}/units"
-        yield from units.cut_units(self.store, candidates, folder, unit_rows, read_bytes, common)
+        ledger = snapshot.files_of(self.base, "ledger") if self.base else []
+        steps = Reconciling(self.store, self.config.runner, self.progress)
+        return steps.cut(candidates, f"{self.scratch.folder}/units", unit_rows, ledger).firsts
 
     def _files(self) -> Iterator[SourceFile]:
         for source in self.sources:
@@ -229,4 +235,4 @@ class ImageJob(Job):
             forgotten=tuple(line["path"] for line in self.forgotten()),
             projection=self.projection,
         )
-        return EmbedUnits(spec, plan.metadata, self.properties)
+        return EmbedUnits(spec, self.scratch.names(plan), plan.metadata, self.properties)

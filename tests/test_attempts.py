@@ -548,7 +548,7 @@ def test_attempts_of_a_run_that_went_on_without_them(changed: bool, tmp_path: Pa
     run = Run(open_store(store), name)
     plan = run.plan()
     assert plan is not None
-    unit = run.unit(0, plan)
+    unit = run.names(plan).unit(0)
 
     def late() -> dict[str, Any]:
         return ingest_unit(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +20,7 @@ _PART_BYTES = 256 << 20  # of names and metadata, roughly, as they are held in m
 _NOTICES = 20
 _BASE = ("uri", "bytes", "version", "problem")
 _PLACE = {"_container": "container", "_offset": "offset", "_group": "group", "_hides": "hides"}
-_BESIDE = ("_key", "_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of unit files alone
+_BESIDE = ("_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of unit files alone
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,14 @@ def write_listing(
     return Listing(tuple(parts), rows, total)
 
 
-def read_files(path: Path | BinaryIO) -> Iterator[SourceFile]:
-    """Rows of a listing or unit file, without what the ledger said of them before."""
-    with pq.ParquetFile(path) as file:
-        columns = [name for name in file.schema_arrow.names if name not in _BESIDE]
-        for batch in file.iter_batches(batch_size=256, columns=columns):
-            for row in to_rows(batch):
-                base = {name: row.pop(name) for name in _BASE}
-                place = {field: row.pop(name) for name, field in _PLACE.items()}
-                yield SourceFile(**base, metadata=row, **place)
+def as_files(table: pa.Table) -> Iterator[SourceFile]:
+    """Rows of a listing or a unit, without what the ledger said of them before."""
+    columns = [name for name in table.column_names if name not in _BESIDE]
+    for batch in table.select(columns).to_batches(max_chunksize=256):
+        for row in to_rows(batch):
+            base = {name: row.pop(name) for name in _BASE}
+            place = {field: row.pop(name) for name, field in _PLACE.items()}
+            yield SourceFile(**base, metadata=row, **place)
 
 
 class _Lost:
