@@ -26,7 +26,7 @@ from lookalike.pipelines.engine import EngineError, WorkerEnvironment, finish
 from lookalike.pipelines.engines import beam_options
 
 _USUAL_WORKERS = 16  # of a cluster that does not say how many it has
-_NO_CODE = re.compile(r"No module named '(lookalike|transforms|pipelines)\b")
+_NO_CODE = re.compile(r"No module named 'lookalike\b")
 _NAMED = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit|Invalid)\b")  # a class, first
 
 
