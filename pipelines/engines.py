@@ -6,6 +6,7 @@ What stands here are the answers to traps; what a config says, or the command li
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import apache_beam
 
 from lookalike.cache_folder import cache_folder
 
+_EMBEDDED = re.compile(r"\[|local(\[|$)")  # masters in a process of this machine
 _FOR_EVER_S = 604800
 _PARTS_PER_WORKER = 4  # partitions on Dask: so many lost with a worker are few
 
@@ -104,8 +106,8 @@ def beam_options(
         usual["prism_location"] = binary
     if workers and engine.workers:
         usual[engine.workers] = workers * (_PARTS_PER_WORKER if name == "dask" else 1)
-    embedded = str(told.get("flink_master", "")).startswith("[")  # in a process of this machine
-    if embedded or "environment_type" in told:
+    masters = [str(told.get(name, "")) for name in ("flink_master", "spark_master_url")]
+    if any(map(_EMBEDDED.match, masters)) or "environment_type" in told:
         usual = {option: value for option, value in usual.items() if option not in _POOL}
     if "dask_partition_size" in told:  # which is another way to say how many
         usual.pop("dask_npartitions", None)

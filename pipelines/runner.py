@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from lookalike.pipelines.engine import EngineError, WorkerEnvironment, finish
 from lookalike.pipelines.engines import beam_options
 
 _USUAL_WORKERS = 16  # of a cluster that does not say how many it has
-_NO_CODE = re.compile(r"No module named '(lookalike|transforms|pipelines)\b")
+_NO_CODE = re.compile(r"No module named 'lookalike\b")
 _NAMED = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit|Invalid)\b")  # a class, first
 
 
@@ -100,13 +101,35 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
                 result.client.close()  # else one for each pipeline stays
 
     try:
-        state = finish(execute) if spec.here else execute()
+        with _job_servers(pipeline.runner):
+            state = finish(execute) if spec.here else execute()
     except EngineError:
         raise
     except Exception as error:  # in a worker it is no longer the request that is wrong
         raise _cause(error) from error
     if str(state) not in ("DONE", "None"):
         raise EngineError(f"the {spec.name} runner ended in state {state}")
+
+
+@contextmanager
+def _job_servers(runner: Any) -> Iterator[None]:
+    """Stop, after a pipeline, the processes that Beam started to run it.
+
+    Beam itself does so when its own process ends in order, and the command ends at once.
+    """
+    servers: list[Any] = []
+    if make := getattr(runner, "default_job_server", None):
+
+        def noted(options: PipelineOptions) -> Any:
+            servers.append(make(options))
+            return servers[-1]
+
+        runner.default_job_server = noted
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.stop()
 
 
 def _cause(error: Exception) -> EngineError:

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ class Bench:
         process = self.start(command, home)
         said, _ = process.communicate(timeout=300)
         assert process.returncode == status, said
+        assert not [one for one in sessions() if one == process.pid], "it left processes behind"
         return said
 
     def outcome(self, store: str) -> tuple[list[Row], dict[str, Any]]:
@@ -124,3 +126,12 @@ class Bench:
         for setting in certificate["sweep"]:
             del setting["ms"]  # as measured
         return sorted(rows, key=lambda row: row[0]), certificate
+
+
+def sessions() -> Iterator[int]:
+    """The session of every process; that of a command is its number."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended
+            state, _, _, session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if state != "Z":
+                yield int(session)

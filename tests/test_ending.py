@@ -82,7 +82,7 @@ def test_what_a_worker_ended_with_is_known(number, status):
 
 
 def _import_what_is_not_there(number):
-    raise ModuleNotFoundError("No module named 'transforms'")
+    raise ModuleNotFoundError("No module named 'lookalike'")
 
 
 def test_workers_without_the_code_are_told_of():

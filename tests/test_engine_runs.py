@@ -11,9 +11,10 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,15 @@ def test_folders_that_workers_do_not_see_are_told_before_anything_is_done(
     assert not list(open_store(bench.uri(f"none-{engine}"), bench.home / "none").entries())
 
 
+# Beam leaves the pipe open by which Prism speaks to it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("engine", CLUSTERS)
 def test_rows_of_many_files_meet(
     engine: str, bench: Bench, clusters: dict[str, Cluster | str]
 ) -> None:
     runner = dict(cluster_of(engine, clusters).runner)
     spec = preflight.ready(RunnerSpec(runner.pop("name"), options=runner))
+    assert spec.workers == (2 if engine == "dask" else 0)  # which say what stages are cut into
     found = joined(open_store(bench.uri(f"met-{engine}"), bench.home / "met"), spec)
     assert {number: record["n"] for number, record in found.items()} == {
         number: list(range(number, 100, 3)) for number in range(3)
@@ -226,6 +230,7 @@ def test_a_worker_killed_in_every_stage(
     """Dask goes on; where the engine fails the job, the same command does."""
     cluster, (bench, faults) = cluster_of(engine, clusters), watched
     store, killed, turn = f"killed-{engine}", set[str](), threading.Lock()
+    lost = threading.Event()
 
     def watch(request: str, port: int) -> None:
         found = re.match(r"PUT .*/(\w+)/\d+\.json", request)
@@ -233,17 +238,33 @@ def test_a_worker_killed_in_every_stage(
             if found and found[1] in STAGES and found[1] not in killed:
                 killed.add(found[1])
                 assert cluster.kill_client(port), f"{request} came from no worker"
+                lost.set()
 
     faults.watch = watch
     command = bench.index(store, bench.uri("many"), cluster.runner, **BIG)
     for _ in STAGES:
         if not cluster.retries:
-            *_, last = bench.run(command, status=1).splitlines()
+            lost.clear()
+            *_, last = end_after(lost, bench.start(command)).splitlines()
             assert last.startswith("lookalike: "), last
-            print(last)
     bench.run(command)
     assert killed == set(STAGES)
     check_whole(bench, store, oracle)
+
+
+def end_after(lost: threading.Event, process: subprocess.Popen[str]) -> str:
+    """What a command said that has to end with status 1 as a worker was lost.
+
+    By chance, Prism does not notice that, and waits for ever; then the command is stopped.
+    """
+    assert lost.wait(200)
+    try:
+        said, _ = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 1, said
+    return said
 
 
 @pytest.mark.parametrize("engine", CLUSTERS)
@@ -257,14 +278,21 @@ def test_the_launcher_killed_at_some_moments(
     cluster, (bench, faults) = cluster_of(engine, clusters), watched
     store, moments = f"launched-{engine}", [*STAGES, "CURRENT"]
     command = bench.index(store, bench.uri("many"), cluster.runner, **BIG)
-    for moment in moments:
-        process = bench.start(command)
-        faults.watch = kill_at(moment, store, process.pid)
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == -signal.SIGKILL, said
-    faults.watch = lambda request, port: None
-    bench.run(command)
+    with ExitStack() as stack:
+        for moment in moments:
+            process = bench.start(command)
+            stack.callback(kill_group, process.pid)  # a server of Prism's outlives its launcher
+            faults.watch = kill_at(moment, store, process.pid)
+            said, _ = process.communicate(timeout=300)
+            assert process.returncode == -signal.SIGKILL, said
+        faults.watch = lambda request, port: None
+        bench.run(command)
     check_whole(bench, store, oracle)
+
+
+def kill_group(number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
 
 
 def kill_at(moment: str, store: str, process: int) -> Callable[[str, int], None]:

@@ -40,7 +40,8 @@ def test_traps_are_answered_unless_the_user_answers_them(monkeypatch: pytest.Mon
     assert options("prism", **own) == {**usual, **own}
     monkeypatch.setenv("LOOKALIKE_PRISM", "/nowhere")
     assert options("prism") == usual  # Beam looks for one
-    assert options("flink", flink_master="h:1") == {"flink_master": "h:1", **FLINK}
+    for master in ("h:1", "localhost:8081", "http://[::1]:8081"):
+        assert options("flink", flink_master=master) == {"flink_master": master, **FLINK}
     assert options("flink", 0, "--execution_mode_for_batch=PIPELINED")[
         "execution_mode_for_batch"
     ] == "PIPELINED"  # fmt: skip
@@ -48,6 +49,7 @@ def test_traps_are_answered_unless_the_user_answers_them(monkeypatch: pytest.Mon
     assert own["environment_type"] == "DOCKER"
     assert "environment_config" not in own
     assert "environment_type" not in options("flink", flink_master="[local]")
+    assert "environment_type" not in options("spark", spark_master_url="local[4]")
     assert options("spark", spark_rest_url="h:1")["environment_type"] == "EXTERNAL"
     assert options("dataflow", **CLOUD)["number_of_worker_harness_threads"] == "1"
 
