@@ -141,7 +141,7 @@ class _Vectors:
     def blocks(self) -> Any:
         start = 0
         for shard in self._shards:
-            for ids, vectors in iter_blocks(self._store.local(shard)):
+            for ids, vectors in iter_blocks(self._store.once(shard)):
                 kept = vectors[self._labelled[start : start + len(ids)]]
                 start += len(ids)
                 if len(kept):

@@ -64,7 +64,7 @@ def ingest_unit(
         The record, as that of `unit_embedding.embed_unit`.
     """
     forgotten = forgotten or Forgotten()
-    piece, listed = read_unit(store.local(unit.source))
+    piece, listed = read_unit(store.once(unit.source))
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     rejected = RejectedNames()

@@ -23,9 +23,11 @@ from typing import Any
 from lookalike.errors import one_line
 from lookalike.json_text import to_json
 from lookalike.pages.text import visible
+from lookalike.store.cached import CACHE
 from lookalike.store.objects import open_store
 from pipelines import flags, logs, streams, temporary
 from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
+from pipelines.temporary import variable
 
 # Heavy libraries are imported by the commands that need them, so that --help is immediate.
 
@@ -95,7 +97,9 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
             f"Beam options after -- go with index or query, not {given.command}", WRONG_REQUEST
         )
     try:
-        with place(_needs_files(given)), logs.shown(given.log_level):
+        cache = getattr(given, "cache", None)
+        kept = variable(CACHE, os.path.abspath(cache)) if cache else nullcontext()
+        with place(_needs_files(given)), kept, logs.shown(given.log_level):
             return int(_COMMANDS[given.command](given, beam))
     except KeyboardInterrupt:
         again = "; the same command continues where it was" if given.command in _GO_ON else ""
@@ -151,7 +155,7 @@ def _write_metrics(given: argparse.Namespace, status: int, seconds: float, publi
     from pipelines.metrics_file import write_metrics
 
     try:
-        path, store = Path(given.metrics), open_store(given.store, given.cache)
+        path, store = Path(given.metrics), open_store(given.store)
         write_metrics(path, store, status=status, seconds=seconds, published=published)
     except Exception as error:
         _fail(f"--metrics {given.metrics}: not written: {one_line(error)}", status, given.debug)
@@ -173,8 +177,8 @@ def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
         features = () if given.embeddings else DEFAULT_FEATURES
         config = Config(features, runner=RunnerSpec(arguments=tuple(beam)))
     if given.embeddings:
-        return run_ingest(config, given.embeddings, given.store, Progress(), again, given.cache)
-    return run_index(config, given.images, given.store, Progress(), again, given.cache)
+        return run_ingest(config, given.embeddings, given.store, Progress(), again)
+    return run_index(config, given.images, given.store, Progress(), again)
 
 
 def _query(given: argparse.Namespace, beam: list[str]) -> int:

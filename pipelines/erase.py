@@ -198,7 +198,7 @@ class Erasure:
         counts = Counts()
         for line in files:
             if line["kind"] == "ledger":
-                for table in ledger_tables(self.store.local(line["path"])):
+                for table in ledger_tables(self.store.once(line["path"])):
                     _count(counts, table)
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living

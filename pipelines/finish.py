@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
@@ -54,7 +54,7 @@ def check_files(
     counts: Counts,
     previous: int,
     limits: PublishConfig,
-    ledgers: Iterable[Path],
+    ledgers: Iterable[Path | BinaryIO],
     noun: str,
 ) -> None:
     """Stop a run that rejected or could not reach too much: a broken mount is no empty index.

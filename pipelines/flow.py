@@ -64,7 +64,7 @@ def run_job(job: Job) -> Manifest:
     try:
         finish.check_files(
             counts, settled.changes["previous"], job.config.publish,
-            (job.store.local(unit["ledger"]["path"]) for unit in embedded), job.wanted,
+            (job.store.once(unit["ledger"]["path"]) for unit in embedded), job.wanted,
         )  # fmt: skip
         IndexBuild(
             job.store, job.scratch, job.config, job.progress, manifest, job.base,

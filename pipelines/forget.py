@@ -158,7 +158,7 @@ def _traces(store: Store, held: Held) -> proof.Traces:
     tables = (
         table
         for line in snapshot.files_of(manifest, "ledger")
-        for table in ledger_tables(store.local(line["path"]))
+        for table in ledger_tables(store.once(line["path"]))
     )
     living = sorted(set(proof.longer_names(tables, names)))
     return proof.Traces(names, held.contents, vectors, living)

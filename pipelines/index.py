@@ -46,7 +46,6 @@ def run_index(
     store_name: str,
     progress: Progress,
     again: Again | None = None,
-    cache: str | None = None,
 ) -> dict[str, Any]:
     """Bring a store up to date with its sources, and publish.
 
@@ -65,7 +64,7 @@ def run_index(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS)
-    place = stores.to_write(store_name, images, cache)
+    place = stores.to_write(store_name, images)
     store = place.store
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
 

@@ -32,7 +32,6 @@ def run_ingest(
     store_name: str,
     progress: Progress,
     again: Again | None = None,
-    cache: str | None = None,
 ) -> dict[str, Any]:
     """Bring a store up to date with tables of vectors, and publish.
 
@@ -48,7 +47,7 @@ def run_ingest(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS[1:])
-    place = stores.to_write(store_name, specs, cache)
+    place = stores.to_write(store_name, specs)
     store = place.store
     notes: list[str] = []  # in a log, a wrong request is one line
     tables = list_tables(specs, progress.say if progress.live else notes.append)

@@ -17,7 +17,7 @@ from lookalike.store.objects import open_store
 
 def status(given: argparse.Namespace) -> int:
     """Snapshots, counts, index parameters and certificate."""
-    store = open_store(given.store, given.cache)
+    store = open_store(given.store)
     manifest = snapshot.read_manifest(store)
     finished = snapshot.names(store)
     if given.json:
@@ -77,7 +77,7 @@ def status(given: argparse.Namespace) -> int:
 
 def verify(given: argparse.Namespace) -> int:
     """Every file against the manifest; status 1 if any is not as it should be."""
-    store = open_store(given.store, given.cache)
+    store = open_store(given.store)
     manifest = snapshot.read_manifest(store, given.snapshot)
     problems = list(snapshot.verify(store, given.snapshot))
     files = len(manifest["files"])
@@ -95,7 +95,7 @@ def verify(given: argparse.Namespace) -> int:
 
 def evaluate(given: argparse.Namespace) -> int:
     """Precision@k and mAP of the published vectors against labels."""
-    store = open_store(given.store, given.cache)
+    store = open_store(given.store)
     manifest = snapshot.read_manifest(store, given.snapshot)
     folders = given.labels == "folders"
     label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)

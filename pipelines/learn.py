@@ -41,7 +41,7 @@ class _Asked:
     @classmethod
     def of(cls, given: argparse.Namespace, what: str) -> _Asked:
         """Check that its vectors are such as can be learned from."""
-        store = open_store(given.store, given.cache)
+        store = open_store(given.store)
         manifest = snapshot.read_manifest(store, given.snapshot)
         features = stored_features(store, manifest)
         projection, metric = stored_projection(manifest), str(manifest["metric"])

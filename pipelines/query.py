@@ -127,15 +127,13 @@ def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
         return None
     from pipelines.config import load_config
 
-    models = snapshot.read_manifest(open_store(given.store, given.cache), given.snapshot).get(
-        "features"
-    )
+    models = snapshot.read_manifest(open_store(given.store), given.snapshot).get("features")
     return load_config(given.config, [*beam], vectors=not models)
 
 
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
-        return lookalike.open(given.store, given.snapshot, check=given.check, cache=given.cache)
+        return lookalike.open(given.store, given.snapshot, check=given.check)
     from pipelines.models import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
@@ -147,7 +145,6 @@ def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
             features=features,
             projection=projection,
             check=given.check,
-            cache=given.cache,
         )
 
 

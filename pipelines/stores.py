@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,13 +66,13 @@ class Place:
         snapshot.point(self.store, str(manifest["name"]), self._before)
 
 
-def to_write(name: str, sources: Sequence[str], cache: str | os.PathLike[str] | None) -> Place:
+def to_write(name: str, sources: Sequence[str]) -> Place:
     """The store that a run brings up to date.
 
     Raises:
         RequestError: It cannot be written to, or holds other things.
     """
-    store = open_store(name, cache)
+    store = open_store(name)
     checks.check_store(store, sources)
     return Place(store)
 
@@ -84,7 +83,7 @@ def to_keep(given: argparse.Namespace) -> Place:
     Raises:
         RequestError: There is none, or nothing was published in it.
     """
-    store = open_store(given.store, given.cache)
+    store = open_store(given.store)
     if not store.is_there() or snapshot.current(store) is None:
         raise RequestError(f"{store}: no such store, or nothing is published in it")
     return Place(store)

@@ -55,17 +55,27 @@ def private(required: bool) -> Iterator[None]:
             raise
         yield
         return
-    before, usual = os.environ.get("TMPDIR"), tempfile.tempdir
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    usual, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        with variable("TMPDIR", str(folder)):
+            yield
+    finally:
+        tempfile.tempdir = usual
+        remove()
+
+
+@contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment, for this process and its children, while a block runs."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        tempfile.tempdir = usual
         if before is None:
-            del os.environ["TMPDIR"]
+            del os.environ[name]
         else:
-            os.environ["TMPDIR"] = before
-        remove()
+            os.environ[name] = before
 
 
 def remove() -> None:

@@ -57,9 +57,12 @@ def entries(part, template):
     """{id: (list, code)} of a part, with the order checked."""
     start, sizes = part.sizes(0, template.spec.nlist)
     rows = int(sizes.sum())
-    lists, ids = np.repeat(np.arange(template.spec.nlist), sizes), part.ids(start, rows)
+    lists, (codes, ids) = (
+        np.repeat(np.arange(template.spec.nlist), sizes),
+        part.entries(start, rows),
+    )
     np.testing.assert_array_equal(np.lexsort((ids, lists)), np.arange(rows))
-    codes = part.codes(start, rows)
+    np.testing.assert_array_equal(part.ids(start, rows), ids)
     return {i: (n, code.tobytes()) for i, n, code in zip(ids.tolist(), lists.tolist(), codes,
                                                          strict=True)}  # fmt: skip
 
@@ -71,7 +74,8 @@ def output(store, name="shard"):
 
 def open_as(store, template):
     spec = template.spec
-    return open_part(output(store), template.sha256, template.code_size, spec.nlist)
+    path = str(output(store).relative_to(store))
+    return open_part(open_store(store), path, template.sha256, template.code_size, spec.nlist)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product", "jaccard"])
@@ -281,5 +285,6 @@ def test_a_part_of_another_template_is_refused(template, tmp_path):
     template, vectors = template
     paths, _ = write_embeddings(tmp_path, vectors, [])
     encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
+    path = str(output(tmp_path).relative_to(tmp_path))
     with pytest.raises(RequestError, match="the template here is other"):
-        open_part(output(tmp_path), "other", template.code_size, 8)
+        open_part(open_store(tmp_path), path, "other", template.code_size, 8)

@@ -11,6 +11,7 @@ import pytest
 
 import lookalike
 from lookalike.store.bucket import BucketStore
+from lookalike.store.cached import CACHE
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 from tests.s3_server import Faults, faulty_proxy, store_uri
@@ -72,6 +73,7 @@ def test_a_query_fetches_under_a_tenth_of_the_vectors(
         if "where" not in asked:  # of a third of the rows, more are compared
             assert 0 < faults.sent < tenth
         assert answers == found(near, **asked)
+    far = lookalike.open(store_uri(port, "four"), cache=tmp_path)
     faults.plan()
     columns = ["uri", "embedding", "label"]
     rows = far.rows(ids[::2000], columns)
@@ -99,6 +101,25 @@ def test_rows_of_many_files_are_asked_for_at_once_and_each_once(
     faults.plan()
     far.described(wanted)
     assert not faults.seen
+
+
+def test_what_is_asked_of_a_file_again_and_again_is_its_bytes_twice_at_most(
+    folder: tuple[Path, list[int]],
+    vectors: np.ndarray,
+    proxy: tuple[int, Faults],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (local, ids), (port, faults) = folder, proxy
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    files = {int(one["file_no"]): one["path"] for one in lines(local, "embedding")}
+    far = VectorReader(open_store(store_uri(port, "four")), files)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        rows = rng.choice(ROWS, 500)
+        assert np.array_equal(far.vectors(np.array(ids)[rows]), vectors[rows])
+    assert faults.sent < 2.1 * sum((local / path).stat().st_size for path in files.values())
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1000
 
 
 def test_opening_looks_at_many_files_by_one_listing(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lookalike
@@ -16,8 +18,33 @@ from lookalike.store.objects import open_store
 from pipelines.cli import main
 from tests.conftest import picture
 from tests.s3_server import store_uri
+from tests.vector_stores import clustered
 
 pytest.importorskip("obstore")
+
+
+def test_the_machine_that_made_an_index_keeps_little_of_it(
+    s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(4000, 256)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 256)
+    names = [f"/pictures/{row}.png" for row in range(len(vectors))]
+    pq.write_table(pa.table({"uri": names, "embedding": column}), tmp_path / "v.parquet")
+    config = tmp_path / "config.yaml"
+    config.write_text("index: {kind: ivf_pq, nlist: 16, code_bytes: 16}\nrunner: {workers: 2}\n")
+    store = store_uri(s3, "kept")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert not main(
+        ["index", "--config", str(config), "--embeddings", str(tmp_path / "v.parquet"),
+         "--store", store, "--cache", str(tmp_path / "cache")]
+    )  # fmt: skip
+    manifest = snapshot.read_manifest(open_store(store))
+    whole = sum(line["bytes"] for line in manifest["files"])
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < whole / 10
+    workers = (tmp_path / "home").rglob("*")  # which keep what they fetch in the same place
+    assert not [path for path in workers if path.is_file() and path.suffix in (".faiss", ".lists")]
+    assert vectors.nbytes < whole
 
 
 def test_nights_on_object_storage(

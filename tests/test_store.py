@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from lookalike.errors import StoreWriteError
 from lookalike.store import bucket as bucket_module
 from lookalike.store import files, shards
 from lookalike.store.bucket import BucketStore
-from lookalike.store.cached import LIMIT, FileCache
+from lookalike.store.cached import CACHE, LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
 from lookalike.store.folder import FolderStore
 from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Version, open_store
@@ -360,6 +361,44 @@ def test_a_file_is_fetched_once(bucket: BucketStore, s3: int, tmp_path: Path) ->
         assert len(faults.seen) == 2
 
 
+def opened(found: Path | BinaryIO) -> BinaryIO:
+    return open(found, "rb") if isinstance(found, Path) else found
+
+
+def test_a_file_that_is_read_once_is_whole_and_not_kept(store: Store) -> None:
+    record = store.put("a/x.parquet", LARGE)
+    for asked in (record, "a/x.parquet"):
+        with opened(open_store(store.name).once(asked)) as file:
+            assert file.read() == LARGE
+            assert os.fstat(file.fileno()).st_size == len(LARGE)
+    if isinstance(store, BucketStore):
+        assert not [path for path in store._cache.folder.iterdir() if path.stat().st_size > 100]
+
+
+def test_a_file_that_is_kept_is_not_fetched_to_be_read_once(
+    bucket: BucketStore, s3: int, tmp_path: Path
+) -> None:
+    record = bucket.put("x", b"1" * 1000)
+    with faulty_proxy(s3) as (port, faults):
+        store = BucketStore(store_uri(port, prefix(tmp_path)))
+        path = store.local(record)
+        seen = len(faults.seen)
+        with opened(store.once(record)) as file:
+            assert file.read() == b"1" * 1000
+        assert len(faults.seen) == seen
+    assert path.exists()
+
+
+def test_where_a_command_keeps_files_its_workers_keep_them(
+    bucket: BucketStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = bucket.put("x", b"1" * 1000)
+    monkeypatch.setenv(CACHE, str(tmp_path / "named"))
+    assert open_store(bucket.name).local(record).is_relative_to(tmp_path / "named")
+    told = BucketStore(bucket.name, tmp_path / "told")
+    assert told.local(record).is_relative_to(tmp_path / "told")
+
+
 @pytest.mark.parametrize("damage", [b"", b"2" * 1000, b"1" * 999])
 def test_a_damaged_copy_is_fetched_anew(bucket: BucketStore, damage: bytes) -> None:
     record = bucket.put("x", b"1" * 1000)
@@ -374,6 +413,8 @@ def test_what_is_not_what_it_should_be_is_not_given(bucket: BucketStore) -> None
     wrong = FileRecord("x", hashlib.sha256(b"2" * 1000).hexdigest(), 1000)
     with pytest.raises(ObjectStoreError, match=rf"x: sha256: expected {wrong.sha256}, found"):
         bucket.local(wrong)
+    with pytest.raises(ObjectStoreError, match=rf"x: sha256: expected {wrong.sha256}, found"):
+        bucket.once(wrong)
     with pytest.raises(ObjectStoreError, match=r"x: no sha256: '../../../x'"):
         bucket.local(FileRecord("x", "../../../x", 1000))
     bucket_module.obstore.put(bucket._store, "other", b"1")
@@ -450,6 +491,7 @@ def test_the_bound_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 FULL = """
 import sys
 from pathlib import Path
+from typing import BinaryIO
 from tests.test_store import read_many
 read_many(Path(sys.argv[1]), 1 << 40, 0, 60)
 """

@@ -104,7 +104,7 @@ class _EmbedUnitFn(EmbedderFn):
             done = embed_unit(
                 unit,
                 store,
-                read_files(store.local(unit.source)),
+                read_files(store.once(unit.source)),
                 self._embedder,
                 self._decoder,
                 self._metadata,

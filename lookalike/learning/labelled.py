@@ -137,7 +137,7 @@ def _read(store: Store, shards: list[str], chosen: npt.NDArray[np.bool_]) -> Vec
     """The chosen rows, (n, d), in the order they are stored."""
     found, start = [], 0
     for shard in shards:
-        for ids, vectors in iter_blocks(store.local(shard)):
+        for ids, vectors in iter_blocks(store.once(shard)):
             inside = chosen[start : start + len(ids)]
             start += len(ids)
             if inside.any():

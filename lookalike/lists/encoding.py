@@ -6,7 +6,7 @@ well the template fits. Memory is that of a few thousand vectors and the part's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 from lookalike.errors import RequestError
 from lookalike.lists.part_files import open_part, write_part
 from lookalike.lists.shard_files import (
+    HEADER_BYTES,
     Codes,
     Counts,
     ShardHeader,
     Write,
-    map_shard,
+    list_sizes,
+    stored_header,
     write_shard,
 )
 from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
@@ -226,23 +228,35 @@ def total_fitness(store: Store, done: Iterable[Mapping[str, Any]], template: Tem
     for one in done:
         for name in _SUMS:
             setattr(total, name, getattr(total, name) + one["fitness"][name])
-        path = store.local(one["shard"]["path"])
+        path = one["shard"]["path"]
         if one["header"]["layout"] == "columns":
-            total.sizes += open_part(path, *of).sizes(0, template.spec.nlist)[1]
+            total.sizes += open_part(store, path, *of).sizes(0, template.spec.nlist)[1]
         else:
-            total.sizes += map_shard(path, *of).sizes
+            total.sizes += shard_sizes(store, [path], template)
     return total
 
 
 def shard_sizes(store: Store, shards: Iterable[str], template: Template) -> Counts:
     """Entries of each list in index shards (paths relative to the store): (nlist,) int64."""
     total = np.zeros(template.spec.nlist, dtype=np.int64)
-    for path in shards:
-        file = map_shard(
-            store.local(path), template.sha256, template.code_size, template.spec.nlist
-        )
-        total[file.header.first_list : file.header.last_list] += file.sizes
+    paths = list(shards)
+    headers = headers_of(store, paths, template)
+    tables = store.read_many(
+        [(path, [(HEADER_BYTES, 4 * one.lists)]) for path, one in zip(paths, headers, strict=True)]
+    )
+    for path, header, [table] in zip(paths, headers, tables, strict=True):
+        total[header.first_list : header.last_list] += list_sizes(store.shown(path), header, table)
     return total
+
+
+def headers_of(store: Store, shards: Sequence[str], template: Template) -> list[ShardHeader]:
+    """The headers of index shards (paths relative to the store) of a template; no more is read.
+
+    Raises:
+        RequestError: One is damaged, or was made with another template.
+    """
+    of = (template.sha256, template.code_size, template.spec.nlist)
+    return store.at_once(lambda path: stored_header(store, path, *of)[0], shards)
 
 
 def fitness_of(template: Template, sample: Sample, most: int) -> Fitness:
@@ -262,7 +276,7 @@ def _checked(task: EncodeTask, store: Store, template: Template) -> Iterator[tup
     """Row groups of the task's files, held against the rules for vectors."""
     spec = template.spec
     for path in task.embeddings:
-        for ids, vectors in iter_blocks(store.local(path)):
+        for ids, vectors in iter_blocks(store.once(path)):
             try:
                 yield ids, check_vectors(vectors, spec.dim, spec.metric)
             except RequestError as error:

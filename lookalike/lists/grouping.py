@@ -53,8 +53,9 @@ def list_sizes(store: Store, parts: Sequence[str], template: Template) -> Counts
         RequestError: A part is damaged or of another template.
     """
     total = np.zeros(template.spec.nlist, dtype=np.int64)
-    for path in parts:
-        total += _open(store, path, template).sizes(0, template.spec.nlist)[1]
+    opened = _open(store, parts, template)
+    for _, sizes in store.at_once(lambda part: part.sizes(0, template.spec.nlist), opened):
+        total += sizes
     return total
 
 
@@ -88,46 +89,44 @@ def group(task: GroupTask, store: Store, template: Template) -> Record:
     Raises:
         RequestError: A part is damaged or of another template, or two parts hold the same id.
     """
-    parts = [_open(store, path, template) for path in task.parts]
+    parts = _open(store, task.parts, template)
     first, last = task.first_list, task.last_list
-    starts, sizes = _locate(parts, first, last)
+    found = store.at_once(lambda part: part.sizes(first, last), parts)
+    starts, sizes = np.array([start for start, _ in found]), np.stack([own for _, own in found])
     totals = sizes.sum(axis=0)
     header = shard_header(
         template, template.layout, first, last, int(totals.sum()),
-        _extremes(parts, starts, sizes.sum(axis=1)),
+        _extremes(store, parts, starts, sizes.sum(axis=1)),
     )  # fmt: skip
     with store.write(HashedName(task.output, ".lists")) as pending:
-        write_shard(header, totals, _runs(parts, starts, sizes, totals), pending.write)
+        write_shard(header, totals, _runs(store, parts, starts, sizes, totals), pending.write)
     line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
     return {"shard": line, "header": asdict(header)}
 
 
-def _open(store: Store, path: str, template: Template) -> Part:
-    return open_part(store.local(path), template.sha256, template.code_size, template.spec.nlist)
+def _open(store: Store, parts: Sequence[str], template: Template) -> list[Part]:
+    of = (template.sha256, template.code_size, template.spec.nlist)
+    return store.at_once(lambda path: open_part(store, path, *of), parts)
 
 
-def _locate(parts: Sequence[Part], first: int, last: int) -> tuple[Counts, Counts]:
-    """Where the range begins in each part (parts,), and its lists' sizes (parts, lists)."""
-    starts = np.zeros(len(parts), dtype=np.int64)
-    sizes = np.zeros((len(parts), last - first), dtype=np.int64)
-    for number, part in enumerate(parts):
-        starts[number], sizes[number] = part.sizes(first, last)
-    return starts, sizes
+def _extremes(
+    store: Store, parts: Sequence[Part], starts: Counts, counts: Counts
+) -> tuple[int, int]:
+    """Smallest and largest id of the range in all parts; (starts, counts: (parts,))."""
 
+    def extremes(one: tuple[Part, int, int]) -> tuple[int, int]:
+        part, start, count = one
+        ids = part.ids(start, count)
+        return int(ids.min()), int(ids.max())
 
-def _extremes(parts: Sequence[Part], starts: Counts, counts: Counts) -> tuple[int, int]:
-    """Smallest and largest id of the range in all parts."""
-    smallest, largest = [], []
-    for part, start, count in zip(parts, starts.tolist(), counts.tolist(), strict=True):
-        if count:
-            ids = part.ids(start, count)
-            smallest.append(int(ids.min()))
-            largest.append(int(ids.max()))
-    return min(smallest, default=-1), max(largest, default=-1)
+    slices = zip(parts, starts.tolist(), counts.tolist(), strict=True)
+    found = store.at_once(extremes, (one for one in slices if one[2]))
+    smallest, largest = zip(*found, strict=True) if found else ((-1,), (-1,))
+    return min(smallest), max(largest)
 
 
 def _runs(
-    parts: Sequence[Part], starts: Counts, sizes: Counts, totals: Counts
+    store: Store, parts: Sequence[Part], starts: Counts, sizes: Counts, totals: Counts
 ) -> Iterator[tuple[Codes, Ids]]:
     """Codes and ids of consecutive lists, some lists at a time, by (list, id)."""
     ends = np.cumsum(totals)
@@ -137,20 +136,22 @@ def _runs(
         before = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, before + _RUN_ROWS, side="right")))
         counts = sizes[:, begin:end]
-        yield _sorted_run(parts, at, counts)
+        yield _sorted_run(store, parts, at, counts)
         at += counts.sum(axis=1)
         begin = end
 
 
-def _sorted_run(parts: Sequence[Part], at: Counts, counts: Counts) -> tuple[Codes, Ids]:
+def _sorted_run(
+    store: Store, parts: Sequence[Part], at: Counts, counts: Counts
+) -> tuple[Codes, Ids]:
     """The entries from `at` (parts,) on of lists with `counts` (parts, lists) entries, sorted."""
     slices = list(zip(parts, at.tolist(), counts.sum(axis=1).tolist(), strict=True))
     lists = np.repeat(np.tile(np.arange(counts.shape[1]), len(parts)), counts.ravel())
-    ids = np.concatenate([part.ids(start, count) for part, start, count in slices])
-    codes = np.concatenate([part.codes(start, count) for part, start, count in slices])
+    found = store.at_once(lambda one: one[0].entries(*one[1:]), slices)
+    codes, ids = (np.concatenate(some) for some in zip(*found, strict=True))
     order = np.lexsort((ids, lists))
     ids = ids[order]
     repeated = ids[1:][ids[1:] == ids[:-1]]
     if len(repeated):
-        raise RequestError(f"id {repeated[0]} comes more than once in {slices[0][0].path.parent}")
+        raise RequestError(f"id {repeated[0]} comes more than once in the parts of {store}")
     return codes[order], ids

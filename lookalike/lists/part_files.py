@@ -1,33 +1,32 @@
 """Parts of a run: what one encode task made, to be grouped by list into index shards.
 
 The container of `lookalike.lists.shard_files` in layout columns: the entries of any range of lists
-are two slices, one of codes and one of ids. Parts are read, not mapped: memory stays that of the
-slices, and thousands of parts need no open files.
+are two slices, one of codes and one of ids. Just these are read from where a part lies: memory
+stays that of the slices, and a task that wants a few lists fetches no whole parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lookalike.errors import UnreachableError, one_line
 from lookalike.lists.shard_files import (
     HEADER_BYTES,
     Codes,
     Counts,
     ShardHeader,
     Write,
-    check_header,
     damaged,
     data_start,
     padded,
+    stored_header,
     write_head,
 )
 from lookalike.metrics import Ids
+from lookalike.store.objects import Store
 
 
 def write_part(
@@ -66,56 +65,68 @@ class Part:
     """A part file whose length is that of its header's rows.
 
     Attributes:
-        path: The file.
+        store: Where it lies.
+        path: Relative to that.
         header: Its first block.
     """
 
-    path: Path
+    store: Store
+    path: str
     header: ShardHeader
 
     def sizes(self, first: int, last: int) -> tuple[int, Counts]:
         """Where the lists [first, last) begin, in entries, and their sizes (last - first,)."""
         begin = max(0, first - 1)
-        ends = self._read(HEADER_BYTES + 4 * begin, "<u4", last - begin).astype(np.int64)
+        table = (HEADER_BYTES + 4 * begin, 4 * (last - begin))
+        ends = np.frombuffer(self._read(table)[0], "<u4").astype(np.int64)
         start = int(ends[0]) if first and len(ends) else 0
         sizes = np.diff(ends[1:] if first else ends, prepend=start)
         complete = last < self.header.nlist or not len(ends) or ends[-1] == self.header.rows
         if (sizes < 0).any() or start + int(sizes.sum()) > self.header.rows or not complete:
-            raise damaged(self.path, f"{self.header.rows:,} rows, its lists are not of them")
+            raise damaged(self._name, f"{self.header.rows:,} rows, its lists are not of them")
         return start, sizes
 
     def ids(self, start: int, count: int) -> Ids:
         """Ids (count,) of the entries from `start` on."""
+        return np.frombuffer(self._read(self._ids(start, count))[0], "<i8")
+
+    def entries(self, start: int, count: int) -> tuple[Codes, Ids]:
+        """Codes (count, code_size) and ids (count,) of the entries from `start` on."""
+        size, begin = self.header.code_size, data_start(self.header)
+        codes, ids = self._read((begin + size * start, size * count), self._ids(start, count))
+        return np.frombuffer(codes, np.uint8).reshape(count, size), np.frombuffer(ids, "<i8")
+
+    def _ids(self, start: int, count: int) -> tuple[int, int]:
         header = self.header
         begin = data_start(header) + int(padded(header.rows * header.code_size))
-        return np.asarray(self._read(begin + 8 * start, "<i8", count), dtype=np.int64)
+        return begin + 8 * start, 8 * count
 
-    def codes(self, start: int, count: int) -> Codes:
-        """Codes (count, code_size) of the entries from `start` on."""
-        size = self.header.code_size
-        flat: Codes = self._read(data_start(self.header) + size * start, "u1", size * count)
-        return flat.reshape(count, size)
+    def _read(self, *ranges: tuple[int, int]) -> list[bytes]:
+        try:
+            return self.store.read_ranges(self.path, ranges)
+        except UnreachableError:
+            raise
+        except OSError as error:
+            raise damaged(self._name, one_line(error)) from error
 
-    def _read(self, offset: int, dtype: str, count: int) -> npt.NDArray[Any]:
-        found = np.fromfile(self.path, dtype=dtype, count=count, offset=offset)
-        if len(found) != count:
-            raise damaged(self.path, f"it ends within the {count:,} numbers from byte {offset:,}")
-        return found
+    @property
+    def _name(self) -> str:
+        return self.store.shown(self.path)
 
 
-def open_part(path: Path, template: str, code_size: int, nlist: int) -> Part:
-    """Check a part against its length and its template; see `check_header`.
+def open_part(store: Store, path: str, template: str, code_size: int, nlist: int) -> Part:
+    """Check a part against its length and its template; see `stored_header`.
 
     Raises:
         RequestError: It is damaged, or was made with another template.
     """
-    header = check_header(path, template, code_size, nlist)
-    rows, length = header.rows, path.stat().st_size
+    header, length = stored_header(store, path, template, code_size, nlist)
+    rows = header.rows
     wanted = data_start(header) + int(padded(rows * code_size)) + 8 * rows
     if header.layout != "columns" or header.lists != nlist or length != wanted:
         raise damaged(
-            path,
+            store.shown(path),
             f"{header.layout}, {header.lists:,} lists, {length:,} bytes; a part of {rows:,} rows "
             f"has columns, {nlist:,} lists, {wanted:,} bytes",
         )
-    return Part(path, header)
+    return Part(store, path, header)

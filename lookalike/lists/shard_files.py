@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.metrics import Ids
+from lookalike.store.objects import Store
 
 Codes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -277,11 +278,15 @@ class ShardFile:
             yield self.data[begin : begin + 8 * size].view("<i8")
 
 
-def check_header(path: Path, template: str, code_size: int, nlist: int) -> ShardHeader:
-    """The header of a shard file that must be of this template.
+def check_header(
+    name: str, header: ShardHeader, length: int, template: str, code_size: int, nlist: int
+) -> None:
+    """Hold the header of a shard file against its length and its template.
 
     Args:
-        path: The file.
+        name: Of the file.
+        header: Of the file.
+        length: Its bytes.
         template: sha256 of the template that must have made it.
         code_size: Bytes of that template's codes.
         nlist: That template's lists.
@@ -289,24 +294,43 @@ def check_header(path: Path, template: str, code_size: int, nlist: int) -> Shard
     Raises:
         RequestError: It is no shard file, or was made with another template.
     """
-    header = read_header(path)
     if header.template != template:
         raise RequestError(
-            f"{path}: the shard was made with template {header.template}, the template here is "
+            f"{name}: the shard was made with template {header.template}, the template here is "
             f"{template}; their codes mean different vectors: index again"
         )
     if (header.code_size, header.nlist) != (code_size, nlist):
         raise damaged(
-            path,
+            name,
             f"codes of {header.code_size} bytes in {header.nlist} lists, its template has "
             f"{code_size} and {nlist}",
         )
-    length = path.stat().st_size
     if length < data_start(header):
         raise damaged(
-            path, f"{length:,} bytes, its list of lists alone ends at {data_start(header):,}"
+            name, f"{length:,} bytes, its list of lists alone ends at {data_start(header):,}"
         )
-    return header
+
+
+def stored_header(
+    store: Store, path: str, template: str, code_size: int, nlist: int
+) -> tuple[ShardHeader, int]:
+    """Header (see `check_header`) and bytes of a store's shard file, of which no more is read.
+
+    Raises:
+        RequestError: It is no shard file, or was made with another template.
+    """
+    name = store.shown(path)
+    try:
+        length = store.size(path)
+        [block] = store.read_ranges(path, [(0, min(length, HEADER_BYTES))])
+    except UnreachableError:
+        raise
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise RequestError(f"{name}: the index shard cannot be read: {reason}") from error
+    header = parse_header(name, block)
+    check_header(name, header, length, template, code_size, nlist)
+    return header, length
 
 
 def data_start(header: ShardHeader) -> int:
@@ -320,20 +344,31 @@ def map_shard(path: Path, template: str, code_size: int, nlist: int) -> ShardFil
     Raises:
         RequestError: It is damaged, or was made with another template.
     """
-    header = check_header(path, template, code_size, nlist)
+    header = read_header(path)
+    check_header(str(path), header, path.stat().st_size, template, code_size, nlist)
     data: Codes = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
-    ends = data[HEADER_BYTES : HEADER_BYTES + 4 * header.lists].view("<u4").astype(np.int64)
-    sizes = np.diff(ends, prepend=0)
-    if header.layout == "columns" or (sizes < 0).any() or int(sizes.sum()) != header.rows:
-        raise damaged(
-            path, f"{header.layout}, {header.rows:,} rows, its lists hold {int(sizes.sum()):,}"
-        )
+    sizes = list_sizes(path, header, data[HEADER_BYTES : HEADER_BYTES + 4 * header.lists])
     wanted = int(list_offsets(header, sizes)[-1])
     if len(data) != wanted:
         raise damaged(path, f"{len(data):,} bytes, its lists need {wanted:,}")
     return ShardFile(path, header, sizes, data)
 
 
-def damaged(path: Path, found: str) -> RequestError:
+def list_sizes(name: str | Path, header: ShardHeader, table: Any) -> Counts:
+    """Entries of each list (lists,) of a plain or blocks32 file, from the table after its header.
+
+    Raises:
+        RequestError: They are not those that the header tells of.
+    """
+    ends = np.frombuffer(table, "<u4").astype(np.int64)
+    sizes: Counts = np.diff(ends, prepend=0)
+    if header.layout == "columns" or (sizes < 0).any() or int(sizes.sum()) != header.rows:
+        raise damaged(
+            name, f"{header.layout}, {header.rows:,} rows, its lists hold {int(sizes.sum()):,}"
+        )
+    return sizes
+
+
+def damaged(name: str | Path, found: str) -> RequestError:
     """The error for a file that is not as it was written."""
-    return RequestError(f"{path}: damaged: {found}; run: lookalike verify")
+    return RequestError(f"{name}: damaged: {found}; run: lookalike verify")

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.lists.encoding import headers_of
 from lookalike.lists.invlists import read_shard, select
-from lookalike.lists.shard_files import check_header
 from lookalike.metrics import Ids, Scores, Vectors, worst_score
 from lookalike.searching.reranking import best_candidates
 from lookalike.searching.selections import Selection
@@ -236,13 +236,7 @@ class Batch:
     @cached_property
     def _ranges(self) -> list[tuple[int, int]]:
         """The lists [first, last) of each shard."""
-        template = self._template
-        headers = [
-            check_header(
-                self._store.local(path), template.sha256, template.code_size, template.spec.nlist
-            )
-            for path in self.spec.shards
-        ]
+        headers = headers_of(self._store, self.spec.shards, self._template)
         return [(header.first_list, header.last_list) for header in headers]
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,7 +83,7 @@ def write_listing(
     return Listing(tuple(parts), rows, total)
 
 
-def read_files(path: Path) -> Iterator[SourceFile]:
+def read_files(path: Path | BinaryIO) -> Iterator[SourceFile]:
     """Rows of a listing or unit file, without what the ledger said of them before."""
     with pq.ParquetFile(path) as file:
         columns = [name for name in file.schema_arrow.names if name not in _BESIDE]

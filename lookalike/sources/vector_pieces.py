@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -149,7 +150,7 @@ def _write_unit(store: Store, relative: str, piece: Piece, rows: pa.Table) -> No
         )  # fmt: skip
 
 
-def read_unit(path: Path) -> tuple[Piece, pa.Table]:
+def read_unit(path: Path | BinaryIO) -> tuple[Piece, pa.Table]:
     """A unit's run of row groups, and its rows in the order in which they lie there."""
     rows = pq.read_table(path)
     return Piece(**json.loads(rows.schema.metadata[_ABOUT])), rows

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, BinaryIO
 
 from lookalike.errors import RequestError
-from lookalike.store.cached import DamagedError, FileCache
+from lookalike.store.cached import DamagedError, Fetch, FileCache
 from lookalike.store.files import (
     FileRecord,
     Name,
@@ -209,9 +209,18 @@ class BucketStore(Store):
 
     def local(self, file: str | FileRecord) -> Path:
         """See `Store.local`."""
+        return self._fetched(file, self._cache.get)
+
+    def once(self, file: str | FileRecord) -> BinaryIO:
+        """See `Store.once`."""
+        return self._fetched(file, self._cache.pass_on)
+
+    def _fetched(
+        self, file: str | FileRecord, get: Callable[[FileRecord, Fetch], Result]
+    ) -> Result:
         record = self._known_as(file) if isinstance(file, str) else file
         try:
-            return self._cache.get(record, lambda: self._parts(record.path, record.bytes))
+            return get(record, lambda: self._parts(record.path, record.bytes))
         except DamagedError as error:
             raise ObjectStoreError(
                 f"{self.shown(record.path)}: {error}; run: lookalike verify"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError, StoreWriteError
@@ -27,6 +29,8 @@ from lookalike.store.files import FileRecord, locked, record_of
 if os.name == "posix":
     import fcntl
 
+CACHE = "LOOKALIKE_CACHE"
+"""The variable that names the folder, where a caller does not: child processes share it."""
 LIMIT = "LOOKALIKE_CACHE_BYTES"
 """The variable that says how many bytes to keep, all files together (default: half of the disk)."""
 _HELD = 8  # files that a process keeps others from removing: those it was given last
@@ -42,6 +46,16 @@ Fetch = Callable[[], Iterable[bytes]]
 
 class DamagedError(OSError):
     """What was fetched, twice, is not what its sha256 says."""
+
+
+class _Passing(io.BufferedReader):
+    """A file that whoever reads it need not close: it is when nobody has it any more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _Held:
@@ -65,7 +79,8 @@ class FileCache:
         """Prepare a cache; nothing is made yet.
 
         Args:
-            folder: The folder of caches that it lies in (default: ~/.cache/lookalike).
+            folder: The folder of caches that it lies in (default: as
+                LOOKALIKE_CACHE says, else ~/.cache/lookalike).
             limit: Most bytes of all files, more only where what is in use is more; by default as
                 LOOKALIKE_CACHE_BYTES says, else half of the disk.
 
@@ -75,7 +90,7 @@ class FileCache:
         text = os.environ.get(LIMIT, "")
         if text and not text.isdecimal():
             raise RequestError(f"{LIMIT} must be a number of bytes, got {text!r}")
-        parent = cache_folder() if folder is None else Path(os.path.abspath(folder))
+        parent = Path(os.path.abspath(folder or os.environ.get(CACHE) or cache_folder()))
         self.folder, self._limit = parent / "files", limit or int(text or 0)
         self._turn = threading.Lock()  # of what follows; hashing and fetching go on beside it
         self._held: OrderedDict[str, _Held] = OrderedDict()
@@ -99,6 +114,18 @@ class FileCache:
                 if not self._hold(path, record):  # nor has another fetched it meanwhile
                     self._fetch(path, record, fetch)
         return path
+
+    def pass_on(self, record: FileRecord, fetch: Fetch) -> BinaryIO:
+        """A file, open; if it is fetched for that, nobody else sees it and it is not kept.
+
+        See `get` for the arguments, and for what is raised.
+        """
+        path = self.folder / self._name(record)
+        if self._hold(path, record):
+            return _Passing(path)
+        self._make()
+        with self._whole(path, record, fetch) as temporary:
+            return _Passing(temporary)
 
     def drop(self, record: FileRecord) -> None:
         """Keep a file no more, whoever holds it; what is open stays readable."""
@@ -176,20 +203,26 @@ class FileCache:
             os.close(descriptor)
 
     def _fetch(self, path: Path, record: FileRecord, fetch: Fetch) -> None:
+        with self._whole(path, record, fetch) as temporary:
+            with locked(self.folder):  # who counts must not miss it between its names
+                os.replace(temporary, path)
+            if not self._hold(path, record):
+                raise DamagedError(f"sha256: {record.sha256} was fetched, the disk holds another")
+
+    @contextmanager
+    def _whole(self, path: Path, record: FileRecord, fetch: Fetch) -> Iterator[Path]:
+        """What is fetched, compared with its sha256, under another name while the block runs."""
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        digest = ""
         try:
             for _ in range(2):
                 digest = self._download(temporary, record, fetch)
                 if digest == record.sha256:
-                    with locked(self.folder):  # who counts must not miss it between its names
-                        os.replace(temporary, path)
-                    if self._hold(path, record):
-                        return
-                    digest = "something else on the disk"
+                    break
+            else:
+                raise DamagedError(f"sha256: expected {record.sha256}, found {digest}")
+            yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-        raise DamagedError(f"sha256: expected {record.sha256}, found {digest}")
 
     def _download(self, temporary: Path, record: FileRecord, fetch: Fetch) -> str:
         """Write what is fetched, where there is room or room can be made; its sha256."""

@@ -256,7 +256,7 @@ def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
 
 def _united(store: Store, task: CompactTask) -> pa.Schema:
     """The schema that holds the rows of all sources."""
-    found = [pq.read_schema(store.local(source["path"])) for source in task.sources]
+    found = [pq.read_schema(store.parquet(source["path"])) for source in task.sources]
     metadata = merge_columns(
         pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
     )
@@ -279,11 +279,12 @@ def rows_of(
         ValueError: The file has other ids or rows than its number and its record say.
     """
     path = source["path"]
-    with pq.ParquetFile(store.local(path)) as file:
+    shard = store.once(path)
+    with pq.ParquetFile(shard) as file:
         names = [name for name in file.schema_arrow.names if name not in ("id", "embedding")]
         table = _as(file.read(columns=names), target)
     start = 0
-    for ids, vectors in iter_blocks(store.local(path)):
+    for ids, vectors in iter_blocks(shard):
         first = make_id(int(source["file_no"]), start)
         last = first + len(ids) - 1
         if ids[0] != first or ids[-1] != last:

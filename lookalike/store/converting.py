@@ -74,7 +74,7 @@ def convert_shard(
         dim: Components of the new vectors.
         properties: Key-value metadata of the new shard.
     """
-    found = pq.read_schema(store.local(task.source["path"]))
+    found = pq.read_schema(store.parquet(task.source["path"]))
     metadata = pa.schema([column for column in found if column.name not in COLUMNS])
     target = schema(dim, metadata, properties, vector_type(found)[1].name)
     file_no = int(task.source["file_no"])

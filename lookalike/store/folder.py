@@ -92,6 +92,10 @@ class FolderStore(Store):
         """See `Store.local`: the file itself."""
         return self.root / (file if isinstance(file, str) else file.path)
 
+    def once(self, file: str | FileRecord) -> Path:
+        """See `Store.once`: the file itself."""
+        return self.local(file)
+
     def local_tree(self, folders: Iterable[str]) -> Path:
         """See `Store.local_tree`: the store's own folder."""
         return self.root

@@ -184,7 +184,7 @@ def _all_of(
     ids, vectors = [_NONE], {}
     numbers = {line["path"]: True for line in snapshot.files_of(published, "embedding")}
     for line in _lines((published, *others), "embedding"):
-        for table in _batches(store.local(line["path"]), ["id", "uri", "content_sha256"]):
+        for table in _batches(store, line["path"], ["id", "uri", "content_sha256"]):
             ours = pc.is_in(table["content_sha256"], shas)
             rows = table.filter(pc.or_kleene(pc.is_in(table["uri"], uris), ours))
             if line["path"] in numbers:
@@ -209,7 +209,7 @@ def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[p
     ids = np.setdiff1d(matching_ids(store, files, where), dead)
     for number in np.unique(ids >> 32).tolist():
         matching = pa.array(ids[ids >> 32 == number])
-        for table in _batches(store.local(files[number]), ["id", "uri", "content_sha256"]):
+        for table in _batches(store, files[number], ["id", "uri", "content_sha256"]):
             yield table.filter(pc.is_in(table["id"], matching))
 
 
@@ -219,12 +219,12 @@ def _everything(
     """Names and contents in ledgers and shards of all snapshots, dead rows among them."""
     yield from _ledger(store, (published, *others))
     for line in _lines((published, *others), "embedding"):
-        yield from _batches(store.local(line["path"]), ["uri", "content_sha256"])
+        yield from _batches(store, line["path"], ["uri", "content_sha256"])
 
 
 def _ledger(store: Store, manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
     for line in _lines(manifests, "ledger"):
-        yield from _batches(store.local(line["path"]), ["uri", "content_sha256"])
+        yield from _batches(store, line["path"], ["uri", "content_sha256"])
 
 
 def _lines(manifests: Sequence[Manifest], kind: str) -> Iterator[dict[str, Any]]:
@@ -237,13 +237,13 @@ def _lines(manifests: Sequence[Manifest], kind: str) -> Iterator[dict[str, Any]]
                 yield line
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+def _batches(store: Store, path: str, columns: list[str]) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(store.parquet(path)) as file:
             if file.num_row_groups:
                 for batch in file.iter_batches(_BATCH, columns=columns):
                     yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
         raise RequestError(
-            f"{path}: not readable: {one_line(error)}; run: lookalike verify"
+            f"{store.shown(path)}: not readable: {one_line(error)}; run: lookalike verify"
         ) from error

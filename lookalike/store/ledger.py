@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -178,7 +178,7 @@ def _tables(rows: Iterable[LedgerRow]) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(batch, SCHEMA)
 
 
-def ledger_tables(path: Path, status: str = "") -> Iterator[pa.Table]:
+def ledger_tables(path: Path | BinaryIO, status: str = "") -> Iterator[pa.Table]:
     """Rows of one ledger file, or those of one status, as tables of some thousand rows."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH):
@@ -229,7 +229,7 @@ def as_unknown(table: pa.Table, reasons: pa.Array, details: pa.Array) -> pa.Tabl
     return table
 
 
-def read_ledger(path: Path, status: str = "") -> Iterator[LedgerRow]:
+def read_ledger(path: Path | BinaryIO, status: str = "") -> Iterator[LedgerRow]:
     """Rows of one ledger file, or those of one status, as a stream."""
     for table in ledger_tables(path, status):
         for row in table.to_pylist():

@@ -33,7 +33,7 @@ def was_listed(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
         return True
     below = plain_name(uri).rstrip("/") + "/"
     for line in snapshot.files_of(manifest, "ledger"):
-        with pq.ParquetFile(store.local(line["path"])) as file:
+        with pq.ParquetFile(store.parquet(line["path"])) as file:
             for batch in file.iter_batches(_BATCH, columns=["uri", "status"]):
                 living = batch.filter(pc.not_equal(batch["status"], "removed"))["uri"]
                 if _any(living, uri, below):

@@ -208,6 +208,17 @@ class Store(ABC):
     def parquet(self, path: str) -> Path | BinaryIO:
         """What Arrow reads parts of an immutable file from: the file itself, or ranges of it."""
 
+    @abstractmethod
+    def once(self, file: str | FileRecord) -> Path | BinaryIO:
+        """A whole immutable file that is read now and not again: nothing of it is kept.
+
+        A folder's is the file itself. One on object storage is compared with its sha256, as by
+        `local`, but is gone from this machine when it is closed, or its process ends.
+
+        Raises:
+            OSError: See `local`.
+        """
+
     def mapped(self, path: str) -> mmap.mmap | None:
         """An immutable file, mapped; None where its parts had better be asked for."""
         return None

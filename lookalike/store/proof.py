@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -105,7 +105,7 @@ def prove(store: Store, traces: Traces) -> Proof:
         proof.bytes += entry.bytes
         try:
             found.update(
-                Find(path, kind, what) for kind, what in search.file(store.local(path), path)
+                Find(path, kind, what) for kind, what in search.file(store.once(path), path)
             )
         except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
             found.add(Find(path, "unreadable", one_line(error)))
@@ -168,24 +168,30 @@ class _Search:
         self._patterns = Patterns([pattern for pattern, _, _ in self._known])
         self._excuses = _excuses(self._known, traces.living)
 
-    def file(self, path: Path, relative: str) -> Iterator[tuple[str, str]]:
-        """Kind and description of everything found in one file."""
+    def file(self, found: Path | BinaryIO, relative: str) -> Iterator[tuple[str, str]]:
+        """Kind and description of everything found in one file, which may be open already."""
         yield from self.buffer(os.fsencode(relative))
-        if path.is_symlink():
-            yield from self.buffer(os.fsencode(os.readlink(path)))
-            return
-        if not path.is_file() or not path.stat().st_size:
-            return
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if isinstance(found, Path):
+            if found.is_symlink():
+                yield from self.buffer(os.fsencode(os.readlink(found)))
+                return
+            if not found.is_file():
+                return
+        with open(found, "rb") if isinstance(found, Path) else found as file:
+            if os.fstat(file.fileno()).st_size:
+                yield from self._contents(file)
+
+    def _contents(self, file: BinaryIO) -> Iterator[tuple[str, str]]:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield from self.buffer(data)
             for name in self._short:  # a part of anything: it counts where it stands for itself
                 if any(data.find(form % os.fsencode(name)) >= 0 for form in (b'"%s"', b">%s<")):
                     yield "name", name
             magic = data[:4]
         if magic == b"PAR1":
-            yield from self._parquet(path)
+            yield from self._parquet(file)
         elif magic == b"PK\x03\x04":
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(file) as archive:
                 for name in archive.namelist():
                     yield from self.buffer(archive.read(name))
 
@@ -203,9 +209,9 @@ class _Search:
             for (offset, length), names in self._excuses.get(number, {}).items()
         )
 
-    def _parquet(self, path: Path) -> Iterator[tuple[str, str]]:
+    def _parquet(self, raw: BinaryIO) -> Iterator[tuple[str, str]]:
         """Text and bytes decoded; other columns where their pages are not plain."""
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(raw) as file:
             columns = _columns_to_decode(file)
             if not columns or not file.num_row_groups:
                 return
@@ -264,12 +270,13 @@ def _shared(
     for path in sorted({one.path for one in found if one.kind == "vector"}):
         if not path.startswith("embeddings/") or not suspects:
             continue
-        with pq.ParquetFile(store.local(path)) as file:
+        shard = store.once(path)
+        with pq.ParquetFile(shard) as file:
             table = file.read(columns=["uri", "content_sha256"])
         ours = pc.or_kleene(pc.is_in(table["uri"], names), pc.is_in(table["content_sha256"], gone))
         others = ~ours.to_numpy()
         start = 0
-        for ids, vectors in iter_blocks(store.local(path)):
+        for ids, vectors in iter_blocks(shard):
             kept = vectors[others[start : start + len(ids)]]
             start += len(ids)
             for number in suspects:

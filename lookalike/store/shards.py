@@ -7,6 +7,7 @@ rows by id.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -219,10 +220,17 @@ def open_shard(
             raise
 
 
-def iter_blocks(path: Path) -> Iterator[tuple[Ids, Vectors]]:
-    """Ids (n,) int64 and vectors (n, d) float32 of a shard, about 16 MiB of vectors at a time."""
-    with pq.ParquetFile(path) as file, open(path, "rb") as raw:
-        addresses = addresses_of(file.metadata, str(path), path.stat().st_size)
+def iter_blocks(shard: Path | BinaryIO) -> Iterator[tuple[Ids, Vectors]]:
+    """Ids (n,) int64 and vectors (n, d) float32 of a shard, about 16 MiB of vectors at a time.
+
+    A file that is open already, on this machine, is closed in the end.
+    """
+    with (
+        open(shard, "rb") if isinstance(shard, Path) else shard as raw,
+        pq.ParquetFile(raw) as file,
+    ):
+        size = os.fstat(raw.fileno()).st_size
+        addresses = addresses_of(file.metadata, str(getattr(raw, "name", shard)), size)
         for groups in _blocks(file):
             columns = ["id"] if addresses else ["id", "embedding"]
             table = file.read_row_groups(groups, columns=columns, use_threads=False)

@@ -3,7 +3,9 @@
 A vector is read at its address (see `shard_format`), without a Parquet decoder: a batch of ids is
 one sorted pass over the files. A folder's files stay mapped, as many as may be open; what they keep
 resident is given back to the system from time to time. Of files that are elsewhere only footers,
-those vectors and those columns of a row group are asked for, of all files of a batch at once.
+those vectors and those columns of a row group are asked for, of all files of a batch at once. A
+file of which so much is asked that all of it would have cost less is fetched whole, once, for as
+long as the reader lives.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -22,9 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.cells import cells, has_times, to_rows
+from lookalike.errors import StoreWriteError
 from lookalike.sources.columns import merge_columns
 from lookalike.store.objects import Store
-from lookalike.store.ranges import parts_file
+from lookalike.store.ranges import GAP, coalesce, parts_file
 from lookalike.store.recent import Recent
 from lookalike.store.shard_format import (
     COLUMNS,
@@ -46,6 +50,7 @@ _GROUPS_AT_ONCE = 32  # row groups to ask for, and to hold, at a time
 _TABLE_BYTES = 64 << 20  # of decoded names and metadata
 _FEW_ROWS = 8  # of one table, whose cells are read one by one: a call of Arrow's costs as much
 _RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
+_WHOLE_BYTES = 8 << 30  # of files elsewhere, on this machine's disk
 _MOST_MAPPED = 2 << 20  # by one read
 _STATM = "/proc/self/statm"
 
@@ -112,6 +117,9 @@ class VectorReader:
         self._footers: Recent[int, pq.FileMetaData]
         self._footers = Recent(_FOOTER_BYTES, lambda footer: int(footer.serialized_size))
         self._maps: Recent[int, mmap.mmap] = Recent(_most_maps())
+        self._whole: Recent[int, mmap.mmap] = Recent(_WHOLE_BYTES, len)  # of files elsewhere
+        self._spent: dict[int, int] = {}  # bytes of requests, each with what it costs by itself
+        self._fetching = Lock()
         self._tables: Recent[_Group, pa.Table]
         self._tables = Recent(_TABLE_BYTES, lambda table: int(table.nbytes))
         self._floor = _mapped_bytes()  # when pages were dropped last
@@ -144,7 +152,7 @@ class VectorReader:
                     f"{self._store.shown(self._files[file_no])}: no row {int(rows.max())}, it has "
                     f"{addresses.rows}"
                 )
-            mapped = self._mapped(file_no)
+            mapped = self._mapped(file_no) or self._fetched(file_no, addresses, rows)
             if mapped is None:
                 elsewhere.append((positions, file_no, addresses))
                 continue
@@ -161,6 +169,30 @@ class VectorReader:
                 with self._lock:
                     self._maps.put(file_no, mapped)
         return mapped
+
+    def _fetched(self, file_no: int, addresses: Addresses, rows: Ids) -> mmap.mmap | None:
+        """The whole of a file that is elsewhere, mapped; None where its parts cost less so far."""
+        path, width = self._files[file_no], addresses.row_bytes
+        with self._fetching:  # by one thread, for all
+            with self._lock:
+                mapped = self._whole.get(file_no)
+            if mapped is not None:
+                return mapped
+            spans = coalesce([(at, width) for at in addresses.offsets(np.unique(rows)).tolist()])
+            spent = self._spent.get(file_no, 0) + sum(span.count + GAP for span in spans)
+            self._spent[file_no] = spent
+            if spent < self._store.size(path):
+                return None
+            self._spent[file_no] = 0
+            try:
+                file = self._store.once(path)
+            except StoreWriteError:  # no room on this machine
+                return None
+            with open(file, "rb") if isinstance(file, Path) else file as raw:
+                mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            with self._lock:
+                self._whole.put(file_no, mapped)
+            return mapped
 
     def _asked_for(
         self, ids: Ids, elsewhere: Sequence[tuple[Positions, int, Addresses]]
@@ -190,7 +222,7 @@ class VectorReader:
         mapped = _mapped_bytes()
         if mapped >= self._floor + self._resident:
             with self._lock:
-                maps = list(self._maps.values.values())
+                maps = [*self._maps.values.values(), *self._whole.values.values()]
             for one in maps:
                 one.madvise(mmap.MADV_DONTNEED)
             mapped = self._floor = _mapped_bytes()  # other files: libraries, lists of the index
