@@ -43,6 +43,7 @@ from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from pipelines.cli import main
+from tests import publishing
 from tests.conftest import picture
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
 from tests.vector_files import write_vectors
@@ -363,7 +364,7 @@ def test_one_that_goes_on_when_all_is_over_changes_nothing(make: Callable[[], Pl
 def publish(store: Path, record: dict[str, Any]) -> None:
     """A snapshot that lists the record's files that outlive the run, and those from before."""
     lines = [record["shard"]]
-    snapshot.publish(open_store(store), {"name": "one", "counts": {}, "files": lines})
+    publishing.publish(open_store(store), {"name": "one", "counts": {}, "files": lines})
 
 
 def check_gone(place: Place, record: dict[str, Any]) -> None:
