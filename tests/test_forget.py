@@ -16,6 +16,7 @@ import pytest
 import lookalike
 from lookalike.errors import RequestError
 from lookalike.store import forgetting, retention, snapshot
+from lookalike.store.locks import LOCK
 from lookalike.store.objects import open_store
 from lookalike.training.template import Template
 from pipelines import erase
@@ -172,7 +173,8 @@ def test_on_object_storage_nothing_is_left_either(made, s3, tmp_path, capfd):
     pytest.importorskip("obstore")
     local, bucket = open_store(made / "store"), open_store(store_uri(s3, "forget"))
     for path in local.files(""):
-        bucket.put(path, local.read_bytes(path))
+        if path != LOCK:  # who holds a folder does not hold the bucket
+            bucket.put(path, local.read_bytes(path))
     names = names_of(made, 3, 7, 91)
     held = forgetting.find(local, names)
     flags = ["--store", bucket.name, "--cache", str(tmp_path / "cache")]
