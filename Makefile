@@ -35,7 +35,7 @@ $(READY): setup.py constraints.txt
 	@touch $@
 
 demo: $(READY)  ## index a few hundred made pictures, query some, name the page to look at
-	@$(BIN)/python -m pipelines.demo demo
+	@$(BIN)/python -m examples.demo demo
 
 index: $(READY)  ## index your own: make index IMAGES=DIR STORE=DIR
 	@test -n "$(IMAGES)" || { echo "name the pictures: make index IMAGES=DIR [STORE=$(STORE)]" >&2; exit 2; }
@@ -48,10 +48,10 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 test: $(READY)  ## lint, types, tests: [AT_ONCE=2]
 	@$(MAKE) --no-print-directory lint types
 	@$(BIN)/python -O -m pytest -W ignore::pytest.PytestConfigWarning $(INTEGRITY)
-	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile -m "not engines"
 
-test-engines: $(READY)  ## the Beam transforms on Prism, built by Go the first time
-	@$(BIN)/python -m tests.prism >/dev/null
+test-engines: $(READY)  ## whole runs on the direct runner, Dask and Prism (which Go builds the first time), workers killed
+	@$(BIN)/python -m tests.prism >/dev/null || echo "without Prism, whose tests are skipped"
 	@$(BIN)/python -m pytest -m engines -ra
 
 lint: $(READY)  ## ruff
@@ -61,20 +61,20 @@ types: $(READY)  ## mypy
 	@$(BIN)/mypy
 
 bench: $(READY)  ## speed of the stages on this machine, side by side with a plain loop
-	@$(BIN)/python -m pipelines.bench
+	@$(BIN)/python -m benchmarks
 
 bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES=SRC] [MODEL=HANDLE] [JSON=FILE]
-	@$(BIN)/python -m pipelines.bench.embed $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+	@$(BIN)/python -m benchmarks.embed $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 bench-index: $(READY)  ## the index beside autofaiss, Faiss's recipe, exact search: [ROWS=100000] [VECTORS=FILES | IMAGES=SRC MODEL=HANDLE] [JSON=FILE]
-	@$(BIN)/python -m pipelines.bench.index $(if $(ROWS),--rows "$(ROWS)") $(if $(VECTORS),--vectors $(VECTORS)) $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+	@$(BIN)/python -m benchmarks.index $(if $(ROWS),--rows "$(ROWS)") $(if $(VECTORS),--vectors $(VECTORS)) $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 bench-query: $(READY)  ## what one query takes, alone and beside busy processes: [ROWS=300000] [STORE=DIR] [JSON=FILE]
-	@$(BIN)/python -m pipelines.bench.query $(if $(ROWS),--rows "$(ROWS)") $(if $(filter command line environment,$(origin STORE)),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+	@$(BIN)/python -m benchmarks.query $(if $(ROWS),--rows "$(ROWS)") $(if $(filter command line environment,$(origin STORE)),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 bench-quality: $(READY)  ## precision, robustness and images/s of every shipped feature: IMAGES=SRC, folders are labels [JSON=FILE]
 	@test -n "$(IMAGES)" || { echo "name the pictures, their folders are labels: make bench-quality IMAGES=DIR" >&2; exit 2; }
-	@$(BIN)/python -m pipelines.bench.quality --images "$(IMAGES)" $(if $(JSON),--json "$(JSON)") $(FLAGS)
+	@$(BIN)/python -m benchmarks.quality --images "$(IMAGES)" $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)

@@ -10,6 +10,7 @@ VERSION = "0.1.0"
 _OPENVINO = "openvino>=2026,<2027"
 _OPENVINO_HERE = f"{_OPENVINO}; platform_machine in 'x86_64 AMD64 arm64'"
 _REMOTE = ["botocore>=1.36,<2", "obstore>=0.11,<0.13"]
+_DASK = ["distributed>=2025.1"]  # of Dask, which comes with it in the same version
 _KAGGLE = ["kagglehub>=1.0.2,<2"]
 _RAW = ["rawpy>=0.24,<1"]
 _OPENCV = ["opencv-python-headless>=4.10,<6"]
@@ -23,14 +24,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    # Named one by one: a bare find_packages() would install tests/ as a top-level package.
-    packages=find_packages(include=["lookalike*", "transforms*", "pipelines*"]),
+    # lookalike/ links to transforms/ and pipelines/, so that no general name is installed.
+    packages=find_packages(include=["lookalike*"]),
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
     package_data={
         "lookalike": ["py.typed", "models/golden/*", "models/usual/*",
-                      "pages/*.jinja", "pages/*.css"],
-        "transforms": ["py.typed"],
-        "pipelines": ["py.typed"],
+                      "report/*.jinja", "report/*.css"],
     },
     install_requires=[
         "apache-beam>=2.72,<3",
@@ -54,15 +53,17 @@ setup(
         "openvino": [_OPENVINO],  # where it does not come by itself
         "opencv": _OPENCV,  # features of examples/features that call it, and so the next
         "scikit-image": _SCIKIT,
+        "dask": _DASK,  # runner: {name: dask}
+        "gcp": ["apache-beam[gcp]>=2.72,<3"],  # runner: {name: dataflow}
         "kaggle": _KAGGLE,  # models of Kaggle as handles
         "raw": _RAW,  # camera raw files
         "remote": _REMOTE,  # stores on object storage; sources on S3
-        "dev": [*_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, "hypothesis>=6.100", "flask>=3,<4",
-                "flask-cors>=6,<7", "moto[s3]>=5.2,<6", "mypy>=2,<3", "onnx>=1.19,<2",
-                "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18",
+        "dev": [*_DASK, *_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, "hypothesis>=6.100",
+                "flask>=3,<4", "flask-cors>=6,<7", "moto[s3]>=5.2,<6", "mypy>=2,<3",
+                "onnx>=1.19,<2", "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18",
                 "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["lookalike=pipelines.cli:main"]},
+    entry_points={"console_scripts": ["lookalike=lookalike.pipelines.cli:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lookalike.models.features import Feature
     from lookalike.models.projection import Projection
-    from lookalike.search import Searcher
+    from lookalike.search.searcher import Searcher
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program decides what is shown
 
@@ -33,7 +33,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`lookalike.Searcher`: Faiss is loaded only by those who search."""
     if name == "Searcher":
-        from lookalike.search import Searcher
+        from lookalike.search.searcher import Searcher
 
         return Searcher
     raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
@@ -64,7 +64,7 @@ def open(
         RequestError: There is nothing published, a file is missing or not what the manifest says,
             or the snapshot was made with another model or preprocessing; both are named.
     """
-    from lookalike.search import Searcher
+    from lookalike.search.searcher import Searcher
 
     return Searcher.open(
         store, snapshot, features=features, projection=projection, check=check, cache=cache

@@ -1,6 +1,6 @@
 """What a worker needs in order to embed: checked where it is made, not in the first bundle.
 
-No engine is imported here; `transforms.embed` runs what a spec says in a pipeline.
+No engine is imported here; `lookalike.transforms.embed` runs what a spec says in a pipeline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.errors import RequestError, one_line
+from lookalike.images.limits import ImageLimits
 from lookalike.models.features import (
     Embedder,
     Feature,
@@ -34,7 +35,6 @@ from lookalike.models.resolving import (
     resolve_projection,
 )
 from lookalike.outcomes import Embedded, Failed
-from lookalike.pictures.limits import ImageLimits
 from lookalike.store.objects import open_store, store_place
 from lookalike.store.shard_format import schema
 from lookalike.store.snapshot import read_manifest

@@ -1,7 +1,7 @@
 """From listed files to vectors: decode in a process apart, embed in micro-batches.
 
-Pure generators, with no engine in sight; `transforms.embed` runs them in parallel. One file that
-fails never costs another: each yields exactly one outcome.
+Pure generators, with no engine in sight; `lookalike.transforms.embed` runs them in parallel. One
+file that fails never costs another: each yields exactly one outcome.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from lookalike.errors import one_line
+from lookalike.images.decoding import Decoder
 from lookalike.models.features import Embedder, Mask, Vectors
 from lookalike.outcomes import Decoded, Duplicate, Embedded, Failed
-from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile
 
 

@@ -17,13 +17,12 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import better_is_higher, score
-from lookalike.quality.truth import among
-from lookalike.searching.tombstones import read_tombstones
 from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
+from lookalike.store.tombstones import among, read_tombstones
 from lookalike.whole_numbers import whole_number
 
 _BLOCK_BYTES = 256 << 20  # of scores held at once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from lookalike.errors import StoreWriteError, one_line
@@ -33,7 +33,12 @@ class Faults:
         except StoreWriteError:
             raise
         except Exception as error:  # whatever it is: nobody waits for this part
-            self.noted[part] = f"{type(error).__name__}: {one_line(error)}"
-            self._say(f"report: left out {part}: {self.noted[part]}")
+            self.take({part: f"{type(error).__name__}: {one_line(error)}"})
             spared: _T = otherwise
             return spared
+
+    def take(self, noted: Mapping[str, str]) -> None:
+        """Take note of what was left out elsewhere."""
+        for part, why in noted.items():
+            self.noted[part] = why
+            self._say(f"report: left out {part}: {why}")

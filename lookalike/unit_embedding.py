@@ -10,9 +10,9 @@ from types import MappingProxyType
 import pyarrow as pa
 
 from lookalike.embedding import embed_files
+from lookalike.images.decoding import Decoder
 from lookalike.models.features import Embedder
 from lookalike.outcomes import Duplicate, Embedded, Failed
-from lookalike.pictures.decoding import Decoder
 from lookalike.records import SourceFile, Unit
 from lookalike.rejected_names import RejectedNames
 from lookalike.store import shards

@@ -17,14 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.changes.metadata import metadata_hashes
+from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import Unit
 from lookalike.rejected_names import RejectedNames
-from lookalike.sources.columns import cast
 from lookalike.sources.vector_pieces import read_unit
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
 from lookalike.store.attempts import Record, recorded
+from lookalike.store.columns import cast
 from lookalike.store.files import HashedName
 from lookalike.store.forgotten import Forgotten, forgotten_row
 from lookalike.store.ledger import SCHEMA, Counts, as_written_now, write_ledger_tables

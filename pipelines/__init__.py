@@ -1,4 +1,5 @@
 """Entry points: flags and YAML become specs, specs become one chain of stages, the chain runs.
 
-scan -> embed -> train -> shard -> certify -> publish (pipelines.index); query (pipelines.query).
+scan -> embed -> train -> shard -> certify -> publish     (index)
+query                                                     (query)
 """

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import json_value
 from lookalike.json_text import to_json
-from lookalike.pages.results import QueryResult
-from lookalike.pages.text import visible
 from lookalike.records import Neighbour
-from lookalike.search import Searcher
-from lookalike.sources.columns import fit_or_none
+from lookalike.report.results import QueryResult
+from lookalike.report.text import visible
+from lookalike.search.searcher import Searcher
+from lookalike.store.columns import fit_or_none
 from lookalike.store.files import write_file
 
 Sink = Callable[[QueryResult], object]

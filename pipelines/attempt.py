@@ -15,30 +15,28 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
-from lookalike.lists.encoding import EncodeTask, shard_sizes, total_fitness
-from lookalike.lists.tasks import encode_tasks, group_tasks
+from lookalike.ivf.drawing import Draw, Span
+from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
+from lookalike.ivf.fitness import compare, imbalance
+from lookalike.ivf.planner import ROWS_PER_SHARD, IndexSpec
+from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.template import Template, load_spec, load_template
+from lookalike.ivf.training import TrainTask, train_template
 from lookalike.metrics import Ids
-from lookalike.planning.planner import ROWS_PER_SHARD, IndexSpec
-from lookalike.quality.certificate import certify
-from lookalike.quality.truth import Truth
-from lookalike.search import Searcher
+from lookalike.pipelines.certify import Asking
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.progress import Progress, duration, timed
+from lookalike.pipelines.samples import Sampler, Samples, together
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.truth import Comparisons, chosen, combined, query_seed
+from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.store.vector_reader import VectorReader
-from lookalike.training.fitness import compare, imbalance
-from lookalike.training.sampling import Sample, sample_ids
-from lookalike.training.template import Template, load_spec, load_template
-from pipelines.config import Config
-from pipelines.progress import Progress, duration, timed
-from pipelines.tasks import run_tasks
-from pipelines.template import living_ids, reader_of, train_template
-from pipelines.truth import Comparisons, draw
-from transforms.encode import EncodeParts, GroupLists
+from lookalike.transforms.encode import EncodeParts, GroupLists
+from lookalike.transforms.tasks import DoTasks
 
-_WIDER = (1, 3)  # times the parent's setting, to look for one that reaches the target
 _WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started
-_FEW_READS = 100_000  # of vectors, for recall@100 of a delta's certificate
 DELTA, AGAIN, ANEW = "delta", "again", "anew"
 
 Line = dict[str, Any]
@@ -60,6 +58,7 @@ class Attempt:
         queries: How many to hold out, where none are given.
         added: Lines of the embedding shards that the parent's index does not hold.
         dead: Tombstones, ascending.
+        sampler: Draws samples of these vectors.
         parent: The manifest that DELTA and AGAIN go on from.
         truth: Queries and what is known of them; None to draw some.
         files: Lines of template and index shards, once they are there.
@@ -78,6 +77,7 @@ class Attempt:
     queries: int
     added: Sequence[Line]
     dead: Ids
+    sampler: Sampler
     parent: Mapping[str, Any] | None
     truth: Truth | None
     files: list[Line] = field(default_factory=list)
@@ -112,12 +112,6 @@ class Attempt:
         return [*self.added] if self.way == DELTA else self._shards
 
     @cached_property
-    def _removed(self) -> str:
-        """The tombstones' file."""
-        lines = snapshot.files_of(self.manifest, "tombstones")
-        return str(lines[0]["path"]) if len(self.dead) else ""
-
-    @cached_property
     def _comparisons(self) -> Comparisons:
         return Comparisons(self.store, self.folder)
 
@@ -125,13 +119,10 @@ class Attempt:
 
     def _train(self) -> None:
         """Choose the queries, and for ANEW train on other rows."""
-        done = f"{self.folder}/trained.json"
-        if not self.store.has(done):
-            reader = reader_of(self.store, self._shards)
-            truth = self._chosen(reader)
-            self._comparisons.write(truth)
-            self.store.write_json(done, self._template_of(truth, reader))
-        found = self.store.read_json(done)
+        samples = self._drawn if self.truth is None or self.way == ANEW else None
+        if not self._comparisons.there:
+            self._comparisons.write(self._chosen(samples))
+        found = self._template_of(samples)
         self.files += found["files"]
         # What was planned, but for what the template has settled.
         described = load_spec(self.store.local_folder(f"templates/{found['template']}"))
@@ -139,27 +130,44 @@ class Attempt:
         kept = {name: found[name] for name in ("template", "training")}
         self.index |= {**used.to_json(), **kept, "way": self.way, "reused": self.way != ANEW}
 
-    def _chosen(self, reader: VectorReader) -> Truth:
+    @property
+    def _drawn(self) -> Samples:
+        """Samples of all rows: of queries, and for ANEW of rows to train on."""
+        spec = self.spec
+        spans = [Span.of(line) for line in self._shards]
+        living = sum(span.living(self.dead) for span in spans)
+        draws = [Draw.among(living, query_seed(spec), self.queries)]
+        if self.way == ANEW and spec.train_rows:
+            # Some of those that are drawn may be queries.
+            draws.append(Draw.among(living, spec.seed, spec.train_rows + self.queries))
+        return self.sampler.draw(spans, spec.part_rows, *draws)
+
+    def _chosen(self, samples: Samples | None) -> Truth:
         """The queries, with what is known of them."""
         if self.truth is None:
-            return draw(self._shards, self.dead, reader, self.queries, self.spec)
+            assert samples is not None
+            living = sum(span.living(self.dead) for span in map(Span.of, self._shards))
+            return chosen(samples[0], living, self.spec)
         return self.truth if self.way == DELTA else self.truth.restarted()
 
-    def _template_of(self, truth: Truth, reader: VectorReader) -> Line:
-        """The parent's, or one that is trained; as `train_template` returns it."""
+    def _template_of(self, samples: Samples | None) -> Line:
+        """The parent's, or one that is trained; as `train_template` records it."""
         if self.way != ANEW:
             assert self.parent is not None
             index, lines = self.parent["index"], snapshot.files_of(self.parent, "template")
             return {"template": index["template"], "files": lines, "training": index["training"]}
-        spec = self.spec
-        living = living_ids(self._shards, self.dead)
-        ids = sample_ids(living, spec.train_rows, spec.seed, truth.ids)
-        found = train_template(self.store, spec, Sample(reader, ids), Sample(reader, truth.ids))
-        if spec.kind != "exact":
-            self.progress.say(
-                f"train: {spec.nlist:,} lists, {spec.code_bytes} code bytes, on {len(ids):,} "
-                f"vectors in {duration(found['training']['seconds'])}"
-            )
+        assert samples is not None
+        spec, done = self.spec, f"{self.folder}/trained.json"
+        task = TrainTask(spec, samples.done, self._comparisons.known, done)
+        if spec.kind == "exact":  # nothing is trained
+            return train_template(task, self.store)
+        train = DoTasks("train", self.store.name, train_template, task.memory, spread=False)
+        runner, stage = self.config.runner, ("train", "templates")
+        [found] = run_tasks(self.scratch, stage, [task], train, runner, self.progress)
+        self.progress.say(
+            f"train: {spec.nlist:,} lists, {spec.code_bytes} code bytes, on "
+            f"{found['training']['rows']:,} vectors in {duration(found['training']['seconds'])}"
+        )
         return found
 
     @property
@@ -174,9 +182,9 @@ class Attempt:
 
     @cached_property
     def _parts(self) -> list[EncodeTask]:
-        groups = _groups(self._encoded, self.spec.part_rows)
+        groups = self._groups(self._encoded)
         paths = [[line["path"] for line in group] for group in groups]
-        return encode_tasks(paths, self.folder, self._output(0), self._removed)
+        return encode_tasks(paths, self.folder, self._output(0), self.sampler.removed)
 
     @cached_property
     def _compared(self) -> list[EncodeTask]:
@@ -192,11 +200,15 @@ class Attempt:
                 output="",
                 truth=f"{self.folder}/old-truth/{number:05d}",
                 done=f"{self.folder}/compared/{number:05d}.json",
-                removed=self._removed,
+                removed=self.sampler.removed,
                 queries=self._comparisons.some,
             )
-            for number, group in enumerate(_groups(old, self.spec.part_rows))
+            for number, group in enumerate(self._groups(old))
         ]
+
+    def _groups(self, shards: Sequence[Line]) -> Iterator[tuple[Line, ...]]:
+        """Embedding shards for one task each."""
+        return together(((line, int(line["rows"])) for line in shards), self.spec.part_rows)
 
     def _output(self, number: int) -> str:
         """Of an index shard: its name but for the hash."""
@@ -224,7 +236,7 @@ class Attempt:
     @cached_property
     def _rows(self) -> int:
         """Living rows that are to be encoded."""
-        return sum(len(ids) for ids in living_ids(self._encoded, self.dead))
+        return sum(Span.of(line).living(self.dead) for line in self._encoded)
 
     @cached_property
     def _kept(self) -> list[Line]:
@@ -271,37 +283,27 @@ class Attempt:
 
     def _certify(self) -> None:
         """Measure recall, of rows old and new."""
+        queries = self._comparisons
         new, old = (
-            [record["truth"]["path"] for record in records]
-            for records in (self._made, self._among_old)
-        )
-        self.result = self._comparisons.result(new, old)
-        files = [*self.manifest["files"], *self.files]
-        searcher = Searcher(self.store, {**self.manifest, "files": files, "index": self.index})
-        target, truth = float(self.config.index.get("target_recall", 0.95)), self.result.measured()
-        found: Line | None = None
+            combined(
+                self.scratch, self.config.runner, self.progress, f"{self.folder}/{name}", asked,
+                [record["truth"]["path"] for record in records],
+            )
+            for name, asked, records in (
+                ("merged", queries.all, self._made), ("merged-old", queries.some, self._among_old),
+            )
+        )  # fmt: skip
+        self.result = queries.result(new, old)
+        manifest = {
+            **self.manifest,
+            "files": [*self.manifest["files"], *self.files],
+            "index": self.index,
+        }
+        before = None
         if self.way == DELTA and self.parent is not None and self.parent["certificate"]["reached"]:
-            # A little more of the same changes little: the setting that did before mostly does.
-            before = self.parent["search"]
-            for wider in _WIDER:
-                if found is None or not found["reached"]:
-                    lists, most = int(before["nprobe"]), max(wider * int(before["rerank"]), truth.k)
-                    found = certify(
-                        searcher, truth, target=target, min_nprobe=lists,
-                        max_nprobe=wider * lists, max_rerank=most, reads=_FEW_READS,
-                    )  # fmt: skip
-        if found is None or not found["reached"]:
-            found = certify(searcher, truth, target=target)
-        self.certificate = found
-
-
-def _groups(shards: Sequence[Line], rows: int) -> Iterator[list[Line]]:
-    """Consecutive embedding shards, `rows` or a little more together; what is left over is less."""
-    group: list[Line] = []
-    for line in shards:
-        group.append(line)
-        if sum(one["rows"] for one in group) >= rows:
-            yield group
-            group = []
-    if group:
-        yield group
+            before = (int(self.parent["search"]["nprobe"]), int(self.parent["search"]["rerank"]))
+        asking = Asking(
+            self.scratch, self.config.runner, self.progress, f"{self.folder}/certify", manifest
+        )
+        target = float(self.config.index.get("target_recall", 0.95))
+        self.certificate = asking.certificate(self.result.measured(), target, before)

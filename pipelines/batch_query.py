@@ -9,17 +9,17 @@ from dataclasses import replace
 import apache_beam as beam
 import numpy as np
 
+from lookalike.ivf.selections import Selection
 from lookalike.metrics import Ids, Scores, Vectors
-from lookalike.search import Searcher
-from lookalike.searching.answering import answer
-from lookalike.searching.asked import asked_exclusions
-from lookalike.searching.batch_search import BatchSpec, cut, read_answers, write_batch
-from lookalike.searching.selections import Selection
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.search.answering import answer
+from lookalike.search.asked import asked_exclusions
+from lookalike.search.batch_search import BatchSpec, cut, read_answers, write_batch
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store, place_below
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec, run
-from transforms.query import CompareBlocks, SearchBlocks
+from lookalike.transforms.query import CompareBlocks, SearchBlocks
 
 _WAVE_BYTES = 256 << 20  # of queries and answers in this process at a time
 
@@ -27,7 +27,7 @@ Batch = tuple[list[str], Vectors]  # names (n,) and vectors (n, dim) of some que
 
 
 class BeamIndex:
-    """The index of a snapshot, as `lookalike.searching.vector_index.VectorIndex` but on an engine.
+    """The index of a snapshot, as `lookalike.search.vector_index.VectorIndex` but on an engine.
 
     Attributes:
         spec: What the index is.

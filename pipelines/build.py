@@ -6,7 +6,7 @@ every run says which, and why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,22 +14,24 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import NotPublishedError
+from lookalike.ivf.drawing import Draw, Span
+from lookalike.ivf.planner import HELD_OUT, IndexSpec
+from lookalike.ivf.template import Template, load_spec, load_template
+from lookalike.ivf.training import MEASURED_ROWS
 from lookalike.metrics import Ids
-from lookalike.planning.planner import HELD_OUT, IndexSpec
-from lookalike.quality.advice import advise
-from lookalike.quality.truth import Truth
-from lookalike.searching.selections import difference
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.progress import Progress, timed
+from lookalike.pipelines.samples import Sampler, Samples
+from lookalike.pipelines.template import FIT_ROWS, differs, drift, misfit, plan_next
+from lookalike.pipelines.truth import ENOUGH, carried, draw_of_new, with_new
+from lookalike.recall.advice import advise
+from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
 from lookalike.store.compacting import Moved, needs_compaction
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.training.template import Template, load_spec, load_template
-from pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
-from pipelines.config import Config
-from pipelines.progress import Progress, timed
-from pipelines.template import differs, drift, living_ids, misfit, plan_next, reader_of
-from pipelines.truth import ENOUGH, carried, with_new
+from lookalike.store.tombstones import write_tombstones
 
 QUERIES = 1000  # held out; ± about 1.5 points at 95% recall
 _MADE_OF = ("dim", "metric", "model_fingerprint", "preprocessing_fingerprint")
@@ -109,8 +111,10 @@ class IndexBuild:
             return DELTA, ""
         if exact:
             return AGAIN, again
-        training, shards = self.parent["index"]["training"], living_ids(self._shards, self.dead)
-        fits, change = misfit(training, self._template, shards, self._reader)
+        spec, spans = self._template.spec, [Span.of(line) for line in self._shards]
+        wanted = Draw.among(self._rows, spec.seed, FIT_ROWS * spec.nlist)
+        sample = self._sampler.draw(spans, spec.part_rows, wanted)[0]
+        fits, change = misfit(self.parent["index"]["training"], self._template, sample)
         return (AGAIN if fits else ANEW), f"{again}; {name} {change}"
 
     def _why_again(self) -> str:
@@ -179,31 +183,56 @@ class IndexBuild:
             return list(self.added)
         return [line for line in self._shards if line["path"] not in self._parents]
 
-    def _new(self) -> Iterator[Ids]:
-        """Ids of the living rows that the parent did not have, in blocks."""
+    @cached_property
+    def _new(self) -> list[Span]:
+        """The rows that the parent did not have."""
         if self.moved is None:
-            yield from living_ids(self._added, self.dead)
-            return
-        stayed = [line for line in self._shards if line["file_no"] not in self.moved.targets]
-        for line in (*stayed, *self.moved.sources):
+            return [Span.of(line) for line in self._added]
+        paths = {int(line["file_no"]): str(line["path"]) for line in self._shards}
+        spans = [
+            Span.of(line)
+            for line in self._shards
+            if line["path"] not in self._parents and line["file_no"] not in self.moved.targets
+        ]
+        for line in self.moved.sources:
             if line["path"] not in self._parents:
-                for ids in living_ids([line], np.empty(0, dtype=np.int64)):
-                    ids = self.moved(ids)
-                    yield difference(ids[ids >= 0], self.dead)
+                file_no, first, rows = self.moved.place(line)
+                spans += [Span(paths[file_no], file_no, rows, first)] if rows else []
+        return spans
 
     @cached_property
-    def _reader(self) -> Any:
-        return reader_of(self.store, self._shards)
+    def _new_rows(self) -> int:
+        """How many of them live."""
+        return sum(span.living(self.dead) for span in self._new)
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        removed = next((one["path"] for one in snapshot.files_of(self.manifest, "tombstones")), "")
+        runner, dim = self.config.runner, int(self.manifest["dim"])
+        return Sampler(self.scratch, runner, self.progress, dim, self.dead, removed)
+
+    @cached_property
+    def _drawn(self) -> Samples:
+        """Of the rows that are new: those that are queries, and those to measure drift on."""
+        assert self._carried is not None
+        queries = draw_of_new(self._carried, self._queries, self.spec)
+        measured = Draw.among(self._new_rows, self.spec.seed, MEASURED_ROWS)
+        draws = [queries] if self.spec.kind == "exact" else [queries, measured]
+        return self._sampler.draw(self._new, self.spec.part_rows, *draws)
+
+    @cached_property
+    def _carried(self) -> Truth | None:
+        """The parent's queries that live."""
+        if self.parent is None or self._old is None:
+            return None
+        return carried(self.store, self.parent, self.dead, self.moved)
 
     @cached_property
     def _truth(self) -> Truth | None:
         """The parent's queries that live, and those of the rows that are new."""
-        if self.parent is None or self._old is None:
+        if self._carried is None:
             return None
-        truth = carried(self.store, self.parent, self.dead, self.moved)
-        if truth is None:
-            return None
-        return with_new(truth, self._new(), self._reader, self._queries, self.spec)
+        return with_new(self._carried, self._drawn[0], self._queries, self.spec)
 
     @cached_property
     def _template(self) -> Template:
@@ -215,14 +244,14 @@ class IndexBuild:
     @cached_property
     def _drift(self) -> dict[str, Any]:
         assert self.parent is not None
-        return drift(self.parent["index"], self._template, self._reader, self._new)
+        return drift(self.parent["index"], self._template, self._new_rows, self._drawn[1])
 
     # --- making it ----------------------------------------------------------------------------
 
     def _attempt(self, way: str, why: str) -> Attempt:
-        before, added = (self.parent or {}).get("name"), sum(len(ids) for ids in self._new())
+        before = (self.parent or {}).get("name")
         said = {
-            DELTA: f"{added:,} vectors are added to that of {before}",
+            DELTA: f"{self._new_rows:,} vectors are added to that of {before}",
             AGAIN: f"all {self._rows:,} vectors are encoded again, by the template of {before}",
             ANEW: f"anew, of {self._rows:,} vectors",
         }[way]
@@ -231,7 +260,7 @@ class IndexBuild:
             self.progress.say(f"index: {reason}")
         made = Attempt(
             self.store, self.scratch, self.config, self.progress, self.manifest, self.spec, way,
-            self._queries, self._added, self.dead, self.parent,
+            self._queries, self._added, self.dead, self._sampler, self.parent,
             None if way == ANEW else self._truth,
         )  # fmt: skip
         made.run(self.manifest["stages"])

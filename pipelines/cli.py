@@ -22,12 +22,12 @@ from typing import Any
 
 from lookalike.errors import one_line
 from lookalike.json_text import to_json
-from lookalike.pages.text import visible
+from lookalike.pipelines import flags, logs, streams, temporary
+from lookalike.pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
+from lookalike.pipelines.temporary import variable
+from lookalike.report.text import visible
 from lookalike.store.cached import CACHE
 from lookalike.store.objects import open_store
-from pipelines import flags, logs, streams, temporary
-from pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
-from pipelines.temporary import variable
 
 # Heavy libraries are imported by the commands that need them, so that --help is immediate.
 
@@ -133,7 +133,7 @@ def _print_json(value: Any) -> None:
 def _index(given: argparse.Namespace, beam: list[str]) -> int:
     began, status, published = time.monotonic(), AGAIN, False
     if given.metrics:
-        from pipelines.metrics_file import check_place
+        from lookalike.pipelines.metrics_file import check_place
 
         check_place(given.metrics)
     try:
@@ -152,7 +152,7 @@ def _index(given: argparse.Namespace, beam: list[str]) -> int:
 
 def _write_metrics(given: argparse.Namespace, status: int, seconds: float, published: bool) -> None:
     """Write the file of metrics; where that fails, the run ended as it did all the same."""
-    from pipelines.metrics_file import write_metrics
+    from lookalike.pipelines.metrics_file import write_metrics
 
     try:
         path, store = Path(given.metrics), open_store(given.store)
@@ -162,12 +162,12 @@ def _write_metrics(given: argparse.Namespace, status: int, seconds: float, publi
 
 
 def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
-    from pipelines.config import DEFAULT_FEATURES, Config, load_config
-    from pipelines.index import run_index
-    from pipelines.ingest import run_ingest
-    from pipelines.job import Again
-    from pipelines.progress import Progress
-    from pipelines.runner import RunnerSpec
+    from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
+    from lookalike.pipelines.index import run_index
+    from lookalike.pipelines.ingest import run_ingest
+    from lookalike.pipelines.job import Again
+    from lookalike.pipelines.progress import Progress
+    from lookalike.pipelines.runner import RunnerSpec
 
     retry = None if given.retry_rejects is None else frozenset(given.retry_rejects)
     again = Again(given.rehash, retry)
@@ -182,75 +182,75 @@ def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
 
 
 def _query(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.query import run_query
+    from lookalike.pipelines.query import run_query
 
     return run_query(given, beam)
 
 
 def _status(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.inspect import status
+    from lookalike.pipelines.inspect import status
 
     return status(given)
 
 
 def _verify(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.inspect import verify
+    from lookalike.pipelines.inspect import verify
 
     return verify(given)
 
 
 def _plan(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.plan import run_plan
-    from pipelines.progress import Progress
+    from lookalike.pipelines.plan import run_plan
+    from lookalike.pipelines.progress import Progress
 
     return run_plan(given, Progress())
 
 
 def _evaluate(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.inspect import evaluate
+    from lookalike.pipelines.inspect import evaluate
 
     return evaluate(given)
 
 
 def _models(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.show_models import models
+    from lookalike.pipelines.show_models import models
 
     return models(given)
 
 
 def _tune(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.learn import run_tune
+    from lookalike.pipelines.learn import run_tune
 
     return run_tune(given)
 
 
 def _adapt(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.learn import run_adapt
+    from lookalike.pipelines.learn import run_adapt
 
     return run_adapt(given)
 
 
 def _train(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.progress import Progress
-    from pipelines.train import run_train
+    from lookalike.pipelines.progress import Progress
+    from lookalike.pipelines.train import run_train
 
     return run_train(given, Progress())
 
 
 def _rollback(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.upkeep import rollback
+    from lookalike.pipelines.upkeep import rollback
 
     return rollback(given)
 
 
 def _gc(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.upkeep import gc
+    from lookalike.pipelines.upkeep import gc
 
     return gc(given)
 
 
 def _forget(given: argparse.Namespace, beam: list[str]) -> int:
-    from pipelines.forget import run_forget
+    from lookalike.pipelines.forget import run_forget
 
     return run_forget(given)
 

@@ -13,16 +13,17 @@ from typing import Any
 import yaml
 
 from lookalike.errors import RequestError
+from lookalike.images.preparing import ImageLimits
+from lookalike.ivf.spec import KINDS
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
 from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
-from lookalike.pictures.images import ImageLimits
-from lookalike.planning.spec import KINDS
+from lookalike.pipelines.engines import ENGINES
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
-from pipelines.runner import RunnerSpec
 
 DTYPES = ("auto", "float32", "float16")
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -246,7 +247,7 @@ def _compact(value: Any) -> CompactConfig:
 
 def _runner(value: Any, beam_arguments: list[str]) -> RunnerSpec:
     raw = dict(_mapping("runner", value))
-    name = _text("runner.name", raw.pop("name", "direct")) or "direct"
+    name = _one_of("runner.name", raw.pop("name", "direct"), tuple(ENGINES))
     workers = _integer("runner.workers", raw.pop("workers", 0), low=0)
     return RunnerSpec(name, workers, raw, tuple(beam_arguments))
 

@@ -25,7 +25,8 @@ from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
     text_format,
 )
 
-from pipelines import logs
+import lookalike
+from lookalike.pipelines import logs
 
 _URN = "lookalike:env:process:v1"
 _LOOK_EVERY_S = 0.2
@@ -70,7 +71,7 @@ class _Worker(GrpcWorkerHandler):
         self.process: subprocess.Popen[bytes] | None = None
 
     def start_worker(self) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(lookalike.__file__).resolve().parent.parent)
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         control = self.control_api_service_descriptor()
         beams_log = self.logging_api_service_descriptor()
@@ -87,7 +88,7 @@ class _Worker(GrpcWorkerHandler):
         _workers.append(self)
         logged, log = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.worker", str(os.getpid()), str(log)],
+            [sys.executable, "-m", "lookalike.pipelines.worker", str(os.getpid()), str(log)],
             env=environment,
             stdin=subprocess.DEVNULL,
             pass_fds=(log,),

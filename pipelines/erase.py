@@ -14,11 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike import __version__
-from lookalike.changes.assembling import rewrite_ledger
 from lookalike.errors import RequestError
 from lookalike.faults import Faults
+from lookalike.ivf.template import load_template
 from lookalike.metrics import Ids
-from lookalike.searching.tombstones import read_tombstones, write_tombstones
+from lookalike.pipelines.build import IndexBuild
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.facts import write_report
+from lookalike.pipelines.measuring import Measuring
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.reconcile.assembling import rewrite_ledger
 from lookalike.store import forgotten, snapshot
 from lookalike.store.compacting import Moved, plan_compaction
 from lookalike.store.forgetting import Held
@@ -27,13 +33,8 @@ from lookalike.store.objects import Store
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.proof import spellings
 from lookalike.store.runs import Run
-from lookalike.training.template import load_template
-from pipelines.build import IndexBuild
-from pipelines.config import Config
-from pipelines.facts import write_report
-from pipelines.progress import Progress
-from pipelines.tasks import run_tasks
-from transforms.compact import CompactShards
+from lookalike.store.tombstones import read_tombstones, write_tombstones
+from lookalike.transforms.compact import CompactShards
 
 _ALIKE = (
     1e-3  # of a vector's length: a template that gives it back this well has learnt it by heart
@@ -110,8 +111,9 @@ class Erasure:
             manifest["files"] += [line for line in parent["files"] if line["kind"] in _INDEX]
             manifest |= {key: parent[key] for key in _INDEX_KEYS}
         manifest["files"] += write_report(
-            self.store, folder, manifest, parent, {}, Faults(self.progress.say)
-        )
+            self.store, folder, manifest, parent, {}, Faults(self.progress.say),
+            Measuring(self.scratch, self.config.runner, self.progress),
+        )  # fmt: skip
         return manifest
 
     @cached_property

@@ -11,13 +11,12 @@ from itertools import zip_longest
 from typing import Any
 
 from lookalike.faults import Faults
-from lookalike.pages.metrics import metrics_text
-from lookalike.pages.report import render_report
-from lookalike.pictures.thumbnails import Thumbnails
-from lookalike.search import Searcher
+from lookalike.images.thumbnails import Thumbnails
+from lookalike.recall.measured import Measure, Samples, measure
+from lookalike.report.metrics import metrics_text
+from lookalike.report.report import render_report
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote
-from pipelines.measured import Measured, Samples
 
 FORMAT = "lookalike-report"
 VERSION = 1
@@ -46,6 +45,7 @@ def write_report(
     parent: Mapping[str, Any] | None,
     samples: Samples,
     faults: Faults,
+    measure: Measure = measure,
 ) -> list[Line]:
     """Write report.html, report.json and metrics.txt of a snapshot that is about to be published.
 
@@ -59,6 +59,7 @@ def write_report(
         parent: The manifest of the snapshot before it.
         samples: As from `assembling.samples`.
         faults: Takes note of what is left out.
+        measure: Measures what only the index can tell, here or elsewhere.
 
     Returns:
         The manifest's lines of the three files.
@@ -67,8 +68,8 @@ def write_report(
         StoreWriteError: The store takes no more files, so that nothing else could be published.
     """
     small: Thumbnails | None = faults.spare("pictures", lambda: _decoder(manifest), None)
-    searcher: Searcher | None = faults.spare("searches", lambda: Searcher(store, manifest), None)
-    known = facts(store, manifest, parent, samples, searcher, faults)
+    measured = measure(store, manifest, parent, samples, faults)
+    known = facts(manifest, parent, samples, measured, faults)
     pictures = {} if small is None else faults.spare("pictures", lambda: _made(small, known), {})
     page = faults.spare("the page", lambda: render_report(known, pictures, faults), _NO_PAGE)
     known["faults"] = {**known["faults"], **faults.noted}
@@ -98,14 +99,21 @@ def _made(small: Thumbnails, known: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 
 def facts(
-    store: Store,
     manifest: Mapping[str, Any],
     parent: Mapping[str, Any] | None,
     samples: Samples,
-    searcher: Searcher | None,
+    measured: Mapping[str, Any],
     faults: Faults,
 ) -> dict[str, Any]:
-    """All that the report says, as JSON; see docs/json.md. What fails is in `faults`."""
+    """All that the report says, as JSON; see docs/json.md. What fails is in `faults`.
+
+    Args:
+        manifest: Of the snapshot.
+        parent: Of the one before.
+        samples: As from `assembling.samples`.
+        measured: As from `measure`.
+        faults: Takes note of what is left out.
+    """
     known = {
         "format": FORMAT,
         "version": VERSION,
@@ -116,17 +124,8 @@ def facts(
         "lists": {},
         "codes": {},
         "neighbourhoods": {},
+        **measured,
     }
-    if searcher is not None:
-        measured = Measured(store, manifest, searcher)
-        known |= {
-            "tombstones": faults.spare("tombstones", lambda: len(measured.dead), 0),
-            "lists": faults.spare("lists", measured.lists, {}),
-            "codes": faults.spare("codes", lambda: measured.codes(parent, samples), {}),
-            "neighbourhoods": faults.spare(
-                "neighbourhoods", lambda: measured.neighbourhoods(parent, samples), {}
-            ),
-        }
     return {**known, "faults": dict(faults.noted)}
 
 

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lookalike.changes.assembling import assemble, samples
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
+from lookalike.pipelines.config import PublishConfig
+from lookalike.pipelines.facts import write_report
+from lookalike.pipelines.measuring import Measuring
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.settle import Settled
+from lookalike.reconcile.assembling import assemble, samples
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from pipelines.config import PublishConfig
-from pipelines.facts import write_report
-from pipelines.progress import Progress
-from pipelines.settle import Settled
 
 _SAMPLES = 12  # of each kind, in the report
 
@@ -105,6 +107,7 @@ class Publication:
     parent: Mapping[str, Any] | None
     settled: Settled
     commit: Callable[[Mapping[str, Any]], None]  # publishes what is finished in the store
+    runner: RunnerSpec
 
     def publish(self, manifest: dict[str, Any], noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
@@ -135,7 +138,8 @@ class Publication:
         shown = faults.spare(
             "samples", lambda: samples(self.store, compared, resolved, _SAMPLES), {}
         )
-        return write_report(self.store, folder, manifest, self.parent, shown, faults)
+        measuring = Measuring(self.scratch, self.runner, self.progress)
+        return write_report(self.store, folder, manifest, self.parent, shown, faults, measuring)
 
 
 def _check_rows(counts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from lookalike.pages.text import visible
-from pipelines.logs import LEVELS
+from lookalike.pipelines.logs import LEVELS
+from lookalike.report.text import visible
 
 
 def new_command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The command line's flags and what --help says of them; what they do is pipelines.cli's matter."""
+"""The command line's flags and what --help says of them; what they do is the matter of `cli`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from lookalike import __version__
-from pipelines.flag_parts import (
+from lookalike.pipelines.flag_parts import (
     Parser,
     add_config,
     add_embeddings,
@@ -15,7 +15,7 @@ from pipelines.flag_parts import (
     add_store,
     new_command,
 )
-from pipelines.learning_flags import add_learning_commands
+from lookalike.pipelines.learning_flags import add_learning_commands
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,9 +50,10 @@ def _index(commands: Any) -> None:
     parser = new_command(commands, "index", "build a store or bring it up to date, and publish it")
     parser.epilog = (
         "one run: scan, embed, train, certify (measure recall), publish; a run that was stopped "
-        "goes on where it was; what follows -- goes to Beam as pipeline options"
+        "goes on where it was, and runner in the config says where (direct: here, on all cores; "
+        "prism, dask, flink, spark, dataflow); what follows -- goes to Beam as pipeline options"
     )
-    add_config(parser, "of features, index and limits (default: the shipped features)")
+    add_config(parser, "of features, index, limits, runner (default: the shipped features, here)")
     given = parser.add_mutually_exclusive_group(required=True)
     add_images(given, "what to index")
     add_embeddings(given)

@@ -13,14 +13,14 @@ from typing import Any
 
 from lookalike import __version__
 from lookalike.errors import NotPublishedError, RequestError
+from lookalike.pipelines import finish
+from lookalike.pipelines.build import IndexBuild
+from lookalike.pipelines.job import Job
+from lookalike.pipelines.progress import timed
+from lookalike.pipelines.scan import scan
+from lookalike.pipelines.settle import Settled, settle
 from lookalike.store.ledger import Counts
 from lookalike.store.runs import Plan
-from pipelines import finish
-from pipelines.build import IndexBuild
-from pipelines.job import Job
-from pipelines.progress import timed
-from pipelines.scan import scan
-from pipelines.settle import Settled, settle
 
 Manifest = dict[str, Any]
 
@@ -74,7 +74,7 @@ def run_job(job: Job) -> Manifest:
         job.scratch.refuse()
         raise
     finish.Publication(
-        job.store, job.scratch, job.progress, job.parent, settled, job.commit
+        job.store, job.scratch, job.progress, job.parent, settled, job.commit, job.config.runner
     ).publish(manifest, job.noun, plan.listed)
     job.scratch.finish()
     return finish.summary(manifest, new=True)

@@ -12,28 +12,26 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lookalike.errors import RequestError
 from lookalike.json_text import to_json
-from lookalike.metrics import candidate_vectors
+from lookalike.pipelines import preflight
+from lookalike.pipelines.config import Config, PublishConfig, load_config
+from lookalike.pipelines.erase import Erasure
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.prove import Proving
+from lookalike.pipelines.stores import to_keep
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
-from lookalike.store.ledger import ledger_tables
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.training.template import load_template
-from pipelines.config import Config, PublishConfig, load_config
-from pipelines.erase import Erasure
-from pipelines.progress import Progress
-from pipelines.stores import to_keep
 
 _SHOWN = 20  # names, in a text for people
 _NOTE = "forget.json"
@@ -62,22 +60,23 @@ def run_forget(given: argparse.Namespace) -> int:
             return _say_what_would_go(given, held)
         if noted is None:
             noted = _Note(held, _new_name(run), retention.next_file_no(store))
-            config = _config(given.config, snapshot.read_manifest(store))
+            config = _config(given.config, store)
             Erasure(store, run, config, progress, noted.snapshot, noted.file_no, held).check()
             run.start()
             noted.save(run)
         if snapshot.current(store) != noted.snapshot:
-            config = _config(given.config, snapshot.read_manifest(store))
+            config = _config(given.config, store)
             erasure = Erasure(store, run, config, progress, noted.snapshot, noted.file_no, held)
             place.publish(erasure.build())
             progress.say(f"published {noted.snapshot}")
-        swept = retention.remove_all_but(store, noted.snapshot)
+        swept = retention.remove_all_but(store, noted.snapshot, run.name)
         progress.say(
             f"removed {len(swept.snapshots)} snapshots, {swept.files:,} files, "
             f"{size_text(swept.bytes)}"
         )
-        found = proof.prove(store, _traces(store, held))
         manifest = snapshot.read_manifest(store)
+        runner = _config(given.config, store).runner
+        found = Proving(run, runner, progress, held, manifest).prove()
     if given.json:
         print(to_json({**_described(held), "snapshot": noted.snapshot,
                           "certificate": manifest.get("certificate"),
@@ -127,41 +126,19 @@ def _new_name(run: Run) -> str:
     return snapshot.new_name(datetime.now(timezone.utc), run.name[:6], snapshot.current(run.store))
 
 
-def _config(path: str | None, manifest: Mapping[str, Any]) -> Config:
+def _config(path: str | None, store: Store) -> Config:
     """As given, or what the published snapshot was made with; without a floor for recall.
 
     Not to publish would be to keep what must go.
     """
+    manifest = snapshot.read_manifest(store)
     if path:
-        return load_config(path, vectors=not manifest["features"])
+        config = load_config(path, vectors=not manifest["features"])
+        runner = preflight.ready(config.runner)
+        preflight.check_folders(runner, [store])
+        return replace(config, runner=runner)
     index = (manifest.get("request") or {}).get("index") or {}
     return Config((), metric=manifest["metric"], index=index, publish=PublishConfig(min_recall=0.0))
-
-
-def _traces(store: Store, held: Held) -> proof.Traces:
-    """Everything to search for: also the names that were given and not found."""
-    manifest = snapshot.read_manifest(store)
-    unknown = {name for one in held.unknown for name in forgetting.meanings(one)}
-    names = sorted({*held.names, *unknown})
-    [line] = [line for line in snapshot.files_of(manifest, "template")
-              if line["path"].endswith(".faiss")]  # fmt: skip
-    template = load_template(
-        store.local_folder(str(PurePosixPath(line["path"]).parent)), manifest["index"]["template"]
-    )
-    vectors = []
-    for vector in held.vectors:
-        forms = [vector, vector.astype(np.float16)]
-        if len(vector) == manifest["dim"]:
-            one = vector[None]
-            forms += [candidate_vectors(one, manifest["metric"])[0], template.prepare(one)[0]]
-        vectors.append(forms)
-    tables = (
-        table
-        for line in snapshot.files_of(manifest, "ledger")
-        for table in ledger_tables(store.once(line["path"]))
-    )
-    living = sorted(set(proof.longer_names(tables, names)))
-    return proof.Traces(names, held.contents, vectors, living)
 
 
 # --- what is said -----------------------------------------------------------------------------

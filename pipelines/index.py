@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 
+from lookalike.images.rejections import REASONS
 from lookalike.metrics import Ids
 from lookalike.models.conversion import Conversion, conversion
 from lookalike.models.features import (
@@ -20,7 +21,12 @@ from lookalike.models.features import (
     preprocessing_fingerprint,
 )
 from lookalike.models.projection import Projection
-from lookalike.pictures.rejections import REASONS
+from lookalike.pipelines import checks, models, preflight, stores
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.flow import NothingToIndexError, run_job
+from lookalike.pipelines.job import Again, Job
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.tasks import run_tasks
 from lookalike.records import SourceFile
 from lookalike.sources import units
 from lookalike.sources.kinds import Source, metadata_schema, open_source
@@ -30,14 +36,8 @@ from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
 from lookalike.store.storage import read_bytes
-from pipelines import checks, models, stores
-from pipelines.config import Config
-from pipelines.flow import NothingToIndexError, run_job
-from pipelines.job import Again, Job
-from pipelines.progress import Progress
-from pipelines.tasks import run_tasks
-from transforms.convert import ConvertShards
-from transforms.embed import EmbedSpec, EmbedUnits
+from lookalike.transforms.convert import ConvertShards
+from lookalike.transforms.embed import EmbedSpec, EmbedUnits
 
 
 def run_index(
@@ -64,6 +64,7 @@ def run_index(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS)
+    config = replace(config, runner=preflight.ready(config.runner))
     place = stores.to_write(store_name, images)
     store = place.store
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
@@ -77,6 +78,8 @@ def run_index(
     else:
         checks.check_images(sources)
     checks.check_pictures(store, parent)
+    firsts = (next(source.files(lambda _: None), None) for source in sources)
+    preflight.check_places(config.runner, store, firsts)
     with TemporaryDirectory(prefix="lookalike-") as work:
         notes: list[str] = []  # a person sees them at once; in a log, a wrong request is one line
         say = progress.say if progress.live else notes.append

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lookalike.metrics import Ids
+from lookalike.pipelines import checks, preflight, stores
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.flow import run_job
+from lookalike.pipelines.job import Again, Job
+from lookalike.pipelines.progress import Progress
 from lookalike.sources.listing import Listing
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import UNIT_ROWS, cut_vector_units
 from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, metadata_schema
 from lookalike.store import snapshot
 from lookalike.store.runs import Plan
+from lookalike.transforms.ingest import IngestUnits
 from lookalike.vector_faults import REASONS, Rules
-from pipelines import checks, stores
-from pipelines.config import Config
-from pipelines.flow import run_job
-from pipelines.job import Again, Job
-from pipelines.progress import Progress
-from transforms.ingest import IngestUnits
 
 
 def run_ingest(
@@ -38,7 +38,7 @@ def run_ingest(
     Of tables that did not change only the uris are read, but for what `again` names.
 
     Returns:
-        What `lookalike index --json` prints (see `pipelines.index.run_index`).
+        What `lookalike index --json` prints (see `lookalike.pipelines.index.run_index`).
 
     Raises:
         RequestError: The request is wrong; the store is as it was.
@@ -47,6 +47,7 @@ def run_ingest(
     """
     again = again or Again()
     checks.check_reasons(again.rejects, REASONS[1:])
+    config = replace(config, runner=preflight.ready(config.runner))
     place = stores.to_write(store_name, specs)
     store = place.store
     notes: list[str] = []  # in a log, a wrong request is one line
@@ -54,6 +55,7 @@ def run_ingest(
     dim = find_dim(tables)
     parent = snapshot.read_manifest(store) if snapshot.current(store) else None
     checks.check_vectors(store, parent)
+    preflight.check_places(config.runner, store, [table.file for table in tables[:1]])
     rules = Rules(dim, config.metric, _stored_as(config.dtype, tables))
     with place.writing():
         place.check_parent(parent)

@@ -7,8 +7,8 @@ from typing import Any
 
 from lookalike import evaluation
 from lookalike.json_text import to_json
-from lookalike.pages.certificate import certificate_line, losses_line
-from lookalike.pages.text import visible
+from lookalike.report.certificate import certificate_line, losses_line
+from lookalike.report.text import visible
 from lookalike.sizes import size_text
 from lookalike.store import snapshot
 from lookalike.store.ledger import LISTED, UNKNOWN

@@ -12,6 +12,10 @@ import apache_beam as beam
 import pyarrow as pa
 
 from lookalike.metrics import Ids
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.engine import EngineError, WorkerDiedError
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.records import Unit
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
@@ -20,10 +24,6 @@ from lookalike.store.objects import Store
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
-from pipelines.config import Config
-from pipelines.engine import EngineError, WorkerDiedError
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec, run
 
 _TRIES = 3  # of the embed stage, when workers are lost
 _WORTH_A_PROCESS = 256  # files: fewer are done before another process has loaded its libraries
@@ -59,7 +59,7 @@ class Job(ABC):
     parent: Manifest | None
     progress: Progress
     again: Again = field(default_factory=Again, kw_only=True)
-    # publishes what is finished in the store, see pipelines.stores.Place
+    # publishes what is finished in the store, see lookalike.pipelines.stores.Place
     commit: Callable[[Mapping[str, Any]], None] = field(kw_only=True)
 
     noun: ClassVar[str] = "files"

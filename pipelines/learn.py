@@ -20,12 +20,12 @@ from lookalike.learning.labelled import Labelled, read_labelled
 from lookalike.learning.tuning import Tuned, tune
 from lookalike.models.features import Feature, is_normalised, stored_features
 from lookalike.models.projection import Projection, open_folder, save, stored_projection
-from lookalike.pages.text import visible
-from lookalike.query_images import load_embedder
+from lookalike.pipelines.outputs import free_place, new_folder, refusal
+from lookalike.report.text import visible
+from lookalike.search.query_images import load_embedder
 from lookalike.store import snapshot
 from lookalike.store.objects import Store, open_store
 from lookalike.whole_numbers import whole_number
-from pipelines.outputs import free_place, new_folder, refusal
 
 Manifest = Mapping[str, Any]
 

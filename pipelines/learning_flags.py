@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pipelines.flag_parts import add_config, add_snapshot, add_store, new_command
+from lookalike.pipelines.flag_parts import add_config, add_snapshot, add_store, new_command
 
 
 def add_learning_commands(commands: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from lookalike.pages.text import visible
+from lookalike.report.text import visible
 
 LEVELS = ("debug", "info", "warning", "error")
 _TOP = logging.getLogger("lookalike")
@@ -92,7 +92,7 @@ class _PassedOn(logging.Handler):
 def pass_on(descriptor: int) -> None:
     """Write what this process logs into a pipe, and leave it out of Beam's own log.
 
-    From which level on, the DoFns say (`transforms.logs.LoggedFn`).
+    From which level on, the DoFns say (`lookalike.transforms.logs.LoggedFn`).
     """
     os.set_inheritable(descriptor, False)  # decoders must not hold it open
     _TOP.propagate = False

@@ -11,10 +11,10 @@ from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.faults import Faults
-from lookalike.pages.metrics import metrics_text
+from lookalike.pipelines.facts import from_manifest
+from lookalike.report.metrics import metrics_text
 from lookalike.store import snapshot
 from lookalike.store.objects import Store
-from pipelines.facts import from_manifest
 
 
 def check_place(name: str) -> None:

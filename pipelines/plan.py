@@ -10,17 +10,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lookalike.errors import RequestError
+from lookalike.ivf.planner import DEFAULT_TARGET, IndexSpec, plan
+from lookalike.ivf.predicting import Prediction, calibrate, predict
 from lookalike.json_text import to_json
 from lookalike.models.features import dim_of
-from lookalike.planning.planner import DEFAULT_TARGET, IndexSpec, plan
-from lookalike.planning.predicting import Prediction, calibrate, predict
+from lookalike.pipelines import checks, models, trial
+from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
+from lookalike.pipelines.progress import Progress, duration
 from lookalike.records import SourceFile
 from lookalike.sizes import size_text
 from lookalike.sources.kinds import open_source
 from lookalike.sources.vector_tables import find_dim, list_tables
-from pipelines import checks, models, trial
-from pipelines.config import DEFAULT_FEATURES, Config, load_config
-from pipelines.progress import Progress, duration
 
 SAMPLE = 64  # pictures
 QUERIES = 1000  # that are held out, unless index.queries says otherwise

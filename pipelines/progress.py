@@ -11,10 +11,10 @@ from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import TextIO
 
-from lookalike.pages.text import visible
-from pipelines.logs import lines_by
+from lookalike.pipelines.logs import lines_by
+from lookalike.report.text import visible
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 15.0
 _BAR_WIDTH = 24  # columns, where the terminal is wide enough

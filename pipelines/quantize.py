@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lookalike import evaluation
 from lookalike.errors import NotPublishedError, RequestError, one_line
+from lookalike.images.decoding import Decoder
 from lookalike.json_text import to_json
 from lookalike.learning.quantised import compare
 from lookalike.models import openvino_engine
@@ -29,15 +30,23 @@ from lookalike.models.probing import licence_of
 from lookalike.models.quantization import layers_of, quantise
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.outcomes import Decoded, Failed
-from lookalike.pages.text import visible
-from lookalike.pictures.decoding import Decoder
+from lookalike.pipelines.checks import check_images
+from lookalike.pipelines.config import Config, load_config
+from lookalike.pipelines.outputs import free_place, new_folder
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.quantized import (
+    CALIBRATE,
+    CARD,
+    Made,
+    Pictures,
+    as_json,
+    card,
+    lines,
+    named,
+)
+from lookalike.pipelines.trial import survey
+from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
-from pipelines.checks import check_images
-from pipelines.config import Config, load_config
-from pipelines.outputs import free_place, new_folder
-from pipelines.progress import Progress
-from pipelines.quantized import CALIBRATE, CARD, Made, Pictures, as_json, card, lines, named
-from pipelines.trial import survey
 
 _COMPARE = 1000  # pictures, at most
 _FEWEST = 32  # of each

@@ -15,7 +15,7 @@ from lookalike.json_text import to_json
 from lookalike.learning.quantised import Cost, K
 from lookalike.models import openvino_engine
 from lookalike.models.features import Feature
-from lookalike.pages.text import visible
+from lookalike.report.text import visible
 
 CALIBRATE = 256  # pictures, at most
 CARD = "README.md"

@@ -17,16 +17,18 @@ import numpy as np
 import lookalike
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
 from lookalike.models.features import Feature, described
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
-from lookalike.pages.certificate import certificate_line
-from lookalike.pages.results import QueryResult, render_results
-from lookalike.pages.text import visible
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
+from lookalike.pipelines.answers import Sink, print_json, print_text, to_file
+from lookalike.pipelines.streams import reader_gone
 from lookalike.records import SourceFile
-from lookalike.search import Searcher
+from lookalike.report.certificate import certificate_line
+from lookalike.report.results import QueryResult, render_results
+from lookalike.report.text import visible
+from lookalike.search.searcher import Searcher
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
 from lookalike.sources.locating import Locator
@@ -36,12 +38,10 @@ from lookalike.store.files import write_file
 from lookalike.store.objects import open_store, place_below, store_place
 from lookalike.store.storage import is_remote
 from lookalike.vector_faults import Rules
-from pipelines.answers import Sink, print_json, print_text, to_file
-from pipelines.streams import reader_gone
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
-    from pipelines.runner import RunnerSpec
+    from lookalike.pipelines.config import Config
+    from lookalike.pipelines.runner import RunnerSpec
 
 _BATCH = 64
 _DESCRIBED = 1 << 16  # neighbours in memory, with names and metadata
@@ -76,7 +76,8 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     else:
         queries = _image_queries(searcher, given.images)
     if given.beam:
-        results = _beam_results(searcher, queries, given, _runner(config, given, beam))
+        runner = _runner(searcher, config, given, beam)
+        results = _beam_results(searcher, queries, given, runner)
     else:
         results = _results(searcher, queries, given)
     first = next(results, None)  # what is wrong with the request shows here, before any output
@@ -126,7 +127,7 @@ def _file_to_write(flag: str, name: str | None) -> Path | None:
 def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
     if not given.config:
         return None
-    from pipelines.config import load_config
+    from lookalike.pipelines.config import load_config
 
     models = snapshot.read_manifest(open_store(given.store), given.snapshot).get("features")
     return load_config(given.config, [*beam], vectors=not models)
@@ -135,7 +136,7 @@ def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
         return lookalike.open(given.store, given.snapshot, check=given.check)
-    from pipelines.models import resolve_features, resolve_projection
+    from lookalike.pipelines.models import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
         features = resolve_features(config.features, Path(work), lambda line: None)
@@ -149,15 +150,22 @@ def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
         )
 
 
-def _runner(config: Config | None, given: argparse.Namespace, beam: Sequence[str]) -> RunnerSpec:
-    from pipelines.runner import RunnerSpec
+def _runner(
+    searcher: Searcher, config: Config | None, given: argparse.Namespace, beam: Sequence[str]
+) -> RunnerSpec:
+    from lookalike.pipelines import preflight
+    from lookalike.pipelines.runner import RunnerSpec
 
     runner = config.runner if config else RunnerSpec(arguments=tuple(beam))
-    if runner.name != "direct" and not given.scratch and not is_remote(given.store):
+    if not runner.here and not given.scratch and not is_remote(given.store):
         raise RequestError(
             f"--beam on runner {runner.name} needs --scratch: a place that its workers share, a "
             "folder or on object storage"
         )
+    runner = preflight.ready(runner)
+    if given.scratch:
+        # the store is only read, by name: workers who can read what lies in it need no more
+        preflight.check_folders(runner, [open_store(given.scratch)])
     return runner
 
 
@@ -221,11 +229,11 @@ def _results(
 def _beam_results(
     searcher: Searcher, queries: _Queries, given: argparse.Namespace, runner: RunnerSpec
 ) -> Iterator[QueryResult]:
-    from pipelines.batch_query import BeamIndex, batch_answers
-    from pipelines.progress import Progress
+    from lookalike.pipelines.batch_query import BeamIndex, batch_answers
+    from lookalike.pipelines.progress import Progress
 
     with TemporaryDirectory(prefix="lookalike-query-") as folder:
-        scratch = folder if runner.name == "direct" else place_below(searcher.store.name, "runs")
+        scratch = folder if runner.here else place_below(searcher.store.name, "runs")
         index = BeamIndex(searcher, store_place(given.scratch or scratch), runner, Progress())
         for found in batch_answers(searcher, index, queries, given.k, given.where):
             yield from _described(searcher, *found)

@@ -21,10 +21,11 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from lookalike.errors import one_line
-from pipelines.engine import EngineError, WorkerEnvironment, finish
+from lookalike.pipelines.engine import EngineError, WorkerEnvironment, finish
+from lookalike.pipelines.engines import beam_options
 
-_RUNNERS = {"flink": "FlinkRunner", "spark": "SparkRunner", "dataflow": "DataflowRunner",
-            "prism": "PrismRunner"}  # fmt: skip
+_USUAL_WORKERS = 16  # of a cluster that does not say how many it has
+_NO_CODE = re.compile(r"No module named '(lookalike|transforms|pipelines)\b")
 _NAMED = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit|Invalid)\b")  # a class, first
 
 
@@ -33,8 +34,8 @@ class RunnerSpec:
     """Where and how parallel the pipelines run.
 
     Attributes:
-        name: "direct", or another engine of Beam ("flink", "spark", "dataflow", "prism").
-        workers: Worker processes on the direct runner; 0 = one per core.
+        name: Of the engine, as `lookalike.pipelines.engines.ENGINES` has it.
+        workers: Worker processes; 0 = one per core on the direct runner, else as the engine has.
         options: Further Beam pipeline options by name.
         arguments: Beam options as given on the command line after `--`.
     """
@@ -46,11 +47,18 @@ class RunnerSpec:
 
     @property
     def processes(self) -> int:
-        """Worker processes on this machine."""
-        return self.workers or cores()
+        """Worker processes, as far as is known: what work is cut for."""
+        return self.workers or (cores() if self.here else _USUAL_WORKERS)
+
+    @property
+    def here(self) -> bool:
+        """Whether workers are processes of this machine, which see what the launching one sees."""
+        return self.name == "direct"
 
     def at_most(self, tasks: int) -> RunnerSpec:
         """The same with no more processes than there are tasks."""
+        if not (self.here or self.workers):
+            return self
         return replace(self, workers=min(self.processes, max(1, tasks)))
 
     def worth(self, work: int, each: int) -> RunnerSpec:
@@ -59,8 +67,8 @@ class RunnerSpec:
 
     @property
     def threads(self) -> int:
-        """Threads per process, so that all together are as many as there are cores."""
-        return max(1, cores() // self.processes)
+        """Threads per process; here all together are as many as there are cores."""
+        return max(1, cores() // self.processes) if self.here else 1
 
 
 def cores() -> int:
@@ -75,22 +83,24 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
         WorkerDiedError: A worker process was lost.
         EngineError: It did not succeed; the message is one line, the cause has the rest.
     """
-    flags = [*_as_flags(spec.options), *spec.arguments]
-    if spec.name != "direct":
-        flags = [f"--runner={_RUNNERS.get(spec.name, spec.name)}", *flags]
-    else:
-        flags = ["--default_sdk_harness_log_level=ERROR", *flags]
-    options = PipelineOptions(flags)
+    for talker in ("apache_beam", "distributed"):  # an error ends the run, and is told then
+        logging.getLogger(talker).setLevel(max(logging.ERROR, logging.getLogger().level))
+    options = PipelineOptions(beam_options(spec.name, spec.workers, spec.options, spec.arguments))
     pipeline = beam.Pipeline(
-        runner=_local_engine(options, spec) if spec.name == "direct" else None, options=options
+        runner=_local_engine(options, spec) if spec.here else None, options=options
     )
     build(pipeline)
 
     def execute() -> Any:
-        return pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        try:
+            return result.wait_until_finish()
+        finally:
+            if spec.name == "dask":
+                result.client.close()  # else one for each pipeline stays
 
     try:
-        state = finish(execute) if spec.name == "direct" else execute()
+        state = finish(execute) if spec.here else execute()
     except EngineError:
         raise
     except Exception as error:  # in a worker it is no longer the request that is wrong
@@ -101,6 +111,11 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
 
 def _cause(error: Exception) -> EngineError:
     """In one line: Beam passes a worker's error on as the text of its traceback, or as it is."""
+    if _NO_CODE.search(str(error)):
+        return EngineError(
+            "the workers cannot import lookalike: install it on them, in this version (on Dask on "
+            "the scheduler too)", "ModuleNotFoundError",
+        )  # fmt: skip
     lines = [line for line in str(error).splitlines() if line[:1].strip()]
     named = [line for line in lines if _NAMED.match(line)]
     last = (named or lines or [""])[-1]
@@ -121,8 +136,6 @@ def _name_of(kind: type) -> str:
 
 
 def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:
-    # A worker's error ends the run and is told then.
-    logging.getLogger("apache_beam").setLevel(max(logging.ERROR, logging.getLogger().level))
     options.view_as(DirectOptions).direct_num_workers = spec.processes
     provision = fn_runner.ExtendedProvisionInfo(
         beam_provision_api_pb2.ProvisionInfo(
@@ -134,17 +147,5 @@ def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApi
     # Worker processes inherit these: thread pools that do not multiply.
     for pool in ("OMP_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
         os.environ[f"{pool}_THREADS"] = str(spec.threads)
-    environment = WorkerEnvironment.from_command_string(command_string="pipelines.worker")
+    environment = WorkerEnvironment.from_command_string(command_string="lookalike.pipelines.worker")
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
-
-
-def _as_flags(options: Mapping[str, Any]) -> list[str]:
-    flags = []
-    for name, value in options.items():
-        if isinstance(value, bool):
-            flags += [f"--{name}"] if value else []
-        elif isinstance(value, list):
-            flags += [f"--{name}={item}" for item in value]
-        else:
-            flags.append(f"--{name}={value}")
-    return flags

@@ -6,16 +6,16 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 
-from lookalike.changes.comparing import Comparison, candidates, common_sizes, compare
-from lookalike.changes.hidden import Hidden
-from lookalike.changes.known import write_known
 from lookalike.errors import NotPublishedError
+from lookalike.pipelines import finish
+from lookalike.pipelines.job import Job
+from lookalike.reconcile.comparing import Comparison, candidates, common_sizes, compare
+from lookalike.reconcile.hidden import Hidden
+from lookalike.reconcile.known import write_known
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.ledger import Counts, ledger_tables
 from lookalike.store.runs import Plan, listing_digest
-from pipelines import finish
-from pipelines.job import Job
 
 
 def scan(job: Job) -> Plan:

@@ -13,18 +13,18 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from lookalike.changes.copying import copy_tasks
-from lookalike.changes.resolving import Resolved, resolve
 from lookalike.metrics import Ids
-from lookalike.searching.tombstones import read_tombstones, write_tombstones
+from lookalike.pipelines.job import Job
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.reconcile.copying import copy_tasks
+from lookalike.reconcile.resolving import Resolved, resolve
 from lookalike.store import shards, snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.compacting import CompactTask, Moved, needs_compaction, plan_compaction
 from lookalike.store.runs import Plan
-from pipelines.job import Job
-from pipelines.tasks import run_tasks
-from transforms.compact import CompactShards
-from transforms.copy import CopyRows
+from lookalike.store.tombstones import read_tombstones, write_tombstones
+from lookalike.transforms.compact import CompactShards
+from lookalike.transforms.copy import CopyRows
 
 Line = dict[str, Any]
 

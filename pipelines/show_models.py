@@ -13,8 +13,8 @@ from lookalike.errors import RequestError
 from lookalike.models.handles import BUILTINS, builtin_fingerprint
 from lookalike.models.resolving import FeatureConfig
 from lookalike.models.shipped import SHIPPED
-from lookalike.pages.text import visible
-from pipelines.config import load_config
+from lookalike.pipelines.config import load_config
+from lookalike.report.text import visible
 
 
 def models(given: argparse.Namespace) -> int:
@@ -22,8 +22,8 @@ def models(given: argparse.Namespace) -> int:
     if given.quantize:
         if not given.output:
             raise RequestError("--quantize: needs --output MODEL, the folder to make")
-        from pipelines.progress import Progress
-        from pipelines.quantize import run_quantize
+        from lookalike.pipelines.progress import Progress
+        from lookalike.pipelines.quantize import run_quantize
 
         return run_quantize(given, Progress())
     if given.output or given.force:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lookalike.errors import RequestError
+from lookalike.pipelines import checks
 from lookalike.store import snapshot
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import Found, Store, open_store
-from pipelines import checks
 
 
 @dataclass

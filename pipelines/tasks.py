@@ -8,14 +8,15 @@ from contextlib import nullcontext
 
 import apache_beam as beam
 
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store.attempts import Record, Task, finished
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec, run
-from transforms.exchange import Exchange
+from lookalike.transforms.exchange import Exchange
 
 _AT_ONCE = 64  # records in memory that are not kept
+_RANGES = 1024  # of numbers of tasks, in the graph: some engines spread what it begins with alone
 _TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are
 
 
@@ -96,8 +97,10 @@ def run_exchange(
                     yield number_of(path), json.loads(one.data)
 
     def build(pipeline: beam.Pipeline) -> None:
-        numbers = beam.FlatMap(lambda count: range(count)).with_output_types(int)
-        _ = pipeline | beam.Create([tasks]) | "Number" >> numbers | exchange
+        step = -(-tasks // _RANGES)
+        ranges = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
+        numbers = pipeline | beam.Create(ranges, reshuffle=False) | "Number" >> beam.FlatMap(_each)
+        _ = numbers | exchange
 
     def done() -> int:
         return len(store.files(dealt, ".json"))
@@ -114,3 +117,7 @@ def run_exchange(
         )
     store.settle(store.files(taken, ".json"))
     return found
+
+
+def _each(bounds: tuple[int, int]) -> Iterator[int]:
+    yield from range(*bounds)

@@ -1,33 +1,23 @@
-"""Templates: whether the parent's serves again, and training another."""
+"""Templates: whether the parent's serves again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from math import hypot
 from typing import Any
 
-import numpy as np
-
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import fitness_of
-from lookalike.metrics import Ids
-from lookalike.planning.planner import EXACT_BELOW, IndexSpec, plan
-from lookalike.searching.selections import difference
-from lookalike.store.objects import Store
-from lookalike.store.shard_format import make_id
-from lookalike.store.vector_reader import VectorReader
-from lookalike.training.fitness import MOST_ERROR, compare
-from lookalike.training.sampling import Sample, sample_ids
-from lookalike.training.template import Template, write_template
-from lookalike.training.train import train
-
-Line = dict[str, Any]
+from lookalike.ivf.drawing import Drawn
+from lookalike.ivf.encoding import fitness_of
+from lookalike.ivf.fitness import MOST_ERROR, compare
+from lookalike.ivf.planner import EXACT_BELOW, IndexSpec, plan
+from lookalike.ivf.template import Template
+from lookalike.ivf.training import MEASURED_ROWS
 
 _SETTLED = ("kind", "dim", "metric", "code_bytes", "nbits", "rotation_dim", "seed")
 _UNDECIDED = (0.8, 1.25)  # times EXACT_BELOW, within which an index stays of the kind that it is
-_FIT_ROWS = 16  # per list, that a template is tried on
-_DRIFT_ROWS = 4096  # of those added in a run, whose error is measured
+FIT_ROWS = 16  # per list, that a template is tried on
 _NOTHING = 1e-6  # what float32 cannot tell from no error at all
 _DRIFT_SHARE = 0.05  # of the rows trained on; fewer rows added tell little
 
@@ -64,26 +54,7 @@ def differs(old: IndexSpec, planned: IndexSpec, options: Mapping[str, Any]) -> s
     return ""
 
 
-def living_ids(lines: Sequence[Mapping[str, Any]], dead: Ids) -> Iterator[Ids]:
-    """Ids of the living rows of embedding shards, a shard at a time; `dead` is ascending."""
-    for line in lines:
-        first = make_id(int(line["file_no"]), 0)
-        ids = np.arange(first, first + int(line["rows"]), dtype=np.int64)
-        begin, end = np.searchsorted(dead, [first, first + len(ids)])
-        yield difference(ids, dead[begin:end])
-
-
-def reader_of(store: Store, lines: Sequence[Mapping[str, Any]]) -> VectorReader:
-    """Of the vectors of embedding shards."""
-    return VectorReader(store, {line["file_no"]: line["path"] for line in lines})
-
-
-def drift(
-    index: Mapping[str, Any],
-    template: Template,
-    reader: VectorReader,
-    added: Callable[[], Iterable[Ids]],
-) -> dict[str, Any]:
+def drift(index: Mapping[str, Any], template: Template, new: int, sample: Drawn) -> dict[str, Any]:
     """What codes lose of the vectors added since training, those of this run included.
 
     That is held against what they lost of rows held out from training, not of those trained on, to
@@ -92,8 +63,8 @@ def drift(
     Args:
         index: The parent's manifest["index"].
         template: Its template.
-        reader: Of the rows added.
-        added: Gives the ids of the rows that this run adds, in blocks.
+        new: Rows that this run adds.
+        sample: Of them.
 
     Returns:
         `rows` added since training, their mean `error` and its `standard_error`, `error_ratio` to
@@ -101,10 +72,8 @@ def drift(
     """
     before = index.get("drift") or {"rows": 0, "error": 0.0, "standard_error": 0.0}
     rows, error, spread = int(before["rows"]), before["error"], before["standard_error"]
-    new = sum(len(ids) for ids in added())
     if new:
-        ids = sample_ids(added(), _DRIFT_ROWS, template.spec.seed)
-        found = fitness_of(template, Sample(reader, ids), _DRIFT_ROWS)
+        found = fitness_of(template, sample, MEASURED_ROWS)
         share = new / (rows + new)
         error = (1 - share) * error + share * found.measures()["quantisation_error"]
         spread = hypot((1 - share) * spread, share * found.standard_error())
@@ -120,35 +89,11 @@ def drift(
     }  # fmt: skip
 
 
-def misfit(
-    training: Mapping[str, Any], template: Template, living: Iterable[Ids], reader: VectorReader
-) -> tuple[bool, str]:
+def misfit(training: Mapping[str, Any], template: Template, sample: Drawn) -> tuple[bool, str]:
     """Whether a template still fits, on a sample of all living rows, and how well."""
-    spec = template.spec
-    most = _FIT_ROWS * spec.nlist
-    sample = Sample(reader, sample_ids(living, most, spec.seed))
-    found = compare(training, fitness_of(template, sample, most).measures())
+    found = compare(training, fitness_of(template, sample, len(sample)).measures())
     word = "serves again" if found["fits"] else "no longer fits"
     return found["fits"], (
         f"{word}: on all vectors its error is {found['error_ratio']:.2f} times, its imbalance "
         f"{found['imbalance_ratio']:.2f} times that of its training"
     )
-
-
-def train_template(store: Store, spec: IndexSpec, sample: Sample, held_out: Sample) -> Line:
-    """Train, and commit what came of it: `template` (its name), `files` and `training`.
-
-    Args:
-        store: The store's root.
-        spec: As planned.
-        sample: Of the rows to train on.
-        held_out: Rows that are not among them, on which the template's error is measured.
-    """
-    data, training = train(spec, sample)
-    if spec.kind != "exact":
-        measured = fitness_of(Template(data, spec), held_out, _DRIFT_ROWS)
-        training["held_out_error"] = measured.measures()["quantisation_error"]
-        training["held_out_standard_error"] = measured.standard_error()
-    name, paths = write_template(store, spec, data, training)
-    lines = [{**store.record(path).to_json(), "kind": "template"} for path in paths]
-    return {"template": name, "files": lines, "training": training}

@@ -11,20 +11,20 @@ from typing import Any
 
 from lookalike import __version__, evaluation
 from lookalike.errors import NotPublishedError, RequestError
+from lookalike.images.limits import ImageLimits
 from lookalike.json_text import to_json
 from lookalike.learning.altered import COPIES
 from lookalike.learning.gathering import Pictures, Sample, draw, gather
 from lookalike.learning.held_out import Gain, gain_of
 from lookalike.learning.splitting import Split, split
 from lookalike.learning.state import STATE
-from lookalike.pages.text import visible
-from lookalike.pictures.limits import ImageLimits
+from lookalike.pipelines.checks import check_images
+from lookalike.pipelines.outputs import free_place, new_folder, refusal
+from lookalike.pipelines.progress import Progress, duration
+from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
 from lookalike.store.files import read_json, remove_tree, write_json
 from lookalike.store.locks import hold
-from pipelines.checks import check_images
-from pipelines.outputs import free_place, new_folder, refusal
-from pipelines.progress import Progress, duration
 
 SIDE = 256  # pixels that pictures are kept at: networks are shown cuts of them
 PICTURES = 20_000  # read by default: 4 GB in the work folder
@@ -244,7 +244,7 @@ def _card(learned: Mapping[str, Any], gain: Gain) -> str:
 - **Not for** what its pictures do not show: there it may be worse than what ships, which
   `lookalike evaluate` measures.
 
-To use it, name this folder as a feature's handle in a config. `training.json` has the numbers.
+To use it, name this folder as a feature's handle in a config. `ivf.json` has the numbers.
 """
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from time import perf_counter
 
 from lookalike.embedding import embed_files
+from lookalike.images.decoding import Decoder
 from lookalike.models.features import Embedder, Feature
 from lookalike.outcomes import Failed
-from lookalike.pictures.decoding import Decoder
+from lookalike.pipelines import models
+from lookalike.pipelines.config import Config
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.records import SourceFile
-from pipelines import models
-from pipelines.config import Config
-from pipelines.runner import RunnerSpec
 
 _MOST_S = 5.0
 

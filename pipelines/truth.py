@@ -6,38 +6,36 @@ only the queries that are new, or lost so many of their neighbours that too few 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from lookalike.metrics import Ids, Vectors
-from lookalike.planning.spec import IndexSpec
-from lookalike.quality.recall import ExactNeighbours
-from lookalike.quality.truth import ALL, KEPT, Truth
+from lookalike.ivf.drawing import Draw, Drawn
+from lookalike.ivf.spec import IndexSpec
+from lookalike.metrics import Ids
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.recall.merging import MergeTask, merge_parts, merged
+from lookalike.recall.truth import CROWDED, KEPT, Truth
+from lookalike.sampling import ALL, sample_key
 from lookalike.store import snapshot
 from lookalike.store.objects import Store
-from lookalike.store.vector_reader import VectorReader
-from lookalike.training.sampling import sample_ids, sample_key
-from pipelines.template import living_ids
+from lookalike.store.runs import Run
+from lookalike.transforms.tasks import DoTasks
 
-Line = Mapping[str, Any]
-
+_TOGETHER = 32  # files of neighbours that one task puts together
 ENOUGH = 0.8  # of the queries wanted; with fewer left, others are drawn
 
 
-def draw(
-    lines: Sequence[Line], dead: Ids, reader: VectorReader, wanted: int, spec: IndexSpec
-) -> Truth:
-    """So many living rows as queries, nothing being known of their neighbours."""
-    seed = query_seed(spec)
-    ids = sample_ids(living_ids(lines, dead), wanted, seed)
-    keys = sample_key(seed, ids)
-    everything = len(ids) == sum(len(block) for block in living_ids(lines, dead))
-    limit = ALL if everything else int(keys.max(initial=0))
-    return Truth.of(_vectors(reader, ids, spec.dim), ids, keys, limit, spec.metric)
+def chosen(drawn: Drawn, living: int, spec: IndexSpec) -> Truth:
+    """A sample of the living rows as queries, nothing being known of their neighbours."""
+    keys = sample_key(query_seed(spec), drawn.ids)
+    limit = ALL if len(drawn) == living else int(keys.max(initial=0))
+    return Truth.of(drawn[:], drawn.ids, keys, limit, spec.metric)
 
 
 def carried(
@@ -56,28 +54,24 @@ def carried(
     return truth.restarted().take(truth.ids >= 0).living(dead)
 
 
-def with_new(
-    truth: Truth, added: Iterable[Ids], reader: VectorReader, wanted: int, spec: IndexSpec
-) -> Truth:
-    """With those of new rows, given in blocks of ids, that are queries by their keys.
+def with_new(truth: Truth, drawn: Drawn, wanted: int, spec: IndexSpec) -> Truth:
+    """With those of new rows that are queries by their keys (see `draw_of_new`).
 
     Where there come to be many more queries than are wanted, some are let go.
     """
-    seed = query_seed(spec)
-    drawn = [truth.drawn(ids, seed) for ids in added]
-    ids = np.concatenate([np.empty(0, dtype=np.int64), *drawn])
-    vectors, keys = _vectors(reader, ids, spec.dim), sample_key(seed, ids)
-    new = Truth.of(vectors, ids, keys, truth.limit, spec.metric)
+    keys = sample_key(query_seed(spec), drawn.ids)
+    new = Truth.of(drawn[:], drawn.ids, keys, truth.limit, spec.metric)
     return truth.join(new).thinned(wanted)
+
+
+def draw_of_new(truth: Truth, wanted: int, spec: IndexSpec) -> Draw:
+    """Those of new rows that become queries: no more than are needed to know whom to let go."""
+    return Draw(query_seed(spec), int(CROWDED * wanted) + 1, truth.limit)
 
 
 def query_seed(spec: IndexSpec) -> int:
     """Of the sample that queries are: not that of the rows trained on."""
     return spec.seed + 1
-
-
-def _vectors(reader: VectorReader, ids: Ids, dim: int) -> Vectors:
-    return reader.vectors(ids).reshape(len(ids), dim)
 
 
 @dataclass(frozen=True)
@@ -102,32 +96,67 @@ class Comparisons:
         """File of those that are compared with old rows, too: of which too little is known."""
         return f"{self.folder}/some.npz"
 
+    @property
+    def known(self) -> str:
+        """File of the queries, and what is known of them."""
+        return f"{self.folder}/known.npz"
+
+    @property
+    def there(self) -> bool:
+        """Whether they were written."""
+        return self.store.has(self.known)
+
     def write(self, truth: Truth) -> None:
-        """Write the queries, and what is known of them."""
+        """Write the queries, and what is known of them: that last."""
         every = np.ones(len(truth), dtype=bool)
         for path, chosen in ((self.some, truth.short), (self.all, every)):
             self.store.put(path, truth.unknown(chosen).to_bytes())
-        self.store.put(f"{self.folder}/known.npz", truth.to_bytes())
+        self.store.put(self.known, truth.to_bytes())
 
     @cached_property
     def truth(self) -> Truth:
         """What was written."""
-        return Truth.from_bytes(self.store.read_bytes(f"{self.folder}/known.npz"))
+        return Truth.from_bytes(self.store.read_bytes(self.known))
 
     def result(self, new: Sequence[str], old: Sequence[str]) -> Truth:
         """The truth, from files of the neighbours among new rows, and among old ones."""
         short = self.truth.short
-        among_new = self._merged(self.all, new)
-        among_all = self._merged(self.some, old)
+        among_new = merged(self.store, self.all, new)
+        among_all = merged(self.store, self.some, old)
         part = self.truth.unknown(short)
         part.ids, part.scores = among_new.ids[short], among_new.scores[short]
         among_all.merge(part)
         return self.truth.updated(among_new).put(short, self.truth.take(short).compared(among_all))
 
-    def _merged(self, queries: str, paths: Sequence[str]) -> ExactNeighbours:
-        total, *others = (
-            ExactNeighbours.from_bytes(self.store.read_bytes(path)) for path in (queries, *paths)
-        )
-        for other in others:
-            total.merge(other)
-        return total
+
+def combined(
+    scratch: Run,
+    runner: RunnerSpec,
+    progress: Progress,
+    folder: str,
+    queries: str,
+    parts: Sequence[str],
+) -> Sequence[str]:
+    """Files of neighbours put together by tasks, until they are few.
+
+    Args:
+        scratch: The run.
+        runner: The engine.
+        progress: Where to show how far it is.
+        folder: For the files.
+        queries: File of the queries, without neighbours.
+        parts: Files of their neighbours among some rows each.
+    """
+    store, level = scratch.store, 0
+    while len(parts) > _TOGETHER:
+        tasks = [
+            MergeTask(
+                number, queries, tuple(parts[start : start + _TOGETHER]),
+                f"{folder}/{level}/{number:05d}", f"{folder}/{level}/{number:05d}.json",
+            )
+            for number, start in enumerate(range(0, len(parts), _TOGETHER))
+        ]  # fmt: skip
+        merge, stage = DoTasks("merge", store.name, merge_parts), ("merge", "parts of the truth")
+        records = run_tasks(scratch, stage, tasks, merge, runner, progress)
+        parts, level = [record["truth"]["path"] for record in records], level + 1
+    return parts

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from lookalike.json_text import to_json
+from lookalike.pipelines.stores import to_keep
 from lookalike.sizes import size_text
 from lookalike.store import retention, snapshot
-from pipelines.stores import to_keep
 
 
 def rollback(given: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 
 from lookalike.errors import one_line
-from pipelines import logs
+from lookalike.pipelines import logs
 
 _LOOK_EVERY_S = 0.5
 

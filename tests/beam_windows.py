@@ -13,7 +13,7 @@ from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWa
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.windowed_value import PaneInfoTiming
 
-from transforms.embed import EmbedImages, EmbedSpec
+from lookalike.transforms.embed import EmbedImages, EmbedSpec
 
 Event = tuple[str, float]  # a uri, and when
 Place = tuple[float, float, float]  # time, and its window's begin and end

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lookalike.images.preparing import prepare
 from lookalike.models import color_texture
 from lookalike.models.quiet_tf import tf
-from lookalike.pictures.images import prepare
 
 
 def main(folder: Path) -> None:

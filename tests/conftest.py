@@ -82,7 +82,7 @@ def pictures(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(store, folder of its pictures): two groups of ten, a duplicate, a reject and a sidecar."""
-    from pipelines.cli import main
+    from lookalike.pipelines.cli import main
 
     root = tmp_path_factory.mktemp("indexed")
     folder = root / "pictures"

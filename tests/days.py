@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.changes.assembling import assemble
-from lookalike.changes.comparing import compare
-from lookalike.changes.copying import copy_rows, copy_tasks
-from lookalike.changes.resolving import Resolved, resolve
+from lookalike.reconcile.assembling import assemble
+from lookalike.reconcile.comparing import compare
+from lookalike.reconcile.copying import copy_rows, copy_tasks
+from lookalike.reconcile.resolving import Resolved, resolve
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards

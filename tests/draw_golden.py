@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from pipelines.demo.pictures import draw
+from examples.demo.pictures import draw
 
 FOLDER = Path(__file__).parent.parent / "lookalike" / "models" / "golden"
 SIDE = 256

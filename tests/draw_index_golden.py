@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.lists.encoding import encode_shard
-from lookalike.lists.invlists import read_shard
-from lookalike.planning.planner import plan
-from lookalike.training import template as index
-from lookalike.training.template import Template
-from lookalike.training.train import train
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import encode_shard
+from lookalike.ivf.invlists import read_shard
+from lookalike.ivf.planner import plan
+from lookalike.ivf.template import Template
+from lookalike.ivf.train import train
 from tests.vector_stores import clustered
 
 GOLDEN = Path(__file__).parent / "golden"

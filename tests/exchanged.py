@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_exchange
 from lookalike.store.attempts import recorded
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
+from lookalike.transforms.exchange import Exchange
 
 SCHEMA = pa.schema([("uri", pa.string()), ("n", pa.int64())])
 
@@ -44,3 +48,8 @@ def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[s
     found = {"rows": table.num_rows, "n": table["n"].to_pylist()}
     store.put_if_absent(f"taken/{partition:06d}.json", json.dumps(found).encode())
     return found
+
+
+def joined(store: Store, runner: RunnerSpec) -> dict[int, Any]:
+    through = Exchange("join", store.name, deal_number, take_number)
+    return run_exchange(store, through, 3, "dealt", "taken", runner, Progress(quiet=True))

@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits
 from lookalike.outcomes import Decoded, Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits
 from lookalike.sources.kinds import look_up, open_source
 from lookalike.store.storage import read_bytes
 from tests.fuzz_seeds import made_seeds

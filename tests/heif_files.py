@@ -2,9 +2,9 @@
 
 import struct
 
-from lookalike.pictures.containers import boxes
-from lookalike.pictures.heif_grid import _places
-from lookalike.pictures.heif_properties import Items
+from lookalike.images.containers import boxes
+from lookalike.images.heif_grid import _places
+from lookalike.images.heif_properties import Items
 
 
 def box(kind, *content):

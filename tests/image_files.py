@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.pictures import images
-from lookalike.pictures.images import Rejected, decode
+from lookalike.images import preparing as images
+from lookalike.images.preparing import Rejected, decode
 
 GOLDEN = Path(__file__).parent / "golden" / "heic"
 

@@ -10,15 +10,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.metrics import Ids, Vectors
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.build import IndexBuild
+from lookalike.pipelines.config import parse_config
+from lookalike.pipelines.progress import Progress
 from lookalike.store import shards, snapshot
 from lookalike.store.compacting import Moved, compact, plan_compaction
 from lookalike.store.ledger import Counts
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
-from pipelines.build import IndexBuild
-from pipelines.config import parse_config
-from pipelines.progress import Progress
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 
 METADATA = pa.schema([("label", pa.string())])

@@ -11,26 +11,19 @@ from pathlib import Path
 
 import apache_beam
 
-from lookalike.cache_folder import cache_folder
+from lookalike.pipelines.engines import find_prism, prism_in_cache
 
 _SOURCE = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
-
-
-def find() -> Path | None:
-    """The binary that LOOKALIKE_PRISM names, else the one that was built here before."""
-    named = os.environ.get("LOOKALIKE_PRISM")
-    path = Path(named) if named else _built()
-    return path if path.is_file() else None
 
 
 def build() -> Path:
     """Build it into the cache, whole or not at all; takes minutes."""
     if named := os.environ.get("LOOKALIKE_PRISM"):
         sys.exit(f"prism: LOOKALIKE_PRISM names {named}, and there is no such file")
-    go = shutil.which("go")
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")  # where it unpacks
     if go is None:
         sys.exit("prism: needs Go to be built (https://go.dev), or LOOKALIKE_PRISM=BINARY")
-    target = _built()
+    target = prism_in_cache()
     target.parent.mkdir(parents=True, exist_ok=True)
     print(f"prism: building {_SOURCE}, some minutes the first time", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
@@ -41,12 +34,5 @@ def build() -> Path:
     return target
 
 
-_CACHE = cache_folder()  # the user's: the tests have one of their own, which would be empty
-
-
-def _built() -> Path:
-    return _CACHE / f"prism-{apache_beam.__version__}" / "prism"
-
-
 if __name__ == "__main__":
-    print(find() or build())
+    print(find_prism() or build())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lookalike.pipelines.stores import Place
 from lookalike.store.objects import Store
-from pipelines.stores import Place
 
 
 def publish(store: Store, manifest: Mapping[str, Any]) -> None:

@@ -92,6 +92,8 @@ class Faults:
         kind: One of FAULTS, or "" for none.
         first: The request that fails, from 0.
         lasting: Whether all after it fail too.
+        heedless: Whether conditions of puts are kept from the server.
+        watch: Told of every request before it is passed on, and of the client's port.
         seen: What was asked for so far.
         failed: How many of these failed.
         sent: Bytes of all answers, without their headers.
@@ -100,6 +102,8 @@ class Faults:
     kind: str = ""
     first: int = 0
     lasting: bool = False
+    heedless: bool = False
+    watch: Callable[[str, int], None] = field(default=lambda request, port: None)
     seen: list[str] = field(default_factory=list)
     failed: int = 0
     sent: int = 0
@@ -175,6 +179,7 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
             fault = faults.next(f"{self.command} {self.path}")
+            faults.watch(f"{self.command} {self.path}", self.client_address[1])
             if fault == "500 before":
                 return self.fail()
             if fault == "cut before":
@@ -231,7 +236,8 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             onward = http.client.HTTPConnection("127.0.0.1", server, timeout=30)
             onward.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in ("content-length", "connection"):
+                heeded = not (faults.heedless and name.lower().startswith("if-"))
+                if name.lower() not in ("content-length", "connection") and heeded:
                     onward.putheader(name, value)
             if length or "Content-Length" in self.headers:
                 onward.putheader("Content-Length", str(length))

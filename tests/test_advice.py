@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.planning.spec import IndexSpec
-from lookalike.quality.advice import advise, queries_needed
-from lookalike.quality.certificate import certify
-from lookalike.quality.recall import interval
+from lookalike.exact_neighbours import interval
+from lookalike.ivf.spec import IndexSpec
+from lookalike.recall.advice import advise, queries_needed
+from lookalike.recall.certificate import certify
 from tests.test_certificate import certified, opened
 from tests.vector_stores import clustered
 

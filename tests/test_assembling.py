@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.changes.assembling import assemble, rewrite_ledger, samples
+from lookalike.reconcile.assembling import assemble, rewrite_ledger, samples
 from lookalike.store import duplicates, partitions
 from lookalike.store.files import file_record
 from lookalike.store.ledger import SCHEMA, LedgerRow, read_ledger

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +18,32 @@ import pyarrow.parquet as pq
 import pytest
 from faults.checking import unlisted
 
-from lookalike.changes.copying import CopyTask, copy_rows
-from lookalike.lists.encoding import EncodeTask, encode
-from lookalike.lists.grouping import group
-from lookalike.lists.tasks import encode_tasks, group_tasks
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits
+from lookalike.ivf.drawing import Draw, DrawTask, Span, draw
+from lookalike.ivf.encoding import EncodeTask, encode
+from lookalike.ivf.grouping import group
+from lookalike.ivf.planner import plan
+from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.template import Template
+from lookalike.ivf.training import TrainTask, train_template
 from lookalike.models.features import Embedder, Feature
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits
-from lookalike.quality.recall import ExactNeighbours
+from lookalike.pipelines.cli import main
+from lookalike.recall.asking import Question, Rater
+from lookalike.recall.merging import MergeTask, merge_parts
+from lookalike.recall.spread import (
+    CertifyTask,
+    Inquiry,
+    Laid,
+    certify_index,
+    deal,
+    lay_out,
+    shard_groups,
+    take,
+)
+from lookalike.recall.truth import Truth
+from lookalike.reconcile.copying import CopyTask, copy_rows
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import cut_vector_units
@@ -34,20 +52,20 @@ from lookalike.store import shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
+from lookalike.store.exchange import references
 from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
+from lookalike.store.proof import SearchTask, Traces, search_files
 from lookalike.store.runs import Run
-from lookalike.training.template import Template
 from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
-from pipelines.cli import main
 from tests import publishing
 from tests.conftest import picture
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
 from tests.vector_files import write_vectors
-from tests.vector_stores import trained
+from tests.vector_stores import clustered, make_store, trained
 
 RUN = "0123456789abcdef"
 NO_METADATA = pa.schema([])
@@ -175,7 +193,13 @@ def template() -> tuple[Template, bytes, np.ndarray]:
     return Template(data, spec), data, vectors[:60]
 
 
-@pytest.fixture(params=["embed", "ingest", "copy", "compact", "convert", "encode", "group"])
+KINDS = (
+    "embed", "ingest", "copy", "compact", "convert", "draw", "train", "encode", "group", "merge",
+    "ask", "rate", "certify", "search",
+)  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
     """Makes a new place for a kind of work."""
     kind, count = request.param, [0]
@@ -286,14 +310,132 @@ def grouping(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place
     return Place(store, run, task.done, work, store / parts[0])
 
 
+def drawing(store: Path) -> Place:
+    run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
+    spans, place = tuple(map(Span.of, lines)), f"{run.folder}/drawn/0"
+
+    def work(machine: str) -> dict[str, Any]:
+        seed = 1 if machine == "one" else 2  # so that bytes differ
+        draws = (Draw(seed, 5), Draw(seed + 2, 6))
+        return draw(DrawTask(0, spans, 6, draws, place, f"{place}.json"), open_store(store))
+
+    return Place(store, run, f"{place}.json", work, store / lines[1]["path"])
+
+
+def training(store: Path) -> Place:
+    run, vectors = started(store), clustered(64, 8)
+    lines, spec = embedding_shards(store, vectors), plan(64, 8, "cosine", {"kind": "ivf_sq"})
+    place, draws = f"{run.folder}/drawn/0", (Draw(1, 5), Draw(0, 64))
+    task = DrawTask(0, tuple(map(Span.of, lines)), 8, draws, place, f"{place}.json")
+    drawn = draw(task, open_store(store))["drawn"]
+    truth = Truth.of(vectors[:5], np.arange(5) + (1 << 32), np.zeros(5, "u8"), 0, "cosine")
+    queries = write_bytes(store, f"{run.folder}/known.npz", truth.to_bytes()).path
+
+    def work(machine: str) -> dict[str, Any]:
+        other = replace(spec, seed=int(machine == "one"))  # so that bytes differ
+        done = f"{run.folder}/trained.json"
+        return train_template(TrainTask(other, (task.done,), queries, done), open_store(store))
+
+    return Place(store, run, f"{run.folder}/trained.json", work, store / drawn[1]["path"])
+
+
+def merging(store: Path) -> Place:
+    run, rows, paths = started(store), np.eye(6, dtype="f4"), []
+    asked = ExactNeighbours(rows[:2], [0, 1], 3, "cosine")
+    queries = write_bytes(store, f"{run.folder}/queries.npz", asked.to_bytes()).path
+    for ids in ([0, 1, 2], [3, 4], [5]):
+        found = ExactNeighbours(rows[:2], [0, 1], 3, "cosine")
+        found.update(ids, rows[ids])
+        name = HashedName(f"{run.folder}/truth/{ids[0]}", ".npz")
+        paths.append(write_bytes(store, name, found.to_bytes()).path)
+
+    def work(machine: str) -> dict[str, Any]:
+        parts = tuple(paths if machine == "one" else paths[:2])  # so that bytes differ
+        place = f"{run.folder}/merged/0"
+        return merge_parts(MergeTask(0, queries, parts, place, f"{place}.json"), open_store(store))
+
+    return Place(store, run, f"{run.folder}/merged/0.json", work, store / paths[1])
+
+
+def inquired(store: Path) -> tuple[Run, Inquiry, Laid]:
+    """Something to ask an index of three shards, whose lists were learned."""
+    options = {"kind": "ivf_pq", "nlist": 6, "shards": 3, "code_bytes": 4}
+    ids, vectors, manifest = make_store(store, clustered(150, 16), options=options)
+    run, truth = started(store), ExactNeighbours(vectors[:4], ids[:4], 12, "cosine")
+    truth.update(ids, vectors)
+    manifest = {**manifest, "counts": {"vectors": 150}}
+    laid = lay_out(open_store(store), f"{run.folder}/certify", manifest, truth, 10)
+    lists = Rater(laid.index(open_store(store), ()), 150, truth, 10).lists
+    with open_store(store).write(f"{run.folder}/certify/lists.npy") as pending:
+        np.save(pending.file, lists)
+    laid = replace(laid, lists=f"{run.folder}/certify/lists.npy")
+    questions = (Question(2, 20, (1, 10)), Question(4, 15, (10,), exact=True))
+    groups = tuple(shard_groups(manifest, 1))
+    return run, Inquiry(laid, f"{run.folder}/asked", groups, questions, 4), laid
+
+
+def asking(store: Path) -> Place:
+    run, inquiry, _ = inquired(store)
+
+    def work(machine: str) -> dict[str, Any]:
+        less = inquiry.questions[: 1 + (machine == "one")]  # so that bytes differ
+        return deal(1, open_store(store), replace(inquiry, questions=less))
+
+    done = f"{inquiry.folder}/dealt/000001.json"
+    return Place(store, run, done, work, store / inquiry.groups[1][0])
+
+
+def rating(store: Path) -> Place:
+    run, inquiry, _ = inquired(store)
+    place = open_store(store)
+    records = [deal(number, place, inquiry) for number in range(3)]
+    pieces = [piece for n in range(3) for part, piece in references(records[n], n) if part == 1]
+
+    def work(machine: str) -> dict[str, Any]:
+        return take(1, pieces, open_store(store), inquiry)
+
+    read = store / records[2]["dealt"]["path"]
+    return Place(store, run, f"{inquiry.folder}/taken/000001.json", work, read)
+
+
+def certifying(store: Path) -> Place:
+    run, _, laid = inquired(store)
+    task = CertifyTask(laid, 0.5, None, f"{run.folder}/certified.json")
+
+    def work(machine: str) -> dict[str, Any]:
+        return certify_index(task, open_store(store))
+
+    return Place(store, run, task.done, work, store / laid.manifest)
+
+
+def searching(store: Path) -> Place:
+    run, traces = started(store), Traces(["/a/name"], [bytes(32)], [])
+    (store / "index").mkdir()
+    (store / "index" / "one").write_bytes(b"in it is /a/name, and more")
+    path = write_bytes(store, f"{run.folder}/traces.json", traces.to_bytes()).path
+    task = SearchTask(0, ("index/one",), path, f"{run.folder}/searched/0.json")
+
+    def work(machine: str) -> dict[str, Any]:
+        return search_files(task, open_store(store))
+
+    return Place(store, run, task.done, work, store / path)
+
+
 MAKERS: dict[str, Callable[..., Place]] = {
     "embed": embedding, "ingest": ingesting, "copy": copying, "compact": compacting,
-    "convert": converting, "encode": encoding, "group": grouping,
+    "convert": converting, "draw": drawing, "train": training, "encode": encoding,
+    "group": grouping, "merge": merging, "ask": asking, "rate": rating, "certify": certifying,
+    "search": searching,
 }  # fmt: skip
 
 # Of how many turns an attempt is: one for each file that it names, and its end; one more where it
 # fails at first. Mostly 4 and 3; what comes of a table that cannot be read is a ledger alone.
-ORDERS = {"embed": comb(8, 4), "ingest": comb(7, 3), "encode": comb(9, 4)}
+LONGER = ("draw", "train", "encode")
+SHORTER = ("rate", "certify", "search")  # they write a record alone
+ORDERS = {
+    "embed": comb(8, 4), "ingest": comb(7, 3), **dict.fromkeys(LONGER, comb(9, 4)),
+    **dict.fromkeys(SHORTER, comb(5, 2)),
+}  # fmt: skip
 
 
 def check(place: Place, runners: list[Runner]) -> None:
@@ -310,8 +452,9 @@ def check(place: Place, runners: list[Runner]) -> None:
 
 
 def check_files(store: Path, record: dict[str, Any]) -> None:
-    for name in ("shard", "ledger", "truth"):
-        if line := record.get(name):
+    named = [record.get(name) for name in ("shard", "ledger", "truth", "dealt")]
+    for line in (*named, *record.get("drawn", ()), *record.get("files", ())):
+        if line:
             data = (store / line["path"]).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (line["bytes"], line["sha256"])
     if "ledger" in record:
@@ -363,18 +506,23 @@ def test_one_that_goes_on_when_all_is_over_changes_nothing(make: Callable[[], Pl
 
 def publish(store: Path, record: dict[str, Any]) -> None:
     """A snapshot that lists the record's files that outlive the run, and those from before."""
-    lines = [record["shard"]]
-    publishing.publish(open_store(store), {"name": "one", "counts": {}, "files": lines})
+    publishing.publish(open_store(store), {"name": "one", "counts": {}, "files": lasting(record)})
+
+
+def lasting(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lines of the files that outlive the run."""
+    return [record["shard"]] if "shard" in record else record.get("files", [])
 
 
 def check_gone(place: Place, record: dict[str, Any]) -> None:
     """What is published stands, and what came late is read by nobody, and goes."""
-    files = {str(record["shard"]["path"])} | place.kept
-    check_files(place.store, {"shard": record["shard"]})
+    lines = lasting(record)
+    files = {line["path"] for line in lines if not line["path"].startswith("templates")}
+    check_files(place.store, {"files": lines})
     assert Run(open_store(place.store), RUN).plan() is None
     again = Run(open_store(place.store), RUN)
     again.start()
-    assert place.shared() == files
+    assert place.shared() == files | place.kept
     assert open_store(place.store).files(f"runs/{RUN}") == []
 
 

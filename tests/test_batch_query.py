@@ -13,19 +13,19 @@ import pytest
 
 import lookalike
 from lookalike.metrics import METRICS
-from lookalike.search import Searcher
-from lookalike.searching import answering, batch_search
-from lookalike.searching.answering import answer
-from lookalike.searching.asked import Exclude, asked_exclusions
-from lookalike.searching.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.batch_query import BeamIndex, batch_answers
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.engine import EngineError
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.search import answering, batch_search
+from lookalike.search.answering import answer
+from lookalike.search.asked import Exclude, asked_exclusions
+from lookalike.search.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store, place_below
-from pipelines.batch_query import BeamIndex, batch_answers
-from pipelines.cli import main
-from pipelines.engine import EngineError
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 from tests.s3_server import store_uri
 from tests.vector_stores import clustered, make_store

@@ -12,15 +12,14 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tests import prism
+from lookalike.pipelines.engines import beam_options, find_prism
+from lookalike.transforms.embed import EmbedImages, EmbedSpec
 from tests.beam_windows import WINDOWS, Event, check_stream, check_windows
 from tests.documented import ROOT
-from transforms.embed import EmbedImages, EmbedSpec
 
 pytestmark = pytest.mark.engines
-needs_prism = pytest.mark.skipif(
-    prism.find() is None, reason="Prism is not built here: make test-engines"
-)
+PRISM = find_prism()  # before the tests have a cache of their own
+needs_prism = pytest.mark.skipif(PRISM is None, reason="Prism is not built here: make test-engines")
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +36,7 @@ def events(indexed: tuple[Path, Path]) -> list[Event]:
 
 
 def on_prism(*more: str) -> PipelineOptions:
-    return PipelineOptions(
-        [
-            "--runner=PrismRunner",
-            f"--prism_location={prism.find()}",
-            "--job_server_timeout=604800",  # else it ends what takes longer than five minutes
-            *more,
-        ]
-    )
+    return PipelineOptions(beam_options("prism", 0, {"prism_location": PRISM}, more))
 
 
 @needs_prism
@@ -63,9 +55,7 @@ def test_early_and_late_files_of_a_stream(spec: EmbedSpec, events: list[Event]) 
 
 def main(store: str, uris: str, output: str) -> None:
     """A pipeline on Dask, of which only one sink would run."""
-    options = PipelineOptions(
-        ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner", "--dask_npartitions=2"]
-    )
+    options = PipelineOptions(beam_options("dask", 0, {"dask_npartitions": 2}, []))
     for name in ("embedded", "failed"):
         pipeline = beam.Pipeline(options=options)
         outputs = (

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import main
 from lookalike.models.quiet_tf import tf
-from pipelines.bench.__main__ import main
 
 
 def test_every_comparison_is_measured(

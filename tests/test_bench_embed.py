@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.embed import main, table
+from benchmarks.launch import WAYS, least_files
+from benchmarks.pictures import gather
+from benchmarks.task import timing_of
 from lookalike.errors import RequestError
 from lookalike.models.quiet_tf import tf
-from pipelines.bench.embed import main, table
-from pipelines.bench.launch import WAYS, least_files
-from pipelines.bench.pictures import gather
-from pipelines.bench.task import timing_of
 
 
 class Thumbnail(tf.Module):  # type: ignore[misc]

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.errors import RequestError
-from pipelines.bench.index import vectors
-from pipelines.bench.index.__main__ import main
-from pipelines.bench.index.crops import boxes
-from pipelines.bench.index.exact import nearest, recall
-from pipelines.bench.index.generator import (
+from benchmarks.index import vectors
+from benchmarks.index.__main__ import main
+from benchmarks.index.crops import boxes
+from benchmarks.index.exact import nearest, recall
+from benchmarks.index.generator import (
     BLOCK,
     MOST_NEAR,
     Generator,
@@ -25,9 +24,10 @@ from pipelines.bench.index.generator import (
     tenth_distance,
     thinned,
 )
-from pipelines.bench.index.measure import fastest
-from pipelines.bench.index.ways import highest
-from pipelines.bench.memory import Sample
+from benchmarks.index.measure import fastest
+from benchmarks.index.ways import highest
+from benchmarks.memory import Sample
+from lookalike.errors import RequestError
 
 
 def places(n: int, dim: int = 24, seed: int = 0) -> vectors.Vectors:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import ledger
 from lookalike.store import partitions
 from lookalike.store.ledger import read_ledger
-from pipelines.bench import ledger
 
 
 def test_a_night_on_a_made_ledger_finds_what_was_changed(

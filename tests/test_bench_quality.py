@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.changes import CHANGES, changed
+from benchmarks.quality import main, precision_and_map, robustness
 from lookalike.models.handles import BUILTINS
-from pipelines.bench.changes import CHANGES, changed
-from pipelines.bench.quality import main, precision_and_map, robustness
 
 
 def test_precision_and_map_of_a_ranking_counted_by_hand() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.bench.launch import worker_threads
-from pipelines.bench.query.__main__ import main
-from pipelines.bench.query.made import queries
-from pipelines.bench.query.measure import Round, busy, middle, summary
+from benchmarks.launch import worker_threads
+from benchmarks.query.__main__ import main
+from benchmarks.query.made import queries
+from benchmarks.query.measure import Round, busy, middle, summary
 from tests.vector_stores import clustered, make_store
 
 
@@ -73,7 +73,7 @@ def test_busy_processes_end_with_the_block_and_with_their_parent() -> None:
     with busy(2):
         assert len(children()) >= before + 2
     assert len(children()) <= before
-    code = "import os\nfrom pipelines.bench.query.measure import busy\nwith busy(1):\n os._exit(0)"
+    code = "import os\nfrom benchmarks.query.measure import busy\nwith busy(1):\n os._exit(0)"
     # Whoever holds the pipe is the busy process: it must end by itself, or this would wait.
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=60)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lookalike.pictures.images import decode
-from lookalike.pictures.rewriting import large_profile_of_png
+from lookalike.images.preparing import decode
+from lookalike.images.rewriting import large_profile_of_png
 from tests.colour_profiles import display_p3
 from tests.image_files import VALID, chunk, encode, rejection, scene
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.pictures.images import ImageLimits, decode
+from lookalike.images.preparing import ImageLimits, decode
 from tests.bitmap_files import BITFIELDS, RAW, RLE4, RLE8, write_bmp, write_tga
 from tests.image_files import rejection, scene
 

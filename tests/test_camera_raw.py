@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from lookalike.pictures.images import ImageLimits, decode, prepare, resize
+from lookalike.images.preparing import ImageLimits, decode, prepare, resize
 from tests.image_files import difference, dng, encode, rejection, scene
 
 
@@ -73,7 +73,7 @@ def test_limits_hold_for_raw_files():
 
 def test_without_rawpy_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rawpy", None)
-    monkeypatch.delitem(sys.modules, "lookalike.pictures.camera_raw", raising=False)
+    monkeypatch.delitem(sys.modules, "lookalike.images.camera_raw", raising=False)
     error = rejection(dng(scene()), "x.dng")
     assert error.reason == "unsupported_format"
     assert "pip install 'lookalike[raw]'" in error.detail

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lookalike.exact_neighbours import ExactNeighbours, interval, recall_at_k
 from lookalike.metrics import METRICS
-from lookalike.quality.certificate import DEPTHS, certify
-from lookalike.quality.recall import ExactNeighbours, interval, recall_at_k
-from lookalike.quality.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
-from lookalike.search import Searcher
+from lookalike.recall.certificate import DEPTHS, certify
+from lookalike.recall.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
+from lookalike.sampling import sample_key
+from lookalike.search.searcher import Searcher
 from lookalike.store import shards, snapshot
 from lookalike.store.objects import open_store
-from lookalike.training.sampling import sample_key
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 

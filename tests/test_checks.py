@@ -11,9 +11,9 @@ from lookalike.models.features import Feature, model_fingerprint, preprocessing_
 from lookalike.models.handles import builtin_fingerprint
 from lookalike.models.projection import Projection
 from lookalike.models.saved_model import ModelInfo
+from lookalike.pipelines.checks import check_images, check_store, other_models
 from lookalike.sources.kinds import open_source
 from lookalike.store.objects import open_store
-from pipelines.checks import check_images, check_store, other_models
 
 
 def test_what_a_killed_run_left_of_the_pointer_does_not_lock_the_store_out(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
-from pipelines.cli import main
 from tests.conftest import picture
 
 LOW = "features: [{name: low, handle: 'builtin:color-texture'}]\n"
@@ -396,7 +396,10 @@ def test_nothing_else_talks_on_stderr(indexed: tuple[Path, Path]) -> None:
     store, pictures = indexed
     query = ["query", "--store", str(store), "--images", str(pictures / "first" / "0.png")]
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *query], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "lookalike.pipelines.cli", *query],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stderr == "1 query answered\n"
     assert len(done.stdout.splitlines()) == 11

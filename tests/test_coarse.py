@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.training import coarse as coarse_module
-from lookalike.training.coarse import Coarse, Groups, group, largest
+from lookalike.ivf import coarse as coarse_module
+from lookalike.ivf.coarse import Coarse, Groups, group, largest
 from tests.vector_stores import clustered
 
 

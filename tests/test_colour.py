@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lookalike.pictures import colour
-from lookalike.pictures.images import decode, prepare, resize
+from lookalike.images import colour
+from lookalike.images.preparing import decode, prepare, resize
 from tests.colour_profiles import display_p3, gray_profile, icc
 from tests.image_files import difference, encode, scene
 

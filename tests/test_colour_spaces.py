@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from lookalike.pictures.colour_spaces import ColourSpace, numbered, profile
-from lookalike.pictures.images import decode, prepare, resize
+from lookalike.images.colour_spaces import ColourSpace, numbered, profile
+from lookalike.images.preparing import decode, prepare, resize
 from tests.colour_profiles import display_p3
 from tests.heif_files import nclx, with_properties
 from tests.image_files import chunk, difference, encode, golden, png, scene

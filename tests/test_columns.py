@@ -7,7 +7,7 @@ import datetime
 import pyarrow as pa
 import pytest
 
-from lookalike.sources.columns import cast, common_type, fit
+from lookalike.store.columns import cast, common_type, fit
 
 
 @pytest.mark.parametrize(

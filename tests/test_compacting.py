@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.pipelines.config import CompactConfig
 from lookalike.store import compacting, shards
 from lookalike.store.compacting import Moved, compact, needs_compaction, plan_compaction
 from lookalike.store.objects import open_store
-from pipelines.config import CompactConfig
 from tests.nights import Nights
 
 NONE = np.empty(0, dtype=np.int64)

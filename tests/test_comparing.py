@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.changes import comparing
-from lookalike.changes.comparing import Comparison, candidates, common_sizes, compare
-from lookalike.changes.metadata import metadata_hashes
+from lookalike.reconcile import comparing
+from lookalike.reconcile.comparing import Comparison, candidates, common_sizes, compare
+from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources.listing import Listing

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from lookalike.errors import RequestError
-from lookalike.pictures.images import ImageLimits
-from pipelines.config import (
+from lookalike.images.preparing import ImageLimits
+from lookalike.pipelines.config import (
     DEFAULT_FEATURES,
     CompactConfig,
     Config,
@@ -17,9 +17,10 @@ from pipelines.config import (
     load_config,
     parse_config,
 )
-from pipelines.runner import RunnerSpec
+from lookalike.pipelines.runner import RunnerSpec
+from tests.documented import ROOT, blocks
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 FEATURES = [{"name": "low", "handle": "builtin:color-texture"}]
 TWO = [*FEATURES, {"name": "deep", "handle": "/models/x"}]
 
@@ -36,6 +37,11 @@ def test_the_configs_that_are_shipped(path: Path) -> None:
     config = load_config(str(path))
     assert config.features
     assert path.read_text().startswith("# ")  # the command that runs it
+
+
+def test_the_config_on_the_page_about_engines() -> None:
+    [(_, text)] = blocks(ROOT / "docs" / "engines.md", "yaml")
+    assert parse_config(yaml.safe_load(text), []).runner.name == "dask"
 
 
 def test_there_are_configs() -> None:
@@ -190,7 +196,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"runner": {"workers": -1}}, r"^runner.workers: needs a whole number from 0, got -1"),
     ({"runner": {"workers": 1.5}}, r"^runner.workers: needs a whole number from 0, got 1.5"),
     ({"runner": {"workers": True}}, r"^runner.workers: needs a whole number from 0, got True"),
-    ({"runner": {"name": 3}}, r"^runner.name: needs a text, got 3"),
+    ({"runner": {"name": 3}}, r"^runner.name: needs one of direct, prism, dask, .*, got 3"),
+    ({"runner": {"name": "FlinkRunner"}}, r"^runner.name: needs one of .*, got 'FlinkRunner'"),
 ]  # fmt: skip
 
 
@@ -244,5 +251,5 @@ def test_a_config_without_features_has_the_shipped_ones(tmp_path: Path) -> None:
     assert [(one.handle, one.weight) for one in DEFAULT_FEATURES] == [
         ("builtin:photo", 0.7), ("builtin:color-texture", 0.3),
     ]  # fmt: skip
-    quickstart = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+    quickstart = ROOT / "configs" / "quickstart.yaml"
     assert load_config(str(quickstart)).features == DEFAULT_FEATURES

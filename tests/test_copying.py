@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.changes import copying
-from lookalike.changes.contents import COPIES
-from lookalike.changes.copying import CopyPlan, CopyTask, copy_rows, copy_tasks
+from lookalike.reconcile import copying
+from lookalike.reconcile.contents import COPIES
+from lookalike.reconcile.copying import CopyPlan, CopyTask, copy_rows, copy_tasks
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards
 from lookalike.store.files import file_record, read_json
 from lookalike.store.objects import open_store
-from transforms.copy import CopyRows
+from lookalike.transforms.copy import CopyRows
 
 METADATA = pa.schema([("label", pa.string()), ("year", pa.int64())])
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lookalike import csv_rows
+from lookalike.csv_rows import read_csv
 from lookalike.errors import RequestError
-from lookalike.sources import csv_rows
-from lookalike.sources.csv_rows import read_csv
 
 
 def read(text: str | bytes) -> list[list[str]]:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from lookalike.errors import RequestError
-from lookalike.pictures import images
-from lookalike.pictures.images import (
+from lookalike.images import preparing as images
+from lookalike.images.preparing import (
     ImageLimits,
     NotAnImage,
     Rejected,
@@ -247,7 +247,7 @@ def test_any_bytes_with_any_signature(tail, name):
 
 def test_damaged_tiff_prints_nothing():
     code = (
-        "import sys; from lookalike.pictures.images import decode, Rejected\n"
+        "import sys; from lookalike.images.preparing import decode, Rejected\n"
         "data = sys.stdin.buffer.read()\n"
         "for cut in range(20, len(data), 97):\n"
         "    try: decode(data[:cut], 'x.tif')\n"

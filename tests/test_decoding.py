@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits, prepare
 from lookalike.outcomes import Decoded, Duplicate, Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits, prepare
+from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile
 from lookalike.sources.kinds import look_up
-from pipelines.cli import main
 from tests.conftest import picture
 
 SIZES = [(32, 32), (24, 40)]
@@ -28,7 +28,7 @@ LIMITS = ImageLimits(max_seconds=2, max_memory=256 << 20)
 STUB = """
 import os, sys
 if sys.argv[:1] == ["-m"]:
-    import lookalike.pictures.images as images
+    import lookalike.images.preparing as images
     real = images.prepare
 
     def prepare(data, name="", **options):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lookalike.errors import NotPublishedError
-from lookalike.quality.recall import ExactNeighbours
-from lookalike.quality.truth import TRUTH_K, Truth
-from lookalike.search import Searcher
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.recall.truth import TRUTH_K, Truth
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from tests.nights import Nights

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.demo import pictures as demo
-from pipelines.demo.__main__ import main
+from examples.demo import pictures as demo
+from examples.demo.__main__ import main
 
 
 def digests(folder):

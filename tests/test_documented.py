@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import flags
-from pipelines.cli import main
-from pipelines.config import parse_config
+from lookalike.pipelines import flags
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.config import parse_config
 from tests.conftest import picture
 from tests.documented import ROOT, blocks, languages, marked, script
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 
 GOLDEN = Path(__file__).parent / "golden" / "earlier_default"
 PICTURES = GOLDEN / "pictures"

@@ -18,19 +18,19 @@ import lookalike
 from lookalike.embed_spec import FAILED_SCHEMA, EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
+from lookalike.images.decoding import Decoder
+from lookalike.images.limits import ImageLimits
 from lookalike.models.features import Feature
 from lookalike.models.projection import save as save_projection
 from lookalike.models.quiet_tf import tf
 from lookalike.models.resolving import FeatureConfig
 from lookalike.outcomes import Embedded, Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.limits import ImageLimits
+from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile
 from lookalike.sources.locating import Locator
 from lookalike.store import bucket, snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.s3_server import KEYS, s3_server, store_uri
 

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import EncodeTask
-from lookalike.lists.grouping import GroupTask
-from lookalike.lists.tasks import encode_tasks, group_tasks
-from lookalike.quality.recall import ExactNeighbours
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf.encoding import EncodeTask
+from lookalike.ivf.grouping import GroupTask
+from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.template import Template, write_template
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store import shards
 from lookalike.store.files import read_json, write_bytes
 from lookalike.store.objects import open_store
-from lookalike.training.template import Template, write_template
-from pipelines.runner import RunnerSpec, run
+from lookalike.transforms.encode import EncodeParts, GroupLists
 from tests.vector_stores import trained
-from transforms.encode import EncodeParts, GroupLists
 
 
 def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.lists import encoding
-from lookalike.lists.encoding import EncodeTask, encode, encode_shard
-from lookalike.lists.invlists import read_shard
-from lookalike.lists.part_files import open_part
-from lookalike.quality.recall import ExactNeighbours
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf import encoding
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import EncodeTask, encode, encode_shard
+from lookalike.ivf.invlists import read_shard
+from lookalike.ivf.part_files import open_part
+from lookalike.ivf.template import Template
 from lookalike.store import shards
 from lookalike.store.files import file_record, read_json
 from lookalike.store.objects import open_store
-from lookalike.training import template as index
-from lookalike.training.template import Template
 from tests.vector_stores import best, brute_force, trained
 
 

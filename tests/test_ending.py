@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import NotPublishedError, RequestError, StoreWriteError
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.ending import AGAIN, FAULT, NOT_PUBLISHED, WRONG_REQUEST, status_of
+from lookalike.pipelines.engine import EngineError, WorkerDiedError
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ObjectStoreError
-from pipelines.cli import main
-from pipelines.ending import AGAIN, FAULT, NOT_PUBLISHED, WRONG_REQUEST, status_of
-from pipelines.engine import EngineError, WorkerDiedError
-from pipelines.runner import RunnerSpec, run
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,19 @@ def test_what_a_worker_ended_with_is_known(number, status):
         run(build, RunnerSpec(workers=1))
     assert caught.value.kind == ("ValueError" if number == 1 else "OSError")
     assert status_of(caught.value) == status
+
+
+def _import_what_is_not_there(number):
+    raise ModuleNotFoundError("No module named 'transforms'")
+
+
+def test_workers_without_the_code_are_told_of():
+    def build(pipeline):
+        _ = pipeline | beam.Create([1]) | beam.Map(_import_what_is_not_there)
+
+    with pytest.raises(EngineError, match=r"^the workers cannot import lookalike: ") as caught:
+        run(build, RunnerSpec(workers=1))
+    assert status_of(caught.value) == FAULT
 
 
 def test_a_store_whose_manifest_makes_no_sense_is_not_tried_again(tmp_path, capsys):

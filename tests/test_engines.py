@@ -30,8 +30,8 @@ from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.quiet_tf import tf
 from lookalike.models.resolving import install
 from lookalike.models.saved_model import FrozenModel, ModelInfo
+from lookalike.pipelines.models import choose_engines
 from lookalike.store.objects import open_store
-from pipelines.models import choose_engines
 
 needs_openvino = pytest.mark.skipif(
     bool(openvino_engine.missing()), reason="OpenVINO is not installed: an extra"

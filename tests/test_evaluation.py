@@ -13,9 +13,9 @@ import pytest
 from lookalike import evaluation
 from lookalike.errors import RequestError
 from lookalike.evaluation import evaluate, file_labels, folder_label
-from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import shards
 from lookalike.store.objects import open_store
+from lookalike.store.tombstones import write_tombstones
 
 METRICS = ("cosine", "inner_product", "l2", "jaccard")
 Vectors = npt.NDArray[np.float32]

@@ -1,4 +1,5 @@
-"""The examples for schedulers: run where they can be, else held against what they must be."""
+"""The examples for schedulers and engines: run where they can be, else held against what they must
+be."""
 
 from __future__ import annotations
 
@@ -10,10 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import flags
+from lookalike.pipelines import flags
+from lookalike.pipelines.config import load_config
+from lookalike.pipelines.engines import beam_options
+from tests.documented import ROOT
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 SCRIPT = EXAMPLES / "cron" / "nightly.sh"
 # Stands for `lookalike`: notes how it was called, ends as told by the file `ends`, line by line.
 COMMAND = """#!/bin/sh
@@ -153,3 +159,85 @@ def test_the_dag_is_one_where_airflow_is_installed():
         check=True,
     )
     assert found.stdout.split()[-2:] == ["index", "gc"]
+
+
+# --- engines ------------------------------------------------------------------------------------
+
+
+def commands_in(path):
+    """Arguments of every `lookalike` in the comments of a file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.split("lookalike index ", 1)[1] for line in lines if "# " in line
+            and "lookalike index " in line]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["flink", "dataflow", "object-storage"])
+def test_a_config_of_an_engine_says_what_beam_knows(name):
+    path = ROOT / "configs" / f"{name}.yaml"
+    (command,) = commands_in(path)
+    given = parsed(["index", *shlex.split(command)])
+    assert given.config == f"configs/{name}.yaml"
+    runner = load_config(str(path)).runner
+    arguments = beam_options(runner.name, runner.workers, runner.options, [])
+    unknown = []
+    for flag in arguments:
+        option = flag[2:].split("=")[0]
+        known = PipelineOptions([flag]).get_all_options(drop_default=False)
+        unknown += [] if option in known or option == "runner" else [option]
+    # the last is the Flink job server's own, which Python passes on
+    assert set(unknown) <= {"execution_mode_for_batch"}
+
+
+def test_every_task_manager_has_a_pool_of_its_own():
+    services = yaml.safe_load((EXAMPLES / "flink" / "compose.yaml").read_text())["services"]
+    managers = [name for name, one in services.items() if one.get("command") == "taskmanager"]
+    pools = [
+        one["network_mode"] for one in services.values() if one.get("command") == ["--worker_pool"]
+    ]
+    assert len(managers) == 2
+    assert sorted(pools) == [f"service:{name}" for name in managers]
+    (cluster,) = yaml.safe_load_all((EXAMPLES / "flink" / "kubernetes.yaml").read_text())
+    task = cluster["spec"]["taskManager"]["podTemplate"]["spec"]["containers"]
+    assert [one["name"] for one in task] == ["flink-main-container", "pool"]
+    pool = beam_options("flink", 0, {}, [])
+    (port,) = task[1]["ports"]
+    assert f"--environment_config=localhost:{port['containerPort']}" in pool
+    version = load_config(str(ROOT / "configs" / "flink.yaml")).runner.options["flink_version"]
+    assert cluster["spec"]["image"] == f"flink:{version}" == services["jobmanager"]["image"]
+    assert cluster["spec"]["flinkVersion"] == f"v{version.replace('.', '_')}"
+    for name in ("compose", "kubernetes"):
+        (command,) = commands_in(EXAMPLES / "flink" / f"{name}.yaml")
+        assert parsed(["index", *shlex.split(command)]).config == "configs/flink.yaml"
+
+
+def test_workers_have_the_beam_that_is_tested_with():
+    pinned = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.startswith("apache-beam==")
+    )  # fmt: skip
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    (base,) = [line for line in lines if line.startswith("FROM ")]
+    assert base.endswith(f"_sdk:{pinned['apache-beam']}")
+    for line in lines:  # what is copied is there
+        if line.startswith("COPY "):
+            *names, _ = line.split()[1:]
+            assert all((ROOT / name).exists() for name in names if not name.endswith("]"))
+
+
+def test_the_script_for_dataflow_runs_what_there_is(tmp_path):
+    script = EXAMPLES / "dataflow" / "run.sh"
+    for name, body in (("gcloud", "exit 0"), ("lookalike", 'printf "%s\\n" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PROJECT": "p", "BUCKET": "b"}
+    ended = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    arguments = ended.stdout.splitlines()
+    given = parsed(arguments[: arguments.index("--")])
+    assert (ROOT / given.config).exists()
+    beam = [flag.partition("=")[::2] for flag in arguments[arguments.index("--") + 1 :]]
+    told = load_config(str(ROOT / given.config)).runner.options
+    assert {name.strip("-") for name, _ in beam} <= set(told)
+    assert all(value for _, value in beam)
+    del environment["BUCKET"]
+    assert subprocess.run([script], env=environment, capture_output=True).returncode != 0

@@ -13,15 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.store import exchange
 from lookalike.store.exchange import Dealing, Reference, references, taken
 from lookalike.store.files import HashedName
-from lookalike.store.objects import Store, open_store
-from pipelines.progress import Progress
-from pipelines.runner import RunnerSpec
-from pipelines.tasks import run_exchange
-from tests.exchanged import SCHEMA, deal_number, rows, take_number
-from transforms.exchange import Exchange
+from lookalike.store.objects import open_store
+from tests.exchanged import SCHEMA, deal_number, joined, rows
 
 NAME = HashedName("runs/a/b/dealt/000000", ".arrow")
 
@@ -86,17 +83,11 @@ def test_the_same_rows_are_the_same_file(tmp_path: Path) -> None:
     assert len(store.files("")) == 1
 
 
-def joined(store: Store, workers: int = 1) -> dict[int, Any]:
-    through = Exchange("join", store.name, deal_number, take_number)
-    runner = RunnerSpec(workers=workers)
-    return run_exchange(store, through, 3, "dealt", "taken", runner, Progress(quiet=True))
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_through_beam_each_partition_takes_its_rows_of_all_tasks(
     tmp_path: Path, workers: int
 ) -> None:
-    records = joined(open_store(tmp_path), workers)
+    records = joined(open_store(tmp_path), RunnerSpec(workers=workers))
     assert sorted(records) == [0, 1, 2]
     for partition, found in records.items():  # of the fourth there is no row
         wanted = [n for task in range(3) for n in range(100) if n % 3 == task == partition]
@@ -113,8 +104,8 @@ def test_references_are_small_and_travel(tmp_path: Path) -> None:
 
 def test_rows_that_are_lost_on_their_way_are_noticed(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    records = joined(store)
+    records = joined(store, RunnerSpec(workers=1))
     lost = {**records[1], "rows": records[1]["rows"] - 1}  # as of an engine that drops elements
     store.write_json("taken/000001.json", lost)
     with pytest.raises(RuntimeError, match=r"join: 100 rows were dealt out .* but 99 were taken"):
-        joined(store)
+        joined(store, RunnerSpec(workers=1))

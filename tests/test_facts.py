@@ -14,14 +14,15 @@ from test_page import Page, assert_harmless
 from vector_stores import clustered, make_store
 
 from lookalike.faults import Faults
-from lookalike.search import Searcher
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.facts import facts, write_report
+from lookalike.pipelines.metrics_file import write_metrics
+from lookalike.recall.measured import fresh_rows, measure
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import sha256_file
+from lookalike.store.folder import FolderStore
 from lookalike.store.objects import open_store
-from pipelines.facts import facts, write_report
-from pipelines.measured import fresh_rows
-from pipelines.metrics_file import write_metrics
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 
 NO_SAMPLES: dict[str, list[dict[str, object]]] = {}
@@ -46,6 +47,13 @@ def row(uri, **more):
     return {"uri": str(uri), "status": "embedded", "reason": "", "detail": "", "bytes": 9,
             "version": "1", "content_sha256": b"\1" * 32, "metadata_hash": 0, "id": 1,
             **more}  # fmt: skip
+
+
+def known_of(store, manifest, parent):
+    """All facts, without samples."""
+    faults = Faults()
+    measured = measure(open_store(store), manifest, parent, NO_SAMPLES, faults)
+    return facts(manifest, parent, NO_SAMPLES, measured, faults)
 
 
 def test_three_files_are_written_and_named(tmp_path):
@@ -90,7 +98,7 @@ def test_given_vectors_bring_no_name_that_is_looked_for_in_a_network(tmp_path):
 def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
     ids, manifest, parent = made(tmp_path, {"kind": "ivf_pq", "nlist": 8})
     searcher = Searcher(open_store(tmp_path), manifest)
-    found = facts(open_store(tmp_path), manifest, parent, NO_SAMPLES, searcher, Faults())
+    found = known_of(tmp_path, manifest, parent)
     sizes = np.bincount(searcher.index.lists_of(ids), minlength=8)
     lists = found["lists"]
     assert lists["entries"] == 400
@@ -107,16 +115,22 @@ def test_an_ivf_index_has_its_lists_and_codes_described(tmp_path):
     assert json.loads(json.dumps(found)) == found
 
 
+def test_an_index_that_is_too_large_to_be_fetched_is_described_all_the_same(tmp_path, monkeypatch):
+    _, manifest, parent = made(tmp_path, {"kind": "ivf_pq", "nlist": 8, "shards": 2})
+    expected = known_of(tmp_path, manifest, parent)
+    monkeypatch.setattr("lookalike.recall.measured._FETCHED_BYTES", 1)
+    assert known_of(tmp_path, manifest, parent)["lists"] == expected["lists"]
+    monkeypatch.setattr(FolderStore, "mapped", lambda store, path: None)  # as elsewhere
+    monkeypatch.setattr("lookalike.search.vector_index.read_shard", pytest.fail)
+    found = known_of(tmp_path, manifest, parent)
+    assert (found["lists"], found["codes"]) == (expected["lists"], expected["codes"])
+    assert found["neighbourhoods"] == {}
+    assert "is not fetched for that" in found["faults"]["neighbourhoods"]
+
+
 def test_an_exact_index_has_neither(tmp_path):
     _, manifest, parent = made(tmp_path)
-    found = facts(
-        open_store(tmp_path),
-        manifest,
-        parent,
-        NO_SAMPLES,
-        Searcher(open_store(tmp_path), manifest),
-        Faults(),
-    )
+    found = known_of(tmp_path, manifest, parent)
     assert found["lists"] == found["codes"] == {}
 
 
@@ -124,14 +138,7 @@ def test_tombstones_are_counted_and_not_asked(tmp_path):
     ids, manifest, parent = made(tmp_path)
     line = write_tombstones(open_store(tmp_path), "snapshots/one/dead.npy", ids[:50]).to_json()
     manifest["files"].append({**line, "kind": "tombstones"})
-    found = facts(
-        open_store(tmp_path),
-        manifest,
-        parent,
-        NO_SAMPLES,
-        Searcher(open_store(tmp_path), manifest),
-        Faults(),
-    )
+    found = known_of(tmp_path, manifest, parent)
     assert found["tombstones"] == 50
     assert found["neighbourhoods"]["asked"] == found["neighbourhoods"]["living"] == 350
 
@@ -177,16 +184,9 @@ def test_after_compaction_fresh_rows_are_those_of_the_samples_that_are_there():
 
 def test_the_time_is_bounded_by_the_run_and_by_the_clock(tmp_path, monkeypatch):
     _, manifest, parent = made(tmp_path, n=4000)
-    monkeypatch.setattr("pipelines.measured._LEAST_S", 0.0)
+    monkeypatch.setattr("lookalike.recall.measured._LEAST_S", 0.0)
     manifest["stages"] = {"scan": 0.0}
-    found = facts(
-        open_store(tmp_path),
-        manifest,
-        parent,
-        NO_SAMPLES,
-        Searcher(open_store(tmp_path), manifest),
-        Faults(),
-    )
+    found = known_of(tmp_path, manifest, parent)
     assert 0 < found["neighbourhoods"]["asked"] < 1000  # one block of them
 
 

@@ -14,15 +14,15 @@ import pytest
 from faiss.contrib import client_server, ondisk
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import encode_shard
-from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import encode_shard
+from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf.template import Template
 from lookalike.metrics import top_k
-from lookalike.search import Searcher
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
 from lookalike.store.objects import open_store
-from lookalike.training import template as index
-from lookalike.training.template import Template
 from tests.vector_stores import clustered, make_store, trained
 
 PACKAGE = Path(index.__file__).parent.parent
@@ -176,7 +176,7 @@ def test_a_flipped_byte_loads_silently_so_files_have_checksums(tmp_path):
     _, _, manifest = make_store(tmp_path, clustered(300, 16), options={"kind": "ivf_pq"})
     line = snapshot.files_of(manifest, "index")[0]
     path = tmp_path / line["path"]
-    shard = read_shard(path, Searcher.open(tmp_path).index._template)
+    shard = read_shard(path, Searcher.open(tmp_path).index.template)
     stored = bytearray(path.read_bytes())
     stored[int(shard.file.offsets[np.argmax(shard.file.sizes)])] ^= 1  # within a code
     del shard

@@ -192,7 +192,7 @@ def test_a_raw_and_a_unit_vector_have_different_fingerprints() -> None:
 def test_preprocessing_fingerprint_covers_what_pixels_depend_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lookalike.pictures import images
+    from lookalike.images import preparing as images
 
     known = features.preprocessing_fingerprint([feature()])
     assert len(known) == 64

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.pictures.images import NotAnImage, decode, prepare
+from lookalike.images.preparing import NotAnImage, decode, prepare
 from tests.image_files import VALID, encode, rejection, scene
 
 LARGE = scene(480, 640)

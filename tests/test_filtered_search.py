@@ -10,13 +10,13 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
+from lookalike.ivf.selections import Selection, difference
 from lookalike.metrics import METRICS
-from lookalike.searching import answering
-from lookalike.searching.selections import Selection, difference
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.cli import main
+from lookalike.search import answering
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
-from pipelines.cli import main
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 from tests.vector_stores import best, brute_force, clustered, make_store
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.training.fitness import Fitness, compare, imbalance
+from lookalike.ivf.fitness import Fitness, compare, imbalance
 
 
 def counted(rows, lists, nlist):

@@ -15,12 +15,13 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
+from lookalike.ivf.template import Template
+from lookalike.pipelines import erase
+from lookalike.pipelines.cli import main
 from lookalike.store import forgetting, retention, snapshot
 from lookalike.store.locks import LOCK
 from lookalike.store.objects import open_store
-from lookalike.training.template import Template
-from pipelines import erase
-from pipelines.cli import main
+from lookalike.store.runs import Run
 from tests.conftest import picture
 from tests.s3_server import store_uri
 from tests.vector_stores import trained
@@ -218,7 +219,7 @@ def test_what_is_still_in_the_sources_does_not_come_back(made, root, capfd):
     assert main(["verify", "--store", str(store)]) == 0
 
 
-@pytest.mark.parametrize("stop", ["compact", "publish", "published", "remove", "prove"])
+@pytest.mark.parametrize("stop", ["compact", "publish", "published", "remove", "search", "prove"])
 def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, root, monkeypatch):
     store, names = root / "store", names_of(made, 3, 91)
     held = forgetting.find(open_store(store), names)
@@ -235,8 +236,10 @@ def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, roo
             patched.setattr(retention, "sweep", fail)
         elif stop == "remove":
             patched.setattr("lookalike.store.sweeping._unneeded", fail)  # only manifests are gone
+        elif stop == "search":
+            patched.setattr("lookalike.pipelines.prove.search_files", fail)
         else:
-            patched.setattr("lookalike.store.proof.prove", fail)
+            patched.setattr("lookalike.pipelines.prove.total", fail)
         assert forget(root, "--uri", *names, status=1)
     assert lookalike.open(store).count > 0
     if stop == "prove":  # nothing is held any more, and that is said
@@ -283,6 +286,22 @@ def test_what_is_found_afterwards_is_said_with_status_1(made, root, capfd):
     out = capfd.readouterr().out
     assert f"FOUND name {name} in notes.txt" in out
     assert "nothing found" not in out
+
+
+def test_what_an_attempt_leaves_that_nobody_waits_for_is_searched_too(
+    made, root, capfd, monkeypatch
+):
+    [name] = names_of(made, 8)
+    finish = Run.finish
+
+    def late(run):
+        finish(run)
+        (root / "store" / "index" / "late.part").write_text(f"of {name}, written at last")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "finish", late)
+        assert forget(root, "--uri", name, status=1)
+    assert f"FOUND name {name} in index/late.part" in capfd.readouterr().out
 
 
 def test_requests_that_name_nothing_or_everything_change_nothing(made, root, capfd, monkeypatch):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lookalike.pictures.heif_properties import placement, properties
-from lookalike.pictures.images import decode, prepare, resize
-from lookalike.pictures.pixels import upright
+from lookalike.images.heif_properties import placement, properties
+from lookalike.images.pixels import upright
+from lookalike.images.preparing import decode, prepare, resize
 from tests.heif_files import clap, cut_to, imir, irot, with_properties, with_sample_properties
 from tests.image_files import difference, encode, golden, rejection, scene
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lookalike.pages.plots import draw_histogram
-from lookalike.quality.histograms import even_edges, histogram
+from lookalike.recall.histograms import even_edges, histogram
+from lookalike.report.plots import draw_histogram
 
 HUGE = float(np.finfo(np.float64).max)
 TINY = 5e-324

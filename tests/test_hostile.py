@@ -16,12 +16,12 @@ from vector_stores import clustered, make_store
 
 import lookalike
 from lookalike.errors import RequestError, StoreWriteError
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.progress import Progress
 from lookalike.store import files as store_files
 from lookalike.store import snapshot
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
-from pipelines.cli import main
-from pipelines.progress import Progress
 
 UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 NAME = "\x1b[31mred\x1b[0m\u202egpj.exe\n2026 published <b>&.jpg"
@@ -183,7 +183,7 @@ def test_what_a_manifest_says_is_printed_as_text(
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that readers of Parquet are given, and "faiss" where that is given anything."""
-    from lookalike.training import template
+    from lookalike.ivf import template
 
     seen: list[str] = []
 
@@ -222,7 +222,7 @@ def test_with_check_no_reader_meets_a_file_that_was_changed(
 
 
 def test_the_limits_of_deserialization_are_set() -> None:
-    from lookalike.training.template import faiss
+    from lookalike.ivf.template import faiss
 
     assert faiss.get_deserialization_loop_limit() == 1 << 24
     assert faiss.get_deserialization_vector_byte_limit() == 16 << 30

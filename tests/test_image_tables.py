@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.pictures.sniff import claims_image
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
+from lookalike.sources.sniff import claims_image
 from lookalike.store import storage
 
 Write = Callable[..., Path]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from lookalike.pictures import images, pixels
-from lookalike.pictures.images import decode, prepare, resize, thumbnail_jpeg
-from lookalike.pictures.sniff import READ_FORMATS, sniff
+from lookalike.images import pixels
+from lookalike.images import preparing as images
+from lookalike.images.preparing import decode, prepare, resize, thumbnail_jpeg
+from lookalike.sources.sniff import READ_FORMATS, sniff
 from tests.image_files import VALID, difference, encode, golden, png, scene, tiff
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from lookalike.embed_spec import EmbedSpec
 from lookalike.errors import RequestError
-from lookalike.query_images import embed_images
-from lookalike.searching.asked import asked_images
+from lookalike.search.asked import asked_images
+from lookalike.search.query_images import embed_images
+from lookalike.transforms.inference import EmbedModelHandler
 from tests.conftest import picture
-from transforms.inference import EmbedModelHandler
 
 
 def test_pictures_become_the_vectors_that_queries_have(tmp_path: Path) -> None:

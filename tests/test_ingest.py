@@ -19,12 +19,12 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.searching.tombstones import read_tombstones
+from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
-from pipelines.cli import main
+from lookalike.store.tombstones import read_tombstones
 from tests.conftest import picture
 from tests.vector_files import write_vectors
 from tests.vector_stores import clustered
@@ -371,7 +371,7 @@ def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
     arguments = ["index", "--embeddings", str(tmp_path / "in"), "--config", config(tmp_path, text)]
     store = tmp_path / "store"
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *arguments, "--store", str(store)],
+        [sys.executable, "-m", "lookalike.pipelines.cli", *arguments, "--store", str(store)],
         start_new_session=True, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import encode_shard
-from lookalike.lists.invlists import drop_ids, keep_ids, read_shard
-from lookalike.lists.shard_files import (
-    ShardHeader,
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import encode_shard
+from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf.planner import plan
+from lookalike.ivf.shard_files import (
     capacities,
     list_offsets,
     pack_blocks,
     read_header,
     write_shard,
 )
+from lookalike.ivf.template import Template
+from lookalike.ivf.train import train
 from lookalike.metrics import METRICS
-from lookalike.planning.planner import plan
-from lookalike.training import template as index
-from lookalike.training.template import Template
-from lookalike.training.train import train
+from lookalike.store.index_header import ShardHeader
 from tests.vector_stores import clustered, trained
 
 GOLDEN = Path(__file__).parent / "golden"

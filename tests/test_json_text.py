@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.json_text import plain, to_json
-from lookalike.pages.results import QueryResult
+from lookalike.pipelines.answers import to_file
+from lookalike.pipelines.cli import main
 from lookalike.records import Neighbour
+from lookalike.report.results import QueryResult
 from lookalike.store import snapshot
 from lookalike.store.files import write_json
 from lookalike.store.objects import open_store
-from pipelines.answers import to_file
-from pipelines.cli import main
 
 
 def strict(text):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.training import lloyd as lloyd_module
-from lookalike.training.kmeans import apportion, kmeans
-from lookalike.training.lloyd import lloyd, means, nearest
+from lookalike.ivf import lloyd as lloyd_module
+from lookalike.ivf.kmeans import apportion, kmeans
+from lookalike.ivf.lloyd import lloyd, means, nearest
 from tests.vector_stores import clustered
 
 

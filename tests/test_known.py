@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.changes import comparing, known
-from lookalike.changes.comparing import candidates, common_sizes, compare
-from lookalike.changes.known import read_known, write_known
+from lookalike.reconcile import comparing, known
+from lookalike.reconcile.comparing import candidates, common_sizes, compare
+from lookalike.reconcile.known import read_known, write_known
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources import units

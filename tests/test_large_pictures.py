@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.pictures.heic_tiles import reduced_by_tiles
-from lookalike.pictures.heif_grid import grid
-from lookalike.pictures.images import ImageLimits, decode, prepare
-from lookalike.pictures.jpeg_frames import jpeg_frame
-from lookalike.pictures.memory import memory
-from lookalike.pictures.openers import open_image, readable
+from lookalike.images.heic_tiles import reduced_by_tiles
+from lookalike.images.heif_grid import grid
+from lookalike.images.jpeg_frames import jpeg_frame
+from lookalike.images.memory import memory
+from lookalike.images.openers import open_image, readable
+from lookalike.images.preparing import ImageLimits, decode, prepare
 from tests.heif_files import as_grid, clap, imir, irot, nclx
 from tests.image_files import VALID, difference, encode, golden, lossless_jpeg, rejection, scene
 

@@ -21,10 +21,10 @@ from lookalike.learning.tuning import grid, tune
 from lookalike.models.conversion import rescale
 from lookalike.models.features import fuse
 from lookalike.models.projection import project
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.pipelines.config import parse_config
+from lookalike.pipelines.learn import config_text
 from lookalike.store.objects import open_store
-from pipelines.config import parse_config
-from pipelines.learn import config_text
+from lookalike.store.tombstones import write_tombstones
 from tests.test_evaluation import make_store
 
 Vectors = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from lookalike.pictures.images import ImageLimits, decode
+from lookalike.images.preparing import ImageLimits, decode
 from tests.image_files import VALID, bmp, chunk, encode, gif, golden, png, rejection, scene, tiff
 
 
@@ -73,7 +73,7 @@ def test_peak_memory_of_large_pictures_is_bounded(tmp_path):
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     code = (
-        "import resource, sys; from lookalike.pictures.images import decode\n"
+        "import resource, sys; from lookalike.images.preparing import decode\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "data = open(sys.argv[1], 'rb').read(); before = peak()\n"
         "assert decode(data, min_side=224).pixels.shape == (457, 457, 3)\n"
@@ -167,7 +167,7 @@ def test_estimates_of_memory_hold(kind, tmp_path):
     (tmp_path / "x.tga").write_bytes(data)
     (tmp_path / "small").write_bytes(VALID[kind.lower()])
     code = (
-        "import resource, sys; from lookalike.pictures import images, limits\n"
+        "import resource, sys; from lookalike.images import limits, preparing as images\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "data, small = (open(path, 'rb').read() for path in sys.argv[1:])\n"
         "images.prepare(small, 'x.tga', sizes=[(32, 32)])\n"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lookalike
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 from tests.conftest import picture
 from tests.tar_files import write_tar
 

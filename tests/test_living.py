@@ -15,10 +15,10 @@ import pytest
 
 import lookalike
 from lookalike import RequestError
-from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import shards, snapshot
 from lookalike.store.living import united_schema
 from lookalike.store.objects import open_store
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 from tests.nights import Nights
 from tests.vector_stores import clustered, make_store

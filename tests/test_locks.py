@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from lookalike.errors import RequestError
 from lookalike.store import locks
 from lookalike.store.locks import Lease, StoreBusyError, hold
+from lookalike.store.objects import open_store
 from tests.s3_server import faulty_proxy, store_uri
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,3 +241,16 @@ def test_clocks_of_machines_do_not_matter(
     time.sleep(locks.EXPIRES_S + 1)
     with lease(uri, tmp_path / "other") as held:
         held.confirm()
+
+
+def test_storage_that_heeds_no_conditions_holds_no_store(s3: int, tmp_path: Path) -> None:
+    with faulty_proxy(s3) as (port, faults):
+        store = open_store(store_uri(port, "heedless"), tmp_path)
+        with store.hold():
+            pass
+        faults.heedless = True
+        with (
+            pytest.raises(RequestError, match=r"^s3://bucket/heedless: .* conditions of puts"),
+            store.hold(),
+        ):
+            pytest.fail("it is held")

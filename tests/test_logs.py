@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.pipelines import logs
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.progress import Progress
 from lookalike.rejected_names import RejectedNames
-from pipelines import logs
-from pipelines.cli import main
-from pipelines.progress import Progress
-from transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.logs import LoggedFn, unit_of
 
 LOG = logging.getLogger("lookalike.tests")
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.sources.columns import RESERVED
 from lookalike.sources.kinds import open_source
 from lookalike.sources.manifests import Manifest
 from lookalike.store import storage
+from lookalike.store.columns import RESERVED
 
 Write = Callable[[bytes | str | pa.Table], Manifest]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 
 NS = 1_704_067_200_123_456_789  # 2024-01-01 00:00:00.123456789 in UTC
 COLUMNS = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_page import FACTS, HOSTILE
 
-from lookalike.pages.metrics import metrics_text
+from lookalike.report.metrics import metrics_text
 
 LABEL = r'[a-z_]+="(?:[^"\\\n]|\\["\\n])*"'
 SAMPLE = re.compile(rf"([a-z_]+)(?:\{{({LABEL}(?:,{LABEL})*)\}})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")

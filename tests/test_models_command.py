@@ -13,7 +13,7 @@ from lookalike.models.handles import BUILTINS, builtin_fingerprint
 from lookalike.models.probing import licence_of, probe
 from lookalike.models.resolving import FeatureConfig
 from lookalike.models.shipped import SHIPPED
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 from tests.onnx_files import convolutions, same_in_tensorflow
 
 needs_openvino = pytest.mark.skipif(

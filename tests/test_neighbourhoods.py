@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_stores import clustered, make_store
 
-from lookalike.quality.histograms import histogram
-from lookalike.quality.neighbourhoods import neighbourhoods, sample_rows
-from lookalike.search import Searcher
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.recall.histograms import histogram
+from lookalike.recall.neighbourhoods import neighbourhoods, sample_rows
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
+from lookalike.store.tombstones import write_tombstones
 from lookalike.store.vector_reader import VectorReader
 
 NOBODY = np.empty(0, dtype=np.int64)

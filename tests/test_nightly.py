@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lookalike.search import Searcher
+from lookalike.pipelines.cli import main
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.ledger import LedgerRow, read_ledger
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
-from pipelines.cli import main
 from tests.folder_days import Folder
 
 DAYS = int(os.environ.get("LOOKALIKE_DAYS", "5"))

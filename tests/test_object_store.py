@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from lookalike.errors import RequestError
+from lookalike.pipelines.stores import Place
 from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.files import record_of
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ObjectStoreError, Store, open_store
-from pipelines.stores import Place
 from tests import publishing
 from tests.s3_server import FAULTS, faulty_proxy, store_uri
 

@@ -25,9 +25,9 @@ from lookalike.models.handles import model_files, resolve
 from lookalike.models.onnx_files import external_files
 from lookalike.models.onnx_preprocessing import Preprocessing, checked, of_processor, settle
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.models import choose_engines
 from lookalike.store.objects import open_store
-from pipelines.cli import main
-from pipelines.models import choose_engines
 from tests.onnx_files import MEAN, STD, convolutions, node, same_in_tensorflow, save_model
 
 pytestmark = pytest.mark.skipif(

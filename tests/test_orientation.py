@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from lookalike.pictures.images import decode, prepare, resize
+from lookalike.images.preparing import decode, prepare, resize
 from tests.image_files import chunk, difference, encode, golden, scene
 
 # what a camera stores so that the tag's reader sees the scene upright

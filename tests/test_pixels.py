@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.pictures.images import decode
+from lookalike.images.preparing import decode
 from tests.image_files import chunk, difference, encode, png, tiff
 
 RAMP16 = np.linspace(0, 65535, 64 * 4).astype(np.uint16).reshape(4, 64)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.pipelines import trial
+from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile
-from pipelines import trial
-from pipelines.cli import main
 from tests.conftest import picture
 
 

@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
+from lookalike.ivf import effort
+from lookalike.ivf.planner import IndexSpec, plan
 from lookalike.metrics import METRICS
-from lookalike.planning import effort
-from lookalike.planning.planner import IndexSpec, plan
+from lookalike.pipelines.config import parse_config
 from lookalike.sizes import size_setting, size_text
-from pipelines.config import parse_config
 
 GIB = 1 << 30
 TIB = 1 << 40

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from lookalike.planning.planner import plan
-from lookalike.planning.predicting import Rates, calibrate, predict
+from lookalike.ivf.planner import plan
+from lookalike.ivf.predicting import Rates, calibrate, predict
 
 RATES = Rates(products=1e11, prepare_s=1e-6, encode_s=1e-5, codebooks_s=5, bytes_s=1e9,
               memory_bytes=1 << 34)  # fmt: skip

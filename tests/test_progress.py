@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.progress import Progress, _Pace
+from lookalike.pipelines.progress import Progress, _Pace
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "[red]a[/red] :smile: \x1b[31m" + "x" * 100
@@ -23,7 +23,7 @@ SHOWN = "[red]a[/red] :smile: \\u001b[31m" + "x" * 100
 # A stage of 8 files that ends once it was looked at five times; the fourth time it does `{fourth}`.
 SCRIPT = """
 import os, signal, sys, threading
-from pipelines import progress
+from lookalike.pipelines import progress
 
 progress._REFRESH_S = progress._LINE_EVERY_S = 0.02
 shown, seen, looked = progress.Progress(), threading.Event(), []

@@ -20,12 +20,12 @@ from lookalike.models.features import (
 )
 from lookalike.models.projection import ABOUT, MATRIX, open_folder, project, save
 from lookalike.models.saved_model import ModelInfo
+from lookalike.pipelines.cli import main
+from lookalike.pipelines.config import load_config
 from lookalike.store import shards, snapshot
 from lookalike.store.converting import convert_shard, convert_tasks
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
-from pipelines.cli import main
-from pipelines.config import load_config
 from tests import publishing
 from tests.test_evaluation import make_store
 

@@ -66,6 +66,15 @@ def test_no_patterns_and_no_bytes():
         Patterns([b"seven"])
 
 
+def test_traces_are_read_back_as_they_were():
+    half = VECTOR.astype(np.float16)
+    given = traces(names=[NAME, "/caf\udce9"], vectors=[(VECTOR, half), ()], living=[NAME * 2])
+    read = Traces.from_bytes(given.to_bytes())
+    assert (read.names, read.contents, read.living) == (given.names, given.contents, given.living)
+    for one, other in zip(given.vectors, read.vectors, strict=True):
+        assert [(v.dtype, v.tolist()) for v in one] == [(v.dtype, v.tolist()) for v in other]
+
+
 # --- files ------------------------------------------------------------------------------------
 
 

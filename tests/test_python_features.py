@@ -16,18 +16,18 @@ from PIL import Image
 
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
+from lookalike.images.decoding import Decoder
+from lookalike.images.functions import Function, FunctionFailedError, load, vector_of
+from lookalike.images.limits import ImageLimits
 from lookalike.models import python_files
 from lookalike.models.features import Embedder, Feature, model_fingerprint
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.outcomes import Embedded, Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.functions import Function, FunctionFailedError, load, vector_of
-from lookalike.pictures.limits import ImageLimits
-from lookalike.query_images import embed_images
+from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile
-from lookalike.searching.asked import asked_images
+from lookalike.search.asked import asked_images
+from lookalike.search.query_images import embed_images
 from lookalike.store.objects import open_store
-from pipelines.cli import main
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "features"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.pages.certificate import certificate_section
-from lookalike.pages.plots import Point, draw_curve, draw_histogram, draw_shares, frontier
+from lookalike.report.certificate import certificate_section
+from lookalike.report.plots import Point, draw_curve, draw_histogram, draw_shares, frontier
 
 
 def row(nprobe, rerank, recall, cost, **more):

@@ -27,7 +27,7 @@ from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.quantization import layers_of, quantise
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.models.saved_model import ModelInfo
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 from tests.onnx_files import convolutions, node, save_model
 
 needs_openvino = pytest.mark.skipif(

@@ -8,15 +8,15 @@ from PIL import Image
 
 import lookalike
 from lookalike.errors import RequestError
+from lookalike.ivf import template as index
 from lookalike.models.features import (
     Embedder,
     model_fingerprint,
     preprocessing_fingerprint,
 )
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
-from lookalike.search import Searcher
+from lookalike.search.searcher import Searcher
 from lookalike.store.objects import open_store
-from lookalike.training import template as index
 from tests.vector_stores import make_store
 
 

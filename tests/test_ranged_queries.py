@@ -122,18 +122,6 @@ def test_what_is_asked_of_a_file_again_and_again_is_its_bytes_twice_at_most(
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1000
 
 
-def test_a_dataset_is_read_where_it_lies(
-    folder: tuple[Path, list[int]], proxy: tuple[int, Faults], tmp_path: Path
-) -> None:
-    (local, _), (port, faults) = folder, proxy
-    far = lookalike.dataset(store_uri(port, "four"), cache=tmp_path)
-    assert far.to_table().equals(lookalike.dataset(local).to_table())
-    faults.plan()
-    assert far.to_table(columns=["uri"]).num_rows == ROWS
-    assert faults.sent < sum(one["bytes"] for one in lines(local, "embedding")) / 10
-    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".parquet"]
-
-
 def test_opening_looks_at_many_files_by_one_listing(
     s3: int, proxy: tuple[int, Faults], tmp_path: Path
 ) -> None:

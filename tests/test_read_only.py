@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from lookalike.errors import RequestError
+from lookalike.pipelines.cli import main
 from lookalike.store.locks import hold, why_not_writable
 from lookalike.store.objects import open_store
 from lookalike.store.snapshot import read_manifest
-from pipelines.cli import main
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 

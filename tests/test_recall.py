@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike import exact_neighbours as recall
+from lookalike.exact_neighbours import ExactNeighbours, interval, recall_at_k
 from lookalike.metrics import METRICS, better_is_higher, score, score_pairs
-from lookalike.quality import recall
-from lookalike.quality.recall import ExactNeighbours, interval, recall_at_k
 from tests.test_metrics import one_score
 from tests.vector_stores import clustered
 

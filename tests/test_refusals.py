@@ -15,19 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike.changes.contents import COPIES
-from lookalike.changes.copying import CopyPlan
-from lookalike.lists.part_files import write_part
-from lookalike.lists.shard_files import ShardHeader, write_shard
-from lookalike.pictures.rejections import NotAnImage, Rejected
-from lookalike.searching.batch_search import BatchSpec, write_batch
+from lookalike.images.rejections import NotAnImage, Rejected
+from lookalike.ivf.kmeans import kmeans
+from lookalike.ivf.part_files import write_part
+from lookalike.ivf.shard_files import write_shard
+from lookalike.reconcile.contents import COPIES
+from lookalike.reconcile.copying import CopyPlan
+from lookalike.search.batch_search import BatchSpec, write_batch
 from lookalike.store import shards
 from lookalike.store.compacting import CompactTask, compact
 from lookalike.store.files import write_file
+from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
 from lookalike.store.storage import uri_from_path
-from lookalike.training.kmeans import kmeans
 
 HEADER = ShardHeader("0" * 64, "plain", 4, 0, 2, 2, 8, 0, 3)
 CODES, IDS = np.zeros((4, 8), np.uint8), np.arange(4)

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import lookalike
+from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.objects import open_store
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.s3_server import store_uri
 from tests.vector_stores import clustered

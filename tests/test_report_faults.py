@@ -12,10 +12,10 @@ from vector_stores import make_store
 
 from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
-from lookalike.pages.report import render_report
+from lookalike.pipelines.facts import write_report
+from lookalike.report.report import render_report
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
-from pipelines.facts import write_report
 
 
 def written(store, manifest, parent, samples=NO_SAMPLES):

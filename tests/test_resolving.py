@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.changes import copying, resolving
+from lookalike.reconcile import copying, resolving
 from lookalike.store import partitions
 from lookalike.store.ledger import STATUSES, LedgerRow, metadata_hash
 from lookalike.store.objects import open_store

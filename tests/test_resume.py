@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.locks import StoreBusyError, hold
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks
-from pipelines.cli import main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 COUNT = 200
@@ -49,7 +49,7 @@ class Job:
         self.store, self._log = store, log
         with open(log, "w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.cli", *arguments],
+                [sys.executable, "-m", "lookalike.pipelines.cli", *arguments],
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
@@ -131,8 +131,8 @@ def test_a_run_stopped_in_every_way_is_continued_to_the_same_result(
     job = Job(arguments(2, store), store, tmp_path / "log")
     seen = set[int]()  # one of the last try may still be ending
     for times in (1, 2, 3):
-        job.until(lambda: len(set(job.group("pipelines.worker")) - seen) == 2)  # noqa: B023
-        workers = set(job.group("pipelines.worker")) - seen
+        job.until(lambda: len(set(job.group("lookalike.pipelines.worker")) - seen) == 2)  # noqa: B023
+        workers = set(job.group("lookalike.pipelines.worker")) - seen
         seen |= workers
         os.kill(min(workers), signal.SIGKILL)
         if times < 3:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.search import Searcher
+from lookalike.pipelines.cli import main
+from lookalike.search.searcher import Searcher
 from lookalike.store import retention, snapshot
 from lookalike.store.files import file_record, write_bytes, write_json
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
 from lookalike.store.tree import walk
-from pipelines.cli import main
 from tests import publishing
 from tests.vector_stores import clustered, make_store
 
@@ -396,7 +396,7 @@ def test_a_reader_tries_again_when_its_snapshot_was_removed_while_it_opened(tmp_
         following = next(turns, None)
         if following:
             make_night(store, len(following), following, publish=True)
-            retention.remove_all_but(open_store(store), following)
+            retention.remove_all_but(open_store(store), following, "none")
         open_files(self, *args, **options)
 
     monkeypatch.setattr(Searcher, "__init__", slow)

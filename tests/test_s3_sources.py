@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.errors import RequestError, UnreachableError
+from lookalike.pipelines.cli import main
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import look_up, open_source
 from lookalike.sources.vector_tables import list_tables
@@ -25,7 +26,6 @@ from lookalike.store.bucket import BucketStore
 from lookalike.store.s3 import list_objects
 from lookalike.store.s3_file import S3File
 from lookalike.store.s3_uri import parse
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.s3_server import BUCKET, KEYS, Answer, faulty_proxy, s3_server, store_uri, stub_server
 from tests.tar_files import pack

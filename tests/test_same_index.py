@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 
 import lookalike
-from lookalike.planning import planner as planning
+from lookalike.ivf import planner as planning
+from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
-from pipelines.cli import main
 from tests.vector_files import write_vectors
 from tests.vector_stores import clustered
 

@@ -1,19 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.store import shards
-from lookalike.store.objects import open_store
-from lookalike.store.vector_reader import VectorReader
-from lookalike.training import sampling
-from lookalike.training.sampling import Sample, all_ids, sample_ids, sample_key
+from lookalike import sampling
+from lookalike.sampling import sample_ids, sample_key
 
 Ids = npt.NDArray[np.int64]
 IDS = st.lists(st.integers(0, 2**40), unique=True, max_size=80)
@@ -39,13 +33,13 @@ def test_the_ids_of_smallest_key_however_they_arrive(
     assert sample_ids(reversed(blocks), count, seed).tolist() == expected
 
 
-@given(ids=IDS, count=st.integers(0, 40), drop=st.data())
-def test_excluded_ids_are_as_if_they_were_not_there(
-    ids: list[int], count: int, drop: st.DataObject
+@given(ids=IDS, count=st.integers(0, 40), limit=st.integers(0, 2**64 - 1))
+def test_ids_of_a_larger_key_are_as_if_they_were_not_there(
+    ids: list[int], count: int, limit: int
 ) -> None:
-    excluded = drop.draw(st.lists(st.sampled_from(ids))) if ids else []
-    kept = [i for i in ids if i not in excluded]
-    found = sample_ids([array(ids)], count, 1, array(excluded))
+    keys = sample_key(1, array(ids)).tolist()
+    kept = [one for one, key in zip(ids, keys, strict=True) if key <= limit]
+    found = sample_ids(np.split(array(ids), [5, 9]), count, 1, limit)
     assert found.tolist() == smallest(kept, count, 1)
 
 
@@ -77,33 +71,6 @@ def test_seeds_give_independent_samples() -> None:
     ids = np.arange(100_000, dtype=np.int64)
     one, other = (set(sample_ids([ids], 10_000, seed).tolist()) for seed in (0, 1))
     assert abs(len(one & other) - 1000) < 150  # standard deviation 28
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> tuple[Path, list[str]]:
-    """Three shards; the vector of an id is (file number, row)."""
-    files = []
-    for file_no, rows in ((9, 130), (4, 1), (2, 300)):
-        files.append(f"embeddings/{file_no}.parquet")
-        schema = shards.schema(2, pa.schema([]), {})
-        with shards.open_shard(open_store(tmp_path), files[-1], schema, file_no) as (writer, _):
-            for row in range(rows):
-                writer.append({"uri": f"/{row}"}, np.array([file_no, row], np.float32))
-    return tmp_path, files
-
-
-def test_a_sample_reads_its_rows(store: tuple[Path, list[str]]) -> None:
-    root, files = store
-    ids = sample_ids(all_ids(open_store(root), files), 50, 3)
-    assert np.array_equal(sample_ids(all_ids(open_store(root), files[::-1]), 50, 3), ids)
-    numbers = {int(Path(path).stem): path for path in files}
-    sample = Sample(VectorReader(open_store(root), numbers), ids)
-    assert len(sample) == 50
-    expected = np.stack([ids >> 32, ids & 0xFFFFFFFF], axis=1).astype(np.float32)
-    rows = np.array([3, 4, 40])
-    assert np.array_equal(sample[:], expected)
-    assert np.array_equal(sample[10:20], expected[10:20])
-    assert np.array_equal(sample[rows], expected[rows])
 
 
 def test_a_long_stream_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
+from lookalike.ivf import template as index
+from lookalike.ivf.planner import plan
 from lookalike.metrics import METRICS, score
-from lookalike.planning.planner import plan
-from lookalike.searching.tombstones import write_tombstones
 from lookalike.store import snapshot
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
 from lookalike.store.shards import VectorReader
-from lookalike.training import template as index
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 from tests.vector_stores import best, brute_force, clustered, make_store
 

@@ -382,10 +382,9 @@ def test_neighbours_are_keys_and_json_whatever_their_metadata(tmp_path: Path) ->
     assert (row["rank"], row["duplicates"], row["label"]) == (1, ["/a", "/b"], "group 1")
 
 
-@pytest.mark.parametrize("package", ["lookalike", "transforms", "pipelines"])
-def test_packages_say_that_they_are_typed(package: str) -> None:
-    assert (ROOT / package / "py.typed").is_file()
-    assert f'"{package}": ["py.typed"' in (ROOT / "setup.py").read_text()
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "lookalike" / "py.typed").is_file()
+    assert '"lookalike": ["py.typed"' in (ROOT / "setup.py").read_text()
 
 
 PUBLIC = [

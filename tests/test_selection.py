@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.pictures.decoder_process import answer_file
-from lookalike.pictures.functions import Functions
-from lookalike.pictures.images import ImageLimits
-from lookalike.pictures.rejections import IGNORED
+from lookalike.images.decoder_process import answer_file
+from lookalike.images.functions import Functions
+from lookalike.images.preparing import ImageLimits
+from lookalike.images.rejections import IGNORED
+from lookalike.pipelines.config import parse_config
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 from lookalike.sources.selection import Selection
 from lookalike.sources.walking import look_up
-from pipelines.config import parse_config
 from tests.conftest import picture
 from tests.test_unreachable import Nights, closed
 

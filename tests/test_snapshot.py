@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.lists.shard_files import ShardHeader, write_head
-from lookalike.searching.tombstones import write_tombstones
+from lookalike.ivf.shard_files import write_head
 from lookalike.store import files as store_files
 from lookalike.store import ledger, shards, snapshot
+from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
+from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest_v1.json"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.pictures.images import NotAnImage, decode
-from lookalike.pictures.sniff import (
+from lookalike.images.preparing import NotAnImage, decode
+from lookalike.sources.sniff import (
     CAMERA_FORMATS,
     IMAGE_SUFFIXES,
     READ_FORMATS,

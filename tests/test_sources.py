@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.changes.comparing import candidates, compare
 from lookalike.errors import RequestError
+from lookalike.reconcile.comparing import candidates, compare
 from lookalike.records import SourceFile
 from lookalike.sources import units
-from lookalike.sources.columns import merge_columns
 from lookalike.sources.kinds import look_up, metadata_schema, open_source
 from lookalike.store import storage
+from lookalike.store.columns import merge_columns
 from lookalike.store.objects import open_store
 
 Tree = Callable[..., Path]

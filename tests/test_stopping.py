@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits")
 STOPPED = "; the same command continues where it was"
@@ -33,13 +33,13 @@ def publish(*arguments):
     while libc.sleep(60):  # one call after the other, as code that does not look at signals
         pass
 snapshot.point = snapshot.write_manifest = publish
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 sys.exit(main())
 """
 
 
 def start(arguments: list[object], log: Path, code: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, *(["-c", code] if code else ["-m", "pipelines.cli"])]
+    command = [sys.executable, *(["-c", code] if code else ["-m", "lookalike.pipelines.cli"])]
     with open(log, "w") as file:
         return subprocess.Popen(
             [*command, *map(str, arguments)], stdout=file, stderr=file, start_new_session=True

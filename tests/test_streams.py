@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _SCRIPT = """
 import os, sys
 from contextlib import suppress
-from pipelines import streams
+from lookalike.pipelines import streams
 streams.hold()
 with open(sys.argv[1], "w") as told:
     for number in range(4):
@@ -66,7 +66,7 @@ def test_a_reader_that_went_away_is_known(tmp_path):
 
 
 def test_an_output_that_is_lost_for_want_of_room_is_no_success(tmp_path):
-    line = f'"{sys.executable}" -m pipelines.cli --help >/dev/full'
+    line = f'"{sys.executable}" -m lookalike.pipelines.cli --help >/dev/full'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
     assert found.returncode == 1
@@ -78,15 +78,14 @@ def test_a_run_publishes_with_all_streams_closed_and_leaves_no_temporary_file(pi
     place.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(place)}
     line = (
-        f'"{sys.executable}" -m pipelines.cli index --images {folder} --store {tmp_path}/s --json'
-        " <&- >&- 2>&-"
+        f'"{sys.executable}" -m lookalike.pipelines.cli index --images {folder}'
+        f" --store {tmp_path}/s --json <&- >&- 2>&-"
     )
     assert subprocess.run(["bash", "-c", line], env=environment).returncode == 0
     assert (tmp_path / "s" / "CURRENT").read_text()
     assert list(place.iterdir()) == []
-    line = (
-        f'"{sys.executable}" -m pipelines.cli query --store {tmp_path}/s --images {folder} --json'
-    )
+    line = f'"{sys.executable}" -m lookalike.pipelines.cli query'
+    line += f" --store {tmp_path}/s --images {folder} --json"
     line += " | head -1; exit ${PIPESTATUS[0]}"
     found = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
     assert (found.returncode, found.stdout.count("\n")) == (0, 1)

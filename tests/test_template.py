@@ -12,14 +12,13 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.planning.planner import IndexSpec, plan
+from lookalike.ivf import template as index
+from lookalike.ivf import train as training
+from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
+from lookalike.ivf.planner import IndexSpec, plan
+from lookalike.ivf.template import Template, template_hash, train
 from lookalike.store import shards
 from lookalike.store.objects import open_store
-from lookalike.store.vector_reader import VectorReader
-from lookalike.training import template as index
-from lookalike.training import train as training
-from lookalike.training.sampling import Sample, all_ids, sample_ids
-from lookalike.training.template import Template, template_hash, train
 from tests.vector_stores import clustered, trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +35,8 @@ def _one_thread():
 TRAIN = """
 import sys
 import numpy as np
-from lookalike.training import template as index
-from lookalike.planning.planner import IndexSpec
+from lookalike.ivf import template as index
+from lookalike.ivf.planner import IndexSpec
 from tests.vector_stores import clustered
 index.set_threads(int(sys.argv[1]))
 for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosine", 40),
@@ -216,20 +215,24 @@ def test_a_sample_read_in_blocks_trains_as_an_array_whatever_the_order_of_files(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "_BLOCK", 128)
-    files, vectors = {}, clustered(900, 24)
+    store, vectors, spans = open_store(tmp_path), clustered(900, 24), {}
     for number, part in zip((7, 3, 5), np.split(vectors, 3), strict=True):
-        files[number] = f"embeddings/{number}.parquet"
+        path = f"embeddings/{number}.parquet"
         schema = shards.schema(24, pa.schema([]), {})
-        with shards.open_shard(open_store(tmp_path), files[number], schema, number) as (writer, _):
+        with shards.open_shard(store, path, schema, number) as (writer, _):
             for row in part:
                 writer.append({"uri": "/a"}, row)
+        spans[number] = Span(path, number, len(part))
     spec = plan(900, 24, "cosine", {"kind": "ivf_pq"})
     whole = np.concatenate([vectors[300:600], vectors[600:], vectors[:300]])  # by id
     expected = train(spec, whole)[0]
+    every = Draw(spec.seed, 900)
     for order in ([7, 3, 5], [5, 7, 3]):
-        paths = {number: files[number] for number in order}
-        ids = sample_ids(all_ids(open_store(tmp_path), paths.values()), 900, spec.seed)
-        assert train(spec, Sample(VectorReader(open_store(tmp_path), paths), ids))[0] == expected
+        name = f"drawn/{order[0]}"
+        drawn = draw(
+            DrawTask(0, tuple(spans[n] for n in order), 24, (every,), name, f"{name}.json"), store
+        )
+        assert train(spec, Drawn(store, [drawn], 0, every, 24))[0] == expected
 
 
 class Watched:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lookalike.errors import RequestError
-from pipelines import temporary
-from pipelines.ending import AGAIN, WRONG_REQUEST, status_of
+from lookalike.pipelines import temporary
+from lookalike.pipelines.ending import AGAIN, WRONG_REQUEST, status_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,7 +104,7 @@ def test_that_there_is_room_is_tried_and_not_only_asked(place):
 def test_the_command_says_so_in_one_line_before_work_begins(pictures, tmp_path, arguments):
     pictures(1, "p")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "missing")}
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    command = [sys.executable, "-m", "lookalike.pipelines.cli", *arguments]
     found = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 2
     assert found.stderr.startswith(f"lookalike: the temporary folder {tmp_path}/missing: there is")

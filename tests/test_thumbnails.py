@@ -8,7 +8,7 @@ import time
 import pytest
 from PIL import Image
 
-from lookalike.pictures.thumbnails import SIDE, Thumbnails
+from lookalike.images.thumbnails import SIDE, Thumbnails
 
 
 def save(path, size=(800, 400), color=(200, 30, 40)):
@@ -51,7 +51,7 @@ def test_members_of_shards_are_found_but_not_in_large_ones(tmp_path, monkeypatch
         tar.add(picture, "in/a.png")
     uri = f"{shard}#in/a.png"
     assert set(made([uri])) == {uri}
-    monkeypatch.setattr("lookalike.pictures.thumbnails._MOST_CONTAINER", 100)
+    monkeypatch.setattr("lookalike.images.thumbnails._MOST_CONTAINER", 100)
     assert made([uri]) == {}
 
 

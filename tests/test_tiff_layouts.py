@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.pictures.images import ImageLimits, decode
-from lookalike.pictures.pixels import upright
+from lookalike.images.pixels import upright
+from lookalike.images.preparing import ImageLimits, decode
 from tests.image_files import VALID, difference, encode, rejection, scene
 from tests.tiff_files import (
     BLACK_IS_ZERO,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.searching.tombstones import read_tombstones, write_tombstones
 from lookalike.store.objects import open_store
+from lookalike.store.tombstones import read_tombstones, write_tombstones
 
 GOLDEN = (
     b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }"

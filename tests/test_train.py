@@ -20,7 +20,7 @@ from lookalike.learning.fitting import LOGS, Recipe
 from lookalike.learning.state import STATE, State
 from lookalike.models.quiet_tf import tf
 from lookalike.models.saved_model import load
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 from tests.conftest import picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ _KILLED = f"""
 import sys
 from lookalike.learning import fitting
 from lookalike.learning.fitting import Recipe
-from pipelines.cli import main
+from lookalike.pipelines.cli import main
 fitting.RECIPES["scratch", True] = {_RECIPE}
 sys.exit(main(sys.argv[1:]))
 """

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lookalike.errors import RequestError
+from lookalike.images.limits import ImageLimits
 from lookalike.learning import fitting, gathering
 from lookalike.learning.altered import COPIES
 from lookalike.learning.augmenting import augment
@@ -21,7 +22,6 @@ from lookalike.learning.state import State
 from lookalike.models import photo
 from lookalike.models.golden import golden_pictures
 from lookalike.models.quiet_tf import tf
-from lookalike.pictures.limits import ImageLimits
 from lookalike.records import SourceFile
 from lookalike.sources.kinds import open_source
 

@@ -28,12 +28,12 @@ from apache_beam.utils.shared import Shared
 
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
+from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
-from pipelines.runner import RunnerSpec, run
-from transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
-from transforms.encode import EncodeParts, GroupLists
+from lookalike.transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
+from lookalike.transforms.encode import EncodeParts, GroupLists
 
 Records = list[dict[str, Any]]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from lookalike.pictures.images import decode, prepare
+from lookalike.images.preparing import decode, prepare
 from tests.image_files import difference, encode, scene
 
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from lookalike.embedding import embed_files
+from lookalike.images.decoding import Decoder
+from lookalike.images.preparing import ImageLimits
 from lookalike.models.features import Embedder, Feature
 from lookalike.outcomes import Decoded, Duplicate, Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.images import ImageLimits
 from lookalike.records import SourceFile, Unit
 from lookalike.store import snapshot
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.search import Searcher
+from lookalike.pipelines.cli import main
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.ledger import LedgerRow, read_ledger
 from lookalike.store.objects import open_store
-from pipelines.cli import main
 from tests.conftest import picture
 from tests.privileges import permissions_hold
 from tests.s3_server import BUCKET, KEYS, faulty_proxy, s3_server, store_uri

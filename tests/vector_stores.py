@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from lookalike.lists.encoding import EncodeTask, encode
-from lookalike.lists.grouping import GroupTask, group, list_ranges, list_sizes
-from lookalike.planning.planner import plan
-from lookalike.quality.recall import ExactNeighbours
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf import template as index
+from lookalike.ivf.encoding import EncodeTask, encode
+from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
+from lookalike.ivf.planner import plan
 from lookalike.store import shards
 from lookalike.store.duplicates import write_duplicates
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
-from lookalike.training import template as index
 from tests import publishing
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from lookalike.store.compacting import CompactTask, compact
 from lookalike.store.objects import open_store
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @beam.typehints.with_input_types(CompactTask)

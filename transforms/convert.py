@@ -11,10 +11,10 @@ import apache_beam as beam
 from lookalike.models.conversion import Conversion
 from lookalike.store.converting import ConvertTask, convert_shard
 from lookalike.store.objects import open_store
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @beam.typehints.with_input_types(ConvertTask)

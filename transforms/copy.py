@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import apache_beam as beam
 import pyarrow as pa
 
-from lookalike.changes.copying import CopyTask, copy_rows
+from lookalike.reconcile.copying import CopyTask, copy_rows
 from lookalike.store.objects import open_store
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @beam.typehints.with_input_types(CopyTask)

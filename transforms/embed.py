@@ -19,26 +19,26 @@ from apache_beam.transforms.window import SlidingWindows
 from apache_beam.typehints.typehints import TupleConstraint
 from apache_beam.utils.windowed_value import WindowedValue
 
-from lookalike.changes.known import read_known
 from lookalike.embed_spec import FAILED_SCHEMA as FAILED_SCHEMA
 from lookalike.embed_spec import EmbedSpec as EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
 from lookalike.outcomes import Failed
+from lookalike.reconcile.known import read_known
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.locating import Locator
 from lookalike.sources.units import read_files
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
+from lookalike.transforms.counters import count, timed
+from lookalike.transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
+from lookalike.transforms.logs import unit_of
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
-from transforms.counters import count, timed
-from transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
-from transforms.logs import unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 _RECORD = dict[str, Any]
 _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch

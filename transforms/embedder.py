@@ -11,11 +11,11 @@ from apache_beam.utils.shared import Shared
 
 from lookalike.embed_spec import EmbedSpec
 from lookalike.errors import RequestError
+from lookalike.images.decoding import Decoder
 from lookalike.models.features import Embedder, inputs_of
-from lookalike.pictures.decoding import Decoder
-from transforms.logs import LoggedFn
+from lookalike.transforms.logs import LoggedFn
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=64)

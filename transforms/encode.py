@@ -11,16 +11,16 @@ import numpy as np
 from apache_beam.utils.shared import Shared
 
 from lookalike.errors import RequestError
-from lookalike.lists.encoding import EncodeTask, encode
-from lookalike.lists.grouping import GroupTask, group
-from lookalike.quality.recall import ExactNeighbours
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf.encoding import EncodeTask, encode
+from lookalike.ivf.grouping import GroupTask, group
+from lookalike.ivf.template import SPEC_FILE, Template, load_template, set_threads
 from lookalike.store.objects import open_store
-from lookalike.training.template import SPEC_FILE, Template, load_template, set_threads
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 from lookalike.whole_numbers import whole_number
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @beam.typehints.with_input_types(EncodeTask)
@@ -93,7 +93,7 @@ def _store_of(store: str, template: str) -> str:
     if not place.has(f"templates/{template}/{SPEC_FILE}"):
         raise RequestError(
             f"template: {place} has no templates/{template}; write one with "
-            "lookalike.training.template.write_template, and name it by what that returns"
+            "lookalike.ivf.template.write_template, and name it by what that returns"
         )
     return place.name
 

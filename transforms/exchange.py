@@ -17,10 +17,10 @@ import apache_beam as beam
 
 from lookalike.store.exchange import Reference, references
 from lookalike.store.objects import Store, open_store
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 Deal = Callable[[int, Store], Mapping[str, Any]]
 """Deals out the rows of the task with a number; returns the record of its `Dealing`."""

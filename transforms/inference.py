@@ -15,9 +15,9 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from lookalike.embed_spec import EmbedSpec
 from lookalike.models.features import Embedder
-from lookalike.query_images import embed_images
-from lookalike.searching.asked import asked_images
-from transforms.embedder import check_spec
+from lookalike.search.asked import asked_images
+from lookalike.search.query_images import embed_images
+from lookalike.transforms.embedder import check_spec
 
 Picture = bytes | npt.NDArray[np.uint8]
 """The bytes of an image file, or (h, w, 3) uint8 RGB of any size."""

@@ -13,12 +13,12 @@ from lookalike.records import Unit
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @beam.typehints.with_input_types(Unit)

@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 
 from lookalike.errors import one_line
-from transforms.counters import timed
+from lookalike.transforms.counters import timed
 
 _TOP = logging.getLogger("lookalike")
 _begun = numbers(1)  # attempts of this process

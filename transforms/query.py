@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from lookalike.searching.batch_search import Batch, BatchSpec
-from transforms.counters import count
-from transforms.logs import LoggedFn, unit_of
+from lookalike.search.batch_search import Batch, BatchSpec
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
 
-_LOG = logging.getLogger(f"lookalike.{__name__}")
+_LOG = logging.getLogger(__name__)
 
 
 @beam.typehints.with_input_types(int)

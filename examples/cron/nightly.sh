@@ -31,7 +31,7 @@ try=1
 while :; do
     echo "--- $(date -u +%Y-%m-%dT%H:%M:%SZ) run $try"
     lines=$(wc -l <"$LOG")
-    # Unquoted, as the command may be several words: "python -m pipelines.cli".
+    # Unquoted, as the command may be several words: "python -m lookalike.pipelines.cli".
     $LOOKALIKE index "$@" --store "$STORE" ${METRICS:+--metrics "$METRICS"}
     status=$?
     [ "$status" -eq 1 ] && [ "$try" -lt "${TRIES:-3}" ] || break

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.images.preparing import NotAnImage, Rejected, decode, resize
 from lookalike.learning.labelled import OTHER, Labelled, sample_rows, sample_vectors
 from lookalike.models.features import Embedder
-from lookalike.pictures.images import NotAnImage, Rejected, decode, resize
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
 from lookalike.store.objects import Store

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.images.decoding import Decoder
+from lookalike.images.limits import ImageLimits
 from lookalike.outcomes import Decoded, Duplicate, Failed
-from lookalike.pictures.decoding import Decoder
-from lookalike.pictures.limits import ImageLimits
 from lookalike.records import SourceFile
 from lookalike.store.files import read_json, write_file, write_json
 

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import Vectors
-from lookalike.quality.truth import among
-from lookalike.searching.tombstones import read_tombstones
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
+from lookalike.store.tombstones import among, read_tombstones
 
 BYTES = 1 << 30  # of vectors that are learned from
 OTHER = -1  # the label of pictures that are like none

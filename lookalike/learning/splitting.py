@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.images.preparing import resize
 from lookalike.learning.altered import COPIES, copies
 from lookalike.learning.gathering import Pictures, Pixels, Rows
 from lookalike.learning.held_out import Fold
 from lookalike.learning.labelled import OTHER, sample_by_label
-from lookalike.pictures.images import resize
 
 SHARE = 0.25  # of the labels, or of the pictures, that are held out
 _LABELS = 8  # of two pictures at least: four are held out, two in a half

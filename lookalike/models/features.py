@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.images.functions import Function, Functions
 from lookalike.metrics import METRICS, too_long
 from lookalike.models import python_files
 from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.projection import Projection, project, read_matrix
 from lookalike.models.saved_model import Model, ModelInfo
-from lookalike.pictures.functions import Function, Functions
 
 if TYPE_CHECKING:
     from lookalike.store.objects import Store
@@ -253,7 +253,7 @@ def preprocessing_fingerprint(features: Sequence[Feature]) -> str:
     Covers decoding and resizing (`images.PREPROCESSING`), and each feature's input size and value
     range, in order.
     """
-    from lookalike.pictures import images  # Pillow is not needed for anything else here
+    from lookalike.images import preparing as images  # Pillow is not needed for anything else here
 
     inputs = [[*feature.info.input_size, feature.info.input_dtype] for feature in features]
     ranges = {"float32": [0, 1], "uint8": [0, 255]}
@@ -365,7 +365,7 @@ class Embedder:
         Raises:
             FunctionFailedError: A function gives no vector for it.
         """
-        from lookalike.pictures import images
+        from lookalike.images import preparing as images
 
         return self._functions([images.resize(pixels, size) for size in self._functions.sizes])
 
@@ -377,7 +377,7 @@ class Embedder:
             NotAnImage: It is none.
             FunctionFailedError: A function gives no vector for it.
         """
-        from lookalike.pictures import images
+        from lookalike.images import preparing as images
 
         return self._functions(images.prepare(data, name, sizes=self._functions.sizes).arrays)
 

@@ -17,7 +17,7 @@ BOUND = 0.999
 
 def golden_pictures(size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """The pictures that engines are compared on, prepared for a model: (16, h, w, 3) uint8."""
-    from lookalike.pictures.images import prepare
+    from lookalike.images.preparing import prepare
 
     folder = resources.files("lookalike.models") / "golden"
     files = sorted(folder.iterdir(), key=lambda file: file.name)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
+from lookalike.images.functions import FunctionFailedError, vector_of
+from lookalike.images.functions import load as load_function
 from lookalike.models import engines, openvino_engine, python_files
 from lookalike.models.engines import Engine, open_model
 from lookalike.models.features import Feature, function_of
@@ -23,8 +25,6 @@ from lookalike.models.prepared import Prepared, read
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.models.saved_model import load
 from lookalike.models.shipped import SHIPPED
-from lookalike.pictures.functions import FunctionFailedError, vector_of
-from lookalike.pictures.functions import load as load_function
 
 _SECONDS = 1.0
 _KINDS = {

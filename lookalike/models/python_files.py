@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from lookalike.errors import RequestError, one_line
-from lookalike.pictures.functions import Function, find_modules
+from lookalike.images.functions import Function, find_modules
 
 MARKER = "feature.json"
 OPTIONS = ("params",)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError
+from lookalike.images.decoder_process import bounded
+from lookalike.images.functions import Call, Function, FunctionFailedError, load, vector_of
+from lookalike.images.limits import ImageLimits
 from lookalike.models.golden import golden_pictures
 from lookalike.models.prepared import Prepared
 from lookalike.models.saved_model import ModelInfo
-from lookalike.pictures.decoder_process import bounded
-from lookalike.pictures.functions import Call, Function, FunctionFailedError, load, vector_of
-from lookalike.pictures.limits import ImageLimits
 
 
 def _check_again(call: Call, function: Function, picture: Any, vector: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lookalike.errors import one_line
-from lookalike.pictures.sniff import sniff
+from lookalike.sources.sniff import sniff
 from lookalike.store import storage
 
 NPY = b"\x93NUMPY"

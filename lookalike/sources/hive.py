@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.sources.columns import carried
 from lookalike.store import storage
+from lookalike.store.columns import carried
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE = re.compile(r"-?[0-9]{1,19}", re.ASCII)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lookalike.errors import RequestError
-from lookalike.sources.columns import carried, is_bytes, kept_type, plain_type
+from lookalike.store.columns import carried, is_bytes, kept_type, plain_type
 
 _NAMES = ("image", "bytes", "image_bytes", "img", "jpg", "jpeg", "png", "content", "data")
 

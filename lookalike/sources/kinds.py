@@ -19,7 +19,6 @@ import pyarrow as pa
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
-from lookalike.sources.columns import merge_columns
 from lookalike.sources.globs import GLOB
 from lookalike.sources.hive import Partitions
 from lookalike.sources.manifests import Manifest
@@ -28,6 +27,7 @@ from lookalike.sources.untold import Untold
 from lookalike.sources.walking import Notice, folder_start, root_of, walk
 from lookalike.sources.walking import look_up as look_up
 from lookalike.store import storage
+from lookalike.store.columns import merge_columns
 from lookalike.store.s3_uri import canonical
 
 _MANIFESTS = (".csv", ".csv.gz", ".parquet")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from lookalike.cells import to_rows
 from lookalike.errors import one_line
 from lookalike.records import SourceFile
-from lookalike.sources.columns import fit
+from lookalike.store.columns import fit
 from lookalike.store.objects import Store
 
 _PART_ROWS = 100_000

@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.cells import to_rows
+from lookalike.csv_rows import read_csv, separator_hint
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
-from lookalike.sources.columns import carried, kept_type
-from lookalike.sources.csv_rows import read_csv, separator_hint
 from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.image_tables import is_table
 from lookalike.store import storage
+from lookalike.store.columns import carried, kept_type
 from lookalike.store.s3_uri import resolve
 
 _BATCH_ROWS = 8192

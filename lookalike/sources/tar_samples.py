@@ -21,10 +21,10 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from lookalike.errors import one_line
-from lookalike.sources.columns import carried, type_of
 from lookalike.sources.tar_links import Places, leads_nowhere, name_hash
 from lookalike.sources.tar_members import BrokenTarError, Member, walk
 from lookalike.sources.tar_streams import TarStream
+from lookalike.store.columns import carried, type_of
 
 _SIDECARS = ("json", "txt", "cls")  # in this order: what a later one gives counts
 _MAX_SIDECAR = 1 << 20  # bytes

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.records import SourceFile, container_start
-from lookalike.sources.columns import common_type, merge_columns, type_of
 from lookalike.sources.tar_links import name_hash
 from lookalike.sources.tar_members import BrokenTarError, Member, NotATarError, walk
 from lookalike.sources.tar_samples import describe, name_text
 from lookalike.sources.tar_streams import open_tar
 from lookalike.store import storage
+from lookalike.store.columns import common_type, merge_columns, type_of
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 GROUP = 2048

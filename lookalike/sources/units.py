@@ -14,7 +14,7 @@ order, so that a worker reads them from front to back; equal files do not always
 is made good when all units are done.
 
 Each row bears its key in the column `_key`, by which the contents of earlier runs that it may equal
-are found (see `changes.known`).
+are found (see `reconcile.known`).
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.records import SourceFile
-from lookalike.sources.columns import carried, is_bytes, kept_type, merge_columns
 from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.globs import GLOB
 from lookalike.sources.hive import NULL, all_rows_say, partition_schema, partition_values
 from lookalike.sources.kinds import kind_of
 from lookalike.sources.walking import Notice, walk
 from lookalike.store import storage
+from lookalike.store.columns import carried, is_bytes, kept_type, merge_columns
 
 SUFFIXES = (".parquet", ".pq")
 _SAMPLE_ROWS = 10_000

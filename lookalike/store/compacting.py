@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
-from lookalike.sources.columns import cast, merge_columns
 from lookalike.store.attempts import Record, recorded
+from lookalike.store.columns import cast, merge_columns
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
@@ -219,6 +219,11 @@ class Moved:
             gone = self._dead[np.minimum(before, len(self._dead) - 1)] == ids
         found = np.where(gone, -1, self._targets[at] << 32 | rows)
         return np.where(moves, found, ids)
+
+    def place(self, line: Line) -> tuple[int, int, int]:
+        """Where the living rows of a shard that goes are now: file number, first row, how many."""
+        at = int(np.searchsorted(self._sources, int(line["file_no"])))
+        return int(self._targets[at]), int(self._offsets[at]), living_rows(line, self._dead)
 
 
 def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:

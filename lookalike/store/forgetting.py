@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.csv_rows import read_csv
 from lookalike.errors import RequestError, one_line
 from lookalike.metrics import Ids
-from lookalike.searching.tombstones import read_tombstones
-from lookalike.sources.csv_rows import read_csv
 from lookalike.store import snapshot
 from lookalike.store.matching import matching_ids
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, uri_from_path
+from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
 
 _BATCH = 65_536

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import pyarrow as pa
 
 from lookalike.errors import RequestError, one_line
-from lookalike.sources.columns import is_binary
+from lookalike.store.columns import is_binary
 from lookalike.store.steps import in_utc, seconds_of_day, seconds_since_1970
 from lookalike.store.where import Value
 

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError
 from lookalike.metrics import Ids
-from lookalike.searching.tombstones import read_tombstones
-from lookalike.sources.columns import merge_columns
+from lookalike.store.columns import merge_columns
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers, vector_type
 from lookalike.store.snapshot import check_sizes, files_of
 from lookalike.store.storage import filesystem
+from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
 
 _READ_KINDS = ("embedding", "tombstones")

@@ -144,11 +144,13 @@ class Lease:
 
         Raises:
             StoreBusyError: Another run holds it; the message says which, and since when.
+            RequestError: The storage does not heed the conditions of puts.
             ObjectStoreError: The store cannot be reached.
         """
         earlier = self._own()
         write_bytes(self._notes, OWN, "\n".join([*earlier[-8:], self._nonce]).encode())
         self._version = self._take(earlier)
+        self._check_conditions()
         self._renewed = time.monotonic()
         self._thread.start()
         return self
@@ -195,6 +197,16 @@ class Lease:
                 f"{self._store.uri}: {lines[0] or 'another process'} is running on this store "
                 f"(last heard of {age:.0f} s ago); wait for it to end, or, if it is dead, until it "
                 f"has been silent for {EXPIRES_S:.0f} s"
+            )
+
+    def _check_conditions(self) -> None:
+        """Is a put refused that must not be done? Else nothing here is safe from another run."""
+        with suppress(ConflictError):
+            self._store.replace_if(LOCK, _FREE, None)
+            raise RequestError(
+                f"{self._store}: the storage there does not heed the conditions of puts "
+                "(If-None-Match), without which runs would overwrite each other; name a store "
+                "elsewhere"
             )
 
     def _own(self) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, one_line
-from lookalike.sources.columns import is_binary
+from lookalike.store.columns import is_binary
 from lookalike.store.literals import exact_of, family, is_counted, mismatch, scalar_of
 from lookalike.store.objects import Store
 from lookalike.store.steps import COMPARE, steps_of

@@ -13,7 +13,7 @@ import mmap
 import os
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -25,7 +25,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.errors import one_line
-from lookalike.store.objects import Store
+from lookalike.store.attempts import Record, recorded
+from lookalike.store.ledger import ledger_tables
+from lookalike.store.objects import Entry, Store
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.shards import iter_blocks
 
@@ -91,33 +93,107 @@ class Traces:
     vectors: Sequence[Sequence[npt.NDArray[Any]]]
     living: Sequence[str] = ()
 
+    def to_bytes(self) -> bytes:
+        """As JSON, for the tasks that search."""
+        forms = [[[one.dtype.str, one.tobytes().hex()] for one in some] for some in self.vectors]
+        contents = [one.hex() for one in self.contents]
+        return json.dumps([[*self.names], contents, forms, [*self.living]]).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Traces:
+        """The inverse of `to_bytes`."""
+        names, contents, forms, living = json.loads(data)
+        vectors = [
+            [np.frombuffer(bytes.fromhex(one), dtype) for dtype, one in some] for some in forms
+        ]
+        return cls(names, [bytes.fromhex(one) for one in contents], vectors, living)
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """Some files to search; paths are relative to the store.
+
+    Attributes:
+        number: Of the task.
+        paths: Of the files.
+        traces: File of what to search for.
+        done: The record.
+    """
+
+    number: int
+    paths: tuple[str, ...]
+    traces: str
+    done: str
+
+
+@recorded
+def search_files(task: SearchTask, store: Store) -> Record:
+    """Record what `search` finds in the task's files."""
+    return search(store, Traces.from_bytes(store.read_bytes(task.traces)), task.paths)
+
+
+@recorded
+def search_names(task: SearchTask, store: Store) -> Record:
+    """Record `names`: those of other images in ledger files that hold one of the names as a part.
+
+    They are the traces' `living` (see `longer_names`).
+    """
+    names = Traces.from_bytes(store.read_bytes(task.traces)).names
+    tables = (table for path in task.paths for table in ledger_tables(store.once(path)))
+    return {"names": sorted(set(longer_names(tables, names)))}
+
+
+def search(store: Store, traces: Traces, paths: Iterable[str]) -> Record:
+    """Search some files.
+
+    Returns:
+        `finds`, [path, kind, what] of each (see `Find`); `shared`: numbers of the vectors found
+        that rows of other images in these files have as well, to the last bit.
+    """
+    looking, found, shared = _Search(traces), set[Find](), set[int]()
+    for path in paths:
+        try:
+            here = {Find(path, *one) for one in looking.file(store.once(path), path)}
+        except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
+            here = {Find(path, "unreadable", one_line(error))}
+        found |= here
+        suspects = {int(one.what) for one in here if one.kind == "vector"}
+        if suspects and path.startswith("embeddings/"):
+            shared.update(_shared(store, path, suspects, traces))
+    return {"finds": [[*astuple(one)] for one in found], "shared": sorted(shared)}
+
+
+def total(traces: Traces, entries: Iterable[Entry], records: Iterable[Record]) -> Proof:
+    """The proof, of what was found in all files.
+
+    Args:
+        traces: What was searched for.
+        entries: The files that were searched.
+        records: From `search`, of all of them.
+    """
+    sizes = [entry.bytes for entry in entries]
+    found, shared = set[Find](), set[int]()
+    for record in records:
+        found.update(Find(*one) for one in record["finds"])
+        # A vector that rows of other images have as well tells nothing of those forgotten.
+        shared.update(record["shared"])
+    finds = (one for one in found if not (one.kind == "vector" and int(one.what) in shared))
+    return Proof(
+        len(sizes), sum(sizes), len(traces.names), len(traces.contents), len(traces.vectors),
+        len(shared), sorted(finds, key=astuple),
+    )  # fmt: skip
+
 
 def prove(store: Store, traces: Traces) -> Proof:
     """Search every file under a store, links not followed."""
-    search = _Search(traces)
-    proof = Proof(
-        names=len(traces.names), contents=len(traces.contents), vectors=len(traces.vectors)
-    )
-    found: set[Find] = set()
-    for entry in (*store.entries(), *store.leftovers()):
-        path = entry.path
-        proof.files += 1
-        proof.bytes += entry.bytes
-        try:
-            found.update(
-                Find(path, kind, what) for kind, what in search.file(store.once(path), path)
-            )
-        except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
-            found.add(Find(path, "unreadable", one_line(error)))
-    # A vector that rows of other images have as well tells nothing of those forgotten.
-    suspects = {int(one.what) for one in found if one.kind == "vector"}
-    shared = set(_shared(store, found, suspects, traces))
-    proof.shared = len(shared)
-    proof.finds = sorted(
-        (one for one in found if not (one.kind == "vector" and int(one.what) in shared)),
-        key=lambda one: (one.path, one.kind, one.what),
-    )
-    return proof
+    entries = list(all_files(store))
+    return total(traces, entries, [search(store, traces, [entry.path for entry in entries])])
+
+
+def all_files(store: Store) -> Iterator[Entry]:
+    """Every file under a store, what killed writers left among them."""
+    yield from store.entries()
+    yield from store.leftovers()
 
 
 def spellings(name: str) -> list[bytes]:
@@ -261,28 +337,23 @@ def _excuses(
     return found
 
 
-def _shared(
-    store: Store, found: Collection[Find], suspects: Collection[int], traces: Traces
-) -> Iterator[int]:
-    """Numbers of the vectors found that rows of other images have, too, to the last bit."""
+def _shared(store: Store, path: str, suspects: Collection[int], traces: Traces) -> Iterator[int]:
+    """Numbers of those vectors that rows of other images have, too, in one embedding shard."""
     gone = pa.array(list(traces.contents), pa.binary(32))
     names = pa.array(list(traces.names), pa.string())
-    for path in sorted({one.path for one in found if one.kind == "vector"}):
-        if not path.startswith("embeddings/") or not suspects:
-            continue
-        shard = store.once(path)
-        with pq.ParquetFile(shard) as file:
-            table = file.read(columns=["uri", "content_sha256"])
-        ours = pc.or_kleene(pc.is_in(table["uri"], names), pc.is_in(table["content_sha256"], gone))
-        others = ~ours.to_numpy()
-        start = 0
-        for ids, vectors in iter_blocks(shard):
-            kept = vectors[others[start : start + len(ids)]]
-            start += len(ids)
-            for number in suspects:
-                for form in traces.vectors[number]:
-                    if form.shape == kept.shape[1:] and np.any((kept == form).all(axis=1)):
-                        yield number
+    shard = store.once(path)
+    with pq.ParquetFile(shard) as file:
+        table = file.read(columns=["uri", "content_sha256"])
+    ours = pc.or_kleene(pc.is_in(table["uri"], names), pc.is_in(table["content_sha256"], gone))
+    others = ~ours.to_numpy()
+    start = 0
+    for ids, vectors in iter_blocks(shard):
+        kept = vectors[others[start : start + len(ids)]]
+        start += len(ids)
+        for number in suspects:
+            for form in traces.vectors[number]:
+                if form.shape == kept.shape[1:] and np.any((kept == form).all(axis=1)):
+                    yield number
 
 
 def _joined(array: Any) -> Any:

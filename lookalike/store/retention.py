@@ -185,15 +185,20 @@ def gc(
     return Collected(kept, runs, sweep(store, staying, needed, runs, dry_run=dry_run))
 
 
-def remove_all_but(store: Store, name: str) -> Swept:
+def remove_all_but(store: Store, name: str, run: str) -> Swept:
     """Remove every other snapshot at once, and all that one does not need; nobody is waited for.
 
     Args:
         store: The store's root; the caller holds it.
         name: Of the snapshot that stays.
+        run: Whose scratch stays for now, though it is told of with what was removed.
     """
-    lines = snapshot.read_manifest(store, name)["files"]
-    return sweep(store, [name], [str(line["path"]) for line in lines], [])
+    needed = [str(line["path"]) for line in snapshot.read_manifest(store, name)["files"]]
+    scratch = list(store.entries(f"runs/{run}"))
+    swept = sweep(store, [name], [*needed, *(one.path for one in scratch)], [])
+    swept.files += len(scratch)
+    swept.bytes += sum(entry.bytes for entry in scratch)
+    return swept
 
 
 def _snapshots(store: Store) -> list[_Snapshot]:

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.json_text import plain
-from lookalike.lists.shard_files import HEADER_BYTES, parse_header
-from lookalike.searching.tombstones import read_tombstones
 from lookalike.store.files import FileRecord, json_bytes
+from lookalike.store.index_header import HEADER_BYTES, parse_header
 from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ConflictError, Found, Store
+from lookalike.store.tombstones import read_tombstones
 
 FORMAT = "lookalike-snapshot"
 VERSION = 1

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import cells, has_times, to_rows
 from lookalike.errors import StoreWriteError
-from lookalike.sources.columns import merge_columns
+from lookalike.store.columns import merge_columns
 from lookalike.store.objects import Store
 from lookalike.store.ranges import GAP, coalesce, parts_file
 from lookalike.store.recent import Recent

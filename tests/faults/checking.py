@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from lookalike.search import Searcher
+from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 

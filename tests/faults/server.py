@@ -17,12 +17,12 @@ from typing import Any
 
 def main() -> None:
     """Serve until standard input ends."""
-    import pipelines.index
-    import pipelines.ingest
-    import pipelines.progress
+    import lookalike.pipelines.index
+    import lookalike.pipelines.ingest
+    import lookalike.pipelines.progress
     from lookalike.models.quiet_tf import tf
 
-    assert pipelines.index, (pipelines.ingest, pipelines.progress, tf)
+    assert lookalike.pipelines.index, (lookalike.pipelines.ingest, lookalike.pipelines.progress, tf)
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -41,7 +41,7 @@ def _start(order: dict[str, Any]) -> int:
     try:
         sys.stdin = os.fdopen(0)
         sys.argv = ["lookalike", *order["arguments"]]
-        from pipelines.cli import main
+        from lookalike.pipelines.cli import main
 
         ctypes.CDLL(None).lookalike_fault_arm(order["fault"].encode())
         status = main()

@@ -1,0 +1,138 @@
+"""The vectors of the benchmark: real ones, reduced, and as many as wanted in Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.index.generator import Generator
+from lookalike.errors import RequestError
+
+Vectors = npt.NDArray[np.float32]
+
+PART_ROWS = 262_144
+GROUP_ROWS = 8192
+_DTYPES = {"float32": np.float32, "float16": np.float16}
+
+
+def load(paths: Sequence[Path]) -> Vectors:
+    """Vectors (n, d) float32 of .npy files (n, d), or Parquet files with an embedding column.
+
+    Raises:
+        RequestError: A file is neither, or they differ in d.
+    """
+    parts = [np.load(path) if path.suffix == ".npy" else np.concatenate(list(read_part(path)))
+             for path in paths]  # fmt: skip
+    if len({part.shape[1:] for part in parts}) != 1 or parts[0].ndim != 2:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise RequestError(f"the vectors' files must have rows of one length; they are {shapes}")
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def ready(vectors: Vectors, dim: int, seed: int) -> Vectors:
+    """Rows of unit length in random order, none twice, and of at most `dim` components by PCA.
+
+    Rows that are zero or not finite are left out. The components are those of the second moments
+    about zero, which keep inner products best.
+    """
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = vectors[np.isfinite(lengths) & (lengths > 0)]
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    _, first = np.unique(unit.view(np.dtype((np.void, unit.itemsize * unit.shape[1]))),
+                         return_index=True)  # fmt: skip
+    unit = unit[np.random.default_rng(seed).permutation(first)]
+    _, axes = np.linalg.eigh((unit.T @ unit).astype(np.float64))
+    reduced = unit @ axes[:, ::-1][:, :dim].astype(np.float32)
+    return np.ascontiguousarray(reduced / np.linalg.norm(reduced, axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: a generator, or (width 0) the real vectors as they are."""
+
+    real: Path
+    near: Path | None = None
+    width: float = 0.0
+    spread: float = 1.0
+    seed: int = 0
+
+    def rows(self, start: int, stop: int) -> Vectors:
+        """Rows (stop - start, d) float32; files are mapped, not read."""
+        real = np.load(self.real, mmap_mode="r")
+        if self.near is None:
+            return np.asarray(real[start:stop])
+        near = np.load(self.near, mmap_mode="r")
+        return Generator(real, near, self.width, self.spread, self.seed).rows(start, stop)
+
+
+def save(folder: Path, real: Vectors, made: Generator | None) -> Source:
+    """Write what rows are made of, so that processes can share it."""
+    np.save(folder / "real.npy", real)
+    if made is None:
+        return Source(folder / "real.npy")
+    np.save(folder / "near.npy", made.near)
+    return Source(folder / "real.npy", folder / "near.npy", made.width, made.spread, made.seed)
+
+
+def write(source: Source, rows: int, folder: Path, dtype: str, processes: int) -> list[Path]:
+    """Write rows 0 to `rows` as Parquet files of `uri` (the row's number) and `embedding`."""
+    folder.mkdir(parents=True)
+    starts = range(0, rows, PART_ROWS)
+    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
+    with ProcessPoolExecutor(min(processes, len(paths)), get_context("spawn")) as pool:
+        done = [pool.submit(write_part, source, start, min(start + PART_ROWS, rows), path, dtype)
+                for start, path in zip(starts, paths, strict=True)]  # fmt: skip
+        for one in done:
+            one.result()
+    return paths
+
+
+def write_part(source: Source, start: int, stop: int, path: Path, dtype: str) -> None:
+    """Write one file, a row group at a time."""
+    kind, dim = pa.from_numpy_dtype(_DTYPES[dtype]), np.load(source.real, mmap_mode="r").shape[1]
+    schema = pa.schema([("uri", pa.string()), ("embedding", pa.list_(kind, dim))])
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False,
+                          write_statistics=False) as writer:  # fmt: skip
+        for first in range(start, stop, 8 * GROUP_ROWS):
+            block = source.rows(first, min(first + 8 * GROUP_ROWS, stop)).astype(_DTYPES[dtype])
+            uris = pa.array([f"row:{row}" for row in range(first, first + len(block))])
+            flat = pa.array(block.reshape(-1), type=kind)
+            rows = pa.FixedSizeListArray.from_arrays(flat, dim)
+            writer.write_table(pa.table([uris, rows], schema), row_group_size=GROUP_ROWS)
+
+
+def read_part(path: Path) -> Iterator[Vectors]:
+    """The vectors of one Parquet file, (m, d) float32 for each row group."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, columns=["embedding"])["embedding"]
+            for chunk in column.chunks:
+                flat = chunk.flatten().to_numpy(zero_copy_only=False)
+                yield flat.astype(np.float32, copy=False).reshape(len(chunk), -1)
+
+
+def blocks(paths: Sequence[Path]) -> Iterator[Vectors]:
+    """All vectors of the files, in order."""
+    for path in paths:
+        yield from read_part(path)
+
+
+def write_array(paths: Sequence[Path], rows: int, dim: int, output: Path) -> None:
+    """Put the first `rows` vectors of the files into one .npy file, for who reads only those."""
+    array = np.lib.format.open_memmap(output, "w+", np.float32, (rows, dim))
+    filled = 0
+    for block in blocks(paths):
+        taken = block[: rows - filled]
+        array[filled : filled + len(taken)] = taken
+        filled += len(taken)
+        if filled == rows:
+            break
+    array.flush()

@@ -1,0 +1,171 @@
+"""Which inverted lists a vector is nearest to, by matrix products.
+
+Few lists: the product with every centroid. Many: centroids lie in about sqrt(nlist) groups, and a
+row is compared with those of the groups nearest to it, all rows that share a group at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from lookalike.ivf.lloyd import SCORES, half_squares, lloyd, nearest
+from lookalike.metrics import Ids, Vectors
+from lookalike.products import inner_products
+
+FLAT_BELOW = 4096  # lists; from there on two levels assign faster
+SEARCH_FLAT_BELOW = 32_768  # and from there on they search faster
+
+_BLOCK = 8_192  # rows compared with the groups at once
+_ASSIGN_PROBE = 8  # groups; find the nearest list of more than 99% of rows
+_SEARCH_PROBE = 16  # groups at least, and one more for so many lists asked for:
+_SEARCH_PER_PROBE = 8
+_ITERATIONS = 8
+_PER_GROUP = 64  # centroids to learn a group from
+
+
+class Coarse:
+    """Centroids (nlist, D) float32 and the search among them; threads may share one."""
+
+    def __init__(self, centroids: Vectors) -> None:
+        self.centroids = centroids
+        self._bias = half_squares(centroids)
+
+    @cached_property
+    def _groups(self) -> Groups:
+        return Groups(self.centroids, group(self.centroids))
+
+    def assign(self, rows: Vectors) -> Ids:
+        """The nearest list, by Euclidean distance, of rows (n, D): (n,) int64."""
+        if len(self.centroids) < FLAT_BELOW:
+            return nearest(rows, self.centroids, self._bias)
+        return self._groups.nearest(rows, _ASSIGN_PROBE)
+
+    def search(self, rows: Vectors, nprobe: int, metric: str) -> tuple[Vectors, Ids]:
+        """The lists to search for queries (n, D), best first.
+
+        Lists are ranked by distance, under inner_product by the product. For queries of unit
+        length, too, distance finds more neighbours than the product: centroids are means and so
+        shorter the wider their list is.
+
+        Returns:
+            Scores (n, nprobe) float32, squared distances for l2, else inner products with the
+            centroids; and numbers of lists (n, nprobe) int64. nprobe is at most nlist.
+        """
+        nlist = len(self.centroids)
+        nprobe = min(nprobe, nlist)
+        by_distance = metric != "inner_product"
+        two_levels = by_distance and nlist >= SEARCH_FLAT_BELOW and nprobe <= nlist // 16
+        products = np.empty((len(rows), nprobe), dtype=np.float32)
+        lists = np.empty((len(rows), nprobe), dtype=np.int64)
+        step = max(64, SCORES // nlist)
+        for start in range(0, len(rows), step):
+            block = slice(start, start + step)
+            if two_levels:
+                products[block], lists[block] = self._groups.search(rows[block], nprobe)
+            else:
+                products[block], lists[block] = self._flat(rows[block], nprobe, by_distance)
+        if metric == "l2":
+            squares = 2 * (half_squares(rows)[:, None] + self._bias[lists] - products)
+            return np.maximum(squares, 0), lists
+        return products, lists
+
+    def _flat(self, rows: Vectors, nprobe: int, by_distance: bool) -> tuple[Vectors, Ids]:
+        scores = inner_products(rows, self.centroids)
+        if by_distance:
+            scores -= self._bias
+        best = largest(scores, nprobe)
+        products = np.take_along_axis(scores, best, axis=1)
+        return products + self._bias[best] if by_distance else products, best
+
+
+class Groups:
+    """Centroids in groups of neighbours."""
+
+    def __init__(self, centroids: Vectors, group: Ids) -> None:
+        """Centroids (k, D) and the number of each one's group (k,), which hold one or more."""
+        self._lists = np.argsort(group, kind="stable")  # of each member
+        self._members = centroids[self._lists]
+        self._bias = half_squares(self._members)
+        self._starts = np.searchsorted(group[self._lists], np.arange(int(group.max()) + 2))
+        self._sizes = np.diff(self._starts)
+        sums = np.add.reduceat(self._members.astype(np.float64), self._starts[:-1], axis=0)
+        self._centres: Vectors = (sums / self._sizes[:, None]).astype(np.float32)
+        self._centre_bias = half_squares(self._centres)
+
+    def nearest(self, rows: Vectors, probe: int) -> Ids:
+        """The nearest centroid of rows (n, D) in the `probe` groups nearest to each: (n,) int64."""
+        output = np.empty(len(rows), dtype=np.int64)
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            best = np.full(len(block), -np.inf, dtype=np.float32)
+            own = np.zeros(len(block), dtype=np.int64)
+            for first, visitors, _, scores in self._compare(block, self._near(block, probe)):
+                position = scores.argmax(axis=1)
+                value = scores[np.arange(len(scores)), position]
+                better = value > best[visitors]
+                best[visitors[better]] = value[better]
+                own[visitors[better]] = first + position[better]
+            output[start : start + _BLOCK] = self._lists[own]
+        return output
+
+    def search(self, rows: Vectors, nprobe: int) -> tuple[Vectors, Ids]:
+        """Products (n, nprobe) and numbers of about the nprobe nearest centroids, nearest first.
+
+        Some 99.5% of them are the nearest ones; those missed are the last in order.
+        """
+        near = self._near(rows, _SEARCH_PROBE + nprobe // _SEARCH_PER_PROBE)
+        ends = np.cumsum(self._sizes[near], axis=1)  # of each group among a row's scores
+        scores = np.full((len(rows), int(ends[:, -1].max())), -np.inf, dtype=np.float32)
+        for _, visitors, rank, found in self._compare(rows, near):
+            columns = (ends[visitors, rank] - found.shape[1])[:, None] + np.arange(found.shape[1])
+            scores[visitors[:, None], columns] = found
+        best = largest(scores, nprobe)
+        rank = (best[:, :, None] >= ends[:, None, :]).sum(axis=2)
+        from_end = best - np.take_along_axis(ends, rank, axis=1)
+        chosen = self._starts[np.take_along_axis(near, rank, axis=1) + 1] + from_end
+        products = np.take_along_axis(scores, best, axis=1) + self._bias[chosen]
+        return products, self._lists[chosen]
+
+    def _near(self, rows: Vectors, probe: int) -> Ids:
+        """The `probe` nearest groups of each row, (n, probe), in no order."""
+        count = len(self._centres)
+        probe = min(probe, count)
+        scores = inner_products(rows, self._centres)
+        scores -= self._centre_bias
+        return np.argpartition(scores, count - probe, axis=1)[:, count - probe :]
+
+    def _compare(self, rows: Vectors, near: Ids) -> Iterator[tuple[int, Ids, Ids, Vectors]]:
+        """By group: its first member, the rows near it, as which of theirs, and their scores."""
+        flat = near.ravel()
+        order = np.argsort(flat, kind="stable")
+        starts = np.searchsorted(flat[order], np.arange(len(self._sizes) + 1))
+        visitors, rank = np.divmod(order, near.shape[1])
+        for one in np.flatnonzero(np.diff(starts)).tolist():
+            first, last = self._starts[one], self._starts[one + 1]
+            there = slice(starts[one], starts[one + 1])
+            scores = inner_products(rows[visitors[there]], self._members[first:last])
+            scores -= self._bias[first:last]
+            yield int(first), visitors[there], rank[there], scores
+
+
+def group(centroids: Vectors) -> Ids:
+    """About sqrt(k) groups of centroids (k, D), by k-means among them: (k,) int64, none empty."""
+    count = max(1, round(len(centroids) ** 0.5))
+    sample = centroids[:: max(1, len(centroids) // (_PER_GROUP * count))]
+    start = sample[np.linspace(0, len(sample) - 1, count).astype(np.intp)]
+    found = nearest(centroids, lloyd(sample, start, _ITERATIONS))
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+def largest(scores: Vectors, count: int) -> Ids:
+    """Positions (n, count) of the largest scores of each row (n, k), largest first."""
+    width = scores.shape[1]
+    if count < width:
+        best = np.argpartition(scores, width - count, axis=1)[:, width - count :]
+    else:
+        best = np.broadcast_to(np.arange(width), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(best, order, axis=1), dtype=np.int64)

@@ -1,0 +1,137 @@
+"""Search one index shard: its inverted lists, mapped into memory, under a template's quantizers.
+
+Faiss scans the lists where they lie in the file, 4-bit codes by FastScan. Opening a shard reads and
+converts nothing, and shards may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+
+from lookalike.errors import RequestError
+from lookalike.ivf.selections import Selection
+from lookalike.ivf.shard_files import ShardFile, capacities, map_shard
+from lookalike.ivf.template import Template
+from lookalike.metrics import Ids, Scores, Vectors, worst_score
+
+faiss: Any = _faiss  # its own type stubs lack half of what is used here
+
+
+class Shard:
+    """Inverted lists of one file; threads may share one.
+
+    Attributes:
+        header: The file's first block.
+        file: The mapped file.
+    """
+
+    def __init__(self, file: ShardFile, template: Template) -> None:
+        """See `read_shard`."""
+        self.header, self.file = file.header, file
+        self._metric = template.spec.metric
+        self._lists = _mapped_lists(file)  # kept: the index below only points to it
+        self._ivf = template.scanner()
+        self._ivf.replace_invlists(self._lists, False)
+        self._ivf.ntotal = file.header.rows
+
+    def search(
+        self, prepared: Vectors, k: int, distances: Vectors, lists: Ids, selector: Any = None
+    ) -> tuple[Ids, Scores]:
+        """Scan those of the lists chosen by `Template.coarse` that this shard holds.
+
+        Args:
+            prepared: (n, D) from `Template.prepare`.
+            k: How many to return for each.
+            distances: (n, nprobe) from `Template.coarse`.
+            lists: (n, nprobe), -1 for none; lists of other shards are skipped.
+            selector: From `keep_ids` or `drop_ids`; None keeps every entry.
+
+        Returns:
+            Ids (n, k), best first, -1 where there is nothing, and scores (n, k): inner products, or
+            squared distances for l2.
+        """
+        n = len(lists)
+        scores = np.full((n, k), worst_score(self._metric), dtype=np.float32)
+        ids = np.full((n, k), -1, dtype=np.int64)
+        own = (lists >= self.header.first_list) & (lists < self.header.last_list)
+        rows = np.flatnonzero(own.any(axis=1))
+        # Lists of other shards stay in place as -1: FastScan rounds scores by the range of all
+        # distances, and so gives the same scores however lists are spread over shards.
+        lists = np.ascontiguousarray(np.where(own, lists, -1)[rows])
+        if len(rows):
+            prepared, distances = prepared[rows], distances[rows]
+            ids[rows], scores[rows] = self._scan(prepared, k, distances, lists, selector)
+        return ids, scores
+
+    def _scan(
+        self, prepared: Vectors, k: int, distances: Vectors, lists: Ids, selector: Any
+    ) -> tuple[Ids, Scores]:
+        scores = np.empty((len(lists), k), dtype=np.float32)
+        ids = np.empty((len(lists), k), dtype=np.int64)
+        # The wrapper reads nprobe from the shared object; the C++ call takes it as an argument.
+        parameters = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=selector)
+        prepared = np.ascontiguousarray(prepared, dtype=np.float32)
+        distances = np.ascontiguousarray(distances, dtype=np.float32)
+        pointer = faiss.swig_ptr
+        self._ivf.search_preassigned_c(
+            len(lists), pointer(prepared), k, pointer(lists), pointer(distances),
+            pointer(scores), pointer(ids), False, parameters,
+        )  # fmt: skip
+        return ids, scores
+
+
+def read_shard(path: Path, template: Template) -> Shard:
+    """Map a shard into memory, for searching with its template.
+
+    Raises:
+        RequestError: It is damaged, or was made with another template.
+    """
+    file = map_shard(path, template.sha256, template.code_size, template.spec.nlist)
+    if file.header.layout != template.layout:
+        raise RequestError(
+            f"{path}: the shard has layout {file.header.layout}, its template is scanned in "
+            f"{template.layout}; run: lookalike verify"
+        )
+    return Shard(file, template)
+
+
+def _mapped_lists(file: ShardFile) -> Any:
+    """Faiss's view of a shard's lists: where each one lies in the file; nothing is read."""
+    header = file.header
+    mapped = faiss.OnDiskInvertedLists()
+    mapped.nlist, mapped.code_size = header.nlist, header.code_size
+    mapped.filename, mapped.read_only = str(file.path), True
+    mapped.totsize = len(file.data)
+    mapped.lists.resize(header.nlist)
+    # The wrapper hands out copies of the table's rows (size, capacity, offset), hence the address.
+    table = np.ctypeslib.as_array(
+        (ctypes.c_uint64 * (3 * header.nlist)).from_address(int(mapped.lists.data().this))
+    ).reshape(header.nlist, 3)
+    own = table[header.first_list : header.last_list]
+    own[:, 0] = file.sizes
+    own[:, 1] = capacities(file.sizes, header.layout, header.code_size)
+    own[:, 2] = file.offsets[:-1]
+    mapped.do_mmap()
+    return mapped
+
+
+def keep_ids(ids: Ids) -> Any:
+    """A selector of these ids (n,) int64 alone, for `Shard.search`."""
+    return faiss.IDSelectorBatch(np.ascontiguousarray(ids, dtype=np.int64))
+
+
+def drop_ids(ids: Ids) -> Any:
+    """A selector of all but these ids (n,) int64, for `Shard.search`."""
+    return faiss.IDSelectorNot(keep_ids(ids))
+
+
+def select(selection: Selection) -> Any:
+    """A selector of the rows of a `Selection`, for `Shard.search`."""
+    bits = selection.bits
+    found = keep_ids(selection.ids) if bits is None else faiss.IDSelectorBitmap(bits)
+    return faiss.IDSelectorNot(found) if selection.inverted else found

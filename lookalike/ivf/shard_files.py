@@ -1,0 +1,302 @@
+"""The file format of encoded vectors: what is written, checked and mapped, without an engine.
+
+One file holds the inverted lists [first_list, last_list) of one template:
+
+    4,096 bytes      a line of JSON, padded with spaces (ShardHeader)
+    uint32 x lists   where each list's entries end, counted in entries; padded to 64 bytes
+    the entries, by (list, id), in one of three layouts:
+      plain          per list, from a multiple of 64 bytes: codes, then ids (int64)
+      blocks32       the same with codes packed by 32 for Faiss's FastScan (`pack_blocks`)
+      columns        all codes, padded to 64 bytes, then all ids (`lookalike.ivf.part_files`)
+
+All numbers are little endian.
+
+The format has no checksum of its own: manifests hold the sha256 of each file. But every size in it
+is held against the length of the file before anything is mapped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.errors import RequestError, UnreachableError, one_line
+from lookalike.metrics import Ids
+from lookalike.store.index_header import HEADER_BYTES, ShardHeader, parse_header
+from lookalike.store.objects import Store
+
+Codes = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.int64]
+Write = Callable[[Any], object]
+
+BLOCK = 32  # vectors that FastScan looks at together
+_ALIGNMENT = 64
+# FastScan's order of 32 vectors in a block: a shuffle of 16 bytes serves two vectors at once.
+_ORDER = np.array([half * 8 + i for i in range(8) for half in (0, 1)])
+_PAIRED = np.concatenate([_ORDER, _ORDER + 16])
+
+
+def pack_blocks(codes: Codes) -> Codes:
+    """4-bit codes (32 b, bytes) as FastScan reads them: (b, bytes, 32), as Faiss's pq4_pack_codes.
+
+    A byte of a code holds two sub-quantizers. Of each block of 32 vectors, byte column by byte
+    column, come 16 bytes with the lower sub-quantizer of all 32 and 16 with the upper.
+    """
+    blocks = codes.reshape(-1, BLOCK, codes.shape[1])[:, _PAIRED].transpose(0, 2, 1)
+    first, second = blocks[:, :, :16], blocks[:, :, 16:]
+    packed = np.empty(blocks.shape, dtype=np.uint8)
+    packed[:, :, :16] = (first & 15) | (second << 4)
+    packed[:, :, 16:] = (first >> 4) | (second & 240)
+    return packed
+
+
+def capacities(sizes: npt.ArrayLike, layout: str, code_size: int) -> Counts:
+    """Places for codes that each list has in its file: its entries, rounded up.
+
+    To a whole block for blocks32, and so that ids start at a multiple of 8 bytes otherwise.
+    """
+    step = BLOCK if layout == "blocks32" else 8 // math.gcd(8, code_size)
+    return -(-np.asarray(sizes, dtype=np.int64) // step) * step
+
+
+def list_offsets(header: ShardHeader, sizes: npt.ArrayLike) -> Counts:
+    """Where each list starts in its file, and where the last one ends: (lists + 1,) int64."""
+    taken = capacities(sizes, header.layout, header.code_size) * header.code_size
+    taken = padded(taken + 8 * np.asarray(sizes, dtype=np.int64))
+    start = data_start(header)
+    return np.concatenate([[start], start + np.cumsum(taken)])
+
+
+def padded(size: Any) -> Any:
+    """The next multiple of 64."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def write_shard(
+    header: ShardHeader,
+    sizes: npt.ArrayLike,
+    runs: Iterable[tuple[Codes, Ids]],
+    write: Write,
+) -> None:
+    """Write a shard file of layout plain or blocks32 through the caller's `write`.
+
+    `write` does what Faiss's own writer does not: hash, fsync, report a full disk. What it raises
+    comes out of here unchanged.
+
+    Args:
+        header: Its rows and lists are compared with what comes.
+        sizes: (lists,), entries of each list.
+        runs: Codes (m, code_size) and ids (m,) of consecutive lists, each run of whole lists, in
+            order of (list, id).
+        write: Takes bytes-like objects.
+
+    Raises:
+        ValueError: What comes is not what the header and the sizes say.
+    """
+    if header.layout == "columns":
+        raise ValueError("a shard file has layout plain or blocks32, got columns, that of parts")
+    counts = np.asarray(sizes, dtype=np.int64)
+    write_head(header, counts, write)
+    ends = np.cumsum(counts)
+    done = rows = 0
+    for codes, ids in runs:
+        rows += len(ids)
+        last = int(np.searchsorted(ends, rows, side="right"))
+        if rows != (whole := int(ends[last - 1]) if last else 0):
+            raise ValueError(
+                f"a run ends within list {last:,}: {rows:,} rows so far, lists end at {whole:,}"
+            )
+        write(_lists_data(header, counts[done:last], codes, ids))
+        done = last
+    if rows != header.rows:
+        raise ValueError(f"{header.rows:,} rows announced, {rows:,} given")
+
+
+def _lists_data(header: ShardHeader, sizes: Counts, codes: Codes, ids: Ids) -> Codes:
+    """The bytes of consecutive lists."""
+    size = header.code_size
+    places = capacities(sizes, header.layout, size)
+    starts = np.cumsum(places) - places
+    own = np.cumsum(sizes) - sizes
+    if header.layout == "blocks32":
+        spread = np.zeros((int(places.sum()), size), dtype=np.uint8)
+        spread[np.arange(len(ids)) + np.repeat(starts - own, sizes)] = codes
+        flat, starts, lengths = pack_blocks(spread).reshape(-1), starts * size, places * size
+    else:
+        flat, starts, lengths = codes.reshape(-1), own * size, sizes * size
+    taken = padded(places * size + 8 * sizes)
+    begins = np.cumsum(taken) - taken
+    output = np.zeros(int(taken.sum()), dtype=np.uint8)
+    numbers = np.ascontiguousarray(ids, dtype="<i8").view(np.uint8)
+    there = np.flatnonzero(sizes)
+    # A list is two slices; one pass over them costs less than any index of single bytes.
+    for begin, start, length, id_at, first, count in zip(
+        begins[there].tolist(), starts[there].tolist(), lengths[there].tolist(),
+        (begins + places * size)[there].tolist(), (8 * own)[there].tolist(),
+        (8 * sizes)[there].tolist(), strict=True,
+    ):  # fmt: skip
+        output[begin : begin + length] = flat[start : start + length]
+        output[id_at : id_at + count] = numbers[first : first + count]
+    return output
+
+
+def write_head(header: ShardHeader, sizes: Counts, write: Write) -> None:
+    """Write what comes before the entries.
+
+    Raises:
+        ValueError: The sizes are not what the header says, or too many rows for one file.
+    """
+    if len(sizes) != header.lists:
+        raise ValueError(f"{header.lists:,} lists announced, {len(sizes):,} sizes given")
+    if (rows := int(sizes.sum())) != header.rows:
+        raise ValueError(f"{header.rows:,} rows announced, {rows:,} in lists")
+    if rows >= 1 << 32:  # the table of lists has 32 bits for each
+        raise ValueError(f"a file holds fewer than {1 << 32:,} rows, got {rows:,}")
+    write(header.to_bytes())
+    table = np.cumsum(sizes).astype("<u4").tobytes()
+    write(table.ljust(int(padded(HEADER_BYTES + len(table))) - HEADER_BYTES, b"\0"))
+
+
+def read_header(path: Path) -> ShardHeader:
+    """The header of a shard file.
+
+    Raises:
+        RequestError: It is no shard file of this version.
+    """
+    try:
+        with open(path, "rb") as file:
+            block = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise RequestError(f"{path}: the index shard cannot be read: {error.strerror}") from error
+    return parse_header(str(path), block)
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard file, mapped, every size in it held against its length.
+
+    Attributes:
+        path: The file.
+        header: Its first block.
+        sizes: (lists,) int64, entries of each list.
+        data: (bytes,) uint8, the whole file, read from disk as it is touched.
+    """
+
+    path: Path
+    header: ShardHeader
+    sizes: Counts
+    data: Codes
+
+    @property
+    def offsets(self) -> Counts:
+        """See `list_offsets`."""
+        return list_offsets(self.header, self.sizes)
+
+    def ids(self) -> Iterator[Ids]:
+        """Ids of each list, of a plain or blocks32 file."""
+        places = capacities(self.sizes, self.header.layout, self.header.code_size)
+        begins = self.offsets[:-1] + places * self.header.code_size
+        for begin, size in zip(begins.tolist(), self.sizes.tolist(), strict=True):
+            yield self.data[begin : begin + 8 * size].view("<i8")
+
+
+def check_header(
+    name: str, header: ShardHeader, length: int, template: str, code_size: int, nlist: int
+) -> None:
+    """Hold the header of a shard file against its length and its template.
+
+    Args:
+        name: Of the file.
+        header: Of the file.
+        length: Its bytes.
+        template: sha256 of the template that must have made it.
+        code_size: Bytes of that template's codes.
+        nlist: That template's lists.
+
+    Raises:
+        RequestError: It is no shard file, or was made with another template.
+    """
+    if header.template != template:
+        raise RequestError(
+            f"{name}: the shard was made with template {header.template}, the template here is "
+            f"{template}; their codes mean different vectors: index again"
+        )
+    if (header.code_size, header.nlist) != (code_size, nlist):
+        raise damaged(
+            name,
+            f"codes of {header.code_size} bytes in {header.nlist} lists, its template has "
+            f"{code_size} and {nlist}",
+        )
+    if length < data_start(header):
+        raise damaged(
+            name, f"{length:,} bytes, its list of lists alone ends at {data_start(header):,}"
+        )
+
+
+def stored_header(
+    store: Store, path: str, template: str, code_size: int, nlist: int
+) -> tuple[ShardHeader, int]:
+    """Header (see `check_header`) and bytes of a store's shard file, of which no more is read.
+
+    Raises:
+        RequestError: It is no shard file, or was made with another template.
+    """
+    name = store.shown(path)
+    try:
+        length = store.size(path)
+        [block] = store.read_ranges(path, [(0, min(length, HEADER_BYTES))])
+    except UnreachableError:
+        raise
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise RequestError(f"{name}: the index shard cannot be read: {reason}") from error
+    header = parse_header(name, block)
+    check_header(name, header, length, template, code_size, nlist)
+    return header, length
+
+
+def data_start(header: ShardHeader) -> int:
+    """Where the entries begin."""
+    return int(padded(HEADER_BYTES + 4 * header.lists))
+
+
+def map_shard(path: Path, template: str, code_size: int, nlist: int) -> ShardFile:
+    """Map a shard file of layout plain or blocks32 into memory; see `check_header`.
+
+    Raises:
+        RequestError: It is damaged, or was made with another template.
+    """
+    header = read_header(path)
+    check_header(str(path), header, path.stat().st_size, template, code_size, nlist)
+    data: Codes = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+    sizes = list_sizes(path, header, data[HEADER_BYTES : HEADER_BYTES + 4 * header.lists])
+    wanted = int(list_offsets(header, sizes)[-1])
+    if len(data) != wanted:
+        raise damaged(path, f"{len(data):,} bytes, its lists need {wanted:,}")
+    return ShardFile(path, header, sizes, data)
+
+
+def list_sizes(name: str | Path, header: ShardHeader, table: Any) -> Counts:
+    """Entries of each list (lists,) of a plain or blocks32 file, from the table after its header.
+
+    Raises:
+        RequestError: They are not those that the header tells of.
+    """
+    ends = np.frombuffer(table, "<u4").astype(np.int64)
+    sizes: Counts = np.diff(ends, prepend=0)
+    if header.layout == "columns" or (sizes < 0).any() or int(sizes.sum()) != header.rows:
+        raise damaged(
+            name, f"{header.layout}, {header.rows:,} rows, its lists hold {int(sizes.sum()):,}"
+        )
+    return sizes
+
+
+def damaged(name: str | Path, found: str) -> RequestError:
+    """The error for a file that is not as it was written."""
+    return RequestError(f"{name}: damaged: {found}; run: lookalike verify")

@@ -1,1 +1,0 @@
-"""Inverted lists in files: encoding, regrouping, reading them in place."""

@@ -1,1 +1,0 @@
-"""From a uniform sample to a template: rotation, centroids, codes."""

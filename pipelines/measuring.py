@@ -1,0 +1,61 @@
+"""What a report measures, as a task of the engine: the launching process opens no index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lookalike.faults import Faults
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.recall.measured import MeasureTask, Samples, measure_index
+from lookalike.store.objects import Store
+from lookalike.store.runs import Run
+from lookalike.transforms.tasks import DoTasks
+
+_OF_PARENT = ("name", "model_fingerprint", "next_file_no")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Has a task of a run do what `lookalike.recall.measured.measure` does.
+
+    Attributes:
+        scratch: The run.
+        runner: The engine.
+        progress: Where to show how far it is.
+    """
+
+    scratch: Run
+    runner: RunnerSpec
+    progress: Progress
+
+    def __call__(
+        self,
+        store: Store,
+        manifest: Mapping[str, Any],
+        parent: Mapping[str, Any] | None,
+        samples: Samples,
+        faults: Faults,
+    ) -> Mapping[str, Any]:
+        """See `measure`; where the engine fails, there is nothing."""
+        folder = f"{self.scratch.folder}/measured"
+        ids = {key: [{"id": row.get("id")} for row in rows] for key, rows in samples.items()}
+        given = {
+            "manifest": manifest,
+            "parent": parent and {name: parent.get(name) for name in _OF_PARENT},
+            "samples": ids,
+        }
+
+        def run() -> dict[str, Any]:
+            store.write_json(f"{folder}/given.json", given)
+            task = MeasureTask(f"{folder}/given.json", f"{folder}/{manifest['name']}.json")
+            do = DoTasks("measure", store.name, measure_index, spread=False)
+            stage = ("measure", "reports")
+            return run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)[0]
+
+        found = faults.spare("searches", run, {"faults": {}})
+        faults.take(found["faults"])
+        return {name: one for name, one in found.items() if name != "faults"}

@@ -1,0 +1,111 @@
+"""The proof that images are forgotten, in tasks: each searches some of the store's files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lookalike.ivf.template import load_template
+from lookalike.metrics import candidate_vectors
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.samples import together
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.store import snapshot
+from lookalike.store.attempts import Record
+from lookalike.store.files import HashedName
+from lookalike.store.forgetting import Held, meanings
+from lookalike.store.objects import Store
+from lookalike.store.proof import (
+    Proof,
+    SearchTask,
+    Traces,
+    all_files,
+    search,
+    search_files,
+    search_names,
+    total,
+)
+from lookalike.store.runs import Run
+from lookalike.transforms.tasks import DoTasks
+
+_TASK_BYTES = 256 << 20  # of files that one task searches
+_WORTH_A_PROCESS = 1 << 30  # bytes: fewer are searched before another has started
+
+
+@dataclass(frozen=True)
+class Proving:
+    """Searches all that is left of a store; its own scratch goes when that is done.
+
+    Attributes:
+        run: Of `forget`, whose scratch is all that is there beside the snapshot.
+        runner: The engine.
+        progress: Where to show how far it is.
+        held: What was to be forgotten.
+        manifest: Of the snapshot.
+    """
+
+    run: Run
+    runner: RunnerSpec
+    progress: Progress
+    held: Held
+    manifest: Mapping[str, Any]
+
+    def prove(self) -> Proof:
+        """The proof; nothing of the run is left."""
+        store, own = self.run.store, f"runs/{self.run.name}/"
+        traces = self._traces()
+        ledger = (
+            (line["path"], line["bytes"]) for line in snapshot.files_of(self.manifest, "ledger")
+        )
+        named = self._run("names", "parts of the ledger", ledger, traces, search_names)
+        living = sorted({name for record in named for name in record["names"]})
+        traces = replace(traces, living=living)
+        entries = [entry for entry in all_files(store) if not entry.path.startswith(own)]
+        sizes = ((entry.path, entry.bytes) for entry in entries)
+        found = self._run("search", "parts", sizes, traces, search_files)
+        self.run.finish()
+        searched = {entry.path for entry in entries}
+        late = [entry for entry in all_files(store) if entry.path not in searched]
+        found.append(search(store, traces, [entry.path for entry in late]))
+        return total(traces, [*entries, *late], found)
+
+    def _run(
+        self,
+        stage: str,
+        noun: str,
+        files: Iterable[tuple[str, int]],
+        traces: Traces,
+        work: Callable[[SearchTask, Store], Record],
+    ) -> list[Record]:
+        """What tasks record of some files (path and bytes)."""
+        listed = sorted(files)
+        folder = f"{self.run.folder}/{stage}"
+        path = self.run.store.put(HashedName(f"{folder}/traces", ".json"), traces.to_bytes()).path
+        digest = hashlib.sha256(repr((path, listed)).encode()).hexdigest()[:12]
+        tasks = [
+            SearchTask(number, paths, path, f"{folder}/{digest}/{number:06d}.json")
+            for number, paths in enumerate(together(listed, _TASK_BYTES))
+        ]
+        runner = self.runner.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
+        do = DoTasks(stage, self.run.store.name, work, spread=len(tasks) > 1)
+        return run_tasks(self.run, (stage, noun), tasks, do, runner, self.progress)
+
+    def _traces(self) -> Traces:
+        """Everything to search for: also the names that were given and not found."""
+        held, manifest = self.held, self.manifest
+        unknown = {name for one in held.unknown for name in meanings(one)}
+        name = str(manifest["index"]["template"])
+        template = load_template(self.run.store.local_folder(f"templates/{name}"), name)
+        vectors = []
+        for vector in held.vectors:
+            forms = [vector, vector.astype(np.float16)]
+            if len(vector) == manifest["dim"]:
+                one = vector[None]
+                forms += [candidate_vectors(one, manifest["metric"])[0], template.prepare(one)[0]]
+            vectors.append(forms)
+        return Traces(sorted({*held.names, *unknown}), held.contents, vectors)

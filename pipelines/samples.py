@@ -1,0 +1,104 @@
+"""Drawing rows of a store: the queries, those to train on, those that drift is measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
+from lookalike.metrics import Ids
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.store.attempts import Record
+from lookalike.store.objects import Store
+from lookalike.store.runs import Run
+from lookalike.transforms.tasks import DoTasks
+
+_WORTH_A_PROCESS = 1 << 29  # bytes of vectors: fewer are copied before another has started
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples as they were drawn.
+
+    Attributes:
+        store: The store's root.
+        dim: Components of a vector.
+        done: Paths of the tasks' records.
+        records: What they say.
+        draws: What was drawn.
+    """
+
+    store: Store
+    dim: int
+    done: tuple[str, ...]
+    records: list[Record]
+    draws: tuple[Draw, ...]
+
+    def __getitem__(self, number: int) -> Drawn:
+        """The sample with a number."""
+        return Drawn(self.store, self.records, number, self.draws[number], self.dim)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws samples for one run.
+
+    Attributes:
+        scratch: The run.
+        runner: The engine.
+        progress: Where to show how far it is.
+        dim: Components of a vector.
+        dead: Tombstones, ascending.
+        removed: Their file; "" where there are none.
+    """
+
+    scratch: Run
+    runner: RunnerSpec
+    progress: Progress
+    dim: int
+    dead: Ids
+    removed: str
+
+    def draw(self, spans: Iterable[Span], rows: int, *draws: Draw) -> Samples:
+        """Samples of the living rows in some spans, all in one go.
+
+        Args:
+            spans: Where to draw from.
+            rows: That one task looks at, about.
+            draws: What to draw.
+        """
+        store, tasks = self.scratch.store, list[DrawTask]()
+        groups = list(together(((span, span.rows) for span in spans), rows))
+        digest = hashlib.sha256(repr((groups, draws)).encode())
+        digest.update(self.dead.tobytes())
+        folder = f"{self.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
+        for number, group in enumerate(groups):
+            place = f"{folder}/{number:05d}"
+            tasks.append(
+                DrawTask(number, group, self.dim, draws, place, f"{place}.json", self.removed)
+            )
+        wanted = sum(min(one.count, sum(span.rows for span in spans)) for one in draws)
+        runner = self.runner.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
+        do = DoTasks("sample", store.name, draw, spread=len(tasks) > 1)
+        records = run_tasks(self.scratch, ("sample", "parts"), tasks, do, runner, self.progress)
+        return Samples(store, self.dim, tuple(task.done for task in tasks), records, draws)
+
+
+def together(items: Iterable[tuple[_Item, int]], most: int) -> Iterator[tuple[_Item, ...]]:
+    """Consecutive items with rows, `most` or a little more rows together; the last have fewer."""
+    group: list[_Item] = []
+    held = 0
+    for item, rows in items:
+        group.append(item)
+        held += rows
+        if held >= most:
+            yield tuple(group)
+            group, held = [], 0
+    if group:
+        yield tuple(group)

@@ -1,0 +1,48 @@
+"""Tasks as a transform: what engines are told of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_tasks
+from lookalike.store.objects import open_store
+from lookalike.store.runs import Run
+from lookalike.transforms.tasks import DoTasks
+from tests.squared import Square, square
+
+HINT = "beam:resources:min_ram_bytes:v1"
+
+
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("memory", [0, 3 << 30])
+def test_the_memory_that_a_task_needs_is_told(spread: bool, memory: int, tmp_path: Path) -> None:
+    pipeline = beam.Pipeline()
+    do = DoTasks("square", str(tmp_path), square, memory, spread)
+    _ = pipeline | beam.Create([Square(1, "1.json")], reshuffle=False) | do
+    parts = pipeline.to_runner_api().components
+    hints = [dict(one.resource_hints) for one in parts.environments.values()]
+    assert ({HINT: str(memory).encode()} in hints) == bool(memory)
+    assert any("Spread" in one.unique_name for one in parts.transforms.values()) == spread
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_leave_their_records_and_are_not_done_again(workers: int, tmp_path: Path) -> None:
+    run = Run(open_store(tmp_path), "0123456789abcdef")
+    run.start()
+    tasks = [Square(number, f"{run.folder}/squares/{number}.json") for number in range(4)]
+    do = DoTasks("square", str(tmp_path), square)
+    for _ in range(2):
+        found = run_tasks(
+            run, ("square", "numbers"), tasks, do, RunnerSpec(workers=workers), Progress(quiet=True)
+        )
+        assert found == [{"square": number**2} for number in range(4)]
+    wrong = [*tasks, Square(-1, f"{run.folder}/squares/-1.json")]
+    with pytest.raises(RuntimeError, match="-1 is not squared"):
+        run_tasks(
+            run, ("square", "numbers"), wrong, do, RunnerSpec(workers=1), Progress(quiet=True)
+        )

@@ -1,0 +1,63 @@
+"""Do tasks that each leave a record: what most stages are, on every engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from lookalike.store.attempts import Record
+from lookalike.store.objects import Store, open_store
+from lookalike.transforms.counters import count
+from lookalike.transforms.logs import LoggedFn, unit_of
+
+_LOG = logging.getLogger(__name__)
+
+Work = Callable[[Any, Store], Record]
+"""Does a task that has a `number`, and leaves its record (see `lookalike.store.attempts`)."""
+
+
+@beam.typehints.with_input_types(Any)
+@beam.typehints.with_output_types(int)
+@dataclass
+class DoTasks(beam.PTransform):
+    """Do tasks, each as a unit of its own.
+
+    Yields the number of each finished task; of its attempts the first one's record counts.
+
+    Attributes:
+        stage: Name of the stage, for logs and counters.
+        store: The store's root, reachable from every worker.
+        work: Does one task; it is pickled, may run twice, also at once.
+        min_ram: Memory that a task needs, in bytes, for engines that choose machines by it; 0 for
+            what any machine has.
+        spread: Whether there are several tasks, to be spread over workers.
+    """
+
+    stage: str
+    store: str
+    work: Work
+    min_ram: int = 0
+    spread: bool = True
+
+    def expand(self, tasks: beam.PCollection[Any]) -> beam.PCollection[int]:
+        """PCollection[Any] -> PCollection[int]."""
+        do = beam.ParDo(_DoFn(self.stage, open_store(self.store), self.work))
+        if self.min_ram:
+            do = do.with_resource_hints(min_ram=self.min_ram)
+        spread = tasks | "SpreadTasks" >> beam.Reshuffle() if self.spread else tasks
+        return spread | "Do" >> do
+
+
+class _DoFn(LoggedFn):
+    def __init__(self, stage: str, store: Store, work: Work) -> None:
+        self._stage, self._store, self._work = stage, store, work
+
+    def process(self, task: Any) -> Iterator[int]:
+        with unit_of(_LOG, self._stage, task.number):
+            self._work(task, self._store)
+        count(self._stage, "tasks")
+        yield task.number
