@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import apache_beam as beam
 import numpy as np
@@ -19,6 +18,7 @@ from lookalike.search.asked import asked_exclusions
 from lookalike.search.batch_search import BatchSpec, cut, read_answers, write_batch
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
+from lookalike.store.objects import open_store, place_below
 from lookalike.transforms.query import CompareBlocks, SearchBlocks
 
 _WAVE_BYTES = 256 << 20  # of queries and answers in this process at a time
@@ -34,9 +34,9 @@ class BeamIndex:
     """
 
     def __init__(
-        self, searcher: Searcher, scratch: Path, runner: RunnerSpec, progress: Progress
+        self, searcher: Searcher, scratch: str, runner: RunnerSpec, progress: Progress
     ) -> None:
-        """Search the searcher's snapshot; `scratch` and the store are reachable from workers."""
+        """Search the searcher's snapshot; workers reach its store and `scratch`, a place's name."""
         self.spec, self._living = searcher.spec, searcher.living
         self._scratch, self._runner, self._progress = scratch, runner, progress
         manifest = searcher.manifest
@@ -80,10 +80,12 @@ class BeamIndex:
     ) -> tuple[Ids, Scores, Ids]:
         width = max(spec.k, spec.depth, spec.nprobe)  # of what is held for each query
         rows, together = cut(len(queries), width, len(spec.shards), self._runner.processes)
-        with TemporaryDirectory(prefix="lookalike-", dir=self._scratch) as folder:
-            spec = replace(
-                spec, folder=folder, queries=len(queries), block_rows=rows, together=together
-            )
+        folder = place_below(self._scratch, f"batch-{uuid.uuid4().hex}")
+        place = open_store(folder)
+        spec = replace(
+            spec, folder=folder, queries=len(queries), block_rows=rows, together=together
+        )
+        try:
             write_batch(spec, queries, without, selection)
 
             def build(pipeline: beam.Pipeline) -> None:
@@ -91,14 +93,16 @@ class BeamIndex:
                 _ = pipeline | "Blocks" >> blocks | "Search" >> transform(spec)
 
             def done() -> int:
-                return sum(1 for _ in Path(folder).glob("[!.]*-*.npz"))
+                return len(place.files("", ".npz"))
 
-            # A coarse step, one per shard and the ranking, for each block; or all in one.
-            files = spec.blocks * (len(spec.shards) + 2 if spec.nprobe else 1)
+            # What is asked, a coarse step, one per shard and the ranking, for each block; or two.
+            files = spec.blocks * (len(spec.shards) + 3 if spec.nprobe else 2)
             scans = spec.blocks * max(1, len(spec.shards))
             with self._progress.stage(stage, "steps", files, done):
                 run(build, self._runner.at_most(scans if spec.nprobe else spec.blocks))
             return read_answers(spec)
+        finally:
+            place.delete_below("")
 
 
 def batch_answers(

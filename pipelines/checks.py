@@ -23,18 +23,26 @@ from lookalike.models.handles import BUILTINS
 from lookalike.models.projection import Projection, stored_projection
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, claimed_name
+from lookalike.sources.globs import matches, segments
 from lookalike.sources.image_tables import is_table
 from lookalike.sources.kinds import Source
 from lookalike.sources.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.sources.tar_shards import is_tar
 from lookalike.store.folder import FolderStore
 from lookalike.store.locks import why_not_writable
+from lookalike.store.object_uri import place_of
 from lookalike.store.objects import Store
-from lookalike.store.storage import is_remote, path_from_uri
+from lookalike.store.storage import is_remote, path_from_uri, plain_name
 
 
 def check_store(place: Store, images: Sequence[str]) -> None:
-    """Is a store's folder writable, a store or not there yet, and outside the sources?"""
+    """Is a store's folder writable, a store or not there yet, and apart from the sources?
+
+    Raises:
+        RequestError: It is not.
+    """
+    for spec in images:
+        _check_apart(place, spec)
     if not isinstance(place, FolderStore):
         return
     store = place.root
@@ -50,14 +58,30 @@ def check_store(place: Store, images: Sequence[str]) -> None:
                 f"{store}: holds other things than a store ({foreign[0]}); name a new folder"
             )
     _check_writable(store)
-    for spec in images:
-        if not is_remote(spec):
-            source = os.path.realpath(os.fsdecode(path_from_uri(spec)))
-            if os.path.isdir(source) and store.resolve().is_relative_to(source):
-                raise RequestError(
-                    f"{store}: the store lies inside the source {spec} and would list itself; "
-                    "name a store elsewhere"
-                )
+
+
+def _check_apart(store: Store, spec: str) -> None:
+    """A store that is listed lists itself, and what lies in a store is the store's own."""
+    if is_remote(store.name):
+        (where, own), (source_where, source) = place_of(store.name), place_of(spec)
+    elif is_remote(spec):
+        return
+    else:
+        where = source_where = ""
+        own = os.path.realpath(store.name)
+        source = os.path.realpath(os.fsdecode(path_from_uri(spec)))
+    if where != source_where:
+        return
+    below = segments(own), segments(source)
+    if matches(*below):
+        raise RequestError(
+            f"{store}: the store lies inside the source {plain_name(spec)} and would list itself; "
+            "name a store elsewhere"
+        )
+    if below[1][: len(below[0])] == below[0]:
+        raise RequestError(
+            f"{store}: the source {plain_name(spec)} lies inside the store; name one elsewhere"
+        )
 
 
 def _check_writable(store: Path) -> None:

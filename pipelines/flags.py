@@ -109,7 +109,8 @@ def _query(commands: Any) -> None:
     parser.add_argument(
         "--scratch",
         metavar="DIR",
-        help="with --beam: a folder that all workers share (default, here alone: a temporary one)",
+        help="with --beam: a folder, or a place on object storage, that all workers share (default "
+        "here alone: a temporary one; elsewhere: runs/ of a store on object storage)",
     )
     parser.add_argument(
         "--check", action="store_true", help="compare the sha256 of every file before it is read"

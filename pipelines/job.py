@@ -83,7 +83,7 @@ class Job(ABC):
         self.scratch = self._run()
         if self.scratch.plan() is None:
             # After a rollback, numbers are used already: files are never written again.
-            self.first_file_no = next_file_no(self.store)
+            self.first_file_no = next_file_no(self.store, self.parent)
             self.scratch = self._run()
         self.base = self.parent if self.goes_on() else None
 

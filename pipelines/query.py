@@ -35,7 +35,8 @@ from lookalike.sources.locating import Locator
 from lookalike.sources.query_vectors import read_queries
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
-from lookalike.store.objects import open_store
+from lookalike.store.objects import open_store, place_below, store_place
+from lookalike.store.storage import is_remote
 from lookalike.vector_faults import Rules
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     if not given.beam and (beam or given.scratch):
         what = "Beam options after --" if beam else f"--scratch {given.scratch}"
         raise RequestError(f"{what}: only with --beam")
-    if given.scratch and not os.path.isdir(given.scratch):
+    if given.scratch and not is_remote(given.scratch) and not os.path.isdir(given.scratch):
         raise RequestError(f"--scratch {given.scratch}: no such folder; make it first")
     output = _file_to_write("--output", given.output)
     page = _file_to_write("--html", given.html)
@@ -156,14 +157,15 @@ def _runner(
     from lookalike.pipelines.runner import RunnerSpec
 
     runner = config.runner if config else RunnerSpec(arguments=tuple(beam))
-    if not runner.here and not given.scratch:
+    if not runner.here and not given.scratch and not is_remote(given.store):
         raise RequestError(
-            f"--beam on runner {runner.name} needs --scratch: a folder that its workers share"
+            f"--beam on runner {runner.name} needs --scratch: a place that its workers share, a "
+            "folder or on object storage"
         )
     runner = preflight.ready(runner)
     if given.scratch:
         # the store is only read, by name: workers who can read what lies in it need no more
-        preflight.check_folders(runner, [open_store(os.path.abspath(given.scratch))])
+        preflight.check_folders(runner, [open_store(given.scratch)])
     return runner
 
 
@@ -230,8 +232,9 @@ def _beam_results(
     from lookalike.pipelines.batch_query import BeamIndex, batch_answers
     from lookalike.pipelines.progress import Progress
 
-    with TemporaryDirectory(prefix="lookalike-query-", dir=given.scratch) as scratch:
-        index = BeamIndex(searcher, Path(scratch).absolute(), runner, Progress())
+    with TemporaryDirectory(prefix="lookalike-query-") as folder:
+        scratch = folder if runner.here else place_below(searcher.store.name, "runs")
+        index = BeamIndex(searcher, store_place(given.scratch or scratch), runner, Progress())
         for found in batch_answers(searcher, index, queries, given.k, given.where):
             yield from _described(searcher, *found)
 

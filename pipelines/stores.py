@@ -60,10 +60,13 @@ class Place:
             StoreBusyError: Another run took the store over, or published meanwhile; CURRENT is as
                 that run left it.
         """
+        name = str(manifest["name"])
+        # Read first: if the store is still held then, whoever takes it over writes after that.
+        left = self.store.read(snapshot.manifest_path(name))
         self._confirm()
-        snapshot.write_manifest(self.store, manifest)
+        snapshot.write_manifest(self.store, manifest, left)
         self._confirm()
-        snapshot.point(self.store, str(manifest["name"]), self._before)
+        snapshot.point(self.store, name, self._before)
 
 
 def to_write(name: str, sources: Sequence[str]) -> Place:

@@ -19,6 +19,7 @@ from lookalike.store.ledger import Counts
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 
 METADATA = pa.schema([("label", pa.string())])
 
@@ -104,7 +105,7 @@ class Nights:
             added=self.new, dead=self.dead, moved=self.moved,
         )  # fmt: skip
         build.run()
-        snapshot.publish(open_store(self.store), manifest)
+        publishing.publish(open_store(self.store), manifest)
         scratch.finish()
         self.manifest, self.new, self.moved = (
             snapshot.read_manifest(open_store(self.store)),

@@ -61,6 +61,7 @@ from lookalike.store.runs import Run
 from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
+from tests import publishing
 from tests.conftest import picture
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
 from tests.vector_files import write_vectors
@@ -505,7 +506,7 @@ def test_one_that_goes_on_when_all_is_over_changes_nothing(make: Callable[[], Pl
 
 def publish(store: Path, record: dict[str, Any]) -> None:
     """A snapshot that lists the record's files that outlive the run, and those from before."""
-    snapshot.publish(open_store(store), {"name": "one", "counts": {}, "files": lasting(record)})
+    publishing.publish(open_store(store), {"name": "one", "counts": {}, "files": lasting(record)})
 
 
 def lasting(record: dict[str, Any]) -> list[dict[str, Any]]:

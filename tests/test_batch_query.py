@@ -24,8 +24,10 @@ from lookalike.search.asked import Exclude, asked_exclusions
 from lookalike.search.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
-from lookalike.store.objects import open_store
+from lookalike.store.objects import open_store, place_below
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
+from tests.s3_server import store_uri
 from tests.vector_stores import clustered, make_store
 
 ROWS, DIM, QUERIES = 3000, 32, 60
@@ -52,12 +54,12 @@ def half_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gone = np.concatenate([ids[::2], ids[(ids >> 32) == 6]])
     record = write_tombstones(open_store(folder), "snapshots/one/tombstones.npy", gone)
     line = {**record.to_json(), "kind": "tombstones"}
-    snapshot.publish(open_store(folder), {**manifest, "files": [*manifest["files"], line]})
+    publishing.publish(open_store(folder), {**manifest, "files": [*manifest["files"], line]})
     return folder
 
 
 def on_beam(searcher: Searcher, scratch: Path, workers: int = 1) -> BeamIndex:
-    return BeamIndex(searcher, scratch, RunnerSpec(workers=workers), Progress(quiet=True))
+    return BeamIndex(searcher, str(scratch), RunnerSpec(workers=workers), Progress(quiet=True))
 
 
 def ask(
@@ -173,6 +175,25 @@ def test_each_query_may_leave_out_ids(store: Path, tmp_path: Path, exclude: Excl
     expected = searcher.search_vectors(ASKED, 5, exclude=exclude)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_store_and_scratch_may_lie_on_object_storage(store: Path, s3: int, tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    uri = store_uri(s3, "batch")
+    local, bucket = open_store(store), open_store(uri)
+    for path in local.files(""):
+        bucket.put(path, local.read_bytes(path))
+    searcher = lookalike.open(uri, cache=tmp_path)
+    scratch = place_below(uri, "runs")
+    assert open_store(scratch).uri == f"{bucket}/runs"
+    index = BeamIndex(searcher, scratch, RunnerSpec(workers=1), Progress(quiet=True))
+    batches = [(["?"] * QUERIES, ASKED)]
+    for where in (None, "label = 'group 1'"):
+        ((_, *found),) = batch_answers(searcher, index, batches, 10, where)
+        expected = lookalike.open(store).search_vectors(ASKED, 10, where=where)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+    assert not [path for path in bucket.files("runs") if "batch" in path]
 
 
 def batch_spec(store: Path, folder: Path, **settings: int) -> BatchSpec:

@@ -42,6 +42,45 @@ def test_a_store_inside_a_source_is_refused_also_through_a_link(tmp_path: Path) 
             check_store(open_store(tmp_path / "pictures" / "store"), [str(tmp_path / source)])
 
 
+@pytest.mark.parametrize(
+    ("store", "source", "words"),
+    [
+        ("s3://b/store", "s3://b", "s3://b/store: the store lies inside the source s3://b and"),
+        ("s3://b/store", "s3://b/?region=eu-west-1", "inside the source"),
+        ("s3://b/store", "s3://k:s@b/", "inside the source"),
+        ("s3://b/a/store", "s3://b/*", "inside the source"),
+        ("s3://b/a/store", "s3://b/**/*.jpg", ""),
+        ("s3://b/a%20b/store", "s3://b/a b", "inside the source"),
+        ("s3://b/store", "s3://b/store/", "inside the source"),
+        ("s3://b/store", "s3://b/store/embeddings", "embeddings lies inside the store; name one"),
+        ("s3://b/store", "s3://b/store-pictures", ""),
+        ("s3://b/store", "s3://b/sto", ""),
+        ("s3://b/store", "s3://other/", ""),
+        ("s3://b/store", "s3://b/?endpoint_override=elsewhere", ""),
+        ("s3://b/store", "/", ""),
+        ("gs://b/store", "gs://b", "inside the source"),
+        ("gs://b/store", "s3://b", ""),
+    ],
+)
+def test_a_store_and_a_source_on_object_storage_lie_apart(
+    store: str, source: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    if words:
+        with pytest.raises(RequestError, match=words):
+            check_store(open_store(store), [source])
+    else:
+        check_store(open_store(store), [source])
+
+
+def test_a_source_inside_a_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store" / "embeddings").mkdir(parents=True)
+    with pytest.raises(RequestError, match="lies inside the store"):
+        check_store(open_store(tmp_path / "store"), [str(tmp_path / "store" / "embeddings")])
+
+
 def test_a_picture_is_found_by_its_content_where_no_name_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(RequestError, match="none of the 1 files is an image"):

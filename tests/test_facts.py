@@ -23,6 +23,7 @@ from lookalike.store.files import sha256_file
 from lookalike.store.folder import FolderStore
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 
 NO_SAMPLES: dict[str, list[dict[str, object]]] = {}
 COUNTS = {"listed": 400, "embedded": 100, "unchanged": 300, "duplicate": 0, "rejected": 0,
@@ -218,7 +219,7 @@ def test_metrics_of_runs_keep_the_last_success_and_the_published_snapshot(tmp_pa
     manifest["files"] += write_report(
         open_store(store), "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
     )
-    snapshot.publish(open_store(store), {**manifest, "name": "two"})
+    publishing.publish(open_store(store), {**manifest, "name": "two"})
     good = metrics(path, store)
     at = good["lookalike_run_last_success_timestamp_seconds", label(store)]
     assert abs(at - time.time()) < 60
@@ -235,7 +236,7 @@ def test_metrics_of_a_snapshot_without_a_report_come_from_its_manifest(tmp_path)
     path, store = tmp_path / "l.prom", tmp_path / "store"
     store.mkdir()
     _, manifest, _ = made(store)
-    snapshot.publish(open_store(store), {**manifest, "name": "two"})
+    publishing.publish(open_store(store), {**manifest, "name": "two"})
     values = metrics(path, store)
     assert values["lookalike_files", f'{label(store)},status="unchanged"'] == 300
     assert values["lookalike_stage_seconds", f'{label(store)},stage="embed"'] == 2
@@ -249,7 +250,7 @@ def test_metrics_say_how_the_run_ended_though_the_report_is_damaged(tmp_path):
     manifest["files"] += write_report(
         open_store(store), "snapshots/two", manifest, parent, NO_SAMPLES, Faults()
     )
-    snapshot.publish(open_store(store), {**manifest, "name": "two"})
+    publishing.publish(open_store(store), {**manifest, "name": "two"})
     for damage in (b"{", b"[]", b"\xff"):
         (store / "snapshots/two/report.json").write_bytes(damage)
         values = metrics(path, store, status=1, published=False, name='s3://b/"x"')

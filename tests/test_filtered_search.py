@@ -17,6 +17,7 @@ from lookalike.search import answering
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 ROWS = 4000
@@ -155,7 +156,7 @@ def forget(store, manifest, ids):
     record = write_tombstones(open_store(store), "snapshots/one/tombstones.npy", ids)
     lines = [line for line in manifest["files"] if line["kind"] != "tombstones"]
     lines.append({**record.to_json(), "kind": "tombstones"})
-    snapshot.publish(open_store(store), {**manifest, "files": lines})
+    publishing.publish(open_store(store), {**manifest, "files": lines})
 
 
 @pytest.mark.parametrize("metric", METRICS)

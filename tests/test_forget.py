@@ -19,9 +19,11 @@ from lookalike.ivf.template import Template
 from lookalike.pipelines import erase
 from lookalike.pipelines.cli import main
 from lookalike.store import forgetting, retention, snapshot
+from lookalike.store.locks import LOCK
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from tests.conftest import picture
+from tests.s3_server import store_uri
 from tests.vector_stores import trained
 
 CONFIG = """
@@ -166,6 +168,37 @@ def test_of_ten_images_nothing_is_left_and_the_others_are_as_they_were(made, roo
 
 def neighbours(store, made, number):
     return lookalike.open(store).search(names_of(made, number)[0], k=3)[0]
+
+
+def test_on_object_storage_nothing_is_left_either(made, s3, tmp_path, capfd):
+    pytest.importorskip("obstore")
+    local, bucket = open_store(made / "store"), open_store(store_uri(s3, "forget"))
+    for path in local.files(""):
+        if path != LOCK:  # who holds a folder does not hold the bucket
+            bucket.put(path, local.read_bytes(path))
+    names = names_of(made, 3, 7, 91)
+    held = forgetting.find(local, names)
+    flags = ["--store", bucket.name, "--cache", str(tmp_path / "cache")]
+    capfd.readouterr()
+    assert main(["forget", *flags, "--uri", *names, "--json"]) == 0
+    proof = json.loads(capfd.readouterr().out)["proof"]
+    there = list(bucket.entries())
+    assert (proof["finds"], proof["names"], proof["vectors"]) == ([], 4, 3)
+    assert proof["files"] >= len(there)  # and the run's own note
+    for path in (one.path for one in there):
+        copy = tmp_path / "copy" / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(bucket.read_bytes(path))
+    patterns = [*held.contents, *map(str.encode, held.names)]
+    patterns += [vector.tobytes() for vector in held.vectors]
+    longer = str(made / "pictures" / "picture-003.png.orig.png").encode()
+    for folder in ("copy", "cache"):  # this machine keeps nothing of them, either
+        for path, data in everything(tmp_path / folder):
+            data = data.replace(longer, b"")
+            assert [pattern for pattern in patterns if pattern in data] == [], path
+    expected = {uri: row for uri, row in rows_of(made / "store").items() if uri not in held.names}
+    assert rows_of(tmp_path / "copy") == expected
+    assert main(["verify", *flags]) == 0
 
 
 def test_what_is_still_in_the_sources_does_not_come_back(made, root, capfd):

@@ -19,6 +19,7 @@ from lookalike.store import shards, snapshot
 from lookalike.store.living import united_schema
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 from tests.nights import Nights
 from tests.vector_stores import clustered, make_store
 
@@ -135,7 +136,7 @@ def test_stores_where_nothing_or_everything_is_deleted(gone: str, tmp_path: Path
         open_store(tmp_path), "snapshots/one/dead.npy", [*dead, (99 << 32) + 1]
     )
     line = {**record.to_json(), "kind": "tombstones"}
-    snapshot.publish(open_store(tmp_path), {**manifest, "files": [*manifest["files"], line]})
+    publishing.publish(open_store(tmp_path), {**manifest, "files": [*manifest["files"], line]})
     dataset, searcher = lookalike.dataset(tmp_path), lookalike.open(tmp_path)
     assert dataset.count_rows() == searcher.count == 30 - len(dead)
     living = ids[len(dead) :]
@@ -172,7 +173,7 @@ def test_columns_that_some_files_lack_are_null(tmp_path: Path) -> None:
             ids.append(writer.append(kept, np.ones(DIM)))
         lines.append(shards.shard_record(pending.finished, number, 1))
     _, _, manifest = make_store(tmp_path / "store", clustered(30, DIM))
-    snapshot.publish(open_store(tmp_path), {**manifest, "files": lines})
+    publishing.publish(open_store(tmp_path), {**manifest, "files": lines})
     table = lookalike.dataset(tmp_path).to_table()
     assert table.schema.names[7:] == ["label", "price", "embedding"]
     assert table["label"].to_pylist() == ["l1", "l2", None]

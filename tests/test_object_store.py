@@ -15,7 +15,8 @@ from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.files import record_of
 from lookalike.store.locks import StoreBusyError
-from lookalike.store.objects import ObjectStoreError, Store
+from lookalike.store.objects import ObjectStoreError, Store, open_store
+from tests import publishing
 from tests.s3_server import FAULTS, faulty_proxy, store_uri
 
 pytest.importorskip("obstore")
@@ -48,9 +49,7 @@ SECOND = {**FIRST, "embeddings/2.parquet": b"two" * 70, "snapshots/second/report
 
 
 def publish(store: Store, name: str, contents: dict[str, bytes]) -> None:
-    place = Place(store)
-    with place.writing():
-        place.publish(write_snapshot(store, name, contents))
+    publishing.publish(store, write_snapshot(store, name, contents))
 
 
 def contents_of(store: Store, name: str | None = None) -> dict[str, bytes]:
@@ -130,6 +129,20 @@ def test_a_store_that_names_what_is_not_there(uri: str) -> None:
     BucketStore(uri).put("CURRENT", b"../../elsewhere\n")
     with pytest.raises(RequestError, match=r"no snapshot '../../elsewhere'; finished snapshots:"):
         snapshot.read_manifest(BucketStore(uri))
+
+
+def test_a_manifest_that_another_run_wrote_is_not_written_over(uri: str, tmp_path: Path) -> None:
+    stores = [open_store(tmp_path / "folder"), BucketStore(uri, tmp_path / "cache")]
+    for store in stores:
+        publish(store, "first", FIRST)
+        manifest = write_snapshot(store, "second", SECOND)
+        snapshot.write_manifest(store, {**manifest, "features": []}, None)
+        written = store.read_bytes(snapshot.manifest_path("second"))
+        with pytest.raises(StoreBusyError, match=r"second/manifest.json: another run wrote it"):
+            snapshot.write_manifest(store, manifest, None)
+        assert store.read_bytes(snapshot.manifest_path("second")) == written
+        publish(store, "second", SECOND)  # what a killed run left is read while the store is held
+        assert "features" not in snapshot.read_manifest(store)
 
 
 def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> None:

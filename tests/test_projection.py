@@ -26,6 +26,7 @@ from lookalike.store import shards, snapshot
 from lookalike.store.converting import convert_shard, convert_tasks
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
+from tests import publishing
 from tests.test_evaluation import make_store
 
 FEATURES = "a" * 64
@@ -240,7 +241,7 @@ def stored(store: Path, weights: tuple[float, float], informative: bool) -> dict
         "preprocessing_fingerprint": preprocessing_fingerprint(features), "index": {},
         "search": {}, "certificate": {},
     }  # fmt: skip
-    snapshot.publish(open_store(store), manifest)
+    publishing.publish(open_store(store), manifest)
     return manifest
 
 

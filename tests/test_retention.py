@@ -22,6 +22,7 @@ from lookalike.store.files import file_record, write_bytes, write_json
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
 from lookalike.store.tree import walk
+from tests import publishing
 from tests.vector_stores import clustered, make_store
 
 DAY = 86_400
@@ -35,7 +36,7 @@ def published(store, name, at, files, parent=None):
         record = write_bytes(store, path, path.encode())
         lines.append({**record.to_json(), "kind": "other"})
     created = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(at))
-    snapshot.publish(
+    publishing.publish(
         open_store(store),
         {"name": name, "created": created, "parent": parent, "counts": {}, "files": lines},
     )
@@ -200,7 +201,7 @@ def test_files_go_with_the_last_snapshot_that_lists_them(nights):
     assert again.swept.paths == found.swept.paths
     assert again.swept.snapshots == [f"n{night}" for night in range(7)]
     assert files(nights) == before - set(again.swept.paths)
-    assert files(nights) == {"CURRENT", "embeddings/all"} | {
+    assert files(nights) == {"CURRENT", "embeddings/all", "runs/lock"} | {
         path
         for night in (7, 8, 9)
         for path in (
@@ -347,7 +348,7 @@ def test_readers_see_one_snapshot_whole_whatever_is_published_and_removed(tmp_pa
     def publish(number):
         name = f"night-{number:02d}"
         expected[name], manifest = make_night(store, number, name)
-        snapshot.publish(open_store(store), manifest)
+        publishing.publish(open_store(store), manifest)
 
     publish(0)
     stop, errors, seen = threading.Event(), [], []
@@ -428,5 +429,5 @@ def make_night(store, number, name, publish=False):
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     manifest = {**manifest, "name": name, "created": created, "files": lines}
     if publish:
-        snapshot.publish(open_store(store), manifest)
+        publishing.publish(open_store(store), manifest)
     return vectors, manifest

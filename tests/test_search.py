@@ -19,6 +19,7 @@ from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
 from lookalike.store.shards import VectorReader
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 from tests.vector_stores import best, brute_force, clustered, make_store
 
 
@@ -199,7 +200,7 @@ def make_store_of_nothing(store, vectors):
         "name": "one", "metric": "cosine", "dim": 8, "files": lines, "features": [],
         "index": {"template": template.sha256},
     }  # fmt: skip
-    snapshot.publish(open_store(store), manifest)
+    publishing.publish(open_store(store), manifest)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_a_flipped_byte_is_refused_by_name_where_files_are_checked(kind, tmp_pat
     ids, vectors, manifest = make_store(tmp_path, clustered(300, 8), options=options)
     record = write_tombstones(open_store(tmp_path), "snapshots/one/tombstones.npy", ids[:3])
     lines = [*manifest["files"], {**record.to_json(), "kind": "tombstones"}]
-    snapshot.publish(open_store(tmp_path), {**manifest, "files": lines})
+    publishing.publish(open_store(tmp_path), {**manifest, "files": lines})
     lookalike.open(tmp_path, check=True).search_vectors(vectors[:2], 3)
     for line in [line for line in lines if line["kind"] == kind]:
         path = tmp_path / line["path"]
@@ -300,7 +301,7 @@ def test_a_shard_of_another_template_is_refused_on_opening(tmp_path):
     line = snapshot.files_of(other, "index")[0]
     (tmp_path / "a" / line["path"]).write_bytes((tmp_path / "b" / line["path"]).read_bytes())
     lines = [one if one["kind"] != "index" else line for one in manifest["files"]]
-    snapshot.publish(open_store(tmp_path / "a"), {**manifest, "files": lines})
+    publishing.publish(open_store(tmp_path / "a"), {**manifest, "files": lines})
     first, second = manifest["index"]["template"], other["index"]["template"]
     with pytest.raises(RequestError, match=f"template {second}, the template here is {first}"):
         lookalike.open(tmp_path / "a")

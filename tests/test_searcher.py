@@ -21,6 +21,7 @@ import lookalike
 from lookalike import Neighbour, RequestError, Searcher
 from lookalike.store import retention, snapshot
 from lookalike.store.objects import open_store
+from tests import publishing
 from tests.vector_stores import clustered, make_store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def night(store: Path, name: str, seed: int, rows: int = 30) -> np.ndarray:
     lines = [{**line, "path": f"made/{name}/{line['path']}"} for line in manifest["files"]]
     template = [line for line in lines if line["kind"] == "template"]
     assert template
-    snapshot.publish(open_store(store), {**manifest, "name": name, "files": lines})
+    publishing.publish(open_store(store), {**manifest, "name": name, "files": lines})
     return vectors
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 
 GOLDEN = Path(__file__).parent / "golden" / "manifest_v1.json"
 Manifest = dict[str, Any]
@@ -64,7 +66,7 @@ def make_files(store: Path, name: str) -> Manifest:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    snapshot.publish(open_store(tmp_path / "store"), make_files(tmp_path / "store", "first"))
+    publishing.publish(open_store(tmp_path / "store"), make_files(tmp_path / "store", "first"))
     return tmp_path / "store"
 
 
@@ -87,7 +89,7 @@ def test_a_store_that_is_whole_has_no_problems(store: Path) -> None:
 
 def test_what_was_published_is_read_back(store: Path) -> None:
     manifest = make_files(store, "second")
-    snapshot.publish(open_store(store), manifest)
+    publishing.publish(open_store(store), manifest)
     assert snapshot.current(open_store(store)) == "second"
     assert snapshot.names(open_store(store)) == ["first", "second"]
     found = snapshot.read_manifest(open_store(store))
@@ -96,15 +98,18 @@ def test_what_was_published_is_read_back(store: Path) -> None:
 
 
 def crash_on(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
-    """Let the renaming of one file fail, as a crash right before it would."""
-    rename = store_files.os.replace
+    """Let the naming of one file fail, as a crash right before it would."""
 
-    def replace(source: Path, target: Path) -> None:
-        if str(target).endswith(ending):
-            raise OSError("crash")
-        rename(source, target)
+    def crashing(do: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def name(source: Path, target: Path) -> None:
+            if str(target).endswith(ending):
+                raise OSError("crash")
+            do(source, target)
 
-    monkeypatch.setattr(store_files.os, "replace", replace)
+        return name
+
+    for how in ("replace", "link"):
+        monkeypatch.setattr(store_files.os, how, crashing(getattr(os, how)))
 
 
 def test_a_crash_before_current_leaves_the_old_snapshot(
@@ -114,12 +119,12 @@ def test_a_crash_before_current_leaves_the_old_snapshot(
     with monkeypatch.context() as patch:
         crash_on(patch, "CURRENT")
         with pytest.raises(OSError, match="crash"):
-            snapshot.publish(open_store(store), manifest)
+            publishing.publish(open_store(store), manifest)
     assert snapshot.current(open_store(store)) == "first"
     assert list(snapshot.verify(open_store(store))) == []
     # the manifest was written first, whole: pointing at it is all that is left to do
     assert list(snapshot.verify(open_store(store), "second")) == []
-    snapshot.publish(open_store(store), manifest)
+    publishing.publish(open_store(store), manifest)
     assert snapshot.read_manifest(open_store(store))["name"] == "second"
 
 
@@ -129,7 +134,7 @@ def test_a_crash_before_the_manifest_publishes_nothing(
     manifest = make_files(tmp_path, "first")
     crash_on(monkeypatch, "manifest.json")
     with pytest.raises(OSError, match="crash"):
-        snapshot.publish(open_store(tmp_path), manifest)
+        publishing.publish(open_store(tmp_path), manifest)
     assert snapshot.current(open_store(tmp_path)) is None
     assert snapshot.names(open_store(tmp_path)) == []
 
@@ -372,5 +377,5 @@ def test_manifests_are_still_written_as_version_1(tmp_path: Path) -> None:
     bare = copy.deepcopy(golden)
     for key in ("format", "version", "digest"):
         del bare[key]
-    snapshot.publish(open_store(tmp_path), bare)
+    publishing.publish(open_store(tmp_path), bare)
     assert (tmp_path / snapshot.manifest_path(golden["name"])).read_bytes() == GOLDEN.read_bytes()

@@ -32,7 +32,7 @@ def publish(*arguments):
     libc = ctypes.CDLL(None)
     while libc.sleep(60):  # one call after the other, as code that does not look at signals
         pass
-snapshot.publish = snapshot.point = snapshot.write_manifest = publish
+snapshot.point = snapshot.write_manifest = publish
 from lookalike.pipelines.cli import main
 sys.exit(main())
 """

@@ -10,10 +10,11 @@ from lookalike.ivf import template as index
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.ivf.planner import plan
-from lookalike.store import shards, snapshot
+from lookalike.store import shards
 from lookalike.store.duplicates import write_duplicates
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
+from tests import publishing
 
 
 def clustered(n, d, seed=0, rank=16, groups=30):
@@ -61,7 +62,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
         "index": {"spec": spec.to_json(), "template": template.sha256},
         "search": {"nprobe": 4, "rerank": 100}, "certificate": {"k": 10}, **(extra or {}),
     }  # fmt: skip
-    snapshot.publish(open_store(store), manifest)
+    publishing.publish(open_store(store), manifest)
     return np.array(ids), vectors, manifest
 
 

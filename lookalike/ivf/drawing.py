@@ -165,10 +165,10 @@ class Drawn:
         for line in (record["drawn"][number] for record in records):
             rows = int(line["rows"])
             if rows:
-                path = store.local(line["path"])
-                found.append(np.fromfile(path, dtype=np.int64, count=rows))
+                file = store.once(line["path"])  # gone with the last who has it mapped
+                found.append(np.fromfile(file, dtype=np.int64, count=rows))
                 self._parts.append(
-                    np.memmap(path, dtype=np.float32, mode="r", offset=8 * rows, shape=(rows, dim))
+                    np.memmap(file, dtype=np.float32, mode="r", offset=8 * rows, shape=(rows, dim))
                 )
         ids = np.concatenate(found)
         part = np.repeat(np.arange(len(self._parts)), [len(one) for one in self._parts])

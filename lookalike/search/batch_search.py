@@ -4,9 +4,10 @@ coarse (block)        -> the lists its queries probe, and so which shards
 scan (shard, blocks)  -> candidates from one shard's lists, by approximate score
 answer (block)        -> the best candidates of all shards, then the best of these by exact score
 
-Steps hand arrays on in files of one folder, so that what a pipeline moves is numbers. No step holds
-more than one shard's map and one block. Of several attempts at a step the first one's file counts,
-for all that follow: another machine may round otherwise, and choose other lists.
+Steps hand arrays on in files of one place, a folder or a prefix of object storage, so that what a
+pipeline moves is numbers. No step holds more than one shard's map and one block. Of several
+attempts at a step the first one's file counts, for all that follow: another machine may round
+otherwise, and choose other lists.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,7 @@ from lookalike.ivf.template import Template, load_template, set_threads
 from lookalike.metrics import Ids, Scores, Vectors, worst_score
 from lookalike.search.reranking import best_candidates
 from lookalike.search.vector_index import VectorIndex, merge_candidates
-from lookalike.store.files import put_if_absent, write_file
-from lookalike.store.objects import open_store
+from lookalike.store.objects import Store, open_store
 from lookalike.store.vector_reader import VectorReader
 
 BLOCK_ROWS = 4096  # queries of a block, at most
@@ -37,7 +36,7 @@ _BLOCK_CANDIDATES = 1 << 22  # or lists, of all queries of a block together
 _BLOCKS_TOGETHER = 16  # that scan a shard one after another, while it is in the system's cache
 _TOGETHER = 256  # queries scanned or scored at a time
 
-_QUERIES, _WITHOUT, _SELECTION = "queries.npy", "without.npy", "selection.npz"
+_SELECTION = "selection.npz"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class BatchSpec:
 
     Attributes:
         store: The store's root, reachable from every worker.
-        folder: Where steps leave their files, likewise; empty at first.
+        folder: Name of the place where steps leave their files, likewise; empty at first.
         template: Folder of the template, relative to the store.
         sha256: Of the template.
         shards: Index shards, relative to the store.
@@ -122,12 +121,12 @@ def write_batch(
             f"a batch of {spec.queries:,} queries, got {len(queries):,} vectors and ids to leave "
             f"out for {len(without):,}"
         )
-    folder = Path(spec.folder)
-    for name, array in ((_QUERIES, queries), (_WITHOUT, without)):
-        with write_file(folder, name) as pending:
-            np.save(pending.file, array)
+    place = open_store(spec.folder)
+    for block in range(spec.blocks):
+        rows = spec.rows(block)
+        _put(place, _asked(block), queries=queries[rows], without=without[rows])
     if selection is not None:
-        _put(folder, _SELECTION, ids=selection.ids, inverted=np.array(selection.inverted))
+        _put(place, _SELECTION, ids=selection.ids, inverted=np.array(selection.inverted))
 
 
 def read_answers(spec: BatchSpec) -> tuple[Ids, Scores, Ids]:
@@ -135,8 +134,9 @@ def read_answers(spec: BatchSpec) -> tuple[Ids, Scores, Ids]:
     ids = np.empty((spec.queries, spec.k), dtype=np.int64)
     scores = np.empty(ids.shape, dtype=np.float32)
     counts = np.empty(spec.queries, dtype=np.int64)
+    place = open_store(spec.folder)
     for block in range(spec.blocks):
-        found, rows = _load(Path(spec.folder), spec.answers(block)), spec.rows(block)
+        found, rows = _load(place, spec.answers(block)), spec.rows(block)
         ids[rows], scores[rows], counts[rows] = found["ids"], found["scores"], found["counts"]
     return ids, scores, counts
 
@@ -150,7 +150,7 @@ class Batch:
         Raises:
             RequestError: It is not the one named.
         """
-        self.spec, self._folder, store = spec, Path(spec.folder), open_store(spec.store)
+        self.spec, self._place, store = spec, open_store(spec.folder), open_store(spec.store)
         self._template: Template = load_template(store.local_folder(spec.template), spec.sha256)
         self._store = store
         self._reader = VectorReader(store, spec.files)
@@ -159,12 +159,12 @@ class Batch:
     def coarse(self, block: int) -> list[int]:
         """Choose the lists to scan for a block; returns the numbers of the shards that hold any."""
         set_threads(self.spec.threads)
-        prepared = self._template.prepare(self._queries(block))
+        prepared = self._template.prepare(self._asked(block)["queries"])
         distances, lists = self._template.coarse(prepared, self.spec.nprobe)
         counts = _put(
-            self._folder, _coarse(block), prepared=prepared, distances=distances, lists=lists
+            self._place, _coarse(block), prepared=prepared, distances=distances, lists=lists
         )
-        lists = _arrays(io.BytesIO(counts))["lists"]
+        lists = _arrays(counts)["lists"]
         return [n for n, (a, b) in enumerate(self._ranges) if ((lists >= a) & (lists < b)).any()]
 
     def scan(self, number: int, blocks: Iterable[int]) -> None:
@@ -179,7 +179,7 @@ class Batch:
         width = min(self.spec.depth, max(1, shard.header.rows))
         first, last = self._ranges[number]
         for block in blocks:
-            coarse = _load(self._folder, _coarse(block))
+            coarse = _load(self._place, _coarse(block))
             lists = coarse["lists"]
             rows = np.flatnonzero(((lists >= first) & (lists < last)).any(axis=1))
             ids = np.empty((len(rows), width), dtype=np.int64)
@@ -189,21 +189,21 @@ class Batch:
                 ids[part], scores[part] = shard.search(
                     coarse["prepared"][own], width, coarse["distances"][own], lists[own], selector
                 )
-            _put(self._folder, _found(block, number), rows=rows, ids=ids, scores=scores)
+            _put(self._place, _found(block, number), rows=rows, ids=ids, scores=scores)
 
     def answer(self, block: int, shards: Iterable[int]) -> None:
         """Combine what the shards gave for a block, and score the best candidates exactly."""
-        spec, queries = self.spec, self._queries(block)
+        spec, asked = self.spec, self._asked(block)
+        queries = asked["queries"]
         candidates = np.full((len(queries), spec.depth), -1, dtype=np.int64)
         approximate = np.full(candidates.shape, worst_score(self._metric), dtype=np.float32)
         for number in sorted(shards):  # of two with the same score, the first shard's stays
-            found = _load(self._folder, _found(block, number))
+            found = _load(self._place, _found(block, number))
             rows = found["rows"]
             candidates[rows], approximate[rows] = merge_candidates(
                 candidates[rows], approximate[rows], found["ids"], found["scores"], self._metric
             )
-        without = np.load(self._folder / _WITHOUT, mmap_mode="r")[spec.rows(block)]
-        for column in without.T:
+        for column in asked["without"].T:
             candidates[candidates == column[:, None]] = -1
         ids = np.empty((len(queries), spec.k), dtype=np.int64)
         scores = np.empty(ids.shape, dtype=np.float32)
@@ -220,18 +220,18 @@ class Batch:
             ValueError: The batch was written without a selection.
         """
         if self._selection is None:
-            raise ValueError(f"{self._folder}: this batch has no selection to compare with")
+            raise ValueError(f"{self._place}: this batch has no selection to compare with")
         index = VectorIndex(self._template, [], self._reader)
-        ids, scores = index.nearest(self._queries(block), self._selection.ids, self.spec.k)
+        ids, scores = index.nearest(self._asked(block)["queries"], self._selection.ids, self.spec.k)
         self._answered(block, ids, scores, (ids >= 0).sum(axis=1))
 
     def _answered(self, block: int, ids: Ids, scores: Scores, counts: Ids) -> None:
         name = self.spec.answers(block)
-        _put(self._folder, name, ids=ids, scores=scores, counts=counts)
+        _put(self._place, name, ids=ids, scores=scores, counts=counts)
 
-    def _queries(self, block: int) -> Vectors:
-        rows = self.spec.rows(block)
-        return np.array(np.load(self._folder / _QUERIES, mmap_mode="r")[rows])
+    def _asked(self, block: int) -> dict[str, npt.NDArray[Any]]:
+        """Queries (n, dim), and ids that each leaves out (n, m)."""
+        return _load(self._place, _asked(block))
 
     @cached_property
     def _ranges(self) -> list[tuple[int, int]]:
@@ -241,9 +241,10 @@ class Batch:
 
     @cached_property
     def _selection(self) -> Selection | None:
-        if not (self._folder / _SELECTION).exists():
+        data = self._place.read(_SELECTION)
+        if data is None:
             return None
-        found = _load(self._folder, _SELECTION)
+        found = _arrays(data.data)
         return Selection(found["ids"], bool(found["inverted"]))
 
 
@@ -254,6 +255,10 @@ def _parts(order_by: Ids) -> Iterator[npt.NDArray[np.intp]]:
         yield order[start : start + _TOGETHER]
 
 
+def _asked(block: int) -> str:
+    return f"asked-{block:06d}.npz"
+
+
 def _coarse(block: int) -> str:
     return f"coarse-{block:06d}.npz"
 
@@ -262,17 +267,17 @@ def _found(block: int, shard: int) -> str:
     return f"found-{block:06d}-{shard:06d}.npz"
 
 
-def _put(folder: Path, name: str, **arrays: npt.NDArray[Any]) -> bytes:
+def _put(place: Store, name: str, **arrays: npt.NDArray[Any]) -> bytes:
     """Write arrays where there are none of that name yet; returns the file that is there then."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type, unused-ignore]
-    return put_if_absent(folder, name, buffer.getvalue())
+    return place.put_if_absent(name, buffer.getvalue())
 
 
-def _load(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
-    return _arrays(folder / name)
+def _load(place: Store, name: str) -> dict[str, npt.NDArray[Any]]:
+    return _arrays(place.read_bytes(name))
 
 
-def _arrays(file: Path | io.BytesIO) -> dict[str, npt.NDArray[Any]]:
-    with np.load(file, allow_pickle=False) as found:
+def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
         return dict(found)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -41,6 +41,7 @@ from lookalike.search.reranking import exact_depth
 from lookalike.search.vector_index import VectorIndex, queries_at_once
 from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
+from lookalike.store.cached import HELD
 from lookalike.store.duplicates import DuplicateReader
 from lookalike.store.objects import Store, open_store
 from lookalike.whole_numbers import whole_number
@@ -109,8 +110,7 @@ class Searcher:
         forgotten = self._forgotten
         self.living = Selection(forgotten, inverted=True) if len(forgotten) else None
         template, lines = self._template(), snapshots.files_of(manifest, "index")
-        # One after another: what is fetched stays for the moment that it takes to open it.
-        paths = (self.store.local(line["path"]) for line in lines)
+        paths = self._fetched([line["path"] for line in lines])
         self.index = VectorIndex(template, paths, self._reader, self.living)
         self.spec = self.index.spec
         if (self.spec.dim, self.spec.metric) != (self.dim, self.metric):
@@ -121,6 +121,11 @@ class Searcher:
         self._filters = Filters(self.store, self._files, self._forgotten)
         self._embedder: Embedder | None = None
         self._lock, self._refreshing, self._pid = Lock(), Lock(), os.getpid()
+
+    def _fetched(self, paths: Sequence[str]) -> Iterator[Path]:
+        """Files to map, fetched some at a time: those stay till the next ones are asked for."""
+        for start in range(0, len(paths), HELD):
+            yield from self.store.at_once(self.store.local, paths[start : start + HELD])
 
     @classmethod
     def open(

@@ -57,6 +57,7 @@ except ImportError:  # said by BucketStore, with the remedy
     obstore = None
 
 _PART = 8 << 20  # bytes of one request for a part of a large file
+_PARTS = 4  # of one file, on their way
 _AT_ONCE = 32  # requests on their way
 _FEW = 8  # files of a folder that are looked at one by one: more, by listing it
 _SPOOLED = "object"  # the name of what is not written yet
@@ -171,8 +172,12 @@ class BucketStore(Store):
         return self._parts(path, self.size(path))
 
     def _parts(self, path: str, size: int) -> Iterator[bytes]:
-        for start in range(0, size, _PART):
-            yield self._part(path, start, min(_PART, size - start))
+        starts = range(0, size, _PART)
+        for first in range(0, len(starts), _PARTS):
+            some = starts[first : first + _PARTS]
+            yield from self.at_once(
+                lambda start: self._part(path, start, min(_PART, size - start)), some
+            )
 
     def _part(self, path: str, start: int, count: int) -> bytes:
         def part() -> bytes:

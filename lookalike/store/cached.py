@@ -33,7 +33,7 @@ CACHE = "LOOKALIKE_CACHE"
 """The variable that names the folder, where a caller does not: child processes share it."""
 LIMIT = "LOOKALIKE_CACHE_BYTES"
 """The variable that says how many bytes to keep, all files together (default: half of the disk)."""
-_HELD = 8  # files that a process keeps others from removing: those it was given last
+HELD = 8  # files that a process keeps others from removing: those it was given last
 _TURNS = 64  # files that can be fetched at once, by all processes
 _TOTAL = ".bytes"  # what all files had at most, when one was last added
 _FILLED = 0.95  # of the limit, when some had to go: so that not each one has to look for another
@@ -170,7 +170,7 @@ class FileCache:
             self._checked[path.name] = state
             self._held.pop(path.name, None)
             self._held[path.name] = held
-            while len(self._held) > _HELD:
+            while len(self._held) > HELD:
                 self._held.popitem(last=False)
         return True
 

@@ -21,6 +21,7 @@ from lookalike.store.columns import merge_columns
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers, vector_type
 from lookalike.store.snapshot import check_sizes, files_of
+from lookalike.store.storage import filesystem
 from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
 
@@ -62,11 +63,17 @@ def living_dataset(store: Store, manifest: Mapping[str, Any]) -> Any:
     for problem in check_sizes(store, lines):
         raise RequestError(f"{store}: {problem}; run: lookalike verify")
     deleted = deleted_ids(store, manifest)
-    paths = [str(store.local(line["path"])) for line in files_of(manifest, "embedding")]
-    schema = united_schema(pq.read_schema(path) for path in paths)
+    paths = [str(line["path"]) for line in files_of(manifest, "embedding")]
+    schema = united_schema(store.at_once(lambda path: pq.read_schema(store.parquet(path)), paths))
     if not paths:
         return pads.dataset(schema.empty_table())
-    whole = pads.dataset(paths, schema=schema, format="parquet")
+    files, below = filesystem(store.name)
+    whole = pads.dataset(
+        [f"{below.rstrip('/')}/{path}" for path in paths],
+        schema=schema,
+        format="parquet",
+        filesystem=files,
+    )
     return whole.filter(~pc.field("id").isin(pa.array(deleted))) if len(deleted) else whole
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lookalike.errors import RequestError
+from lookalike.store.s3_uri import split_options
 
 SCHEMES = ("s3", "gs", "az", "abfss")
 
@@ -14,6 +15,21 @@ def shown_uri(uri: str) -> str:
     """A store's name without options and credentials, as it may be shown."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+
+
+def place_of(uri: str) -> tuple[str, str]:
+    """Server and bucket of a remote name, and the key in it: what tells whether two names overlap.
+
+    A glob's name is taken as it is written.
+    """
+    plain, options = split_options(uri)
+    scheme, _, rest = plain.partition("://")
+    bucket, _, key = rest.partition("/")
+    scheme, endpoint = scheme.lower(), ""
+    if scheme == "s3":
+        bucket, key = bucket.rpartition("@")[2], unquote(key)
+        endpoint = dict(parse_qsl(options[1:])).get("endpoint_override") or _usual_endpoint()
+    return f"{scheme}://{endpoint.rpartition('://')[2]}/{bucket}", key.strip("/")
 
 
 def parse_uri(uri: str) -> tuple[str, dict[str, str], bool]:
@@ -54,6 +70,11 @@ def _options(uri: str, scheme: str, query: str) -> tuple[dict[str, str], bool]:
         whole = endpoint if "://" in endpoint else f"{given.get('scheme', 'https')}://{endpoint}"
         options["endpoint"] = endpoint = whole
     else:
-        names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-        endpoint = next(filter(None, map(os.environ.get, names)), "") if scheme == "s3" else ""
+        endpoint = _usual_endpoint() if scheme == "s3" else ""
     return options, endpoint.startswith("http://")  # an endpoint named as http:// is meant so
+
+
+def _usual_endpoint() -> str:
+    """Where the environment says that S3 is; "" where it does not."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return next(filter(None, map(os.environ.get, names)), "")

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.parallel import run_all
 from lookalike.store.files import FileRecord, Name, PendingFile, json_bytes, record_of
+from lookalike.store.s3_uri import split_options
 from lookalike.store.storage import is_remote, path_from_uri
 
 Item = TypeVar("Item")
@@ -375,6 +376,12 @@ def open_store(store: str | os.PathLike[str], cache: str | os.PathLike[str] | No
     from lookalike.store.folder import FolderStore
 
     return FolderStore(Path(place))
+
+
+def place_below(place: str, folder: str) -> str:
+    """The name of what lies below a place that a folder's path or a URI names, options and all."""
+    plain, options = split_options(place) if is_remote(place) else (place, "")
+    return f"{plain.rstrip('/')}/{folder}{options}"
 
 
 def store_place(store: str | os.PathLike[str]) -> str:

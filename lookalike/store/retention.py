@@ -82,12 +82,20 @@ def _before(store: Store, published: str | None) -> str:
     return str(parent)
 
 
-def next_file_no(store: Store) -> int:
-    """The first file number that no finished snapshot has used, those rolled back included."""
-    numbers = [0]
-    for name in snapshot.names(store):
-        numbers.append(int(snapshot.read_manifest(store, name).get("next_file_no", 0)))
-    return max(numbers)
+def next_file_no(store: Store, known: Mapping[str, Any] | None = None) -> int:
+    """The first file number that no finished snapshot has used, those rolled back included.
+
+    The newest snapshot says it, as each goes on from those before it.
+
+    Args:
+        store: The store's root.
+        known: A manifest that has been read already.
+    """
+    names = snapshot.names(store)
+    if not names:
+        return 0
+    newest = known if known and known["name"] == names[-1] else None
+    return int((newest or snapshot.read_manifest(store, names[-1])).get("next_file_no", 0))
 
 
 # --- what to keep -----------------------------------------------------------------------------

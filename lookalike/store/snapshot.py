@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.json_text import plain
-from lookalike.store.files import FileRecord
+from lookalike.store.files import FileRecord, json_bytes
 from lookalike.store.index_header import HEADER_BYTES, parse_header
 from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
@@ -160,18 +160,27 @@ def _wrong_line(line: Any) -> str:
     return ""
 
 
-def publish(store: Store, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, then point CURRENT at it: a crash between leaves the old one there."""
-    before = store.read(CURRENT)
-    write_manifest(store, manifest)
-    point(store, str(manifest["name"]), before)
+def write_manifest(store: Store, manifest: Mapping[str, Any], before: Found | None) -> None:
+    """Write the manifest of a finished snapshot, which is not published by that.
 
+    Args:
+        store: The store's root.
+        manifest: Of the snapshot.
+        before: What was read under its name: None, or what a run left that was killed right then.
 
-def write_manifest(store: Store, manifest: Mapping[str, Any]) -> FileRecord:
-    """Write the manifest of a finished snapshot, which is not published by that."""
+    Raises:
+        StoreBusyError: Another was written since; that one stands.
+    """
     complete = plain({"format": FORMAT, "version": VERSION, **manifest})
     complete["digest"] = _digest(complete)
-    return store.write_json(manifest_path(str(manifest["name"])), complete)
+    path = manifest_path(str(manifest["name"]))
+    try:
+        store.replace_if(path, json_bytes(complete), before.version if before else None)
+    except ConflictError as error:
+        raise StoreBusyError(
+            f"{store.shown(path)}: another run wrote it meanwhile, and nothing was published; run "
+            "the same command again"
+        ) from error
 
 
 def point(store: Store, name: str, before: Found | None) -> None:

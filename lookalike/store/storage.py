@@ -77,7 +77,7 @@ def _remote_filesystem(root: str) -> Any:
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """Open the file system that holds a remote URI, and the path inside it.
+    """Open the file system that holds a path or a remote URI, and the path inside it.
 
     The path may be percent-encoded, as `list_remote` gives it, or plain as far as it has no `?`,
     `#` or `%`.
@@ -85,6 +85,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         RequestError: pyarrow cannot open it (unknown scheme, no credentials).
     """
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(), os.fsdecode(path_from_uri(uri))
     parts = urlsplit(uri)
     query = parts.query
     if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
