@@ -171,3 +171,16 @@ def test_a_run_whose_index_no_task_holds_is_certified_alike(
         assert main(["verify", "--store", str(store)]) == 0
     assert max(opened) == 1
     assert certificates[True] == certificates[False]
+
+
+def test_a_run_continued_with_another_target_is_certified_for_that(tmp_path: Path) -> None:
+    config, store = tmp_path / "config.yaml", tmp_path / "store"
+    write_vectors(tmp_path / "v.parquet", clustered(1500, 16))
+    flags = ["--config", config, "--embeddings", tmp_path / "v.parquet", "--store", store]
+    for target, floor, status in ((0.95, 1.0, 3), (0.5, 0.0, 0)):
+        config.write_text(
+            f"runner: {{workers: 1}}\npublish: {{min_recall: {floor}}}\n"
+            f"index: {{kind: ivf_pq, nlist: 16, queries: 50, target_recall: {target}}}\n"
+        )
+        assert main(["index", *map(str, flags)]) == status
+    assert snapshot.read_manifest(open_store(store))["certificate"]["target"] == 0.5
