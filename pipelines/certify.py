@@ -65,7 +65,8 @@ class Asking:
         groups = shard_groups(self.manifest, _GROUP_BYTES)
         if len(groups) > 1:
             return choose(Spread(self, laid, groups, truth), K, target, before)
-        task = CertifyTask(laid, target, before, f"{self.folder}/certified.json")
+        digest = hashlib.sha256(repr((target, before)).encode()).hexdigest()[:12]
+        task = CertifyTask(laid, target, before, f"{self.folder}/certified-{digest}.json")
         do = DoTasks("certify", store.name, certify_index, spread=False)
         stage = ("certify", "snapshots")
         [found] = run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)

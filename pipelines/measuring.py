@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
+from lookalike.pipelines.engine import EngineError
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.recall.measured import MeasureTask, Samples, measure_index
+from lookalike.store.files import HashedName, json_bytes
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.transforms.tasks import DoTasks
@@ -40,8 +43,11 @@ class Measuring:
         samples: Samples,
         faults: Faults,
     ) -> Mapping[str, Any]:
-        """See `measure`; where the engine fails, there is nothing."""
-        folder = f"{self.scratch.folder}/measured"
+        """See `measure`; where the engine fails, there is nothing.
+
+        Raises:
+            StoreWriteError: The store takes no more files.
+        """
         ids = {key: [{"id": row.get("id")} for row in rows] for key, rows in samples.items()}
         given = {
             "manifest": manifest,
@@ -50,11 +56,17 @@ class Measuring:
         }
 
         def run() -> dict[str, Any]:
-            store.write_json(f"{folder}/given.json", given)
-            task = MeasureTask(f"{folder}/given.json", f"{folder}/{manifest['name']}.json")
+            name = HashedName(f"{self.scratch.folder}/measured/given", ".json")
+            path = store.put(name, json_bytes(given)).path
+            task = MeasureTask(path, path.replace("/given-", "/found-"))
             do = DoTasks("measure", store.name, measure_index, spread=False)
             stage = ("measure", "reports")
-            return run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)[0]
+            try:
+                return run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)[0]
+            except EngineError as error:
+                if error.kind.endswith(StoreWriteError.__name__):  # nor could the rest be written
+                    raise StoreWriteError(str(error)) from error
+                raise
 
         found = faults.spare("searches", run, {"faults": {}})
         faults.take(found["faults"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,7 +65,7 @@ class Sampler:
     dead: Ids
     removed: str
 
-    def draw(self, spans: Iterable[Span], rows: int, *draws: Draw) -> Samples:
+    def draw(self, spans: Sequence[Span], rows: int, *draws: Draw) -> Samples:
         """Samples of the living rows in some spans, all in one go.
 
         Args:

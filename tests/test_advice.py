@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from lookalike.exact_neighbours import interval
 from lookalike.ivf.spec import IndexSpec
 from lookalike.recall.advice import advise, queries_needed
-from lookalike.recall.certificate import certify
 from tests.test_certificate import certified, opened
-from tests.vector_stores import clustered
+from tests.vector_stores import certify, clustered
 
 
 def test_too_coarse_codes_are_told_and_finer_ones_help(tmp_path):

@@ -5,13 +5,13 @@ import pytest
 
 from lookalike.exact_neighbours import ExactNeighbours, interval, recall_at_k
 from lookalike.metrics import METRICS
-from lookalike.recall.certificate import DEPTHS, certify
+from lookalike.recall.certificate import DEPTHS
 from lookalike.recall.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
 from lookalike.sampling import sample_key
 from lookalike.search.searcher import Searcher
 from lookalike.store import shards, snapshot
 from lookalike.store.objects import open_store
-from tests.vector_stores import best, brute_force, clustered, make_store
+from tests.vector_stores import best, brute_force, certify, clustered, make_store
 
 
 def opened(store, vectors, metric="cosine", options=None, depth=100, count=300):

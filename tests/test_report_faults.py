@@ -13,9 +13,13 @@ from vector_stores import make_store
 from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
 from lookalike.pipelines.facts import write_report
+from lookalike.pipelines.measuring import Measuring
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.report.report import render_report
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
+from lookalike.store.runs import Run
 
 
 def written(store, manifest, parent, samples=NO_SAMPLES):
@@ -102,6 +106,31 @@ def test_a_store_that_takes_no_more_files_is_no_fault_of_the_report(tmp_path):
     faults = Faults()
     with pytest.raises(StoreWriteError):
         faults.spare("one", full, None)
+    assert faults.noted == {}
+
+
+def test_nor_is_it_where_a_task_measures(tmp_path, monkeypatch):
+    """Other errors of a task cost what it measures."""
+    _, manifest, parent = made(tmp_path)
+    run = Run(open_store(tmp_path), "0123456789abcdef")
+    run.start()
+    measuring = Measuring(run, RunnerSpec(workers=1), Progress(quiet=True))
+
+    def measured(error):
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr("lookalike.recall.measured.measure", fail)
+        faults = Faults()
+        return measuring(open_store(tmp_path), manifest, parent, NO_SAMPLES, faults), faults.noted
+
+    with pytest.raises(StoreWriteError, match="no room"):
+        measured(StoreWriteError("no room"))
+    assert measured(OSError("gone")) == ({}, {"searches": "EngineError: OSError: gone"})
+    monkeypatch.undo()
+    faults = Faults()
+    found = measuring(open_store(tmp_path), manifest, parent, NO_SAMPLES, faults)
+    assert found["neighbourhoods"]["asked"] > 0
     assert faults.noted == {}
 
 

@@ -103,6 +103,18 @@ def test_blocks_of_queries_are_rated_apart(tmp_path: Path, monkeypatch: pytest.M
         assert one == other
 
 
+def test_processes_of_their_own_answer_alike(tmp_path: Path) -> None:
+    made, truth, searcher = asking(tmp_path, clustered(600, 24), count=30)
+    laid = lay_out(made.scratch.store, f"{made.folder}/spread", made.manifest, truth, 10)
+    two = replace(made, runner=RunnerSpec(workers=2))
+    questions = [Question(3, 50, (1, 10)), Question(2, 20, (10,), exact=True)]
+    found = Spread(two, laid, shard_groups(made.manifest, 1), truth).ask(questions)
+    expected = Here(searcher.index, searcher.count, truth, 10).ask(questions)
+    for answer in (*found, *expected):
+        assert [one.pop("seconds") >= 0 for one in answer] == [True]
+    assert found == expected
+
+
 def test_a_query_without_a_candidate_counts(tmp_path: Path) -> None:
     """Its lists are all empty: no shard has anything, and it is rated all the same."""
     made, truth, _ = asking(tmp_path, clustered(400, 16), count=10)
@@ -159,3 +171,16 @@ def test_a_run_whose_index_no_task_holds_is_certified_alike(
         assert main(["verify", "--store", str(store)]) == 0
     assert max(opened) == 1
     assert certificates[True] == certificates[False]
+
+
+def test_a_run_continued_with_another_target_is_certified_for_that(tmp_path: Path) -> None:
+    config, store = tmp_path / "config.yaml", tmp_path / "store"
+    write_vectors(tmp_path / "v.parquet", clustered(1500, 16))
+    flags = ["--config", config, "--embeddings", tmp_path / "v.parquet", "--store", store]
+    for target, floor, status in ((0.95, 1.0, 3), (0.5, 0.0, 0)):
+        config.write_text(
+            f"runner: {{workers: 1}}\npublish: {{min_recall: {floor}}}\n"
+            f"index: {{kind: ivf_pq, nlist: 16, queries: 50, target_recall: {target}}}\n"
+        )
+        assert main(["index", *map(str, flags)]) == status
+    assert snapshot.read_manifest(open_store(store))["certificate"]["target"] == 0.5

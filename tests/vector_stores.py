@@ -10,6 +10,8 @@ from lookalike.ivf import template as index
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.ivf.planner import plan
+from lookalike.recall import certificate
+from lookalike.recall.asking import Here
 from lookalike.store import shards
 from lookalike.store.duplicates import write_duplicates
 from lookalike.store.files import write_bytes, write_json
@@ -118,3 +120,9 @@ def trained(n=400, d=24, metric="cosine", **options):
         vectors = np.abs(vectors)
     spec = plan(n, d, metric, {"kind": "ivf_pq", **options})
     return index.train(spec, vectors[: spec.train_rows])[0], spec, vectors
+
+
+def certify(searcher, truth, k=10, target=0.95, **how):
+    """The certificate of recall@k of an open snapshot."""
+    trial = Here(searcher.index, searcher.count, truth, k)
+    return certificate.certify(trial, k, target, **how)

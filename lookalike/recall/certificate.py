@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.exact_neighbours import ExactNeighbours, interval
+from lookalike.exact_neighbours import interval
 from lookalike.recall.advice import advise
-from lookalike.recall.asking import Here, Question, Trial
+from lookalike.recall.asking import Question, Trial
 from lookalike.recall.sweep import LIST_COST, VECTOR_COST, Scan, Setting, Sweeper
 from lookalike.search.reranking import exact_depth
-from lookalike.search.searcher import Searcher
 
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)  # per k, that are written down
 READS = 2_000_000  # vectors to read for one level; fewer queries are asked where it takes more
@@ -25,53 +24,23 @@ _WIDER = (1, 3)  # times the parent's setting, to look for one that reaches the 
 _FEW_READS = 100_000  # of vectors, for recall@100 where a little was added
 
 
-def certify(
-    searcher: Searcher,
-    truth: ExactNeighbours,
-    k: int = 10,
-    target: float = 0.95,
-    *,
-    min_nprobe: int = 1,
-    max_nprobe: int | None = None,
-    max_rerank: int | None = None,
-    reads: int = READS,
-) -> dict[str, Any]:
-    """`measured`, of a snapshot that is open here and need not be published, for recall@k.
-
-    Args:
-        searcher: The snapshot.
-        truth: The queries and their exact neighbours, with truth.k >= k; more let recall@100 be
-            measured.
-        k: The recall that is certified.
-        target: See `measured`, as the rest.
-        min_nprobe: Lists to scan at least.
-        max_nprobe: Lists to scan at most.
-        max_rerank: Candidates to score exactly at most.
-        reads: Vectors to read for a level above k at most.
-    """
-    return measured(
-        Here(searcher.index, searcher.count, truth, k), k, target, min_nprobe=min_nprobe,
-        max_nprobe=max_nprobe, max_rerank=max_rerank, reads=reads,
-    )  # fmt: skip
-
-
 def choose(trial: Trial, k: int, target: float, before: tuple[int, int] | None) -> dict[str, Any]:
-    """`measured`; near the setting (nprobe, rerank) that did before, where there is one.
+    """`certify`; near the setting (nprobe, rerank) that did before, where there is one.
 
     A little more of the same changes little: that setting mostly does.
     """
     lists, most = before or (0, 0)
     for wider in _WIDER if before else ():
-        found = measured(
+        found = certify(
             trial, k, target, min_nprobe=lists, max_nprobe=wider * lists,
             max_rerank=max(wider * most, trial.truth.k), reads=_FEW_READS,
         )  # fmt: skip
         if found["reached"]:
             return found
-    return measured(trial, k, target)
+    return certify(trial, k, target)
 
 
-def measured(
+def certify(
     trial: Trial,
     k: int = 10,
     target: float = 0.95,
