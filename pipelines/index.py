@@ -25,11 +25,11 @@ from lookalike.pipelines import checks, models, stores
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import NothingToIndexError, run_job
 from lookalike.pipelines.job import Again, Job
+from lookalike.pipelines.listing import SourceListing
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.tasks import run_tasks
-from lookalike.records import SourceFile
 from lookalike.sources import units
-from lookalike.sources.kinds import Source, metadata_schema, open_source
+from lookalike.sources.kinds import Source, open_source
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
@@ -179,15 +179,8 @@ class ImageJob(Job):
 
     def list_rows(self) -> tuple[Listing, pa.Schema]:
         """List the sources."""
-        metadata = metadata_schema(list(self.sources))
-        listing = units.write_listing(
-            self.store,
-            f"{self.scratch.folder}/listing",
-            self._files(),
-            units.listing_schema(metadata),
-            self.progress.say,
-        )
-        return listing, metadata
+        runner, progress = self.config.runner, self.progress
+        return SourceListing(self.scratch, self.sources, runner, progress).run()
 
     def left_out(self, uri: str) -> str:
         """By which rule of the config a name is not to be listed; "" where by none."""
@@ -200,10 +193,6 @@ class ImageJob(Job):
         )
         folder = f"{self.scratch.folder}/units"
         yield from units.cut_units(self.store, candidates, folder, unit_rows, read_bytes, common)
-
-    def _files(self) -> Iterator[SourceFile]:
-        for source in self.sources:
-            yield from source.files(self.progress.say)
 
     def prepare(self, plan: Plan) -> None:
         """Load the models in this process where it is the one that embeds."""

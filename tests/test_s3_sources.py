@@ -18,7 +18,8 @@ import pytest
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.pipelines.cli import main
 from lookalike.sources.contents import Contents
-from lookalike.sources.kinds import look_up, open_source
+from lookalike.sources.kinds import open_source
+from lookalike.sources.looking_up import look_up
 from lookalike.sources.vector_tables import list_tables
 from lookalike.store import bucket as bucket_module
 from lookalike.store import object_errors, s3_client, storage

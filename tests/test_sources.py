@@ -13,7 +13,8 @@ from lookalike.errors import RequestError
 from lookalike.reconcile.comparing import candidates, compare
 from lookalike.records import SourceFile
 from lookalike.sources import units
-from lookalike.sources.kinds import look_up, metadata_schema, open_source
+from lookalike.sources.kinds import metadata_schema, open_source
+from lookalike.sources.looking_up import look_up
 from lookalike.store import storage
 from lookalike.store.columns import merge_columns
 from lookalike.store.objects import open_store

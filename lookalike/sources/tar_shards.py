@@ -6,7 +6,7 @@ beside (see `tar_samples`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
 from itertools import islice
@@ -35,18 +35,12 @@ class Untaken:
     """Counts sidecars that gave nobody metadata, to tell of all of them in one line."""
 
     def __init__(self) -> None:
-        self._count, self._first = 0, ""
+        self.count, self.first = 0, ""
 
     def add(self, shard: SourceFile, member: Member, why: str) -> None:
         """Take one, and why."""
-        self._first = self._first or f"{shard.uri}#{name_text(member.name)}: {why}"
-        self._count += 1
-
-    def tell(self, notice: Callable[[str], None]) -> None:
-        """Say so, if there are any."""
-        if self._count:
-            what = f"{self._count:,} .json, .txt or .cls members of tars are no metadata"
-            notice(one_line(ValueError(f"{what}, the first is {self._first}"), limit=1000))
+        self.first = self.first or f"{shard.uri}#{name_text(member.name)}: {why}"
+        self.count += 1
 
 
 def is_tar(uri: str) -> bool:

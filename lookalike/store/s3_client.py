@@ -19,7 +19,7 @@ from lookalike.store.s3_uri import S3Name
 
 _ATTEMPTS = 4  # of one request, with botocore's pauses between them: some seconds in all
 _CONNECT_S, _READ_S = 10, 30
-_CONNECTIONS = 32
+_CONNECTIONS = 64  # as many as `looking_up` asks at once
 
 _LATER = frozenset(
     ["429", "500", "502", "503", "504", "BandwidthLimitExceeded", "InternalError",
