@@ -17,7 +17,7 @@ from lookalike.errors import RequestError
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
-from lookalike.sources.listing import Listing, ListTask, Part, list_places, listing_of
+from lookalike.sources.listing import Listing, ListPart, ListTask, list_places, listing_of
 from lookalike.sources.places import Notes, Place
 from lookalike.sources.source import Source
 from lookalike.store.attempts import Record
@@ -30,7 +30,7 @@ _TASK_ROWS = 1_000_000
 _TASK_BYTES = 256 << 20  # of tars and the like that are listed together
 _TOGETHER = 256  # tars and the like of one task
 
-Piece = Part | Place
+Piece = ListPart | Place
 _NO_COLUMNS = pa.schema([])
 
 
@@ -74,10 +74,10 @@ class SourceListing:
             sources[number] = sources[number].holding([(one.file, one.kind) for one in places])
         metadata = merge_columns(source.metadata for source in sources)
         if metadata.names:
-            pieces = [_bare(one) if isinstance(one, Part) else one for one in pieces]
+            pieces = [_bare(one) if isinstance(one, ListPart) else one for one in pieces]
         pieces = self._listed(pieces, sources, metadata, None)
         self._notes.finish()
-        return listing_of([one for one in pieces if isinstance(one, Part)]), metadata
+        return listing_of([one for one in pieces if isinstance(one, ListPart)]), metadata
 
     def _listed(
         self,
@@ -146,7 +146,7 @@ class SourceListing:
             raise RequestError(why)
         self._notes.merge(record["notes"])
         for one in record["pieces"]:
-            yield Part.from_json(one["part"]) if "part" in one else Place.from_json(one["place"])
+            yield ListPart(**one["part"]) if "part" in one else Place.from_json(one["place"])
 
 
 def _together(places: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -165,6 +165,6 @@ def _together(places: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield some
 
 
-def _bare(part: Part) -> Place:
+def _bare(part: ListPart) -> Place:
     """A part without metadata columns, to be written anew."""
     return Place(0, "part", block={"path": part.path, "sha256": part.sha256})

@@ -6,14 +6,12 @@ those places, in order, and what there is to say.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.cells import to_rows
@@ -35,25 +33,15 @@ _BESIDE = ("_key", "_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of
 
 @dataclass(frozen=True)
 class Listing:
-    """A finished listing.
-
-    Attributes:
-        parts: Its files, in order.
-        rows: How many there are.
-        bytes: Roughly theirs, as they are held in memory.
-        digest: sha256 over the digests of the parts; "" where nobody asked.
-        hidden: Rows that stand for more than a file, as (uri, problem, hides).
-    """
+    """A finished listing: its part files, in order, the number of rows, and roughly their bytes."""
 
     parts: tuple[str, ...]
     rows: int
     bytes: int
-    digest: str = ""
-    hidden: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
-class Part:
+class ListPart:
     """A file of a listing.
 
     Attributes:
@@ -61,32 +49,20 @@ class Part:
         sha256: Of the file, in hex.
         rows: In it.
         weight: Roughly their bytes in memory.
-        digest: sha256 over their names, sizes and versions.
-        hidden: Those that stand for more than a file, as (uri, problem, hides).
     """
 
     path: str
     sha256: str
     rows: int
     weight: int
-    digest: str
-    hidden: tuple[tuple[str, str, str], ...] = ()
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Part:
-        """Of a record."""
-        return cls(**{**data, "hidden": tuple(map(tuple, data["hidden"]))})
 
 
-def listing_of(parts: Sequence[Part]) -> Listing:
+def listing_of(parts: Sequence[ListPart]) -> Listing:
     """The listing of some parts, in order."""
-    digest = hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
     return Listing(
         tuple(part.path for part in parts),
         sum(part.rows for part in parts),
         sum(part.weight for part in parts),
-        digest,
-        tuple(row for part in parts for row in part.hidden),
     )
 
 
@@ -117,7 +93,7 @@ def write_listing(
     `notice` is told, once each, which metadata have no column or do not fit theirs.
     """
     parts = _Parts(store, lambda number: f"{folder}/{number:05d}.parquet", schema, Notes(notice))
-    return listing_of([part for part in parts.written(files) if isinstance(part, Part)])
+    return listing_of([part for part in parts.written(files) if isinstance(part, ListPart)])
 
 
 @dataclass(frozen=True)
@@ -180,7 +156,7 @@ def list_places(
     )
     try:
         pieces = [
-            {"part": asdict(one)} if isinstance(one, Part) else {"place": one.to_json()}
+            {"part": asdict(one)} if isinstance(one, ListPart) else {"place": one.to_json()}
             for one in parts.written(listed())
         ]
     except RequestError as error:  # nobody tries that again
@@ -210,7 +186,7 @@ class _Parts:
     _count: int = 0
     _chunk: list[SourceFile] = field(default_factory=list)
 
-    def written(self, found: Iterable[SourceFile | Place | pa.Table]) -> Iterator[Part | Place]:
+    def written(self, found: Iterable[SourceFile | Place | pa.Table]) -> Iterator[ListPart | Place]:
         """Write what is found; rows that are a table are a part of their own."""
         weight = 0
         for one in found:
@@ -228,37 +204,23 @@ class _Parts:
                 yield self._write(self._widened(one), one.nbytes + 100 * one.num_rows)
         yield from self._flushed(weight)
 
-    def _flushed(self, weight: int) -> Iterator[Part]:
+    def _flushed(self, weight: int) -> Iterator[ListPart]:
         if self._chunk:
             table = _to_table(self._chunk, self.schema, self.notes)
             self._chunk.clear()
             yield self._write(table, weight)
 
-    def _write(self, table: pa.Table, weight: int) -> Part:
+    def _write(self, table: pa.Table, weight: int) -> ListPart:
         name = self.name(self._count)
         self._count += 1
         record = write_table(self.store, name, table)
-        hidden = pc.fill_null(pc.not_equal(table["_hides"], table["uri"]), False)
-        told = table.filter(hidden).select(["uri", "problem", "_hides"])
-        return Part(
-            record["path"], record["sha256"], table.num_rows, weight, _digest(table),
-            tuple(tuple(row.values()) for row in told.to_pylist()),
-        )  # fmt: skip
+        return ListPart(record["path"], record["sha256"], table.num_rows, weight)
 
     def _widened(self, table: pa.Table) -> pa.Table:
         """The rows with all metadata columns, of which they have none."""
         for column in list(self.schema)[table.num_columns :]:
             table = table.append_column(column, pa.nulls(table.num_rows, column.type))
         return table
-
-
-def _digest(table: pa.Table) -> str:
-    """sha256 over names, sizes and versions."""
-    digest = hashlib.sha256()
-    for name in ("uri", "bytes", "version"):
-        for buffer in table[name].combine_chunks().buffers():
-            digest.update(buffer or b"")
-    return digest.hexdigest()
 
 
 def _weight(file: SourceFile) -> int:

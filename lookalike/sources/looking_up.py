@@ -10,14 +10,18 @@ import stat
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
-from lookalike.errors import UnreachableError, one_line, out_of_reach
+from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile
 from lookalike.store import storage
+from lookalike.store.s3_client import Settings, environment
+from lookalike.store.s3_heads import quick_info
 from lookalike.store.s3_uri import canonical, is_s3, parse, without_dots
 
 AT_ONCE = 64
 """Requests on their way, of one process."""
+_MANY = 4 * AT_ONCE  # more of them are worth another client
 _LOST = "folder not readable"
 
 
@@ -49,15 +53,25 @@ def look_up_all(uris: Sequence[str]) -> Generator[SourceFile | UnreachableError,
         return
     waiting: deque[Future[SourceFile | UnreachableError]] = deque()
     pool = ThreadPoolExecutor(min(AT_ONCE, len(uris)), "look-up")
+    tried = partial(_quickly, environment()) if len(uris) > _MANY else _tried
     try:
         for uri in uris:
-            waiting.append(pool.submit(_tried, uri))
+            waiting.append(pool.submit(tried, uri))
             if len(waiting) >= 2 * AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _quickly(settings: Settings, uri: str) -> SourceFile | UnreachableError:
+    """As `_tried`, in less time where the object is there and has a plain name."""
+    try:
+        found = quick_info(name := parse(uri), settings) if is_s3(uri) else None
+    except RequestError:
+        found = None
+    return SourceFile(name.uri, *found) if found else _tried(uri)
 
 
 def _tried(uri: str) -> SourceFile | UnreachableError:
