@@ -24,14 +24,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.reconcile import Reconciling
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.reconcile.assembling import assemble
-from lookalike.reconcile.comparing import candidates, common_sizes, compare
-from lookalike.reconcile.known import read_known, write_known
+from lookalike.reconcile.compared import candidates
+from lookalike.reconcile.comparing import Comparing
+from lookalike.reconcile.known import read_known
 from lookalike.reconcile.resolving import resolve
+from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing, listing_schema, write_table
-from lookalike.sources.units import cut_units, mix, unit_rows_for
+from lookalike.sources.units import Units, mix, unit_rows_for
 from lookalike.store.ledger import SCHEMA, write_ledger_tables
 from lookalike.store.objects import open_store
 from lookalike.store.partitions import Spill, partition_count, uri_partitions
@@ -183,29 +187,25 @@ def night(store: Path) -> dict[str, Any]:
         nonlocal start
         seconds[name], start = perf_counter() - start, perf_counter()
 
-    compare(open_store(store), listing, about["parent"], "run/compared", scanned_ns=2 * _EPOCH,
-            metadata=_NO_METADATA)  # fmt: skip
+    place = open_store(store)
+    steps = Reconciling(place, RunnerSpec(), Progress(quiet=True))
+    rule = Rule(2 * _EPOCH, False, None, _NO_METADATA)
+    steps.compare(Comparing.of(listing, about["parent"], "run/compared", rule))
     lap("compare")
-    to_read = candidates(open_store(store), "run/compared")
-    common = common_sizes(open_store(store), "run/compared")
+    to_read = candidates(place, "run/compared")
     size = unit_rows_for(to_read.rows, 16)
-    cut = [
-        name
-        for name, _ in cut_units(open_store(store), to_read, "run/units", size, _unread, common)
-    ]
+    cut = steps.cut(to_read, "run/units", size, about["parent"])
     lap("cut")
-    write_known(open_store(store), about["parent"], cut)
-    lap("known")
-    units = dict(_embed(store, number, name) for number, name in enumerate(cut))
+    units = dict(_embed(store, cut, number) for number in range(len(cut)))
     lap("(embedding)")
     shards = {number: "" for number in range(-(-about["rows"] // _SHARD_ROWS))}
     found = resolve(
-        open_store(store), units, "run/compared", "run/resolved", by_content=True,
+        place, units, "run/compared", "run/resolved", by_content=True,
         first_file_no=_NEW_FILE_NO + len(units), metadata=_NO_METADATA, listing=listing.parts,
         shards=shards,
     )  # fmt: skip
     lap("resolve")
-    assemble(open_store(store), "snapshots/new", "run/compared", "run/resolved", moved=None)
+    assemble(place, "snapshots/new", "run/compared", "run/resolved", moved=None)
     lap("assemble")
     del seconds["(embedding)"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -213,15 +213,12 @@ def night(store: Path) -> dict[str, Any]:
     return {"seconds": seconds, "changes": found.changes, "peak": peak}
 
 
-def _unread(uri: str) -> bytes:
-    raise AssertionError(f"{uri} need not be read")
-
-
-def _embed(store: Path, number: int, name: str) -> tuple[int, str]:
+def _embed(store: Path, cut: Units, number: int) -> tuple[int, str]:
     """The ledger of a unit, as embedding its files would write it: its file number and path."""
-    table = pq.read_table(store / name).sort_by("uri")
+    unit = cut.table(open_store(store), number)
+    known = read_known(open_store(store), cut, number, unit)
+    table = unit.sort_by("uri")
     contents = table["version"].cast(pa.int64()).to_numpy() - _EPOCH
-    known = read_known(open_store(store), name)
     file_no = _NEW_FILE_NO + number
     ids = file_no << 32 | np.arange(len(contents), dtype=np.int64)
     rows = _ledger_rows(table["uri"].combine_chunks(), contents, table["bytes"].to_numpy(), ids)

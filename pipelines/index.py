@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.images.rejections import REASONS
-from lookalike.metrics import Ids
 from lookalike.models.conversion import Conversion, conversion
 from lookalike.models.features import (
     Feature,
@@ -27,15 +27,16 @@ from lookalike.pipelines.flow import NothingToIndexError, run_job
 from lookalike.pipelines.job import Again, Job
 from lookalike.pipelines.listing import SourceListing
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.tasks import run_tasks
-from lookalike.sources import units
+from lookalike.reconcile.one_partition import LeftOut
 from lookalike.sources.kinds import Source, open_source
 from lookalike.sources.listing import Listing
+from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.runs import Plan
-from lookalike.store.storage import read_bytes
 from lookalike.transforms.convert import ConvertShards
 from lookalike.transforms.embed import EmbedSpec, EmbedUnits
 
@@ -182,17 +183,22 @@ class ImageJob(Job):
         runner, progress = self.config.runner, self.progress
         return SourceListing(self.scratch, self.sources, runner, progress).run()
 
-    def left_out(self, uri: str) -> str:
-        """By which rule of the config a name is not to be listed; "" where by none."""
-        return self.config.selection.rule_of_name(uri, [source.root for source in self.sources])
+    @property
+    def left_out(self) -> LeftOut:
+        """Says by which rule of the config a name is not to be listed; it is pickled."""
+        roots = tuple(source.root for source in self.sources)
+        return partial(self.config.selection.rule_of_name, roots=roots)
 
-    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
+    def cut(self, candidates: Listing) -> tuple[int, ...]:
         """Units along the files' sizes, so that equal files meet."""
-        unit_rows = self.config.unit_files or units.unit_rows_for(
+        if not candidates.rows:
+            return (0,)
+        unit_rows = self.config.unit_files or unit_rows_for(
             candidates.rows, self.config.runner.processes
         )
-        folder = f"{self.scratch.folder}/units"
-        yield from units.cut_units(self.store, candidates, folder, unit_rows, read_bytes, common)
+        ledger = snapshot.files_of(self.base, "ledger") if self.base else []
+        steps = Reconciling(self.store, self.config.runner, self.progress)
+        return steps.cut(candidates, f"{self.scratch.folder}/units", unit_rows, ledger).firsts
 
     def prepare(self, plan: Plan) -> None:
         """Load the models in this process where it is the one that embeds."""
@@ -216,4 +222,4 @@ class ImageJob(Job):
             forgotten=tuple(line["path"] for line in self.forgotten()),
             projection=self.projection,
         )
-        return EmbedUnits(spec, plan.metadata, self.properties)
+        return EmbedUnits(spec, self.scratch.names(plan), plan.metadata, self.properties)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lookalike.metrics import Ids
 from lookalike.pipelines import checks, stores
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import run_job
@@ -110,15 +109,19 @@ class VectorJob(Job):
             self.progress.say(f"scan: {repeats:,} rows repeat the uri of an earlier row")
         return listing, metadata_schema(self.tables)
 
-    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
+    def cut(self, candidates: Listing) -> tuple[int, ...]:
         """Units of runs of row groups."""
         folder, unit_rows = f"{self.scratch.folder}/units", self.config.unit_files or UNIT_ROWS
-        yield from cut_vector_units(self.store, candidates, folder, self.tables, unit_rows)
+        cut = cut_vector_units(self.store, candidates, folder, self.tables, unit_rows)
+        return (0, sum(1 for _ in cut))
 
     def transform(self, plan: Plan) -> IngestUnits:
         """Units of rows into shards."""
         forgotten = tuple(line["path"] for line in self.forgotten())
-        return IngestUnits(self.store.name, self.rules, plan.metadata, self.properties, forgotten)
+        units = self.scratch.names(plan)
+        return IngestUnits(
+            self.store.name, units, self.rules, plan.metadata, self.properties, forgotten
+        )
 
 
 def _stored_as(dtype: str, tables: Sequence[VectorTable]) -> str:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import apache_beam as beam
 import pyarrow as pa
 
-from lookalike.metrics import Ids
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.engine import EngineError, WorkerDiedError
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec, run
-from lookalike.records import Unit
+from lookalike.reconcile.one_partition import LeftOut, nothing_left_out
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record, finished
@@ -116,15 +115,12 @@ class Job(ABC):
         """List the sources: the listing, and the metadata columns."""
 
     @abstractmethod
-    def cut(self, candidates: Listing, common: Ids) -> Iterator[tuple[str, int]]:
-        """Write the unit files of what is to be looked at; (path, rows) of each.
-
-        `common` are the buckets of sizes that very many files have (see `cut_units`).
-        """
+    def cut(self, candidates: Listing) -> tuple[int, ...]:
+        """Cut what is to be looked at into units; see `Plan.cut`."""
 
     @abstractmethod
     def transform(self, plan: Plan) -> beam.PTransform:
-        """PCollection[Unit] -> PCollection[int]: the stage that writes shards."""
+        """PCollection[int] -> PCollection[int], units by number: the stage that writes shards."""
 
     @abstractmethod
     def made_by(self) -> dict[str, Any]:
@@ -134,9 +130,10 @@ class Job(ABC):
     def stored_as(self) -> str:
         """The type of the components of stored vectors: float32 or float16."""
 
-    def left_out(self, uri: str) -> str:
-        """By which rule of the config a name is not to be listed; "" where by none."""
-        return ""
+    @property
+    def left_out(self) -> LeftOut:
+        """Says by which rule of the config a name is not to be listed; it is pickled."""
+        return nothing_left_out
 
     def prepare(self, plan: Plan) -> None:
         """Get ready what the units need."""
@@ -177,10 +174,9 @@ class Job(ABC):
 
     def embed(self, plan: Plan) -> list[Record]:
         """The records of all units; those without are embedded, again where a worker was lost."""
-        units = list(self.scratch.units(plan))
         for tries_left in reversed(range(_TRIES)):
             done = self.scratch.done("embedded")
-            pending = [unit for unit in units if unit.number not in done]
+            pending = [number for number in range(plan.units) if number not in done]
             if not pending:
                 break
             try:
@@ -194,7 +190,7 @@ class Job(ABC):
                 self.progress.say(
                     f"{self.stage}: {error}; going on with the units that are not done"
                 )
-        records = finished(self.store, [unit.done for unit in units])
+        records = finished(self.store, [unit.done for unit in self.scratch.units(plan)])
         self.scratch.sweep()
         return records
 
@@ -202,19 +198,30 @@ class Job(ABC):
         """The engine, with no more processes than what there is to do is worth."""
         return self.config.runner.worth(plan.candidates, _WORTH_A_PROCESS)
 
-    def _embed_units(self, pending: Sequence[Unit], plan: Plan) -> None:
+    def _embed_units(self, pending: Sequence[int], plan: Plan) -> None:
         start = self.scratch.files_done()
         if start:
             self.progress.say(f"{self.stage}: {start:,} {self.noun} are done already")
         transform = self.transform(plan)
 
         def build(pipeline: beam.Pipeline) -> None:
-            _ = pipeline | "Units" >> beam.Create(pending, reshuffle=False) | "Embed" >> transform
+            runs = beam.Create(_runs(pending), reshuffle=False)
+            numbers = beam.FlatMap(lambda run: range(*run)).with_output_types(int)
+            _ = pipeline | "Units" >> runs | "Number" >> numbers | "Embed" >> transform
 
         with self.progress.stage(
             self.stage, self.noun, plan.candidates, self.scratch.files_done, start
         ):
             run(build, self.runner_for(plan))
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges: those without a gap."""
+    starts = [i for i, number in enumerate(numbers) if not i or number != numbers[i - 1] + 1]
+    return [
+        (numbers[start], numbers[end - 1] + 1)
+        for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True)
+    ]
 
 
 def _absolute(spec: str) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lookalike.errors import NotPublishedError
 from lookalike.pipelines import finish
-from lookalike.pipelines.job import Job
-from lookalike.reconcile.comparing import Comparison, candidates, common_sizes, compare
-from lookalike.reconcile.hidden import Hidden
-from lookalike.reconcile.known import write_known
+from lookalike.pipelines.job import Job, Manifest
+from lookalike.pipelines.reconcile import Reconciling
+from lookalike.reconcile.compared import Comparison, candidates, files_of
+from lookalike.reconcile.comparing import Comparing
+from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
-from lookalike.store.ledger import Counts, ledger_tables
-from lookalike.store.runs import Plan, listing_digest
+from lookalike.store.ledger import Counts, is_unknown, ledger_tables
+from lookalike.store.runs import Plan
 
 
 def scan(job: Job) -> Plan:
@@ -38,14 +40,16 @@ def scan(job: Job) -> Plan:
         scratch.start()
     started = datetime.now(timezone.utc)
     listing, metadata = job.list_rows()
-    digest = listing_digest(job.store.local(part) for part in listing.parts)
     if found is not None:
+        again = f"{scratch.folder}/again"
+        digest = _compare(job, listing, metadata, None, again).digest
+        job.store.delete_below(again)
         if found.listing_digest == digest:
             return _continued(job, found)
         progress.say("the sources changed since the last run was refused; starting anew")
         scratch.start()
         listing, metadata = job.list_rows()
-    plan = _plan(job, started, listing, metadata, digest)
+    plan = _plan(job, started, listing, metadata)
     scratch.commit_plan(plan)
     return plan
 
@@ -58,22 +62,13 @@ def _continued(job: Job, plan: Plan) -> Plan:
     return plan
 
 
-def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, digest: str) -> Plan:
-    folder, base, store = job.scratch.folder, job.base, job.store
-    ledger = snapshot.files_of(base, "ledger") if base else []
-    found = compare(
-        store, listing, ledger, f"{folder}/compared",
-        scanned_ns=_nanoseconds(base["scanned"]) if base else None,
-        rehash=job.again.rehash, retry=_retried(job),
-        metadata=metadata if job.by_content else None,  # else the listing does not hold it
-        left_out=job.left_out,
-    )  # fmt: skip
-    _check_reach(job, listing, found)
+def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema) -> Plan:
+    base, store, folder = job.base, job.store, f"{job.scratch.folder}/compared"
+    found = _compare(job, listing, metadata, base, folder, job.again.rehash)
+    _check_reach(job, listing, metadata, found)
     _check_shrink(job, found)
-    to_see = candidates(store, f"{folder}/compared")
-    cut = [name for name, _ in job.cut(to_see, common_sizes(store, f"{folder}/compared"))]
-    if ledger and job.by_content:
-        write_known(store, ledger, cut)
+    to_see = candidates(store, folder)
+    cut = job.cut(to_see)
     said = f"scan: {found.listed:,} {job.noun}"
     if base:
         said += (
@@ -83,7 +78,7 @@ def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, di
         if found.unknown:
             said += f", {found.unknown:,} unknown: what they lie in cannot be read"
     else:
-        said += f" in {len(cut):,} work units"
+        said += f" in {cut[-1]:,} work units"
     if repeats := found.repeated:
         said += f"; repeated names left out: {repeats:,} (the first row of each counts)"
     job.progress.say(said)
@@ -94,14 +89,31 @@ def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema, di
         listed=found.listed,
         candidates=to_see.rows,
         gone=found.gone,
-        listing_digest=digest,
+        listing_digest=found.digest,
         listing=listing.parts,
-        units=len(cut),
+        cut=cut,
         first_file_no=job.first_file_no,
         metadata=metadata,
         unknown=found.unknown,
         shifted=found.shifted,
     )
+
+
+def _compare(
+    job: Job,
+    listing: Listing,
+    metadata: pa.Schema,
+    parent: Manifest | None,
+    folder: str,
+    rehash: bool = False,
+) -> Comparison:
+    """Compare a listing with a snapshot's ledger, or with nothing, into files below `folder`."""
+    scanned = _nanoseconds(parent["scanned"]) if parent else None
+    held = metadata if job.by_content else None  # else the listing does not hold it
+    rule = Rule(scanned, rehash, _retried(job), held)
+    ledger = snapshot.files_of(parent, "ledger") if parent else []
+    plan = Comparing.of(listing, ledger, folder, rule, job.left_out)
+    return Reconciling(job.store, job.config.runner, job.progress).compare(plan)
 
 
 def _nanoseconds(moment: str) -> int:
@@ -134,29 +146,28 @@ def _check_shrink(job: Job, found: Comparison) -> None:
     )
 
 
-def _check_reach(job: Job, listing: Listing, found: Comparison) -> None:
+def _check_reach(job: Job, listing: Listing, metadata: pa.Schema, found: Comparison) -> None:
     """What cannot be reached stays as it is, within limits; and only where vectors can stay."""
     if job.base is not None:
         line = finish.out_of_reach(found.unknown, found.previous, job.config.publish)
     else:
-        line = _left_behind(job, listing)
+        line = _left_behind(job, listing, metadata) if found.places else ""
     if line:
         job.scratch.finish()
         raise NotPublishedError(line)
 
 
-def _left_behind(job: Job, listing: Listing) -> str:
+def _left_behind(job: Job, listing: Listing, metadata: pa.Schema) -> str:
     """Why a store that is to be made anew cannot be: what is hidden tonight would not be in it."""
-    hidden = Hidden.of(job.store, listing)
-    if job.parent is None or not hidden:
+    if job.parent is None:
         return ""
-    count, example = 0, ""
-    for line in snapshot.files_of(job.parent, "ledger"):
-        for table in ledger_tables(job.store.local(line["path"])):
-            some = table.filter(table["id"].is_valid())["uri"].to_pylist()
-            found = [place for place in hidden.covering(some) if place]
-            count += len(found)
-            example = example or next((place.detail for place in found), "")
+    folder, count, example = f"{job.scratch.folder}/behind", 0, ""
+    _compare(job, listing, metadata, job.parent, folder)
+    for path in files_of(job.store, folder, "carried"):
+        for table in ledger_tables(job.store.local(path)):
+            some = table.filter(pc.and_(is_unknown(table), table["id"].is_valid()))
+            count += some.num_rows
+            example = example or next(iter(some["detail"].to_pylist()), "")
     if not count:
         return ""
     return (

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.reconcile.assembling import assemble
-from lookalike.reconcile.comparing import compare
+from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.copying import copy_rows, copy_tasks
 from lookalike.reconcile.resolving import Resolved, resolve
 from lookalike.records import SourceFile
@@ -22,6 +22,7 @@ from lookalike.store import shards
 from lookalike.store.files import read_json
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger, write_ledger
 from lookalike.store.objects import open_store
+from tests.scanning import compare
 
 METADATA = pa.schema([("label", pa.string())])
 DIM = 3
@@ -159,8 +160,8 @@ class Store:
     ) -> dict[int, str]:  # fmt: skip
         """The ledgers that the units leave, by file number."""
         uris: list[str] = []
-        for path in sorted((self.root / run / "compared" / "candidates").glob("*.parquet")):
-            uris += [u for u in pq.read_table(path)["uri"].to_pylist() if u not in lost]
+        for path in files_of(open_store(self.root), f"{run}/compared", "candidates"):
+            uris += [u for u in pq.read_table(self.root / path)["uri"].to_pylist() if u not in lost]
         rows = self.rows() if self.days else {}
         before = {uri: row for uri, row in rows.items() if row.status != "removed"}
         ids = {row.content_sha256: row.id for row in before.values() if row.id is not None}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lookalike.store.attempts import recorded
-from lookalike.store.exchange import Dealing, Reference, taken
+from lookalike.store.attempts import Part, recorded
+from lookalike.store.exchange import Dealing, Reference, references, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
+Deal = Callable[[int, Store], Any]
+Take = Callable[[int, list[Reference], Store], Any]
 SCHEMA = pa.schema([("uri", pa.string()), ("n", pa.int64())])
 
 
@@ -21,22 +24,17 @@ def rows(numbers: list[int]) -> pa.Table:
     return pa.table({"uri": [f"u{n}" for n in numbers], "n": numbers}, schema=SCHEMA)
 
 
-@dataclass(frozen=True)
-class Task:
-    done: str
-
-
 @recorded
-def deal(task: Task, store: Store, number: int) -> dict[str, Any]:
-    with Dealing(store, HashedName(f"dealt/{number:06d}", ".arrow"), 4) as dealing:
+def deal(task: Part, store: Store) -> dict[str, Any]:
+    with Dealing(store, HashedName(f"dealt/{task.number:06d}", ".arrow"), 4) as dealing:
         for start in range(0, 100, 10):
-            some = [n for n in range(start, start + 10) if n % 3 == number]
+            some = [n for n in range(start, start + 10) if n % 3 == task.number]
             dealing.write(rows(some), np.array(some, dtype=np.int64) % 3)
     return dealing.record()
 
 
 def deal_number(number: int, store: Store) -> dict[str, Any]:
-    return deal(Task(f"dealt/{number:06d}.json"), store, number)
+    return deal(Part("dealt", number), store)
 
 
 def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[str, Any]:
@@ -44,3 +42,12 @@ def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[s
     found = {"rows": table.num_rows, "n": table["n"].to_pylist()}
     store.put_if_absent(f"taken/{partition:06d}.json", json.dumps(found).encode())
     return found
+
+
+def replay(store: Store, tasks: Iterable[int], deal: Deal, take: Take) -> dict[int, Any]:
+    """What an engine does with an exchange, without one: the records of the partitions."""
+    pieces: dict[int, list[Reference]] = defaultdict(list)
+    for task in tasks:
+        for partition, piece in references(deal(task, store), task):
+            pieces[partition].append(piece)
+    return {number: take(number, pieces[number], store) for number in sorted(pieces)}

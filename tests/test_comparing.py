@@ -5,23 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.reconcile import comparing
-from lookalike.reconcile.comparing import Comparison, candidates, common_sizes, compare
+from lookalike.reconcile.compared import KINDS, Comparison, candidates, files_of
 from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
-from lookalike.sources.listing import Listing
-from lookalike.sources.units import listing_schema, read_files, size_buckets
+from lookalike.sources.listing import Listing, listing_schema
 from lookalike.store import ledger, partitions
 from lookalike.store.ledger import LedgerRow, metadata_hash
 from lookalike.store.objects import open_store
+from tests.scanning import compare, read_files
 
 METADATA = pa.schema([("label", pa.string()), ("n", pa.int64())])
 SCANNED = 1_700_000_000_000_000_000
@@ -91,8 +89,9 @@ def is_same(
 
 
 def rows_of(store: Path, folder: str) -> list[dict[str, Any]]:
-    paths = sorted((store / folder).glob("*.parquet"))
-    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+    root, kind = folder.split("/")
+    paths = files_of(open_store(store), root, kind)
+    return [row for path in paths for row in pq.read_table(store / path).to_pylist()]
 
 
 @pytest.fixture(params=["one partition", "many partitions"])
@@ -177,16 +176,17 @@ def test_it_agrees_with_the_rule_for_one_file(
     assert found.previous == len(before) == found.same + found.touched + found.gone
     assert found.listed == len(listed) == found.same + found.touched + found.new
     assert (found.same, found.gone) == (len(same), len(before.keys() - listed.keys()))
-    for kind in ("carried", "candidates", "gone"):
-        for path in (store / "compared" / kind).glob("*.parquet"):
-            names = pq.read_table(path)["uri"]
-            assert len(names) > 0
-            assert set(partitions.uri_partitions(names, found.parts)) == {int(path.stem)}
-            assert kind == "candidates" or names.to_pylist() == sorted(names.to_pylist())
-    assert sorted(path.name for path in (store / "compared").iterdir()) == sorted(
-        {"common.npy", "compared.json", *(path.parent.name for path in
-                                          (store / "compared").glob("*/*"))}
-    )  # fmt: skip
+    for kind in KINDS:
+        for number in range(found.parts):
+            for path in files_of(open_store(store), "compared", kind, number):
+                names = pq.read_table(store / path)["uri"]
+                assert len(names) > 0
+                assert set(partitions.uri_partitions(names, found.parts)) == {number}
+                assert kind == "candidates" or names.to_pylist() == sorted(names.to_pylist())
+    named = {path for kind in KINDS for path in files_of(open_store(store), "compared", kind)}
+    there = set(open_store(store).files("compared"))
+    assert {path for path in there if path.endswith(".parquet")} == named
+    assert {path.split("/")[1] for path in there - named} <= {"compared.json", "parts"}
 
 
 # --- what else --------------------------------------------------------------------------------
@@ -217,12 +217,15 @@ def test_nothing_is_done_again_once_it_is_done(tmp_path: Path) -> None:
     )
 
 
-def test_what_was_left_unfinished_is_done_anew(tmp_path: Path) -> None:
-    for kind in ("carried", "candidates", "gone"):
+def test_what_no_record_names_is_not_read(tmp_path: Path) -> None:
+    for kind in KINDS:
         (tmp_path / "compared" / kind).mkdir(parents=True)
-        (tmp_path / "compared" / kind / "00005.parquet").write_bytes(b"half")
+        (tmp_path / "compared" / kind / "00000-0123456789abcdef.parquet").write_bytes(b"half")
     small(tmp_path)
-    assert [path.name for path in (tmp_path / "compared").glob("*/*")] == ["00000.parquet"] * 2
+    named = {kind: files_of(open_store(tmp_path), "compared", kind) for kind in KINDS}
+    assert [len(named[kind]) for kind in KINDS] == [0, 1, 1]
+    for kind in ("candidates", "gone"):
+        assert len(rows_of(tmp_path, f"compared/{kind}")) == {"candidates": 3, "gone": 1}[kind]
 
 
 def test_a_first_run_compares_with_nothing(tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_a_first_run_compares_with_nothing(tmp_path: Path) -> None:
     assert (found.previous, found.listed, found.new) == (0, 3, 3)
     assert candidates(open_store(tmp_path), "compared").rows == 3
     assert candidates(open_store(tmp_path), "compared").bytes > 0
-    assert not (tmp_path / "compared/gone").exists()
+    assert files_of(open_store(tmp_path), "compared", "gone") == []
 
 
 def test_nothing_listed_is_all_gone(tmp_path: Path) -> None:
@@ -246,27 +249,6 @@ def test_nothing_listed_is_all_gone(tmp_path: Path) -> None:
                     metadata=METADATA)  # fmt: skip
     assert (found.previous, found.gone, found.listed) == (1, 1, 0)
     assert candidates(open_store(tmp_path), "compared") == Listing((), 0, 0)
-
-
-def test_sizes_of_very_many_contents_are_common(tmp_path: Path) -> None:
-    def content(number: int, size: int, status: str = "unchanged") -> LedgerRow:
-        row_id = None if status == "rejected" else number
-        return LedgerRow(f"/{size}-{number}", status, "", "", size, "1", b"c" * 32, row_id)
-
-    most = comparing.COMMON_ROWS
-    rows = [
-        *(content(i, 10) for i in range(most + 1)),
-        *(content(i, 20) for i in range(most)),
-        *(content(i, 20, "duplicate") for i in range(most, most + 9)),
-        *(content(i, 20, "rejected") for i in range(most + 9, most + 18)),
-        *(content(i, -1) for i in range(most + 1)),
-    ]
-    compare(open_store(tmp_path), Listing((), 0, 0), write_parent(tmp_path, rows, 4), "compared",
-            scanned_ns=None, metadata=METADATA)  # fmt: skip
-    assert (
-        common_sizes(open_store(tmp_path), "compared").tolist()
-        == size_buckets(np.array([10])).tolist()
-    )
 
 
 def test_partitions_stay_while_they_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,3 +368,21 @@ def test_ledger_rows_are_written_by_name(tmp_path: Path) -> None:
     names = [row["uri"] for row in rows_of(tmp_path, "compared/carried")]
     assert names == ["/a", "/b", "/c", "/é"]
     assert [row["uri"] for row in rows_of(tmp_path, "compared/gone")] == ["/x", "/y"]
+
+
+def test_the_digest_of_a_listing_changes_with_names_sizes_and_versions(tmp_path: Path) -> None:
+    base = {"uri": ["/a", "/b"], "bytes": [1, 2], "version": ["x", "y"], "label": ["p", "q"]}
+
+    def digest(**change: list[Any]) -> str:
+        columns = {**base, **change}
+        rows = [
+            SourceFile(*row[:3], metadata={"label": row[3]})
+            for row in zip(*columns.values(), strict=True)
+        ]
+        store = open_store(tmp_path / repr(change))
+        listing = listings.write_listing(store, "listing", rows, listing_schema(METADATA))
+        return compare(store, listing, [], "c", scanned_ns=None, metadata=METADATA).digest
+
+    assert digest() == digest(label=["r", "s"])
+    changes = [{"uri": ["/a", "/c"]}, {"bytes": [1, 3]}, {"version": ["x", "z"]}]
+    assert len({digest(), *(digest(**change) for change in changes)}) == 4

@@ -61,6 +61,20 @@ def test_rows_come_out_where_they_were_sent_in_order(
     assert sum(piece.rows for _, piece in pieces) == sum(map(len, sent.values()))
 
 
+def test_rows_that_are_shared_are_written_once_and_taken_by_all(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with Dealing(store, NAME, 3) as dealing:
+        dealing.write(rows([1]), np.array([1]))
+        dealing.share(rows([7, 8]), "all")
+        dealing.share(rows([]), "none")
+    found = list(references(dealing.record(), 0))
+    assert len({piece.offset for _, piece in found if piece.side == "all"}) == 1
+    for partition in range(3):
+        of_it = [piece for number, piece in found if number == partition]
+        assert taken(store, of_it, SCHEMA, "all")["n"].to_pylist() == [7, 8]
+        assert taken(store, of_it, SCHEMA)["n"].to_pylist() == [1] * (partition == 1)
+
+
 @pytest.mark.parametrize(
     ("which", "said"),
     [([0, 3], "numbered from 0 to 2, got numbers from 0 to 3"),

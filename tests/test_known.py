@@ -2,25 +2,27 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.reconcile import comparing, known
-from lookalike.reconcile.comparing import candidates, common_sizes, compare
-from lookalike.reconcile.known import read_known, write_known
+from lookalike.reconcile import known
+from lookalike.reconcile.compared import candidates
+from lookalike.reconcile.known import read_known
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources import units
-from lookalike.sources.units import cut_units, listing_schema, read_files
-from lookalike.store import partitions
+from lookalike.sources.listing import as_files, listing_schema
+from lookalike.sources.units import Units
+from lookalike.store import exchange, partitions
 from lookalike.store.ledger import LedgerRow, write_ledger
 from lookalike.store.objects import open_store
+from tests.scanning import compare, cut
 
 METADATA = pa.schema([])
 FAST = settings(max_examples=60, deadline=None, derandomize=True,
@@ -49,40 +51,32 @@ def night_before(pile: dict[str, bytes], lost: set[str]) -> list[LedgerRow]:
     return rows
 
 
-def night(
-    store: Path, before: list[LedgerRow], files: list[SourceFile], pile: dict[str, bytes], rows: int
-) -> list[str]:
-    """Compare, cut, and look for what is known; the unit files."""
-    write_ledger(open_store(store), "ledger.parquet", before)
+def night(store: Path, before: list[LedgerRow], files: list[SourceFile], rows: int) -> Units:
+    """Compare, cut, and look for what is known; the units."""
+    place = open_store(store)
+    write_ledger(place, "ledger.parquet", before)
     lines: list[dict[str, Any]] = [{"path": "ledger.parquet", "rows": len(before)}]
-    listing = listings.write_listing(open_store(store), "listing", files, listing_schema(METADATA))
-    compare(open_store(store), listing, lines, "compared", scanned_ns=None, metadata=METADATA)
-    cut = [
-        name
-        for name, _ in cut_units(
-            open_store(store),
-            candidates(open_store(store), "compared"),
-            "units",
-            rows,
-            pile.__getitem__,
-            common_sizes(open_store(store), "compared"),
-        )
-    ]
-    write_known(open_store(store), lines, cut)
-    assert not (store / "units" / "known").exists()
-    return cut
+    listing = listings.write_listing(place, "listing", files, listing_schema(METADATA))
+    compare(place, listing, lines, "compared", scanned_ns=None, metadata=METADATA)
+    return cut(place, candidates(place, "compared"), "units", rows, lines)
+
+
+def known_of(store: Path, units: Units, number: int = 0) -> dict[bytes, int]:
+    place = open_store(store)
+    return read_known(place, units, number, units.table(place, number))
 
 
 @pytest.fixture(params=["at once", "in parts"])
 def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(comparing, "COMMON_ROWS", 4)
+    monkeypatch.setattr(known, "COMMON_ROWS", 4)
     if request.param == "in parts":
-        monkeypatch.setattr(known, "_KEYS", 3)
+        monkeypatch.setattr(known, "_PART_ROWS", 3)
         monkeypatch.setattr(known, "_UNITS", 2)
         monkeypatch.setattr(known, "_BATCH", 5)
         monkeypatch.setattr(known, "_SIEVE_BITS", 4)
         monkeypatch.setattr(partitions, "PARTITION_ROWS", 10)
-        monkeypatch.setattr(partitions, "_BUFFER_BYTES", 300)
+        monkeypatch.setattr(exchange, "_BUFFER_BYTES", 300)
+        monkeypatch.setattr(exchange, "_TASK_ROWS", 10)
         monkeypatch.setattr(units, "_PARTITION_ROWS", 20)
     return str(request.param)
 
@@ -109,74 +103,77 @@ def test_every_content_with_a_vector_is_known_where_it_may_come(
                    *(("/a.tar", number, number // 4) if uri in inside else ()))
         for number, (uri, data) in enumerate(new.items())
     ]  # fmt: skip
-    cut = night(store, before, files, new, rows)
+    found_units = night(store, before, files, rows)
 
     sizes = [len(data) for data in {row.content_sha256: old[row.uri] for row in before
                                     if row.id is not None}.values()]  # fmt: skip
     common = {size for size in sizes if sizes.count(size) > 4}
     previous = {row.uri: row for row in before}
-    for name in cut:
-        found = read_known(open_store(store), name)
+    for number in range(len(found_units)):
+        found = known_of(store, found_units, number)
         assert found.items() <= vectors.items()
-        unit = list(read_files(store / name))
+        unit = list(as_files(found_units.table(open_store(store), number)))
         for file in unit:
             was = previous.get(file.uri)
             if was is not None and was.id is not None:
                 assert was.content_sha256 in found
             content = sha256(new[file.uri])
-            if content in vectors and (not file.container or file.bytes not in common):
+            if content in vectors and file.bytes not in common:
                 assert content in found  # will not be embedded again
         # nothing that could be left out: of the size, unless that is common, or of before
         had = {previous[file.uri].content_sha256 for file in unit if file.uri in previous}
-        own = {sha256(new[file.uri]) for file in unit}
         lengths = {file.bytes for file in unit} - common
         small = {sha256(data) for data in old.values() if len(data) in lengths}
-        assert found.keys() <= had | own | small
+        assert found.keys() <= had | small
 
 
-def test_a_common_size_is_looked_up_by_content(tmp_path: Path) -> None:
-    contents = [sha256(b"%d" % i) for i in range(5000)]
-    before = [
-        LedgerRow(f"/{i:04d}.bmp", "unchanged", "", "", 32, "1", content, i)
-        for i, content in enumerate(contents)
+def contents(count: int, size: int = 32, status: str = "unchanged") -> list[LedgerRow]:
+    """Rows of as many contents of one size."""
+    return [
+        LedgerRow(f"/{size}-{i:04d}.bmp", status, "", "", size, "1", sha256(b"%d-%d" % (size, i)),
+                  None if status == "rejected" else i)
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def test_sizes_of_very_many_contents_are_common(tmp_path: Path) -> None:
+    """What has a common size is left for later, unless its own name had the content."""
+    most = known.COMMON_ROWS
+    copies = [replace(row, uri=f"{row.uri}.copy", status="duplicate") for row in contents(9, 20)]
+    lost = [replace(row, uri=f"{row.uri}.lost", id=None) for row in contents(9, 20)]
+    before = [*contents(most + 1, 10), *contents(most, 20), *copies, *lost, *contents(9, -1)]
+    files = [SourceFile(f"/{name}.bmp", size, "2") for name, size in
+             [("10-0007", 10), ("x", 10), ("y", 20), ("z", -1)]]  # fmt: skip
+    units = night(tmp_path, before, [*files, *members(10)], 1)
+    found = {}
+    for number in range(len(units)):
+        for file in as_files(units.table(open_store(tmp_path), number)):
+            found[file.uri] = known_of(tmp_path, units, number)
+    assert found["/10-0007.bmp"] == found["/x.bmp"] == {sha256(b"10-7"): 7}  # in one unit
+    assert found["/y.bmp"] == {row.content_sha256: row.id for row in contents(most, 20)}
+    assert found["/z.bmp"] == found["/a.tar#0"] == {}
+
+
+def members(size: int, container: str = "/a.tar", count: int = 1) -> list[SourceFile]:
+    return [
+        SourceFile(f"{container}#{i}", size, "1", "", {}, container, i, 0) for i in range(count)
     ]
-    pile = {"/x.bmp": contents[7], "/y.bmp": b"n" * 32, "/z.bmp": contents[9]}
-    hashed = [
-        LedgerRow(row.uri, "unchanged", "", "", 32, "1", sha256(content), row.id)
-        for row, content in zip(before, contents, strict=True)
-    ]
-    [unit] = night(tmp_path, hashed, [SourceFile(uri, 32, "1") for uri in pile], pile, 100)
-    assert read_known(open_store(tmp_path), unit) == {
-        sha256(contents[7]): 7,
-        sha256(contents[9]): 9,
-    }
-
-
-def test_a_common_size_in_a_container_is_left_for_later(tmp_path: Path) -> None:
-    before = [
-        LedgerRow(f"/{i:04d}.bmp", "unchanged", "", "", 32, "1", sha256(b"%d" % i), i)
-        for i in range(5000)
-    ]
-    members = [SourceFile(f"/a.tar#{i}", 32, "1", "", {}, "/a.tar", i, 0) for i in range(3)]
-    [unit] = night(tmp_path, before, members, {}, 100)
-    assert read_known(open_store(tmp_path), unit) == {}
-    assert pq.read_table(tmp_path / unit)["_key"].null_count == 3
 
 
 def test_a_first_run_knows_nothing(tmp_path: Path) -> None:
-    write_known(open_store(tmp_path), [], ["units/0.parquet"])
-    assert read_known(open_store(tmp_path), "units/0.parquet") == {}
-    write_known(open_store(tmp_path), [{"path": "l.parquet"}], [])
+    place = open_store(tmp_path)
+    listing = listings.write_listing(
+        place, "listing", [SourceFile("/a", 5, "1")], listing_schema(METADATA)
+    )
+    units = cut(place, listing, "units", 32)
+    assert known_of(tmp_path, units) == {}
+    assert not (tmp_path / "units/known").exists()
 
 
 def test_a_content_is_known_in_every_unit_that_may_have_it(tmp_path: Path) -> None:
-    before = [
-        LedgerRow(f"/{i}", "unchanged", "", "", 32, "1", sha256(b"%d" % i), i) for i in range(3)
-    ]
-    members = [SourceFile(f"/{c}.tar#0", 32, "1", "", {}, f"/{c}.tar", 0, 0) for c in "abc"]
-    cut = night(tmp_path, before, members, {}, 100)
-    assert len(cut) == 3
-    for unit in cut:
-        assert read_known(open_store(tmp_path), unit) == {
-            row.content_sha256: row.id for row in before
-        }
+    before = contents(3)
+    files = [file for name in "abc" for file in members(32, f"/{name}.tar")]
+    units = night(tmp_path, before, files, 100)
+    assert len(units) == 3
+    for number in range(3):
+        assert known_of(tmp_path, units, number) == {row.content_sha256: row.id for row in before}

@@ -23,7 +23,7 @@ from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources import places, source, walking
 from lookalike.sources.kinds import metadata_schema, open_source
-from lookalike.sources.listing import listing_schema, read_files, write_listing
+from lookalike.sources.listing import as_files, listing_schema, write_listing
 from lookalike.sources.places import Notes, Place, Spot, ranges, spread
 from lookalike.sources.remote_walking import part_keys
 from lookalike.sources.selection import Selection
@@ -91,7 +91,7 @@ def by_tasks(store: Path, specs: list[str], selection: Selection) -> tuple[list[
     assert all(pq.read_schema(part) == listing_schema(metadata) for part in parts)
     assert listing.rows == sum(pq.read_metadata(part).num_rows for part in parts)
     assert metadata == metadata_schema(sources)
-    return [file for part in parts for file in read_files(part)], told.getvalue()
+    return [file for part in parts for file in as_files(pq.read_table(part))], told.getvalue()
 
 
 def by_one(
@@ -103,7 +103,7 @@ def by_one(
     listing = write_listing(
         open_store(store), "stream", files, listing_schema(metadata_schema(sources)), said.append
     )
-    return [file for part in listing.parts for file in read_files(store / part)], said
+    return [file for part in listing.parts for file in as_files(pq.read_table(store / part))], said
 
 
 @pytest.mark.parametrize("rows", [1, 10])

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from lookalike.store.files import write_json
 from lookalike.store.objects import open_store
-from lookalike.store.runs import Plan, Run, listing_digest
+from lookalike.store.runs import Plan, Run
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST: dict[str, Any] = {
@@ -20,7 +19,7 @@ REQUEST: dict[str, Any] = {
 }
 PLAN = Plan(
     "20240102T030405Z-abcdef", "2024-01-02T03:04:05+00:00", 10, 5, 1, "d" * 64,
-    ("runs/x/listing/00000.parquet",), 3, 40,
+    ("runs/x/listing/00000.parquet",), (0, 2, 3), 40,
     pa.schema([("label", pa.string()), ("tags", pa.list_(pa.float64()))]),
 )  # fmt: skip
 
@@ -78,7 +77,7 @@ def test_every_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
 def test_what_an_earlier_start_comes_to_write_is_not_read(tmp_path: Path) -> None:
     run = Run(open_store(tmp_path), "r")
     run.start()
-    late = run.unit(0, PLAN).done
+    late = run.names(PLAN).unit(0).done
     run.start()
     run.commit_plan(PLAN)
     write_json(tmp_path, late, {"counts": {"listed": 7}})
@@ -98,14 +97,14 @@ def test_a_plan_of_an_earlier_version_is_begun_anew(tmp_path: Path) -> None:
 
 def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> None:
     run = Run(open_store(tmp_path), "r", "b")
-    units = [run.unit(number, PLAN) for number in range(PLAN.units)]
-    assert units == [run.unit(number, PLAN) for number in range(PLAN.units)]
+    units = list(run.units(PLAN))
+    assert units == [run.names(PLAN).unit(number) for number in range(3)]
     assert [unit.file_no for unit in units] == [40, 41, 42]
     names = [name for unit in units for name in (unit.source, unit.shard, unit.ledger, unit.done)]
     assert len(set(names)) == 4 * PLAN.units
     # everything but the shard is scratch; a shard bears its run's name and overwrites no other's
     assert {name.split("/")[0] for name in names} == {"runs", "embeddings"}
-    assert Run(open_store(tmp_path), "s", "b").unit(0, PLAN).shard != units[0].shard
+    assert Run(open_store(tmp_path), "s", "b").names(PLAN).unit(0).shard != units[0].shard
 
 
 def test_done_units_are_known_by_their_records(tmp_path: Path) -> None:
@@ -113,22 +112,10 @@ def test_done_units_are_known_by_their_records(tmp_path: Path) -> None:
     assert (run.done("embedded"), run.files_done()) == ({}, 0)
     listed = {0: 7, 2: 5}
     for number, count in listed.items():
-        write_json(tmp_path, run.unit(number, PLAN).done, {"counts": {"listed": count}})
+        write_json(tmp_path, run.names(PLAN).unit(number).done, {"counts": {"listed": count}})
         (tmp_path / run.folder / "embedded" / ".000001.json.abc.tmp").write_text('{"half')
     assert run.done("embedded") == {0: {"counts": {"listed": 7}}, 2: {"counts": {"listed": 5}}}
     assert run.done("encoded") == {}
     assert run.files_done() == 12
-    write_json(tmp_path, run.unit(1, PLAN).done, {"counts": {"listed": 1}})
+    write_json(tmp_path, run.names(PLAN).unit(1).done, {"counts": {"listed": 1}})
     assert run.files_done() == 13
-
-
-def test_the_digest_of_a_listing_changes_with_names_sizes_and_versions(tmp_path: Path) -> None:
-    base = {"uri": ["/a", "/b"], "bytes": [1, 2], "version": ["x", "y"], "label": ["p", "q"]}
-
-    def digest(**change: list[Any]) -> str:
-        pq.write_table(pa.table({**base, **change}), tmp_path / "listing.parquet")
-        return listing_digest([tmp_path / "listing.parquet"])
-
-    assert digest() == digest(label=["r", "s"])
-    changes = [{"uri": ["/a", "/c"]}, {"bytes": [1, 3]}, {"version": ["x", "z"]}]
-    assert len({digest(), *(digest(**change) for change in changes)}) == 4

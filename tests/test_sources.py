@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.reconcile.comparing import candidates, compare
+from lookalike.reconcile.compared import candidates
 from lookalike.records import SourceFile
-from lookalike.sources import units
 from lookalike.sources.kinds import metadata_schema, open_source
+from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.sources.looking_up import look_up
 from lookalike.store import storage
 from lookalike.store.columns import merge_columns
 from lookalike.store.objects import open_store
+from tests.scanning import compare, read_files
 
 Tree = Callable[..., Path]
 
@@ -238,15 +239,14 @@ def test_overlapping_sources_count_each_file_once(tree: Tree, tmp_path: Path) ->
     (root.parent / "m.csv").write_text("uri,label\nroot/a/1.jpg,one\nroot/a/../a/2.jpg,two\n")
     sources = [open_source(str(spec)) for spec in
                (root.parent / "m.csv", root, root / "**" / "*.jpg", root / "a")]  # fmt: skip
-    schema = units.listing_schema(metadata_schema(sources))
+    schema = listing_schema(metadata_schema(sources))
     stream = (file for source in sources for file in source.files(pytest.fail))
-    listing = units.write_listing(open_store(tmp_path), "listing", stream, schema)
+    listing = write_listing(open_store(tmp_path), "listing", stream, schema)
     assert listing.rows == 2 + 3 + 3 + 2
     metadata = metadata_schema(sources)
     compare(open_store(tmp_path), listing, [], "compared", scanned_ns=None, metadata=metadata)
     found = candidates(open_store(tmp_path), "compared")
-    cut = list(units.cut_units(open_store(tmp_path), found, "units", 32, storage.read_bytes))
-    rows = [file for name, _ in cut for file in units.read_files(tmp_path / name)]
+    rows = [file for path in found.parts for file in read_files(tmp_path / path)]
     labels = {os.path.relpath(file.uri, root): file.metadata["label"] for file in rows}
     assert len(rows) == 3
     assert labels == {"a/1.jpg": "one", "a/2.jpg": "two", "b/3.jpg": None}
@@ -277,10 +277,10 @@ def test_two_manifests_that_disagree_are_listed_together(tree: Tree, tmp_path: P
     (root / "text.csv").write_text("uri,n,label\n1.jpg,1.5,abc\n")
     pq.write_table(pa.table({"uri": ["2.jpg"], "n": [2**60], "label": [7]}), root / "n.parquet")
     sources = [open_source(str(root / name)) for name in ("text.csv", "n.parquet")]
-    schema = units.listing_schema(metadata_schema(sources))
+    schema = listing_schema(metadata_schema(sources))
     stream = (file for source in sources for file in source.files(pytest.fail))
-    [part] = units.write_listing(open_store(tmp_path), "listing", stream, schema).parts
-    found = [dict(file.metadata) for file in units.read_files(tmp_path / part)]
+    [part] = write_listing(open_store(tmp_path), "listing", stream, schema).parts
+    found = [dict(file.metadata) for file in read_files(tmp_path / part)]
     assert found == [{"n": 1.5, "label": "abc"}, {"n": float(2**60), "label": "7"}]
 
 

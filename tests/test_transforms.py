@@ -31,6 +31,7 @@ from lookalike.models.features import Embedder
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
+from lookalike.store.runs import UnitNames
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
 from lookalike.transforms.encode import EncodeParts, GroupLists
@@ -237,18 +238,21 @@ def test_wrong_arguments_are_told_at_once(
         EmbedImages(**{"spec": spec, **arguments})
 
 
+NAMES = UnitNames("runs/r/b", "r", 0, (0, 1))
+
+
 def test_units_are_written_into_any_store(spec: EmbedSpec) -> None:
     pytest.importorskip("obstore")
-    assert EmbedUnits(replace(spec, store="s3://b/x")).spec.store == "s3://b/x"
+    assert EmbedUnits(replace(spec, store="s3://b/x"), NAMES).spec.store == "s3://b/x"
     with pytest.raises(RequestError, match="spec: needs an EmbedSpec, got None"):
-        EmbedUnits(None)  # type: ignore[arg-type]
+        EmbedUnits(None, NAMES)  # type: ignore[arg-type]
 
 
 def test_tasks_of_another_kind_are_told_at_once(spec: EmbedSpec) -> None:
     template = snapshot.read_manifest(open_store(Path(spec.store)))["index"]["template"]
     given = beam.Pipeline(runner=FnApiRunner()) | beam.Create(["a unit"])
     encode, group = EncodeParts(spec.store, template), GroupLists(spec.store, template)
-    for transform in (EmbedUnits(spec), encode, group):
+    for transform in (EmbedUnits(spec, NAMES), encode, group):
         with pytest.raises(TypeCheckError, match=r"expected .*, got <class 'str'>"):
             _ = given | transform
 

@@ -1,23 +1,24 @@
 from __future__ import annotations
 
-import hashlib
+import json
 import random
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lookalike.records import SourceFile
 from lookalike.sources import listing, units
+from lookalike.store import exchange
 from lookalike.store.objects import open_store
+from lookalike.store.partitions import uri_partitions
+from tests import scanning
 
-SCHEMA = units.listing_schema(pa.schema([("label", pa.string())]))
+SCHEMA = listing.listing_schema(pa.schema([("label", pa.string())]))
 # (number of the name, content): few sizes and contents, so that classes are large
 LISTED = st.lists(
     st.tuples(st.integers(0, 400), st.binary(max_size=3).map(lambda data: data[:1] * len(data))),
@@ -26,46 +27,33 @@ LISTED = st.lists(
 )
 
 
-class Pile:
-    """Files that exist in memory; `read` is what the cutting may ask for."""
-
-    def __init__(self, contents: dict[str, bytes | None]) -> None:
-        self.contents = contents
-
-    def files(self) -> list[SourceFile]:
-        return [
-            SourceFile(uri, -1, "", "gone", {"label": uri})
-            if data is None
-            else SourceFile(uri, len(data), "1", "", {"label": uri})
-            for uri, data in self.contents.items()
-        ]
-
-    def read(self, uri: str) -> bytes:
-        data = self.contents[uri]
-        if data is None:
-            raise FileNotFoundError(uri)
-        return data
+def pile_of(contents: dict[str, bytes | None]) -> list[SourceFile]:
+    """Files of these contents; those of None are gone."""
+    return [
+        SourceFile(uri, -1, "", "gone", {"label": uri})
+        if data is None
+        else SourceFile(uri, len(data), "1", "", {"label": uri})
+        for uri, data in contents.items()
+    ]
 
 
-def cut(
-    store: Path, files: list[SourceFile], unit_rows: int, read: Callable[[str], bytes]
-) -> list[list[SourceFile]]:
-    written = units.write_listing(open_store(store), "listing", files, SCHEMA)
-    assert written.rows == len(files)
-    found = []
-    for i, (name, rows) in enumerate(
-        units.cut_units(open_store(store), written, "units", unit_rows, read)
-    ):
-        assert name == f"units/{i:06d}.parquet"
-        unit = list(units.read_files(store / name))
-        assert len(unit) == rows > 0
-        found.append(unit)
-    assert (
-        sorted((store / "units").glob("*"))
-        == [store / f"units/{i:06d}.parquet" for i in range(len(found))]
-        or not found
-    )
-    return found
+def cut(root: Path, files: list[SourceFile], unit_rows: int) -> list[list[SourceFile]]:
+    """The units of a listing, whose parts are partitions of names, as the candidates' are."""
+    store = open_store(root)
+    names = pa.array([file.uri for file in files], pa.string())
+    which = uri_partitions(names, 1 << (len(files) // listing._PART_ROWS).bit_length())
+    parts: list[str] = []
+    rows = size = 0
+    for number in sorted(set(which.tolist())):
+        own = [file for file, i in zip(files, which, strict=True) if i == number]
+        written = listing.write_listing(store, f"listing/{number}", own, SCHEMA)
+        parts, rows = [*parts, *written.parts], rows + written.rows
+        size += written.bytes
+    assert rows == len(files)
+    found = scanning.cut(store, listing.Listing(tuple(parts), rows, size), "units", unit_rows)
+    tables = [found.table(store, number) for number in range(len(found))]
+    assert all(table.num_rows for table in tables)
+    return [list(listing.as_files(table)) for table in tables]
 
 
 @pytest.fixture(params=["one partition", "many partitions"])
@@ -73,6 +61,7 @@ def partitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "many partitions":
         monkeypatch.setattr(listing, "_PART_ROWS", 7)
         monkeypatch.setattr(units, "_PARTITION_ROWS", 20)
+        monkeypatch.setattr(exchange, "_TASK_ROWS", 7)
     return str(request.param)
 
 
@@ -86,30 +75,26 @@ def test_units_are_a_partition_in_which_equal_files_meet(
     lost: set[int],
     unit_rows: int,
 ) -> None:
-    pile = Pile({f"/{i}.jpg": None if i in lost else data for i, data in listed})
-    files = pile.files()
-    found = cut(tmp_path_factory.mktemp("store"), files, unit_rows, pile.read)
+    pile = {f"/{i}.jpg": None if i in lost else data for i, data in listed}
+    files = pile_of(pile)
+    found = cut(tmp_path_factory.mktemp("store"), files, unit_rows)
 
     # every file is in one unit, once, with all that was listed of it
     assert sorted((file for unit in found for file in unit), key=str) == sorted(files, key=str)
 
-    # equal bytes meet in one unit; and so do equal sizes, unless there are very many
-    sizes, contents = defaultdict(set), defaultdict(set)
+    # equal sizes, and so equal bytes, meet in one unit, unless there are very many
+    sizes = defaultdict(set)
     count: dict[int, int] = defaultdict(int)
     for number, unit in enumerate(found):
         for file in unit:
             if file.bytes > 0:
                 sizes[file.bytes].add(number)
                 count[file.bytes] += 1
-                contents[pile.contents[file.uri]].add(number)
-    assert all(len(numbers) == 1 for numbers in contents.values())
     heavy = {size for size in count if count[size] > 4 * unit_rows}
     assert all(len(sizes[size]) == 1 for size in set(sizes) - heavy)
 
     # no unit is larger than it must be
-    copies = max((len([1 for other in pile.contents.values() if other == data])
-                  for data in pile.contents.values() if data), default=0)  # fmt: skip
-    assert all(len(unit) < unit_rows + max(4 * unit_rows, copies) for unit in found)
+    assert all(len(unit) < 5 * unit_rows for unit in found)
 
 
 @pytest.mark.usefixtures("partitions")
@@ -122,16 +107,15 @@ def test_units_do_not_depend_on_the_order_of_the_listing(
     unit_rows: int,
     seed: int,
 ) -> None:
-    pile = Pile({f"/{i}.jpg": data for i, data in listed})
-    files = pile.files()
-    one = cut(tmp_path_factory.mktemp("one"), files, unit_rows, pile.read)
+    files = pile_of({f"/{i}.jpg": data for i, data in listed})
+    one = cut(tmp_path_factory.mktemp("one"), files, unit_rows)
     random.Random(seed).shuffle(files)
-    assert cut(tmp_path_factory.mktemp("other"), files, unit_rows, pile.read) == one
+    assert cut(tmp_path_factory.mktemp("other"), files, unit_rows) == one
 
 
 def test_many_units_are_made_and_filled(tmp_path: Path) -> None:
     files = [SourceFile(f"/{i}", 1 + i, "") for i in range(5000)]
-    found = cut(tmp_path, files, 64, lambda uri: pytest.fail(f"{uri} was read"))
+    found = cut(tmp_path, files, 64)
     assert len(found) == -(-5000 // 64)
     assert {len(unit) for unit in found[:-1]} == {64}
     # folders and sizes are mixed: no unit holds all the large ones
@@ -139,42 +123,51 @@ def test_many_units_are_made_and_filled(tmp_path: Path) -> None:
     assert 1500 < min(means) < max(means) < 3500
 
 
-def test_one_common_size_is_cut_by_content(tmp_path: Path) -> None:
-    pile = Pile({f"/{i}.bmp": b"%04d" % (i // 2) for i in range(1000)})
-    found = cut(tmp_path, pile.files(), 32, pile.read)
+@pytest.mark.parametrize("limit", [units._COMMON_ROWS, 50])
+def test_one_common_size_is_cut_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """In its partition; or, where a task has very many, in all, so that none grows too large."""
+    monkeypatch.setattr(units, "_COMMON_ROWS", limit)
+    monkeypatch.setattr(units, "_PARTITION_ROWS", 250)
+    files = [
+        *pile_of({f"/{i}.bmp": b"%04d" % (i // 2) for i in range(1000)}),
+        *pile_of({f"/{i}.png": b"x" * (10 + i // 2) for i in range(60)}),
+    ]
+    found = cut(tmp_path, files, 32)
     assert len(found) > 20
     assert max(map(len, found)) <= 33
-    where = {file.uri: number for number, unit in enumerate(found) for file in unit}
-    assert all(where[f"/{i}.bmp"] == where[f"/{i + 1}.bmp"] for i in range(0, 1000, 2))
-
-
-def test_a_heavy_file_that_cannot_be_read_is_in_a_unit_all_the_same(tmp_path: Path) -> None:
-    pile = Pile({f"/{i}.bmp": b"%04d" % i for i in range(200)})
-    files = pile.files()
-    pile.contents["/7.bmp"] = None
-    found = cut(tmp_path, files, 32, pile.read)
-    assert sorted(file.uri for unit in found for file in unit) == sorted(pile.contents)
+    assert sorted(file.uri for unit in found for file in unit) == sorted(file.uri for file in files)
+    sizes = [{file.bytes for file in unit} for unit in found]
+    for size in {file.bytes for file in files} - {4}:
+        assert sum(size in some for some in sizes) == 1
+    counts = [
+        store_record["rows"]
+        for path in sorted((tmp_path / "units/parts").glob("*.json"))
+        for store_record in [json.loads(path.read_text())]
+    ]
+    assert (max(counts) > 900) == (limit > 1000)
 
 
 def test_empty_and_unreachable_files_do_not_gather_in_one_unit(tmp_path: Path) -> None:
     files = [
         SourceFile(f"/{i}", i % 2 - 1, "", "problem" if i % 2 == 0 else "") for i in range(999)
     ]
-    found = cut(tmp_path, files, 32, lambda uri: pytest.fail(f"{uri} was read"))
+    found = cut(tmp_path, files, 32)
     assert max(map(len, found)) == 32
 
 
 def test_nothing_listed_makes_no_unit(tmp_path: Path) -> None:
-    assert cut(tmp_path, [], 32, lambda uri: b"") == []
+    assert cut(tmp_path, [], 32) == []
 
 
 def test_metadata_that_a_source_lacks_is_null(tmp_path: Path) -> None:
-    [[file]] = cut(tmp_path, [SourceFile("/a", 1, "v")], 32, lambda uri: b"")
+    [[file]] = cut(tmp_path, [SourceFile("/a", 1, "v")], 32)
     assert file == SourceFile("/a", 1, "v", "", {"label": None})
 
 
 def test_a_store_below_a_name_with_an_equals_sign(tmp_path: Path) -> None:
-    [[file]] = cut(tmp_path / "run=5", [SourceFile("/a", 1, "v")], 32, lambda uri: b"")
+    [[file]] = cut(tmp_path / "run=5", [SourceFile("/a", 1, "v")], 32)
     assert set(file.metadata) == {"label"}
 
 
@@ -193,36 +186,6 @@ def test_mix_is_splitmix64() -> None:
     assert units.mix(states).tolist() == [
         6457827717110365317, 3203168211198807973, 9817491932198370423,
     ]  # fmt: skip
-
-
-def test_rows_bear_the_key_that_they_were_cut_along(tmp_path: Path) -> None:
-    pile = Pile({**{f"/{i}.bmp": b"%04d" % i for i in range(200)}, "/a": b"ab", "/b": b"cd",
-                 "/c": b"abc"})  # fmt: skip
-    files = [*pile.files(), SourceFile("/t#1", 3, "", "", {}, "/t", 0, 0),
-             SourceFile("/t#2", -1, "", "", {}, "/t", 1, 0),
-             SourceFile("/t#3", 7, "", "", {}, "/t", 2, 0)]  # fmt: skip
-    written = units.write_listing(open_store(tmp_path), "listing", files, SCHEMA)
-    common = units.size_buckets(np.array([2, 7]))
-    keys: dict[str, int | None] = {}
-    for name, _ in units.cut_units(open_store(tmp_path), written, "units", 32, pile.read, common):
-        table = pq.read_table(tmp_path / name)
-        keys.update(zip(table["uri"].to_pylist(), table["_key"].to_pylist(), strict=True))
-
-    def content(data: bytes) -> int:
-        return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
-
-    by_size = units.size_keys(np.array([3])).tolist()[0]
-    assert (keys["/c"], keys["/t#1"]) == (by_size, by_size)
-    assert keys["/7.bmp"] == content(b"0007")  # very many in this listing
-    assert (keys["/a"], keys["/b"]) == (content(b"ab"), content(b"cd"))  # very many before
-    assert (keys["/t#2"], keys["/t#3"]) == (None, None)
-    digests = [hashlib.sha256(data).digest() for data in (b"ab", b"cd", b"x")]
-    column = pa.array([b"z" * 32, *digests], pa.binary(32))
-    assert units.content_keys(column[1:])[:2].tolist() == [keys["/a"], keys["/b"]]
-    assert units.content_keys(pa.chunked_array([column[1:2], column[2:3]])).tolist() == [
-        keys["/a"], keys["/b"],
-    ]  # fmt: skip
-    assert units.content_keys(column[:0]).tolist() == []
 
 
 # --- what lies in containers ------------------------------------------------------------------
@@ -250,9 +213,8 @@ def test_containers_are_cut_into_whole_pieces_in_order(
     unit_rows: int,
     seed: int,
 ) -> None:
-    pile = Pile({f"/{i}.jpg": data for i, data in plain})
-    files = [*pile.files(), *contained(sizes)]
-    found = cut(tmp_path_factory.mktemp("one"), files, unit_rows, pile.read)
+    files = [*pile_of({f"/{i}.jpg": data for i, data in plain}), *contained(sizes)]
+    found = cut(tmp_path_factory.mktemp("one"), files, unit_rows)
     assert sorted((file for unit in found for file in unit), key=str) == sorted(files, key=str)
     where: dict[tuple[str, int], set[int]] = defaultdict(set)
     for number, unit in enumerate(found):
@@ -268,16 +230,16 @@ def test_containers_are_cut_into_whole_pieces_in_order(
     assert all(len(numbers) == 1 for numbers in where.values())
 
     random.Random(seed).shuffle(files)
-    assert cut(tmp_path_factory.mktemp("other"), files, unit_rows, pile.read) == found
+    assert cut(tmp_path_factory.mktemp("other"), files, unit_rows) == found
 
 
 def test_each_container_is_a_unit(tmp_path: Path) -> None:
-    found = cut(tmp_path, contained([[10]] * 20), 32, lambda uri: pytest.fail(f"{uri} was read"))
+    found = cut(tmp_path, contained([[10]] * 20), 32)
     assert [len(unit) for unit in found] == [10] * 20
 
 
-def test_members_of_one_size_are_not_read(tmp_path: Path) -> None:
-    found = cut(tmp_path, contained([[500]]), 8, lambda uri: pytest.fail(f"{uri} was read"))
+def test_members_of_one_size_stay_together(tmp_path: Path) -> None:
+    found = cut(tmp_path, contained([[500]]), 8)
     assert [len(unit) for unit in found] == [500]
 
 
@@ -285,25 +247,25 @@ def test_much_metadata_makes_more_parts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(listing, "_PART_BYTES", 10_000)
     monkeypatch.setattr(units, "_PARTITION_BYTES", 50_000)
     files = [SourceFile(f"/{i}", 1 + i, "", "", {"label": "x" * 1000}) for i in range(200)]
-    written = units.write_listing(open_store(tmp_path), "listing", files, SCHEMA, pytest.fail)
+    written = listing.write_listing(open_store(tmp_path), "listing", files, SCHEMA, pytest.fail)
     assert 20 <= len(written.parts) <= 30
     assert 200_000 < written.bytes < 250_000
-    found = list(units.cut_units(open_store(tmp_path), written, "units", 1000, lambda uri: b""))
-    assert sum(rows for _, rows in found) == 200
+    found = scanning.cut(open_store(tmp_path), written, "units", 1000)
+    assert sum(found.table(open_store(tmp_path), i).num_rows for i in range(len(found))) == 200
     assert len(found) > 1
 
 
 def test_metadata_without_a_fitting_column_are_told_once(tmp_path: Path) -> None:
-    schema = units.listing_schema(pa.schema([("n", pa.int64()), ("s", pa.string())]))
+    schema = listing.listing_schema(pa.schema([("n", pa.int64()), ("s", pa.string())]))
     values: list[dict[str, object]] = [
         {"n": 1, "s": "a"}, {"n": "x", "s": 2.5}, {"n": True, "new": 1}, {"n": 2**70, "new": 2},
     ]  # fmt: skip
     files = [SourceFile(f"/{i}", 1, "", "", value) for i, value in enumerate(values)]
     notices: list[str] = []
-    [part] = units.write_listing(
+    [part] = listing.write_listing(
         open_store(tmp_path), "listing", files, schema, notices.append
     ).parts
-    assert [dict(file.metadata) for file in units.read_files(tmp_path / part)] == [
+    assert [dict(file.metadata) for file in scanning.read_files(tmp_path / part)] == [
         {"n": 1, "s": "a"}, {"n": None, "s": "2.5"}, {"n": None, "s": None}, {"n": None, "s": None},
     ]  # fmt: skip
     assert notices == [

@@ -26,12 +26,14 @@ from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
 from lookalike.outcomes import Failed
 from lookalike.reconcile.known import read_known
-from lookalike.records import SourceFile, Unit
+from lookalike.records import SourceFile
+from lookalike.sources.listing import as_files
 from lookalike.sources.locating import Locator
-from lookalike.sources.units import read_files
+from lookalike.sources.units import Units
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
+from lookalike.store.runs import UnitNames
 from lookalike.transforms.counters import count, timed
 from lookalike.transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
 from lookalike.transforms.logs import unit_of
@@ -46,11 +48,11 @@ _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
 _Place = tuple[Any, Any, Any, Any]  # an element, its time, window and pane
 
 
-@beam.typehints.with_input_types(Unit)
+@beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
 @dataclass
 class EmbedUnits(beam.PTransform):
-    """Embed work units, each into one Parquet shard, a ledger part and the record that names them.
+    """Embed work units by number: each into a Parquet shard, a ledger part and, last, its record.
 
     Files are named by their content, and of a unit's attempts, also at once, the first one's record
     counts; a unit that has one is finished, and not done again. What a unit's known file lists is
@@ -58,11 +60,13 @@ class EmbedUnits(beam.PTransform):
 
     Attributes:
         spec: What to embed with.
+        units: Where everything of the units lies.
         metadata: The metadata columns.
         properties: Key-value metadata of every shard; by default what made the vectors.
     """
 
     spec: EmbedSpec
+    units: UnitNames
     metadata: pa.Schema = field(default_factory=lambda: pa.schema([]))
     properties: Mapping[str, str] | None = None
 
@@ -80,43 +84,47 @@ class EmbedUnits(beam.PTransform):
         """What an engine's page shows."""
         return display(self.spec)
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[int]:
-        """PCollection[Unit] -> PCollection[int]."""
+    def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[int]:
+        """PCollection[int] -> PCollection[int]."""
         properties = self.spec.properties if self.properties is None else self.properties
-        embed = _EmbedUnitFn(self.spec, self.metadata, dict(properties))
-        return units | "SpreadUnits" >> beam.Reshuffle() | "EmbedUnit" >> beam.ParDo(embed)
+        embed = _EmbedUnitFn(self.spec, self.units, self.metadata, dict(properties))
+        return numbers | "SpreadUnits" >> beam.Reshuffle() | "EmbedUnit" >> beam.ParDo(embed)
 
 
 class _EmbedUnitFn(EmbedderFn):
-    def __init__(self, spec: EmbedSpec, metadata: pa.Schema, properties: dict[str, str]) -> None:
+    def __init__(
+        self, spec: EmbedSpec, units: UnitNames, metadata: pa.Schema, properties: dict[str, str]
+    ) -> None:
         super().__init__(spec)
-        self._metadata, self._properties = metadata, properties
+        self._names, self._metadata, self._properties = units, metadata, properties
+        self._units = Units(units.cut_in, units.cut)
 
     def setup(self) -> None:
         store = open_store(self._spec.store)
         self._forgotten = Forgotten.load(store.local(path) for path in self._spec.forgotten)
         super().setup()
 
-    def process(self, unit: Unit) -> Iterator[int]:
+    def process(self, number: int) -> Iterator[int]:
         store = open_store(self._spec.store)
         assert self._embedder is not None
-        with unit_of(_LOG, "embed", unit.number) as counts:
+        with unit_of(_LOG, "embed", number) as counts:
+            rows = self._units.table(store, number)
             done = embed_unit(
-                unit,
+                self._names.unit(number),
                 store,
-                read_files(store.local(unit.source)),
+                as_files(rows),
                 self._embedder,
                 self._decoder,
                 self._metadata,
                 self._properties,
                 self._spec.dtype,
-                read_known(store, unit.source),
+                read_known(store, self._units, number, rows),
                 self._forgotten,
             )
             counts.update((name, done["counts"][name]) for name in LISTED)
         for status in ("embedded", "unchanged", "duplicate", "rejected", "ignored"):
             count("embed", f"{status}-files", done["counts"][status])
-        yield unit.number
+        yield number
 
 
 @dataclass

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import apache_beam as beam
 import pyarrow as pa
 
-from lookalike.records import Unit
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
+from lookalike.store.runs import UnitNames
 from lookalike.transforms.counters import count
 from lookalike.transforms.logs import LoggedFn, unit_of
 from lookalike.vector_faults import Rules
@@ -21,17 +21,18 @@ from lookalike.vector_units import ingest_unit
 _LOG = logging.getLogger(__name__)
 
 
-@beam.typehints.with_input_types(Unit)
+@beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
 @dataclass
 class IngestUnits(beam.PTransform):
-    """Ingest work units, each into one Parquet shard, a ledger part and the record that names them.
+    """Ingest work units by number: each into a Parquet shard, a ledger part and, last, its record.
 
     Of a unit's attempts the first one's record counts, and a unit that has one is finished. Yields
     the number of each finished unit.
 
     Attributes:
         store: The store's root, reachable from every worker.
+        units: Where everything of the units lies.
         rules: What the vectors must be.
         metadata: The metadata columns.
         properties: Key-value metadata of every shard.
@@ -39,39 +40,44 @@ class IngestUnits(beam.PTransform):
     """
 
     store: str
+    units: UnitNames
     rules: Rules
     metadata: pa.Schema
     properties: dict[str, str]
     forgotten: tuple[str, ...] = ()
 
-    def expand(self, units: beam.PCollection[Unit]) -> beam.PCollection[int]:
-        """PCollection[Unit] -> PCollection[int]."""
-        ingest = _IngestFn(self.store, self.rules, self.metadata, self.properties, self.forgotten)
-        return units | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(ingest)
+    def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[int]:
+        """PCollection[int] -> PCollection[int]."""
+        ingest = _IngestFn(
+            self.store, self.units, self.rules, self.metadata, self.properties, self.forgotten
+        )
+        return numbers | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(ingest)
 
 
 class _IngestFn(LoggedFn):
     def __init__(
         self,
         store: str,
+        units: UnitNames,
         rules: Rules,
         metadata: pa.Schema,
         properties: dict[str, str],
         forgotten: tuple[str, ...],
     ) -> None:
-        self._store, self._rules = open_store(store), rules
+        self._store, self._units, self._rules = open_store(store), units, rules
         self._metadata, self._properties = metadata, properties
         self._paths = forgotten
 
     def setup(self) -> None:
         self._forgotten = Forgotten.load(self._store.local(path) for path in self._paths)
 
-    def process(self, unit: Unit) -> Iterator[int]:
-        with unit_of(_LOG, "ingest", unit.number) as counts:
+    def process(self, number: int) -> Iterator[int]:
+        with unit_of(_LOG, "ingest", number) as counts:
             done = ingest_unit(
-                unit, self._store, self._rules, self._metadata, self._properties, self._forgotten
-            )
+                self._units.unit(number), self._store, self._rules, self._metadata,
+                self._properties, self._forgotten,
+            )  # fmt: skip
             counts.update((name, done["counts"][name]) for name in LISTED)
         for status in ("embedded", "unchanged", "rejected"):
             count("ingest", f"{status}-vectors", done["counts"][status])
-        yield unit.number
+        yield number

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.resolving import Resolved
 from lookalike.store.duplicates import DuplicateSpill
 from lookalike.store.ledger import SCHEMA, as_known, ledger_tables, write_ledger_tables
@@ -48,7 +49,8 @@ def assemble(
     with DuplicateSpill(store.scratch(f"{resolved}/duplicates")) as names:
         for number in range(parts):
             name = f"{number:05d}.parquet"
-            rows = _merged(store, f"{compared}/carried/{name}", f"{resolved}/rows/{name}")
+            carried = files_of(store, compared, "carried", number)
+            rows = _merged(store, carried, f"{resolved}/rows/{name}")
             if rows.num_rows:
                 line = _write(store, f"{folder}/ledger/{name}", [_with_ids(rows, moved)], names)
                 lines.append({**line, "partition": [number, parts]})
@@ -125,7 +127,7 @@ def samples(store: Store, compared: str, resolved: str, k: int) -> dict[str, lis
         renamed = rows.append_column("previous", previous["previous"].take(place))
         offer("renamed", renamed.filter(place.is_valid()))
         offer_rejected(rows)
-    for path in map(store.local, store.files(f"{compared}/carried", ".parquet")):
+    for path in map(store.local, files_of(store, compared, "carried")):
         for table in ledger_tables(path, "rejected"):
             offer_rejected(table)
     return {kind: [row for _, _, row in rows] for kind, rows in sorted(found.items())}
@@ -134,13 +136,13 @@ def samples(store: Store, compared: str, resolved: str, k: int) -> dict[str, lis
 # --- one file -----------------------------------------------------------------------------------
 
 
-def _merged(store: Store, carried: str, rows: str) -> pa.Table:
+def _merged(store: Store, carried: Sequence[str], rows: str) -> pa.Table:
     """The rows of one partition, by name: the resolved ones, and the carried ones beside them."""
     new = SCHEMA.empty_table()
     if store.has(rows):
         new = pq.read_table(store.local(rows), columns=SCHEMA.names)
-    if store.has(carried):
-        old = pq.read_table(store.local(carried), columns=SCHEMA.names)
+    for path in carried:
+        old = pq.read_table(store.local(path), columns=SCHEMA.names)
         if new.num_rows:
             old = old.filter(pc.invert(pc.is_in(old["uri"], value_set=new["uri"])))
         new = pa.concat_tables([old.cast(SCHEMA), new.cast(SCHEMA)])

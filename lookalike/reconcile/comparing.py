@@ -1,117 +1,163 @@
 r"""What of a listing is as the parent's ledger has it, and what is to be looked at again.
 
-Both sides are dealt out by the hash of the name and compared a partition at a time, so memory does
-not grow with them. Nothing is read of the files themselves.
+Both sides are dealt out by the hash of the name and compared a partition at a time (`Exchange` of
+`lookalike.transforms.exchange`). Nothing is read of the files themselves.
 
-    listing        -> partitions of names \
-                                           -> carried (as before), candidates (to be read), gone
-    parent ledger  -> partitions of names /
+    listing's parts -> partitions of names \
+                                            -> carried (as before), candidates (to be read), gone
+    parent's ledger -> partitions of names /
 
 What could not be listed, or looked at, is neither: it is carried, as unknown.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.reconcile.hidden import Hidden
-from lookalike.reconcile.one_partition import GONE, WAS, Comparing, Comparison, LeftOut
+from lookalike.reconcile.compared import PARTS, PLACES, Comparison
+from lookalike.reconcile.hidden import PLACE, Hidden, is_place, places_of
+from lookalike.reconcile.one_partition import (
+    GONE,
+    WAS,
+    LeftOut,
+    Partition,
+    compare_partition,
+    nothing_left_out,
+)
 from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing, listing_schema
-from lookalike.sources.units import SIZE_BUCKETS, size_buckets
 from lookalike.store import ledger
-from lookalike.store.files import remove_tree
+from lookalike.store.attempts import Part, Record, recorded
+from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
+from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.partitions import Spill, partition_count, uri_partitions
+from lookalike.store.partitions import partition_count, uri_partitions
 
-__all__ = ["COMMON_ROWS", "GONE", "WAS", "Comparison", "candidates", "common_sizes", "compare"]
+__all__ = ["GONE", "WAS", "Comparing", "Comparison"]
 
-COMMON_ROWS = 1024  # contents of one size; reading one of the size is then cheaper than naming them
+_LISTED, _BEFORE, _LEDGER, _PLACES = "listed", "before", "ledger", "places"  # sides of the exchange
+_DEALT = "dealt"
 
 Line = Mapping[str, Any]
 
 
-def compare(
-    store: Store,
-    listing: Listing,
-    parent: Sequence[Line],
-    folder: str,
-    *,
-    scanned_ns: int | None,
-    rehash: bool = False,
-    retry: frozenset[str] | None = None,
-    metadata: pa.Schema | None,
-    left_out: LeftOut = lambda uri: "",
-) -> Comparison:
-    """Compare a listing with the parent's ledger, into files below `folder`.
+@dataclass(frozen=True)
+class _Task:
+    """Files to be dealt out; of side `_LEDGER` one that is a partition's, and need not be."""
 
-    Each kind has at most one Parquet file per partition of names, `NNNNN.parquet`, none where it
-    would be empty: `carried/` ledger rows that stand (those once embedded are unchanged now, and
-    those of which nobody can tell unknown), `candidates/` rows of the listing with the columns of
-    `WAS`, `gone/` ledger rows that do not stand (`GONE`). `compared.json` is written last; where it
-    is there already, nothing is done again.
+    side: str
+    paths: tuple[str, ...]
+    partition: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """How a listing is compared with the parent's ledger, into files below `folder`.
+
+    Each kind has at most one Parquet file per partition of names, and one of places, none where it
+    would be empty (see `compared.files_of`): `carried` ledger rows that stand (those once embedded
+    are unchanged now, and those of which nobody can tell unknown), `candidates` rows of the listing
+    with the columns of `WAS`, `gone` ledger rows that do not stand (`GONE`).
 
     A file is the same if it has a version, and bytes, version and metadata are those of the ledger.
     One that changed less than two seconds before the parent's scan began, or after, may have been
     read before it changed, and is looked at again.
 
-    Args:
-        store: The store's root.
-        listing: What the sources hold; of a name listed more than once the first row counts.
-        parent: The manifest's lines for the parent's ledger; none for a first run.
+    Attributes:
         folder: Of the run's scratch, relative to the store.
-        scanned_ns: When the parent's scan began, in ns since 1970; None to trust every version.
-        rehash: Look at every file again.
-        retry: Reasons of rejects to look at again, empty for all of them, None for none. Those that
-            could not be read always are.
-        metadata: The listing's metadata columns; None if the listing does not hold the metadata, so
-            that they cannot be compared.
+        tasks: What deals rows out, by number.
+        parts: Partitions of names.
+        rule: What is the same.
+        schema: Of the listing.
         left_out: By which rule of the config a name is not to be listed, "" where by none.
+        rows: Of both sides.
     """
-    done = f"{folder}/compared.json"
-    if store.has(done):
-        return Comparison.from_json(store.read_json(done))
-    for name in ("carried", "candidates", "gone"):
-        store.delete_below(f"{folder}/{name}")
-    rule = Rule(scanned_ns, rehash, retry, metadata)
-    previous = sum(line["rows"] for line in parent)
-    count = _partitions(listing, previous, parent)
-    schema = listing_schema(metadata or pa.schema([]))
-    listed = _listed(store, listing, schema, store.scratch(f"{folder}/spilled-listing"), count)
-    before = _before(store, parent, store.scratch(f"{folder}/spilled-ledger"), count)
-    totals, sizes = Comparison(0, 0, 0, 0, 0, 0, count), np.zeros(SIZE_BUCKETS, dtype=np.int64)
-    comparing = Comparing(store, folder, rule, Hidden.of(store, listing), left_out)
-    for number, (rows, old) in enumerate(zip(listed, before, strict=True)):
-        _count_sizes(old, sizes)
-        part = comparing.compare(f"{number:05d}.parquet", rows, old)
-        totals += part
-    totals += comparing.finish()
-    _write_common(store, folder, sizes)
-    for name in ("spilled-listing", "spilled-ledger"):
-        remove_tree(store.scratch(f"{folder}/{name}"))
-    store.write_json(done, totals.to_json())
-    return totals
+
+    folder: str
+    tasks: tuple[_Task, ...]
+    parts: int
+    rule: Rule
+    schema: pa.Schema
+    left_out: LeftOut
+    rows: int
+
+    @classmethod
+    def of(
+        cls,
+        listing: Listing,
+        parent: Sequence[Line],
+        folder: str,
+        rule: Rule,
+        left_out: LeftOut = nothing_left_out,
+    ) -> Comparing:
+        """Plan a comparison.
+
+        Args:
+            listing: What the sources hold; of a name listed more than once the first row counts.
+            parent: The manifest's lines for the parent's ledger; none for a first run.
+            folder: See the attributes.
+            rule: Its `metadata` are None where the listing does not hold them.
+            left_out: See the attributes; it is pickled.
+        """
+        previous = sum(line["rows"] for line in parent)
+        count, divided = _partitions(listing, previous, parent), _divided(parent)
+        tasks = [_Task(_LISTED, paths) for paths in in_tasks(listing.parts, listing.rows)]
+        if divided is not None and divided >= count:  # whole files make up each partition
+            tasks += [
+                _Task(
+                    _LEDGER, (line["path"],), line["partition"][0] * count // divided, line["rows"]
+                )
+                for line in parent
+            ]
+        else:
+            paths = [line["path"] for line in parent]
+            tasks += [_Task(_BEFORE, some) for some in in_tasks(paths, previous)]
+        schema = listing_schema(rule.metadata or pa.schema([]))
+        return cls(folder, tuple(tasks), count, rule, schema, left_out, listing.rows + previous)
+
+    def deal(self, number: int, store: Store) -> Record:
+        """Deal out the rows of one task."""
+        return _deal(Part(f"{self.folder}/{_DEALT}", number), store, self)
+
+    def take(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
+        """Compare one partition, but for the places that could not be listed."""
+        return _take(Part(f"{self.folder}/{PARTS}", number), store, self, pieces)
+
+    def finish(self, store: Store, parts: Mapping[int, Record]) -> Comparison:
+        """Compare the places, sum up what the partitions' records say, and keep it.
+
+        A place is listed, as a file is, where no row of a file tells of it.
+        """
+        totals = sum((_totals(record) for record in parts.values()), Comparison())
+        told = {name for record in parts.values() for name in record["told"]}
+        for number, record in parts.items():
+            if record["waiting"]:
+                part = Part(f"{self.folder}/{PLACES}", number)
+                totals += _totals(_compare_places(part, store, self, record["waiting"], told))
+        digest, places = hashlib.sha256(), 0
+        for number, task in enumerate(self.tasks):
+            if task.side == _LISTED:
+                dealt = store.read_json(Part(f"{self.folder}/{_DEALT}", number).done)
+                digest.update(bytes.fromhex(dealt["digest"]))
+                places += dealt["places"]
+        totals = replace(totals, parts=self.parts, places=places, digest=digest.hexdigest())
+        store.write_json(f"{self.folder}/compared.json", totals.to_json())
+        store.delete_below(f"{self.folder}/{_DEALT}")
+        return totals
 
 
-def candidates(store: Store, folder: str) -> Listing:
-    """The candidates that `compare` found, for `cut_units`."""
-    found = Comparison.from_json(store.read_json(f"{folder}/compared.json"))
-    parts = tuple(store.files(f"{folder}/candidates", ".parquet"))
-    return Listing(parts, found.new + found.touched, found.bytes)
-
-
-def common_sizes(store: Store, folder: str) -> npt.NDArray[np.int64]:
-    """Buckets of sizes that very many files of the parent have, for `cut_units`; ascending."""
-    buckets: npt.NDArray[np.int64] = np.load(store.local(f"{folder}/common.npy"))
-    return buckets
+def _totals(record: Record) -> Comparison:
+    return Comparison.from_json(record["totals"])
 
 
 # --- dealing out ------------------------------------------------------------------------------
@@ -130,58 +176,102 @@ def _divided(parent: Sequence[Line]) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def _listed(
-    store: Store, listing: Listing, schema: pa.Schema, folder: Path, count: int
-) -> Iterator[pa.Table]:
-    """The listing's rows, a partition at a time, in the order in which they were listed."""
-    with Spill(folder, count, schema) as spill:
-        for part in listing.parts:
-            with pq.ParquetFile(store.local(part)) as file:
-                for batch in file.iter_batches():
-                    table = pa.Table.from_batches([batch])
-                    spill.write(table, uri_partitions(table["uri"], count))
-    for number in range(count):
-        yield spill.read(number)
-
-
-def _before(store: Store, parent: Sequence[Line], folder: Path, count: int) -> Iterator[pa.Table]:
-    """The parent's ledger rows, a partition at a time, but for those that were removed."""
-    divided = _divided(parent)
-    if divided is not None and divided >= count:  # whole files make up each partition
-        paths: dict[int, list[str]] = {}
-        for line in parent:
-            number = line["partition"][0] * count // divided
-            paths.setdefault(number, []).append(line["path"])
-        for number in range(count):
-            tables = (
-                table for path in paths.get(number, ()) for table in _living(store.local(path))
-            )
-            yield pa.concat_tables([ledger.SCHEMA.empty_table(), *tables])
-        return
-    with Spill(folder, count, ledger.SCHEMA) as spill:
-        for line in parent:
-            for table in _living(store.local(line["path"])):
-                spill.write(table, uri_partitions(table["uri"], count))
-    for number in range(count):
-        yield spill.read(number)
+@recorded
+def _deal(part: Part, store: Store, plan: Comparing) -> Record:
+    task = plan.tasks[part.number]
+    if task.side == _LEDGER:
+        pieces = [(task.partition, _LEDGER, 0, 0, task.rows)]
+        return {"dealt": {"path": task.paths[0]}, "rows": task.rows, "pieces": pieces}
+    digest, places = hashlib.sha256(), 0
+    name = HashedName(f"{plan.folder}/{_DEALT}/{part.number:06d}", ".arrow")
+    with Dealing(store, name, plan.parts) as dealing:
+        for path in task.paths:
+            if task.side == _BEFORE:
+                for table in _living(store.local(path)):
+                    dealing.write(table, uri_partitions(table["uri"], plan.parts), _BEFORE)
+                continue
+            table = pq.read_table(store.local(path)).select(plan.schema.names).cast(plan.schema)
+            dealing.write(table, uri_partitions(table["uri"], plan.parts), _LISTED)
+            hidden = places_of(table)
+            dealing.share(hidden, _PLACES)
+            places += hidden.num_rows
+            for column in table.select(["uri", "bytes", "version"]).columns:
+                for buffer in column.combine_chunks().buffers():
+                    digest.update(buffer or b"")
+    return {**dealing.record(), "digest": digest.hexdigest(), "places": places}
 
 
 def _living(path: Path) -> Iterator[pa.Table]:
+    """Rows of a ledger file, but for those that were removed."""
     for table in ledger.ledger_tables(path):
         yield table.filter(pc.not_equal(table["status"], "removed"))
 
 
-# --- sizes that many files have ---------------------------------------------------------------
+# --- a partition of names ---------------------------------------------------------------------
 
 
-def _count_sizes(old: pa.Table, counts: npt.NDArray[np.int64]) -> None:
-    """Add to each bucket the contents with a vector whose size falls to it."""
-    contents = pc.and_(pc.is_valid(old["id"]), pc.not_equal(old["status"], "duplicate"))
-    sizes = old["bytes"].filter(contents).to_numpy()
-    buckets, rows = np.unique(size_buckets(sizes[sizes > 0]), return_counts=True)
-    counts[buckets] += rows
+@recorded
+def _take(part: Part, store: Store, plan: Comparing, pieces: Sequence[Reference]) -> Record:
+    listed, repeated = _once(taken(store, pieces, plan.schema, _LISTED))
+    files = [one.path for one in sorted(set(pieces)) if one.side == _LEDGER]
+    old = pa.concat_tables([
+        taken(store, pieces, ledger.SCHEMA, _BEFORE),
+        *(table for path in files for table in _living(store.local(path))),
+    ])  # fmt: skip
+    hidden, waiting = Hidden.of(taken(store, pieces, PLACE, _PLACES)), None
+    places = is_place(listed)
+    if pc.any(places).as_py():
+        theirs = pc.is_in(old["uri"], value_set=listed["uri"].filter(places))
+        waiting = {
+            _LISTED: _write(store, plan, "waiting", part.number, listed.filter(places)),
+            _BEFORE: _write(store, plan, "waiting-old", part.number, old.filter(theirs)),
+        }
+        listed, old = listed.filter(pc.invert(places)), old.filter(pc.invert(theirs))
+    found = compare_partition(listed, old, plan.rule, hidden, plan.left_out)
+    record = _record(store, plan, part.number, found)
+    totals = {**record["totals"], "repeated": repeated}
+    rows = sum(piece.rows for piece in set(pieces))
+    return {**record, "totals": totals, "rows": rows, "waiting": waiting,
+            "told": sorted(found.told)}  # fmt: skip
 
 
-def _write_common(store: Store, folder: str, counts: npt.NDArray[np.int64]) -> None:
-    with store.write(f"{folder}/common.npy") as pending:
-        np.save(pending.file, np.flatnonzero(counts > COMMON_ROWS))
+@recorded
+def _compare_places(
+    part: Part, store: Store, plan: Comparing, waiting: Record, told: set[str]
+) -> Record:
+    listed, old = (
+        pq.read_table(store.local(waiting[side]["path"])).cast(schema) if waiting[side] else
+        schema.empty_table()
+        for side, schema in ((_LISTED, plan.schema), (_BEFORE, ledger.SCHEMA))
+    )  # fmt: skip
+    names = pa.array(sorted(told), pa.string())
+    is_told = pc.or_(pc.is_in(listed["uri"], names), pc.is_in(listed["_hides"], names))
+    listed = listed.filter(pc.invert(is_told))
+    found = compare_partition(listed, old, plan.rule, Hidden({}), plan.left_out)
+    return _record(store, plan, part.number, found, "-places")
+
+
+def _record(store: Store, plan: Comparing, number: int, found: Partition, more: str = "") -> Record:
+    files = {
+        kind: _write(store, plan, kind, number, table, more) for kind, table in found.tables.items()
+    }
+    return {"totals": found.totals.to_json(), "files": files}
+
+
+def _write(
+    store: Store, plan: Comparing, kind: str, number: int, table: pa.Table, more: str = ""
+) -> Record | None:
+    """Write one file of a partition, if there are rows; the manifest's line of it."""
+    if not table.num_rows:
+        return None
+    name = HashedName(f"{plan.folder}/{kind}/{number:05d}{more}", ".parquet")
+    with store.write(name) as pending:
+        pq.write_table(table, pending.file, compression="zstd")
+    return {**pending.finished.to_json(), "rows": table.num_rows}
+
+
+def _once(table: pa.Table) -> tuple[pa.Table, int]:
+    """The first row of each name, and how many others there are."""
+    first = pc.index_in(table["uri"], value_set=table["uri"]).to_numpy()
+    once = table.filter(pa.array(first == np.arange(table.num_rows)))
+    return once, table.num_rows - once.num_rows

@@ -12,15 +12,13 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from lookalike.sources.listing import Listing
-from lookalike.store.objects import Store
 
 UNLISTED = "unlisted"
 """The reason of files that lie where nothing could be listed."""
 UNREADABLE = "unreadable"
 """The reason of files that could not be read themselves."""
+PLACE = pa.schema([("uri", pa.string()), ("problem", pa.string()), ("_hides", pa.string())])
+"""Of a listing's rows that stand for places, what is to be known of them everywhere."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class Hidden:
     places: Mapping[str, Place]
 
     @classmethod
-    def of(cls, store: Store, listing: Listing) -> Hidden:
-        """Those of a listing."""
-        return cls(dict(_places(store, listing)))
+    def of(cls, table: pa.Table) -> Hidden:
+        """Those of the rows of `PLACE`, in the order of the listing."""
+        return cls(dict(_spelt(table)))
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -76,20 +74,21 @@ def is_place(table: pa.Table) -> pa.ChunkedArray:
     return pc.fill_null(pc.not_equal(table["_hides"], table["uri"]), False)
 
 
+def places_of(table: pa.Table) -> pa.Table:
+    """The rows of a listing that stand for more than a file: `PLACE`."""
+    return table.filter(is_place(table)).select(PLACE.names).cast(PLACE)
+
+
 def _ends(uri: str) -> Iterator[int]:
     """Where the beginnings of a name end that a place may be known by."""
     return (at + 1 for at, character in enumerate(uri) if character in "/#")
 
 
-def _places(store: Store, listing: Listing) -> Iterator[tuple[str, Place]]:
-    for part in listing.parts:
-        with pq.ParquetFile(store.local(part)) as file:
-            for batch in file.iter_batches(columns=["uri", "problem", "_hides"]):
-                table = pa.Table.from_batches([batch])
-                for row in table.filter(is_place(table)).to_pylist():
-                    place = Place(row["uri"], row["problem"] or "it cannot be read", row["_hides"])
-                    for spelt in (*_spellings(row["_hides"]), row["uri"]):
-                        yield spelt, place
+def _spelt(table: pa.Table) -> Iterator[tuple[str, Place]]:
+    for row in table.to_pylist():
+        place = Place(row["uri"], row["problem"] or "it cannot be read", row["_hides"])
+        for spelt in (*_spellings(row["_hides"]), row["uri"]):
+            yield spelt, place
 
 
 def _spellings(start: str) -> tuple[str, ...]:

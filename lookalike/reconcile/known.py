@@ -1,18 +1,21 @@
 r"""Which contents of earlier runs the files of each unit may have, so that none is embedded again.
 
 A file whose content is known has the size of that content, so the parent's ledger is looked through
-for the keys of the units' rows (see `sources.units`). What is found lies beside each unit as
-`NNNNNN.known.parquet`; whether a file has one of the contents shows when it is read.
+for the sizes of the units' rows; whether a file has one of the contents shows when it is read. Of a
+size that very many contents share none is looked up: equal ones are found when all units are done.
 
-    keys of units   -> by range of the key \
-                                             -> (unit, content) -> by range of units -> files
-    parent's ledger -> by range of the key /
+    sizes of units  -> by range of the key (a hash of the size) \
+                                                                 -> (unit, content) -> by unit
+    parent's ledger -> by range of the key                      /
+
+These are two exchanges (see `lookalike.transforms.exchange`). Of the ledger only rows take part whose keys
+pass a sieve, which the units' sizes make.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,151 +24,247 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.sources.units import Keys, content_keys, size_keys
-from lookalike.store.files import remove_tree
+from lookalike.sources.units import Keys, Units, key_ranges, size_keys
+from lookalike.store.attempts import Part, Record, record_of, recorded
+from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
+from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.partitions import Spill
 
-SCHEMA = pa.schema([("content_sha256", pa.binary(32)), ("id", pa.int64())])
-"""Of the files beside the units: distinct contents, ascending, and the rows of their vectors."""
+COMMON_ROWS = 1024
+"""Contents of one size; with more it is common, and embedding a file cheaper than naming them."""
+_CONTENT = pa.schema([("content_sha256", pa.binary(32)), ("id", pa.int64())])
 _ASKED = pa.schema([("key", pa.uint64()), ("unit", pa.int64())])
-_HELD = pa.schema([("key", pa.uint64()), *SCHEMA])
-_FOUND = pa.schema([("unit", pa.int64()), *SCHEMA])
-_KEYS = 2_000_000  # asked for at once, of 16 bytes each
+_HELD = pa.schema([("key", pa.uint64()), *_CONTENT])
+_FOUND = pa.schema([("unit", pa.int64()), *_CONTENT])
+_SIDES = ("asked", "held")
+_PART_ROWS = 4_000_000  # of either side at once, at the most; of the ledger far fewer, as a rule
 _UNITS = 8  # whose contents are sorted at once
 _BATCH = 65_536
 _SIEVE_BITS = 25
+_SIEVE_ROWS = 1 << (_SIEVE_BITS - 1)  # more sizes leave too few holes
 
 Line = Mapping[str, Any]
 Bits = npt.NDArray[np.bool_]
 
 
-def write_known(store: Store, parent: Sequence[Line], units: Sequence[str]) -> None:
-    """Write, beside each unit file, contents with a vector that its files may have.
+def sieve_bits(rows: int) -> int:
+    """How many leading bits of keys the sieve for so many rows looks at; 0 for no sieve."""
+    return min(_SIEVE_BITS, rows.bit_length() + 5) if rows <= _SIEVE_ROWS else 0
 
-    Those are the contents of the parent's ledger with the size of one of its files (or with its
-    content, where that is the key), and what its files were before. A unit without any has no file.
+
+@dataclass(frozen=True)
+class Knowing:
+    """How contents are found that the files of units may have.
+
+    Attributes:
+        units: Those that were cut.
+        ledger: Files of the parent's ledger, by the tasks that look through them.
+        parts: Ranges of keys, each small enough for memory.
+        bits: Leading bits of keys that the sieve tells of.
+    """
+
+    units: Units
+    ledger: tuple[tuple[str, ...], ...]
+    parts: int
+    bits: int
+
+    @classmethod
+    def of(
+        cls, store: Store, units: Units, cut: Mapping[int, Record], parent: Sequence[Line]
+    ) -> Knowing:
+        """Plan it, and write the sieve.
+
+        Args:
+            store: The store's root.
+            units: See the attributes.
+            cut: Records of the partitions of the units, cut with `sieve_bits` of all rows.
+            parent: The manifest's lines for the parent's ledger.
+        """
+        previous = sum(line["rows"] for line in parent)
+        rows = sum(record["rows"] for record in cut.values())
+        ledger = in_tasks([line["path"] for line in parent], previous)
+        bits = sieve_bits(rows)
+        found = cls(units, tuple(ledger), max(1, -(-max(rows, previous) // _PART_ROWS)), bits)
+        if bits:
+            sieve = np.zeros(1 << bits, dtype=np.bool_)
+            for record in cut.values():
+                sieve[np.load(store.local(record["bits"]["path"]))] = True
+            with store.write(found._sieve) as pending:
+                np.save(pending.file, np.packbits(sieve))
+        return found
+
+    @property
+    def folder(self) -> str:
+        """Of what these steps leave."""
+        return f"{self.units.folder}/known"
+
+    @property
+    def _sieve(self) -> str:
+        return f"{self.folder}/sieve.npy"
+
+    @property
+    def tasks(self) -> int:
+        """Partitions of units, which ask, and then files of the ledger."""
+        return self.units.parts + len(self.ledger)
+
+    @property
+    def groups(self) -> int:
+        """Groups of units."""
+        return -(-len(self.units) // _UNITS)
+
+    def deal(self, number: int, store: Store) -> Record:
+        """Deal out the keys of a partition of units, or what files of the ledger hold."""
+        part = Part(f"{self.folder}/dealt", number)
+        if number < self.units.parts:
+            return _ask(part, store, self)
+        return _look_through(part, store, self, self.ledger[number - self.units.parts])
+
+    def take(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
+        """Join both sides, and deal out to units what is found."""
+        return _join(Part(f"{self.folder}/joined", number), store, self, pieces)
+
+    def deal_found(self, number: int, store: Store) -> Record:
+        """Hand on what joining dealt out."""
+        return _hand_on(Part(f"{self.folder}/found", number), store, self)
+
+    def take_found(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
+        """Write what some units' files may have."""
+        return _write_group(_group(self.units, number), store, pieces)
+
+    def passed(self, store: Store, keys: Keys) -> Bits:
+        """Which keys (n,) units may have asked for: (n,) bool."""
+        if not self.bits:
+            return np.ones(len(keys), dtype=np.bool_)
+        sieve = np.unpackbits(np.load(store.local(self._sieve))).view(np.bool_)
+        found: Bits = sieve[keys >> np.uint64(64 - self.bits)]
+        return found
+
+
+def read_known(store: Store, units: Units, number: int, rows: pa.Table) -> dict[bytes, int]:
+    """Contents with a vector that the files of a unit may have: ids by sha256.
+
+    Those are the contents of the parent's ledger with the size of one of its files, and what its
+    files were before.
 
     Args:
         store: The store's root.
-        parent: The manifest's lines for the parent's ledger; none for a first run.
-        units: Paths of the unit files, relative to the store; all in one folder.
+        units: The units.
+        number: Of this one.
+        rows: It (see `Units.table`).
     """
-    if not parent or not units:
-        return
-    scratch = store.scratch(str(PurePosixPath(units[0]).with_name("known")))
-    rows = sum(pq.read_metadata(store.local(unit)).num_rows for unit in units)
-    parts = max(1, -(-rows // _KEYS))
-    with (
-        Spill(scratch / "asked", parts, _ASKED) as asked,
-        Spill(scratch / "held", parts, _HELD) as held,
-        Spill(scratch / "found", -(-len(units) // _UNITS), _FOUND) as found,
-    ):
-        sieve = _ask(store, units, asked, found)
-        asked.flush()
-        _look_through(store, parent, sieve, held)
-        held.flush()
-        for part in range(parts):
-            for table in _join(asked.read(part), held.tables(part)):
-                found.write(table, table["unit"].to_numpy() // _UNITS)
-    for group in range(found.count):
-        _write_group(store, units, found.read(group))
-    remove_tree(scratch)
+    tables = []
+    if {"_was_sha256", "_was_id"} <= set(rows.column_names):
+        was = rows.select(["_was_sha256", "_was_id"]).rename_columns(_CONTENT.names)
+        tables.append(was.filter(_has_vector(was)))
+    record = record_of(store, _group(units, number // _UNITS))
+    if record is not None:
+        found = pq.read_table(store.local(record["known"]["path"]))
+        tables.append(found.filter(pc.equal(found["unit"], number)).select(_CONTENT.names))
+    known: dict[bytes, int] = {}
+    for table in tables:
+        contents, ids = table["content_sha256"].to_pylist(), table["id"].to_pylist()
+        for content, row_id in zip(contents, ids, strict=True):
+            known[content] = min(row_id, known.get(content, row_id))
+    return known
 
 
-def read_known(store: Store, unit: str) -> dict[bytes, int]:
-    """What `write_known` found for a unit: ids of rows with a vector by sha256 of the content."""
-    path = _beside(unit)
-    if not store.has(path):
-        return {}
-    table = pq.read_table(store.local(path))
-    contents, ids = table["content_sha256"].to_pylist(), table["id"].to_pylist()
-    return dict(zip(contents, ids, strict=True))
+def _group(units: Units, number: int) -> Part:
+    return Part(f"{units.folder}/known/units", number)
 
 
-def _beside(unit: str) -> str:
-    return unit.removesuffix(".parquet") + ".known.parquet"
+# --- by key -------------------------------------------------------------------------------------
 
 
-def _part(keys: Keys, count: int) -> Keys:
-    return (keys >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+@recorded
+def _ask(part: Part, store: Store, plan: Knowing) -> Record:
+    with Dealing(store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"),
+                 plan.parts) as dealing:  # fmt: skip
+        for number in plan.units.of(part.number):
+            sizes = plan.units.table(store, number)["bytes"].to_numpy()
+            keys = np.unique(size_keys(sizes[sizes > 0]))
+            table = pa.table([keys, np.full(len(keys), number)], schema=_ASKED)
+            dealing.write(table, key_ranges(keys, plan.parts), "asked")
+    return dealing.record()
 
 
-def _ask(store: Store, units: Sequence[str], asked: Spill, found: Spill) -> Bits:
-    """Deal out the keys of the units; returns where in `_SIEVE_BITS` leading bits keys are.
-
-    What files were before needs no search.
-    """
-    sieve = np.zeros(1 << _SIEVE_BITS, dtype=np.bool_)
-    for number, unit in enumerate(units):
-        names = pq.read_schema(store.local(unit)).names
-        had = [name for name in ("_was_sha256", "_was_id") if name in names]
-        table = pq.read_table(store.local(unit), columns=["_key", *had])
-        keys = np.unique(table["_key"].drop_null().to_numpy())
-        sieve[keys >> np.uint64(64 - _SIEVE_BITS)] = True
-        asked.write(_numbered(number, len(keys), key=keys), _part(keys, asked.count))
-        if had:
-            was = table.select(had).rename_columns(SCHEMA.names)
-            was = was.filter(_has_vector(was))
-            columns = {name: was[name] for name in SCHEMA.names}
-            found.write(
-                _numbered(number, was.num_rows, **columns),
-                np.full(was.num_rows, number // _UNITS, dtype=np.int64),
-            )
-    return sieve
-
-
-def _numbered(unit: int, rows: int, **columns: Any) -> pa.Table:
-    return pa.table({**columns, "unit": np.full(rows, unit, dtype=np.int64)})
+@recorded
+def _look_through(part: Part, store: Store, plan: Knowing, paths: Sequence[str]) -> Record:
+    with Dealing(store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"),
+                 plan.parts) as dealing:  # fmt: skip
+        for path in paths:
+            rows = pq.read_table(store.parquet(path), columns=["bytes", *_CONTENT.names])
+            rows = rows.filter(pc.and_(_has_vector(rows), pc.greater(rows["bytes"], 0)))
+            keys = size_keys(rows["bytes"].to_numpy())
+            passed = np.flatnonzero(plan.passed(store, keys))
+            held = rows.select(_CONTENT.names).take(pa.array(passed))
+            held = _least(held.add_column(0, "key", pa.array(keys[passed])).cast(_HELD))
+            dealing.write(held, key_ranges(held["key"].to_numpy(), plan.parts), "held")
+    return dealing.record()
 
 
 def _has_vector(table: pa.Table) -> pa.ChunkedArray:
     return pc.and_(pc.is_valid(table["id"]), pc.is_valid(table["content_sha256"]))
 
 
-def _look_through(store: Store, parent: Sequence[Line], sieve: Bits, held: Spill) -> None:
-    """Deal out the parent's contents, by either key, as far as the sieve lets them through."""
-    shift = np.uint64(64 - _SIEVE_BITS)
-    for line in parent:
-        with pq.ParquetFile(store.local(line["path"])) as file:
-            columns = ["bytes", *SCHEMA.names]
-            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                table = pa.Table.from_batches([batch])
-                table = table.filter(_has_vector(table))
-                sizes = table["bytes"].to_numpy()
-                by_size, by_content = size_keys(sizes), content_keys(table["content_sha256"])
-                for keys, use in ((by_size, sizes > 0), (by_content, True)):
-                    rows = np.flatnonzero(sieve[keys >> shift] & use)
-                    some = table.select(SCHEMA.names).take(pa.array(rows))
-                    some = some.add_column(0, "key", pa.array(keys[rows]))
-                    held.write(some, _part(keys[rows], held.count))
+def _least(held: pa.Table) -> pa.Table:
+    """Each content once, with its smallest id; of a key no more than show that it is common."""
+    held = held.sort_by([(name, "ascending") for name in _HELD.names])
+    keys, contents = held["key"].to_numpy(), held["content_sha256"].combine_chunks()
+    first = np.ones(len(keys), dtype=np.bool_)
+    first[1:] = pc.not_equal(contents[1:], contents[:-1]).to_numpy(zero_copy_only=False)
+    first[1:] |= keys[1:] != keys[:-1]
+    held, keys = held.filter(pa.array(first)), keys[first]
+    rank = np.arange(len(keys)) - np.searchsorted(keys, keys)
+    return held.filter(pa.array(rank <= COMMON_ROWS))
 
 
-def _join(asked: pa.Table, held: Iterator[pa.Table]) -> Iterator[pa.Table]:
+@recorded
+def _join(part: Part, store: Store, plan: Knowing, pieces: Sequence[Reference]) -> Record:
+    asked, held = (
+        taken(store, pieces, schema, side)
+        for side, schema in zip(_SIDES, (_ASKED, _HELD), strict=True)
+    )
+    rows = asked.num_rows + held.num_rows
+    held = _least(held)
+    keys = held["key"].to_numpy()
+    counts = np.searchsorted(keys, keys, "right") - np.searchsorted(keys, keys)
+    held = held.filter(pa.array(counts <= COMMON_ROWS))
+    asked = asked.sort_by([("key", "ascending"), ("unit", "ascending")])
+    name = HashedName(f"{plan.folder}/joined/{part.number:06d}", ".arrow")
+    with Dealing(store, name, plan.groups) as dealing:
+        for start in range(0, held.num_rows, _BATCH):
+            found = _pairs(asked, held.slice(start, _BATCH))
+            dealing.write(found, found["unit"].to_numpy() // _UNITS)
+    return {"rows": rows, "found": dealing.record()}
+
+
+def _pairs(asked: pa.Table, held: pa.Table) -> pa.Table:
     """Units and contents of the same key."""
-    order = np.argsort(asked["key"].to_numpy(), kind="stable")
-    keys, units = asked["key"].to_numpy()[order], asked["unit"].to_numpy()[order]
-    for table in held:
-        own = table["key"].to_numpy()
-        start, end = (np.searchsorted(keys, own, side) for side in ("left", "right"))
-        counts = end - start
-        rows = np.repeat(np.arange(len(own)), counts)
-        # position of each pair among the units of its key
-        among = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        columns = table.select(SCHEMA.names).take(pa.array(rows))
-        yield columns.append_column("unit", pa.array(units[start[rows] + among]))
+    keys, units, own = (asked["key"].to_numpy(), asked["unit"].to_numpy(), held["key"].to_numpy())
+    start, end = (np.searchsorted(keys, own, side) for side in ("left", "right"))
+    counts = end - start
+    rows = np.repeat(np.arange(len(own)), counts)
+    # position of each pair among the units of its key
+    among = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = held.select(_CONTENT.names).take(pa.array(rows))
+    return columns.add_column(0, "unit", pa.array(units[start[rows] + among])).cast(_FOUND)
 
 
-def _write_group(store: Store, units: Sequence[str], table: pa.Table) -> None:
-    """Write the files of some units, each content once (with its smallest id)."""
-    table = table.sort_by([("unit", "ascending"), ("content_sha256", "ascending"),
-                           ("id", "ascending")])  # fmt: skip
-    numbers = table["unit"].to_numpy()
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
-    for start, end in zip(starts, [*starts, len(numbers)][1:], strict=True):
-        own = table.slice(start, end - start).select(SCHEMA.names)
-        contents = own["content_sha256"].combine_chunks()
-        repeats = pc.equal(contents[1:], contents[:-1]).to_numpy(zero_copy_only=False)
-        own = own.filter(pa.array(np.concatenate([[True], ~repeats])))
-        with store.write(_beside(units[numbers[start]])) as pending:
-            pq.write_table(own, pending.file, compression="none", use_dictionary=False)
+# --- by unit ------------------------------------------------------------------------------------
+
+
+@recorded
+def _hand_on(part: Part, store: Store, plan: Knowing) -> Record:
+    joined = record_of(store, Part(f"{plan.folder}/joined", part.number))
+    # nobody asked for such keys, nor held them
+    nothing = {"dealt": {"path": ""}, "rows": 0, "pieces": []}
+    return joined["found"] if joined else nothing
+
+
+@recorded
+def _write_group(part: Part, store: Store, pieces: Sequence[Reference]) -> Record:
+    found = taken(store, pieces, _FOUND)
+    table = found.sort_by([(name, "ascending") for name in _FOUND.names])
+    with store.write(HashedName(f"{part.folder}/{part.number:06d}", ".parquet")) as pending:
+        pq.write_table(table, pending.file, compression="none", use_dictionary=False)
+    return {"rows": found.num_rows, "known": pending.finished.to_json()}

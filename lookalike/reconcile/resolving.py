@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.reconcile.compared import Comparison, files_of
 from lookalike.reconcile.comparing import GONE as GONE_ROWS
-from lookalike.reconcile.comparing import Comparison
 from lookalike.reconcile.concluding import as_removed, conclude
 from lookalike.reconcile.contents import CARRIED, GONE, ROWS, UNIT, settle
 from lookalike.reconcile.copying import CopyPlan
@@ -124,9 +125,11 @@ class _Resolving:
         self._found = Comparison.from_json(store.read_json(f"{compared}/compared.json"))
         self.parts = self._found.parts
         self._ledgers = list(ledgers.values())
-        self._gone = store.files(f"{compared}/gone", ".parquet")
+        self._gone = {
+            number: files_of(store, compared, "gone", number) for number in range(self.parts)
+        }
         self._first_new = make_id(min(ledgers), 0) if ledgers else 2**63 - 1
-        touched = sum(_rows(store, path) for path in [*self._ledgers, *self._gone])
+        touched = sum(_rows(store, path) for path in [*self._ledgers, *chain(*self._gone.values())])
         self._content_parts = max(1, -(-touched // _PART_ROWS))
         scratch = store.scratch(folder)
         self._settled = Spill(scratch / "settled", self.parts, _SETTLED)
@@ -172,12 +175,12 @@ class _Resolving:
                 alone = alone.append_column("was", pa.repeat("", alone.num_rows))
                 self._settled.write(alone, uri_partitions(alone["uri"], self.parts))
         if self._by_content:
-            for gone in self._gone:
-                kept = self.unread.kept(PurePosixPath(gone).name)["uri"]
-                for table in _tables(self._store.local(gone)):
+            for number, paths in self._gone.items():
+                kept = self.unread.kept(f"{number:05d}.parquet")["uri"]
+                for table in chain.from_iterable(_tables(self._store.local(one)) for one in paths):
                     goes = pc.invert(pc.is_in(table["uri"], value_set=kept))
                     self._deal(table.filter(pc.and_(table["id"].is_valid(), goes)), GONE, touched)
-        carried = self._store.files(f"{self._compared}/carried", ".parquet")
+        carried = files_of(self._store, self._compared, "carried")
         for stands in [*carried, *self.unread.paths]:
             for table in _tables(self._store.local(stands)):
                 _count(self._counts, table)
@@ -205,17 +208,16 @@ class _Resolving:
             for number in range(self.parts):
                 name = f"{number:05d}.parquet"
                 rows = self._settled.read(number)
-                gone = self._gone_from(f"{self._compared}/gone/{name}")
+                gone = self._gone_from(number)
                 if rows.num_rows or gone.num_rows:
                     _check_ids(rows["id"], files)
                     table = self._resolved(rows, gone, self.unread.kept(name))
                     with self._store.write(f"{self._folder}/rows/{name}") as pending:
                         pq.write_table(table, pending.file, compression="zstd")
 
-    def _gone_from(self, path: str) -> pa.Table:
-        if not self._store.has(path):
-            return GONE_ROWS.empty_table()
-        return pq.read_table(self._store.local(path))
+    def _gone_from(self, number: int) -> pa.Table:
+        tables = (pq.read_table(self._store.local(path)) for path in self._gone[number])
+        return pa.concat_tables([GONE_ROWS.empty_table(), *tables])
 
     def _resolved(self, rows: pa.Table, gone: pa.Table, kept: pa.Table) -> pa.Table:
         """Rows of one partition as they will be, with those removed; and their sums.

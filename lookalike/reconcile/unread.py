@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.reconcile.hidden import UNREADABLE
-from lookalike.reconcile.one_partition import said_of
+from lookalike.reconcile.compared import files_of
+from lookalike.reconcile.hidden import PLACE, UNREADABLE
+from lookalike.reconcile.one_partition import GONE, said_of
 from lookalike.store.files import remove_tree
 from lookalike.store.ledger import SCHEMA, ledger_tables
 from lookalike.store.objects import Store
@@ -57,7 +58,7 @@ class Unread:
                     spill.write(table, uri_partitions(table["uri"], self._parts))
                     found |= bool(table.num_rows)
         for number in range(self._parts if found else 0):
-            self._keep(f"{number:05d}.parquet", spill.read(number))
+            self._keep(number, spill.read(number))
         remove_tree(spill.folder)
 
     def kept(self, name: str) -> pa.Table:
@@ -67,16 +68,19 @@ class Unread:
             return SCHEMA.empty_table()
         return pq.read_table(self._store.local(path)).cast(SCHEMA)
 
-    def _keep(self, name: str, unread: pa.Table) -> None:
-        gone = f"{self._compared}/gone/{name}"
-        if not unread.num_rows or not self._store.has(gone):
+    def _compared_rows(self, kind: str, number: int, schema: pa.Schema) -> pa.Table:
+        paths = files_of(self._store, self._compared, kind, number)
+        tables = (pq.read_table(self._store.local(path), columns=schema.names) for path in paths)
+        return pa.concat_tables([schema.empty_table(), *(one.cast(schema) for one in tables)])
+
+    def _keep(self, number: int, unread: pa.Table) -> None:
+        if not unread.num_rows:
             return
+        name, table = f"{number:05d}.parquet", self._compared_rows("gone", number, GONE)
         # what the scan itself said of a file is no matter of tonight: that it is not there, or none
-        candidates = self._store.local(f"{self._compared}/candidates/{name}")
-        listed = pq.read_table(candidates, columns=["uri", "problem"])
+        listed = self._compared_rows("candidates", number, PLACE)
         sure = listed.filter(pc.not_equal(listed["problem"], ""))["uri"]
         unread = unread.filter(pc.invert(pc.is_in(unread["uri"], value_set=sure)))
-        table = pq.read_table(self._store.local(gone))
         never = pc.and_(
             pc.equal(table["status"], "rejected"), pc.equal(table["reason"], UNREADABLE)
         )

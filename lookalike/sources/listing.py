@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +27,7 @@ _PART_ROWS = 100_000
 _PART_BYTES = 256 << 20  # of names and metadata, roughly, as they are held in memory
 _BASE = ("uri", "bytes", "version", "problem")
 _PLACE = {"_container": "container", "_offset": "offset", "_group": "group", "_hides": "hides"}
-_BESIDE = ("_key", "_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of unit files alone
+_BESIDE = ("_was", "_was_sha256", "_was_id", "_was_metadata_hash")  # of unit files alone
 
 
 @dataclass(frozen=True)
@@ -164,15 +163,14 @@ def list_places(
     return {"pieces": pieces, "notes": notes.to_json()}
 
 
-def read_files(path: Path) -> Iterator[SourceFile]:
-    """Rows of a listing or unit file, without what the ledger said of them before."""
-    with pq.ParquetFile(path) as file:
-        columns = [name for name in file.schema_arrow.names if name not in _BESIDE]
-        for batch in file.iter_batches(batch_size=256, columns=columns):
-            for row in to_rows(batch):
-                base = {name: row.pop(name) for name in _BASE}
-                place = {told: row.pop(name) for name, told in _PLACE.items()}
-                yield SourceFile(**base, metadata=row, **place)
+def as_files(table: pa.Table) -> Iterator[SourceFile]:
+    """Rows of a listing or a unit, without what the ledger said of them before."""
+    columns = [name for name in table.column_names if name not in _BESIDE]
+    for batch in table.select(columns).to_batches(max_chunksize=256):
+        for row in to_rows(batch):
+            base = {name: row.pop(name) for name in _BASE}
+            place = {told: row.pop(name) for name, told in _PLACE.items()}
+            yield SourceFile(**base, metadata=row, **place)
 
 
 @dataclass

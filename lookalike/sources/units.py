@@ -1,28 +1,26 @@
-"""Cutting a listing into work units, in bounded memory and so that duplicates meet.
+"""Cutting candidates into work units, in bounded memory and so that duplicates meet.
 
 Two files with the same bytes have the same size. Units are therefore cut along the *hash of the
 size*: all files of one size land in one unit, where the first of equal content is embedded and the
-others become its duplicates, with no shuffle of contents and no file read twice. Hashing also mixes
-folders, so that no unit holds all the large pictures. Only a size shared by very many files (say
-bitmaps of one shape) would make too large a unit: those are read beforehand and cut along their
-content's hash instead, which keeps the property.
+others become its duplicates, with no file read twice. Hashing also mixes folders, so that no unit
+holds all the large pictures. Only a size shared by very many files (say bitmaps of one shape) would
+make too large a unit: those are cut along the hash of their names, and equal ones that do not meet
+are brought together when all units are done.
 
-    listing stream -> parts (<= 100,000 rows) -> partitions by hash -> sorted -> units
+    candidates -> partitions by hash -> sorted -> units: pieces of one file for each partition
 
 What lies in containers (tar shards, tables of images) is cut along the containers instead, in their
-order, so that a worker reads them from front to back; equal files do not always meet there, which
-is made good when all units are done.
-
-Each row bears its key in the column `_key`, by which the contents of earlier runs that it may equal
-are found (see `reconcile.known`).
+order, so that a worker reads them from front to back; equal files do not always meet there either.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -30,61 +28,111 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.sources.listing import (
-    Listing,
-    listing_schema,
-    read_files,
-    write_listing,
-    write_table,
-)
-from lookalike.store.files import remove_tree
+from lookalike.sources.listing import Listing
+from lookalike.store.attempts import Part, Record, recorded
+from lookalike.store.exchange import Dealing, Reference, in_tasks, references, taken
+from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.partitions import Spill
 
-__all__ = [
-    "Listing", "cut_units", "listing_schema", "mix", "read_files", "unit_rows_for", "write_listing",
-]  # fmt: skip
-
-SIZE_BUCKETS = 1 << 22
-"""Sizes are counted by their hash, in so many buckets: see `size_buckets`."""
 _PARTITION_ROWS = 500_000
 _PARTITION_BYTES = 1 << 30  # as the listing estimates them
-_HEAVY = 4  # a size class of more than this many units' rows is cut by content
+_HEAVY = 4  # a size class of more than this many units' rows is cut by name
+_COMMON_ROWS = 4096  # files of one size among those of a task, which then are dealt out by name
 
 Keys = npt.NDArray[np.uint64]
-Buckets = npt.NDArray[np.int64]
-Read = Callable[[str], bytes]
-
-_NONE: Buckets = np.zeros(0, dtype=np.int64)
+Mask = npt.NDArray[np.bool_]
 
 
-def cut_units(
-    store: Store,
-    listing: Listing,
-    folder: str,
-    unit_rows: int,
-    read: Read,
-    common: Buckets = _NONE,
-) -> Iterator[tuple[str, int]]:
-    """Write the unit files of a listing; yields (path relative to the store, rows).
+@dataclass(frozen=True)
+class Units:
+    """Where the rows of units lie; they are numbered through, partition by partition.
 
-    The units depend on the set of files only, not on their order in the listing.
-
-    Args:
-        store: The store's root.
-        listing: Files to be read, each listed once; further columns are kept.
-        folder: Of the unit files, relative to the store.
-        unit_rows: Rows per unit, roughly.
-        read: Reads a file, where its size tells too little of it.
-        common: Buckets of sizes that very many files of earlier runs have (see `size_buckets`).
+    Attributes:
+        folder: Where they were cut, relative to the store.
+        firsts: Number of the first unit of each partition, and last how many there are in all.
     """
-    number = 0
-    for table in _partitions(store, listing, folder):
-        for unit in _cut(table, unit_rows, read, common):
-            name = f"{folder}/{number:06d}.parquet"
-            write_table(store, name, unit)
-            yield name, unit.num_rows
-            number += 1
+
+    folder: str
+    firsts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.firsts[-1]
+
+    @property
+    def parts(self) -> int:
+        """How many partitions there are."""
+        return len(self.firsts) - 1
+
+    def of(self, partition: int) -> range:
+        """The numbers of a partition's units."""
+        return range(self.firsts[partition], self.firsts[partition + 1])
+
+    def table(self, store: Store, number: int) -> pa.Table:
+        """The rows of one unit, in order: a part of a file is read."""
+        partition = bisect_right(self.firsts, number) - 1
+        pieces = _pieces_of(store, _part(self.folder, partition))
+        return taken(store, pieces[number - self.firsts[partition]])
+
+
+def _part(folder: str, number: int) -> Part:
+    return Part(f"{folder}/parts", number)
+
+
+@lru_cache(maxsize=2)  # units of one partition are asked for one after the other
+def _pieces_of(store: Store, part: Part) -> dict[int, list[Reference]]:
+    """Where the rows of a partition's units lie, by the number of each in it."""
+    found: dict[int, list[Reference]] = {}
+    for number, piece in references(store.read_json(part.done)["units"], part.number):
+        found.setdefault(number, []).append(piece)
+    return found
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a listing is cut into units below `folder`.
+
+    The units depend on the set of files only, not on their order, where those of a task (a
+    partition of names, that is) do.
+
+    Attributes:
+        folder: Of the run's scratch, relative to the store.
+        tasks: Files of the listing, which deal their rows out.
+        parts: Ranges of keys, each small enough for memory.
+        unit_rows: Rows per unit, roughly.
+        schema: Of the rows: further columns are kept.
+        bits: Leading bits of the hashes of sizes that are noted, for `reconcile.known`; 0 for none.
+    """
+
+    folder: str
+    tasks: tuple[tuple[str, ...], ...]
+    parts: int
+    unit_rows: int
+    schema: pa.Schema
+    bits: int
+
+    @classmethod
+    def of(
+        cls, store: Store, listing: Listing, folder: str, unit_rows: int, bits: int = 0
+    ) -> Cutting:
+        """Plan it: a listing of files to be read, each once."""
+        count = max(-(-listing.rows // _PARTITION_ROWS), -(-listing.bytes // _PARTITION_BYTES), 1)
+        schema = pq.read_schema(store.parquet(listing.parts[0])) if listing.parts else pa.schema([])
+        tasks = tuple(in_tasks(listing.parts, listing.rows))
+        return cls(folder, tasks, count, unit_rows, schema.remove_metadata(), bits)
+
+    def deal(self, number: int, store: Store) -> Record:
+        """Deal the rows of one task out to ranges of keys."""
+        return _deal(Part(f"{self.folder}/dealt", number), store, self)
+
+    def take(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
+        """Cut the rows of one range."""
+        return _take(_part(self.folder, number), store, self, pieces)
+
+    def finish(self, parts: Mapping[int, Record]) -> Units:
+        """Number the units of all ranges."""
+        counts = [parts[number]["count"] if number in parts else 0 for number in range(self.parts)]
+        return Units(self.folder, tuple(accumulate(counts, initial=0)))
 
 
 def unit_rows_for(listed: int, workers: int) -> int:
@@ -106,61 +154,80 @@ def size_keys(sizes: npt.NDArray[np.int64]) -> Keys:
     return mix(sizes.astype(np.uint64))
 
 
-def content_keys(contents: pa.Array | pa.ChunkedArray) -> Keys:
-    """The key of each content's sha256: (n,) binary(32) without nulls -> (n,) uint64."""
-    flat = contents.combine_chunks() if isinstance(contents, pa.ChunkedArray) else contents
-    data = np.frombuffer(flat.buffers()[1] or b"", dtype="<u8").reshape(-1, 4)
-    return data[flat.offset : flat.offset + len(flat), 0].astype(np.uint64)
+def key_ranges(keys: Keys, count: int) -> npt.NDArray[np.int64]:
+    """Which of `count` ranges of keys each falls to: (n,) uint64 -> (n,) int64."""
+    found = (keys >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)
+    return found.astype(np.int64)
 
 
-def size_buckets(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Which of `SIZE_BUCKETS` buckets each size falls to: (n,) int64 -> (n,) int64."""
-    return (size_keys(sizes) >> np.uint64(64 - SIZE_BUCKETS.bit_length() + 1)).astype(np.int64)
+@recorded
+def _deal(part: Part, store: Store, plan: Cutting) -> Record:
+    name = HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow")
+    with Dealing(store, name, plan.parts) as dealing:
+        for path in plan.tasks[part.number]:
+            table = pq.read_table(store.local(path)).cast(plan.schema)
+            keys = _keys(table, _COMMON_ROWS)
+            dealing.write(table, key_ranges(keys, plan.parts))
+    return dealing.record()
 
 
-def _partitions(store: Store, listing: Listing, folder: str) -> Iterator[pa.Table]:
-    """The listing's rows by ranges of their key, each small enough for memory."""
-    count = max(-(-listing.rows // _PARTITION_ROWS), -(-listing.bytes // _PARTITION_BYTES))
-    if count <= 1:
-        if listing.parts:
-            yield pa.concat_tables([pq.read_table(store.local(part)) for part in listing.parts])
-        return
-    schema = pq.read_schema(store.local(listing.parts[0])).remove_metadata()
-    with Spill(store.scratch(f"{folder}/partitions"), count, schema) as spill:
-        for part in listing.parts:
-            table = pq.read_table(store.local(part))
-            spill.write(table, (_keys(table) >> np.uint64(32)) * np.uint64(count) >> np.uint64(32))
-    for number in range(count):
-        table = spill.read(number)
-        if table.num_rows:
-            yield table
-    remove_tree(spill.folder)
+@recorded
+def _take(part: Part, store: Store, plan: Cutting, pieces: Sequence[Reference]) -> Record:
+    table = taken(store, pieces, plan.schema)
+    units = list(_cut(table, plan.unit_rows))
+    name = HashedName(f"{plan.folder}/{part.number:05d}", ".arrow")
+    with Dealing(store, name, len(units)) as dealing:
+        for number, unit in enumerate(units):
+            dealing.write(unit, np.full(unit.num_rows, number))
+    record: Record = {
+        "rows": table.num_rows,
+        "count": len(units),
+        "units": dealing.record(),
+        "bits": None,
+    }
+    if plan.bits:
+        sizes = table["bytes"].to_numpy()
+        bits = np.unique(size_keys(sizes[sizes > 0]) >> np.uint64(64 - plan.bits))
+        with store.write(HashedName(f"{plan.folder}/bits/{part.number:05d}", ".npy")) as pending:
+            np.save(pending.file, bits.astype(np.uint32))
+        record["bits"] = pending.finished.to_json()
+    return record
 
 
-def _keys(table: pa.Table) -> Keys:
-    """Hash of the size; of the name where there is no content to be equal; of the container."""
-    sizes = table["bytes"].to_numpy()
-    keys = size_keys(sizes)
-    contained = _contained(table)
-    for row in np.flatnonzero((sizes <= 0) & ~contained):
-        keys[row] = _hash(table["uri"][int(row)].as_py().encode())
+def _keys(table: pa.Table, limit: int) -> Keys:
+    """Hash of the size; of the container; of the name where the size tells nothing.
+
+    That is where it is not known, nothing, or of more than `limit` of the files.
+    """
+    keys, contained = size_keys(table["bytes"].to_numpy()), _contained(table)
     rows = np.flatnonzero(contained)
     if len(rows):
-        groups = _pieces(table.take(pa.array(rows)))
         hashes: dict[tuple[str, int], int] = {}
-        for row, group in zip(rows, groups, strict=True):
+        for row, group in zip(rows, _pieces(table.take(pa.array(rows))), strict=True):
             if group not in hashes:
-                hashes[group] = _hash(f"{group[0]}\0{group[1]}".encode())
+                hashes[group] = _hash(f"{group[0]}\0{group[1]}")
             keys[row] = hashes[group]
+    rows = np.flatnonzero(~contained & ~_telling(table, limit))
+    names = table["uri"].take(pa.array(rows)).to_pylist()
+    keys[rows] = np.fromiter(map(_hash, names), dtype=np.uint64, count=len(rows))
     return keys
 
 
-def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+def _telling(table: pa.Table, limit: int) -> Mask:
+    """Which files have a size that is known, and that no more than `limit` files share."""
+    sizes, contained = table["bytes"].to_numpy(), _contained(table)
+    _, inverse, counts = np.unique(sizes[~contained], return_inverse=True, return_counts=True)
+    found: Mask = sizes > 0
+    found[~contained] &= counts[inverse] <= limit
+    return found
 
 
-def _contained(table: pa.Table) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = pc.not_equal(table["_container"], "").to_numpy()
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def _contained(table: pa.Table) -> Mask:
+    found: Mask = pc.not_equal(table["_container"], "").to_numpy()
     return found
 
 
@@ -169,18 +236,18 @@ def _pieces(table: pa.Table) -> list[tuple[str, int]]:
     return list(zip(table["_container"].to_pylist(), table["_group"].to_pylist(), strict=True))
 
 
-def _cut(table: pa.Table, unit_rows: int, read: Read, common: Buckets) -> Iterator[pa.Table]:
+def _cut(table: pa.Table, unit_rows: int) -> Iterator[pa.Table]:
     """The units of one partition: of the files of their own, then of what lies in containers."""
-    contained = _contained(table)
-    yield from _cut_files(table.filter(pa.array(~contained)), unit_rows, read, common)
-    yield from _cut_containers(table.filter(pa.array(contained)), common)
+    keys, contained = _keys(table, unit_rows * _HEAVY), _contained(table)
+    order = np.flatnonzero(~contained)
+    yield from _cut_files(table.take(pa.array(order)), keys[order], unit_rows)
+    yield from _cut_containers(table.filter(pa.array(contained)))
 
 
-def _cut_files(table: pa.Table, unit_rows: int, read: Read, common: Buckets) -> Iterator[pa.Table]:
-    keys = _split_heavy(table, _keys(table), unit_rows * _HEAVY, read, common)
-    table = table.append_column("_key", pa.array(keys))
-    table = table.sort_by([("_key", "ascending"), ("uri", "ascending")])
-    keys, start = table["_key"].to_numpy(), 0
+def _cut_files(table: pa.Table, keys: Keys, unit_rows: int) -> Iterator[pa.Table]:
+    by_name = table.append_column("_cut", pa.array(keys))
+    by_name = by_name.sort_by([("_cut", "ascending"), ("uri", "ascending")])
+    keys, table, start = by_name["_cut"].to_numpy(), by_name.drop_columns(["_cut"]), 0
     # a unit ends at the first change of key once it is full
     for end in [*np.flatnonzero(np.diff(keys)) + 1, len(keys)]:
         if end > start and (end - start >= unit_rows or end == len(keys)):
@@ -188,15 +255,8 @@ def _cut_files(table: pa.Table, unit_rows: int, read: Read, common: Buckets) -> 
             start = end
 
 
-def _cut_containers(table: pa.Table, common: Buckets) -> Iterator[pa.Table]:
-    """A unit for each piece of a container, its rows in the order in which they lie there.
-
-    Nothing is read of it. A size that is common, or not known, has no key: contents that it shares
-    with earlier runs are found when all units are done.
-    """
-    sizes = table["bytes"].to_numpy()
-    telling = (sizes > 0) & ~np.isin(size_buckets(sizes), common)
-    table = table.append_column("_key", pa.array(size_keys(sizes), mask=~telling))
+def _cut_containers(table: pa.Table) -> Iterator[pa.Table]:
+    """A unit for each piece of a container, its rows in the order in which they lie there."""
     order = [("_container", "ascending"), ("_group", "ascending"), ("_offset", "ascending")]
     table = table.sort_by([*order, ("uri", "ascending")])
     start = 0
@@ -204,25 +264,3 @@ def _cut_containers(table: pa.Table, common: Buckets) -> Iterator[pa.Table]:
         rows = len(list(piece))
         yield table.slice(start, rows)
         start += rows
-
-
-def _split_heavy(table: pa.Table, keys: Keys, limit: int, read: Read, common: Buckets) -> Keys:
-    """Replace the key of very common sizes, here or before, by the hash of each file's content."""
-    values, counts = np.unique(keys, return_counts=True)
-    sizes = table["bytes"].to_numpy()
-    is_heavy = np.isin(keys, values[counts > limit])
-    is_heavy |= (sizes > 0) & np.isin(size_buckets(sizes), common)
-    heavy = np.flatnonzero(is_heavy)
-    if not len(heavy):
-        return keys
-
-    def content_key(uri: str) -> int:
-        try:
-            return _hash(read(uri))
-        except OSError:  # reported when its unit is embedded; any unit will do
-            return _hash(uri.encode())
-
-    keys, uris = keys.copy(), table["uri"].take(pa.array(heavy)).to_pylist()
-    with ThreadPoolExecutor(16) as pool:
-        keys[heavy] = np.fromiter(pool.map(content_key, uris), dtype=np.uint64, count=len(heavy))
-    return keys

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -30,6 +31,19 @@ class Task(Protocol):
         """Path of the record, relative to the store."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A task that is known by its number: its record is `<folder>/NNNNNN.json`."""
+
+    folder: str
+    number: int
+
+    @property
+    def done(self) -> str:
+        """Path of the record, relative to the store."""
+        return f"{self.folder}/{self.number:06d}.json"
+
+
 def recorded(
     work: Callable[Concatenate[_Task, Store, _Options], Mapping[str, Any]],
 ) -> Callable[Concatenate[_Task, Store, _Options], Record]:
@@ -44,15 +58,20 @@ def recorded(
     def attempt(
         task: _Task, store: Store, /, *args: _Options.args, **options: _Options.kwargs
     ) -> Record:
-        there = store.read(task.done)
-        if there is None:
-            data = store.put_if_absent(task.done, json_bytes(work(task, store, *args, **options)))
-        else:
-            data = there.data
+        there = record_of(store, task)
+        if there is not None:
+            return there
+        data = store.put_if_absent(task.done, json_bytes(work(task, store, *args, **options)))
         found: Record = json.loads(data)
         return found
 
     return attempt
+
+
+def record_of(store: Store, task: Task) -> Record | None:
+    """What the record of a task says; None where there is none."""
+    found = store.read(task.done)
+    return None if found is None else json.loads(found.data)
 
 
 def finished(store: Store, records: Sequence[str]) -> list[Record]:

@@ -16,7 +16,7 @@ them is where rows lie, not the rows: however many there are, its memory stays s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,6 +30,7 @@ from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
 _BUFFER_BYTES = 64 << 20
+_TASK_ROWS = 100_000  # of small files that one task deals out, about
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 Numbers = npt.NDArray[np.integer]
@@ -117,27 +118,43 @@ class Dealing:
         if self._bytes >= _BUFFER_BYTES:
             self._flush()
 
+    def share(self, table: pa.Table, side: str) -> None:
+        """Append rows, if any, that every partition takes; they are written once."""
+        if table.num_rows:
+            place = self._append(table)
+            self._pieces += [(part, side, *place, table.num_rows) for part in range(self._count)]
+
     def record(self) -> dict[str, Any]:
         """The finished file, and where in it is what; see `references`."""
         rows = sum(piece[-1] for piece in self._pieces)
         return {"dealt": self._pending.finished.to_json(), "rows": rows, "pieces": self._pieces}
 
-    def _flush(self) -> None:
+    def _append(self, table: pa.Table) -> tuple[int, int]:
+        """Write one piece; returns where it begins, and its size."""
         file = self._pending.file
+        begin = file.tell()
+        with pa.ipc.new_stream(file, table.schema, options=_OPTIONS) as stream:
+            stream.write_table(table)
+        return begin, file.tell() - begin
+
+    def _flush(self) -> None:
         for side, tables in self._tables.items():
             which = np.concatenate(self._which[side])
             order = np.argsort(which, kind="stable")
             table, which = pa.concat_tables(tables).take(pa.array(order)), which[order]
             starts = np.flatnonzero(np.diff(which, prepend=-1))
             for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(which)], strict=True):
-                begin = file.tell()
-                with pa.ipc.new_stream(file, table.schema, options=_OPTIONS) as stream:
-                    stream.write_table(table.slice(start, end - start))
-                size = file.tell() - begin
-                self._pieces.append((int(which[start]), side, begin, size, end - start))
+                place = self._append(table.slice(start, end - start))
+                self._pieces.append((int(which[start]), side, *place, end - start))
         self._tables.clear()
         self._which.clear()
         self._bytes = 0
+
+
+def in_tasks(paths: Sequence[str], rows: int) -> list[tuple[str, ...]]:
+    """Files, of so many rows in all, in order: several small ones are one task."""
+    each = max(1, len(paths) * _TASK_ROWS // max(1, rows))
+    return [tuple(paths[start : start + each]) for start in range(0, len(paths), each)]
 
 
 def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Reference]]:
@@ -152,19 +169,23 @@ def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Refe
         yield partition, Reference(side, task, offset, size, rows, path)
 
 
-def taken(store: Store, pieces: Iterable[Reference], schema: pa.Schema, side: str = "") -> pa.Table:
+def taken(
+    store: Store, pieces: Iterable[Reference], schema: pa.Schema | None = None, side: str = ""
+) -> pa.Table:
     """The rows of one side that references lead to, in the order in which they were dealt out.
 
     Args:
         store: The store's root.
         pieces: References to one partition, in any order.
-        schema: Of the rows; also where there are none.
+        schema: Of the rows, also where there are none; None for that which they have.
         side: Which of them.
     """
     wanted: dict[str, list[tuple[int, int]]] = {}
     for one in sorted({one for one in pieces if one.side == side}):
         wanted.setdefault(one.path, []).append((one.offset, one.bytes))
-    tables = [schema.empty_table()]
+    tables = [] if schema is None else [schema.empty_table()]
     for found in store.read_many(list(wanted.items())):
-        tables += [pa.ipc.open_stream(data).read_all().cast(schema) for data in found]
+        for data in found:
+            table = pa.ipc.open_stream(data).read_all()
+            tables.append(table if schema is None else table.cast(schema))
     return pa.concat_tables(tables)

@@ -16,13 +16,12 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lookalike.records import Unit
 from lookalike.store.attempts import named_files
@@ -42,7 +41,8 @@ class Plan:
         gone: Files of the parent's ledger that are not listed any more.
         listing_digest: sha256 over the names, sizes and versions of all files listed.
         listing: The files of the listing.
-        units: Number of work units.
+        cut: Numbers of the first work units of each partition that was cut, and last how many there
+            are in all.
         first_file_no: File number of unit 0; unit i has first_file_no + i.
         metadata: The metadata columns.
         unknown: Files of the parent's ledger of which nobody can tell.
@@ -56,11 +56,16 @@ class Plan:
     gone: int
     listing_digest: str
     listing: tuple[str, ...]
-    units: int
+    cut: tuple[int, ...]
     first_file_no: int
     metadata: pa.Schema
     unknown: int = 0
     shifted: int = 0
+
+    @property
+    def units(self) -> int:
+        """Number of work units."""
+        return self.cut[-1]
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it."""
@@ -71,7 +76,42 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """Undo `to_json`."""
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["metadata"])))
-        return cls(**{**data, "listing": tuple(data["listing"]), "metadata": schema})
+        lists = {name: tuple(data[name]) for name in ("listing", "cut")}
+        return cls(**{**data, **lists, "metadata": schema})
+
+
+@dataclass(frozen=True)
+class UnitNames:
+    """Where everything of a run's units lies, by their numbers: all that workers need.
+
+    Attributes:
+        folder: Of the run's scratch.
+        run: Its name.
+        first_file_no: Of unit 0.
+        cut: See `Plan`.
+    """
+
+    folder: str
+    run: str
+    first_file_no: int
+    cut: tuple[int, ...]
+
+    @property
+    def cut_in(self) -> str:
+        """Where units were cut."""
+        return f"{self.folder}/units"
+
+    def unit(self, number: int) -> Unit:
+        """One unit."""
+        file_no = self.first_file_no + number
+        return Unit(
+            number,
+            file_no,
+            source=f"{self.cut_in}/{number:06d}.parquet",
+            shard=f"embeddings/{file_no:08d}-{self.run}",
+            ledger=f"{self.folder}/ledger/{number:06d}",
+            done=f"{self.folder}/embedded/{number:06d}.json",
+        )
 
 
 @dataclass
@@ -142,21 +182,13 @@ class Run:
         """Whether it came to its end before, and was not published."""
         return self.store.has(f"{self.folder}/refused.json")
 
+    def names(self, plan: Plan) -> UnitNames:
+        """Where everything of the units lies."""
+        return UnitNames(self.folder, self.name, plan.first_file_no, plan.cut)
+
     def units(self, plan: Plan) -> Iterator[Unit]:
         """All units, in order."""
-        return (self.unit(number, plan) for number in range(plan.units))
-
-    def unit(self, number: int, plan: Plan) -> Unit:
-        """Where everything of one unit lies."""
-        file_no = plan.first_file_no + number
-        return Unit(
-            number,
-            file_no,
-            source=f"{self.folder}/units/{number:06d}.parquet",
-            shard=f"embeddings/{file_no:08d}-{self.name}",
-            ledger=f"{self.folder}/ledger/{number:06d}",
-            done=f"{self.folder}/embedded/{number:06d}.json",
-        )
+        return map(self.names(plan).unit, range(plan.units))
 
     def done(self, stage: str) -> dict[int, dict[str, Any]]:
         """Records of a stage ("embedded", "encoded") by number."""
@@ -195,14 +227,3 @@ class Run:
 def number_of(path: str) -> int:
     """Of a record, by its name."""
     return int(PurePosixPath(path).stem)
-
-
-def listing_digest(parts: Iterable[Path]) -> str:
-    """sha256 over names, sizes and versions in the files of a listing, in order."""
-    digest = hashlib.sha256()
-    for path in parts:
-        table = pq.read_table(path, columns=["uri", "bytes", "version"])
-        for column in table.columns:
-            for buffer in column.combine_chunks().buffers():
-                digest.update(buffer or b"")
-    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""The exchanges of a scan: the listing against the parent's ledger, units, contents that are known.
+
+Each leaves files in the run's scratch, and is done once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import run_exchange
+from lookalike.reconcile.compared import Comparison, totals_of
+from lookalike.reconcile.comparing import Comparing
+from lookalike.reconcile.known import Knowing, sieve_bits
+from lookalike.sources.listing import Listing
+from lookalike.sources.units import Cutting, Units
+from lookalike.store.attempts import Record
+from lookalike.store.objects import Store
+from lookalike.transforms.exchange import Deal, Exchange, Take
+
+_WORTH_A_PROCESS = 200_000  # rows: fewer are compared before another process has started
+
+
+@dataclass(frozen=True)
+class Reconciling:
+    """Where the steps run.
+
+    Attributes:
+        store: The store's root.
+        runner: The engine.
+        progress: Where to show how far they are.
+    """
+
+    store: Store
+    runner: RunnerSpec
+    progress: Progress = field(default_factory=Progress)
+
+    def compare(self, plan: Comparing) -> Comparison:
+        """Compare a listing with the parent's ledger."""
+        found = totals_of(self.store, plan.folder)
+        if found is None:
+            folders = (f"{plan.folder}/dealt", f"{plan.folder}/parts")
+            steps = (plan.deal, plan.take)
+            parts = self._run("compare", steps, len(plan.tasks), folders, plan.rows)
+            found = plan.finish(self.store, parts)
+        return found
+
+    def cut(
+        self,
+        listing: Listing,
+        folder: str,
+        unit_rows: int,
+        parent: Sequence[Mapping[str, Any]] = (),
+    ) -> Units:
+        """Cut files to be read into units, and find what of the parent's ledger they may be."""
+        bits = sieve_bits(listing.rows) if parent else 0
+        plan = Cutting.of(self.store, listing, folder, unit_rows, bits)
+        folders = (f"{folder}/dealt", f"{folder}/parts")
+        cut = self._run("cut", (plan.deal, plan.take), len(plan.tasks), folders, listing.rows)
+        units = plan.finish(cut)
+        if parent and units:
+            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows)
+        for name in ("dealt", "bits"):
+            self.store.delete_below(f"{folder}/{name}")
+        return units
+
+    def _look_up(self, plan: Knowing, rows: int) -> None:
+        dealt, joined, found = (f"{plan.folder}/{name}" for name in ("dealt", "joined", "found"))
+        self._run("known", (plan.deal, plan.take), plan.tasks, (dealt, joined), rows)
+        steps, folders = (plan.deal_found, plan.take_found), (found, f"{plan.folder}/units")
+        self._run("known (units)", steps, plan.parts, folders, rows)
+        for folder in (dealt, joined, found):
+            self.store.delete_below(folder)
+
+    def _run(
+        self, stage: str, steps: tuple[Deal, Take], tasks: int, folders: tuple[str, str], rows: int
+    ) -> dict[int, Record]:
+        exchange = Exchange(stage, self.store.name, *steps)
+        runner = self.runner.worth(rows, _WORTH_A_PROCESS)
+        return run_exchange(self.store, exchange, tasks, *folders, runner, self.progress)
