@@ -178,10 +178,10 @@ class ImageJob(Job):
         """The type of the components of stored vectors."""
         return "float16" if self.config.dtype == "float16" else "float32"
 
-    def list_rows(self) -> tuple[Listing, pa.Schema]:
+    def list_rows(self, folder: str) -> tuple[Listing, pa.Schema]:
         """List the sources."""
         runner, progress = self.config.runner, self.progress
-        return SourceListing(self.scratch, self.sources, runner, progress).run()
+        return SourceListing(self.scratch, folder, self.sources, runner, progress).run()
 
     @property
     def left_out(self) -> LeftOut:

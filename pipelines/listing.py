@@ -40,12 +40,14 @@ class SourceListing:
 
     Attributes:
         scratch: The run.
+        folder: Of the listing, relative to the store.
         sources: In order.
         runner: The engine.
         progress: Where to show how far it is, and to tell what was left out.
     """
 
     scratch: Run
+    folder: str
     sources: Sequence[Source]
     runner: RunnerSpec
     progress: Progress
@@ -135,8 +137,8 @@ class SourceListing:
         return ListTask(
             number,
             tuple(one for one in places if isinstance(one, Place)),
-            output=f"{self.scratch.folder}/listing/{name}",
-            done=f"{self.scratch.folder}/listed/{name}.json",
+            output=f"{self.folder}/{name}",
+            done=f"{self.folder}/listed/{name}.json",
             rows=rows,
             bytes=tars,
         )

@@ -86,7 +86,9 @@ def by_tasks(store: Path, specs: list[str], selection: Selection) -> tuple[list[
     run.start()
     told = io.StringIO()
     sources = [open_source(spec, selection) for spec in specs]
-    listing, metadata = SourceListing(run, sources, RunnerSpec(workers=1), Progress(told)).run()
+    listing, metadata = SourceListing(
+        run, f"{run.folder}/listing", sources, RunnerSpec(workers=1), Progress(told)
+    ).run()
     parts = [store / part for part in listing.parts]
     assert all(pq.read_schema(part) == listing_schema(metadata) for part in parts)
     assert listing.rows == sum(pq.read_metadata(part).num_rows for part in parts)
@@ -157,7 +159,9 @@ def test_a_manifest_that_changes_meanwhile_is_refused(
     opened = open_source(str(place / "m.csv"))
     (place / "m.csv").write_text("uri,n\n1.png,1\n")
     with pytest.raises(RequestError, match=r"m\.csv: it changed while it was read"):
-        SourceListing(run, [opened], RunnerSpec(workers=1), Progress(io.StringIO())).run()
+        SourceListing(
+            run, f"{run.folder}/listing", [opened], RunnerSpec(workers=1), Progress(io.StringIO())
+        ).run()
 
 
 def test_places_go_through_records() -> None:

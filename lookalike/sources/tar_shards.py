@@ -7,9 +7,10 @@ beside (see `tar_samples`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ GROUP = 2048
 it is one piece as a whole."""
 
 _MAX_COLUMNS = 256
+_AT_ONCE = 16  # shards that are looked into
 _FIRST, _OTHERS = 10_000, 100  # members from which the columns are told
 
 
@@ -113,9 +115,9 @@ def members(shard: SourceFile, untaken: Untaken | None = None) -> Iterator[Sourc
 def metadata_schema(shards: Iterable[SourceFile]) -> pa.Schema:
     """Metadata columns of shards, told from much of the first and the beginning of the others."""
     schemas: list[pa.Schema] = []
-    for number, shard in enumerate(shards):
-        schema = merge_columns([*schemas, _shard_schema(shard, _OTHERS if number else _FIRST)])
-        schemas = [pa.schema(list(schema)[:_MAX_COLUMNS])]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # of very many shards on object storage
+        for found in pool.map(_shard_schema, shards, chain([_FIRST], repeat(_OTHERS))):
+            schemas = [pa.schema(list(merge_columns([*schemas, found]))[:_MAX_COLUMNS])]
     return pa.schema(
         [
             (column.name, pa.string() if pa.types.is_null(column.type) else column.type)

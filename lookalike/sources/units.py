@@ -70,9 +70,13 @@ class Units:
 
     def table(self, store: Store, number: int) -> pa.Table:
         """The rows of one unit, in order: a part of a file is read."""
+        part, within = self.place(number)
+        return taken(store, _pieces_of(store, part)[within])
+
+    def place(self, number: int) -> tuple[Part, int]:
+        """The partition of a unit, whose record tells of it, and the unit's number there."""
         partition = bisect_right(self.firsts, number) - 1
-        pieces = _pieces_of(store, _part(self.folder, partition))
-        return taken(store, pieces[number - self.firsts[partition]])
+        return _part(self.folder, partition), number - self.firsts[partition]
 
 
 def _part(folder: str, number: int) -> Part:
@@ -131,8 +135,13 @@ class Cutting:
 
     def finish(self, parts: Mapping[int, Record]) -> Units:
         """Number the units of all ranges."""
-        counts = [parts[number]["count"] if number in parts else 0 for number in range(self.parts)]
-        return Units(self.folder, tuple(accumulate(counts, initial=0)))
+        return number_units(self.folder, self.parts, parts)
+
+
+def number_units(folder: str, count: int, parts: Mapping[int, Record]) -> Units:
+    """Number the units of `count` partitions, of which those that have any left records."""
+    counts = (parts[number]["count"] if number in parts else 0 for number in range(count))
+    return Units(folder, tuple(accumulate(counts, initial=0)))
 
 
 def unit_rows_for(listed: int, workers: int) -> int:

@@ -139,9 +139,10 @@ class Dealing:
 
     def _flush(self) -> None:
         for side, tables in self._tables.items():
-            which = np.concatenate(self._which[side])
-            order = np.argsort(which, kind="stable")
-            table, which = pa.concat_tables(tables).take(pa.array(order)), which[order]
+            which, table = np.concatenate(self._which[side]), pa.concat_tables(tables)
+            if (which[1:] < which[:-1]).any():  # to take rows costs more than to see that
+                order = np.argsort(which, kind="stable")
+                table, which = table.take(pa.array(order)), which[order]
             starts = np.flatnonzero(np.diff(which, prepend=-1))
             for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(which)], strict=True):
                 place = self._append(table.slice(start, end - start))
