@@ -25,6 +25,7 @@ from lookalike.transforms.exchange import Deal, Exchange, Take
 
 _WORTH_A_PROCESS = 200_000  # rows: fewer are compared before another process has started
 _NAMES_FOR_ONE = 20  # rows of tables of vectors that are listed, or cut, while one is compared
+_READ_FOR_ONE = 8  # rows of the ledger, of which nearly all are only read, while one is compared
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Reconciling:
         cut = self._run("cut", (plan.deal, plan.take), len(plan.tasks), folders, listing.rows)
         units = plan.finish(cut)
         if parent and units:
-            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows)
+            read = sum(line["rows"] for line in parent) // _READ_FOR_ONE
+            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows + read)
         for name in ("dealt", "bits"):
             self.store.delete_below(f"{folder}/{name}")
         return units

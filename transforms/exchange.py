@@ -42,19 +42,21 @@ class Exchange(beam.PTransform):
         store: The store's root, reachable from every worker.
         deal: Task to partitions.
         take: Partition to what is wanted; its record tells of `rows`, those that it took.
+        spread: Whether there are several workers, and tasks, to be spread over them.
     """
 
     stage: str
     store: str
     deal: Deal
     take: Take
+    spread: bool = True
 
     def expand(self, tasks: beam.PCollection[int]) -> beam.PCollection[int]:
         """PCollection[int], tasks by number -> PCollection[int], partitions by number."""
         store = open_store(self.store)
+        spread = tasks | "SpreadTasks" >> beam.Reshuffle() if self.spread else tasks
         return (
-            tasks
-            | "SpreadTasks" >> beam.Reshuffle()
+            spread
             | "Deal" >> beam.ParDo(_DealFn(self.stage, store, self.deal))
             | "Gather" >> beam.GroupByKey()
             | "Take" >> beam.ParDo(_TakeFn(self.stage, store, self.take))

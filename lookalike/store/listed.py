@@ -15,8 +15,6 @@ from lookalike.store.objects import Store
 from lookalike.store.s3_uri import canonical
 from lookalike.store.storage import is_remote, path_from_uri, plain_name, uri_from_path
 
-_BATCH = 65_536
-
 
 def was_listed(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
     """Whether a snapshot was made of a source of that name, or has files below or in it.
@@ -31,17 +29,30 @@ def was_listed(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
     )
     if {name, uri} & set(manifest.get("request", {}).get("sources", ())):
         return True
-    below = plain_name(uri).rstrip("/") + "/"
+    start = plain_name(uri).rstrip("/")
+    below = start + "/"
     for line in snapshot.files_of(manifest, "ledger"):
-        with pq.ParquetFile(store.local(line["path"])) as file:
-            for batch in file.iter_batches(_BATCH, columns=["uri", "status"]):
-                living = batch.filter(pc.not_equal(batch["status"], "removed"))["uri"]
+        with pq.ParquetFile(store.parquet(line["path"])) as file:
+            for group in range(file.num_row_groups):
+                if not _reaches(file.metadata.row_group(group), start):
+                    continue
+                rows = file.read_row_group(group, columns=["uri", "status"])
+                living = rows.filter(pc.not_equal(rows["status"], "removed"))["uri"]
                 if _any(living, uri, below):
                     return True
     return False
 
 
-def _any(uris: pa.Array, uri: str, below: str) -> bool:
+def _reaches(group: pq.RowGroupMetaData, start: str) -> bool:
+    """Whether names that begin so may be in a row group; most ledgers are sorted by name."""
+    columns = (group.column(index) for index in range(group.num_columns))
+    known = next(one for one in columns if one.path_in_schema == "uri").statistics
+    if known is None or not known.has_min_max:
+        return True
+    return bool(known.max >= start and known.min[: len(start)] <= start)
+
+
+def _any(uris: pa.ChunkedArray, uri: str, below: str) -> bool:
     found = pc.equal(uris, uri)
     for start in (below, f"{uri}#"):
         found = pc.or_(found, pc.starts_with(uris, start))
