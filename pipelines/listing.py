@@ -25,8 +25,8 @@ from lookalike.store.columns import merge_columns
 from lookalike.store.runs import Run
 from lookalike.transforms.listing import ListPlaces
 
-_HERE_ROWS, _HERE_BYTES = 100_000, 64 << 20  # listed in this process; the latter of tars
-_TASK_ROWS = 1_000_000
+_HERE_ROWS, _HERE_BYTES = 1_000_000, 64 << 20  # listed in this process; the latter of tars
+_TASK_ROWS = 10_000_000
 _TASK_BYTES = 256 << 20  # of tars and the like that are listed together
 _TOGETHER = 256  # tars and the like of one task
 

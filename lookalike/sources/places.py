@@ -111,7 +111,7 @@ class Budget:
     """How much a task lists itself; the rest it leaves. Without limits, it lists all.
 
     Attributes:
-        rows: That may still be listed.
+        rows: That may still be listed, as many of a local folder.
         bytes: Of tars that may still be opened.
     """
 

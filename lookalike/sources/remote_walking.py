@@ -24,6 +24,7 @@ from lookalike.store.s3_uri import S3Name, is_s3, parse, split_options
 Found = tuple[SourceFile, bool]
 """A file, and whether it was named itself: not found in a folder that was."""
 
+_REMOTE = 10  # local files that are listed in the time that one on remote storage is
 _KEY_RANGES = 64  # that the rest of a prefix is parted into, if a few requests can do it
 _PROBES = 256
 _LAST = "\U0010ffff"
@@ -74,7 +75,7 @@ def _s3_files(
                 yield from _parted(name, last, at)
                 return
             last = found.key
-            budget.take()
+            budget.take(_REMOTE)
             level = matches(found.key.split("/"), globs) if globs else BELOW
             if level and not (selection and selection.rule(found.key.removeprefix(root.prefix))):
                 yield SourceFile(found.uri, found.bytes, found.version), level == ITSELF
@@ -149,12 +150,12 @@ def _remote_files(
             elif at.after or at.until:  # listed with the first range
                 continue
             elif kind == "folder":
-                budget.take()
+                budget.take(_REMOTE)
                 yield SourceFile(uri, size, version), False
             elif level := matches(
                 segments(unquote(uri.partition("?")[0])), segments(unquote(pattern))
             ):
-                budget.take()
+                budget.take(_REMOTE)
                 yield SourceFile(uri, size, version), level == ITSELF
     except OSError as error:
         if strict and isinstance(error, UnreachableError):

@@ -31,7 +31,7 @@ from lookalike.store.columns import merge_columns
 
 MANIFESTS = (".csv", ".csv.gz", ".parquet")
 _BLOCK_ROWS = 1 << 15  # of a manifest, that are looked up by one task
-_REMOTE = 10  # files that are listed in the time that one on remote storage is looked up in
+_REMOTE = 100  # local files that are listed in the time that a remote one is looked up in
 
 Keep = Callable[[pa.Table], Mapping[str, Any]]
 """Keeps rows of a manifest for another task; returns the record of their file."""
