@@ -67,8 +67,10 @@ class Reconciling:
         units = plan.finish(cut)
         if parent and units:
             read = sum(line["rows"] for line in parent) // _READ_FOR_ONE
-            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows + read)
-        for name in ("dealt", "bits"):
+            known = Knowing.of(self.store, units, cut, parent)
+            folders = (f"{known.folder}/dealt", f"{known.folder}/parts")
+            self._run("known", (known.deal, known.take), known.tasks, folders, listing.rows + read)
+        for name in ("dealt", "bits", "known/dealt"):
             self.store.delete_below(f"{folder}/{name}")
         return units
 
@@ -96,17 +98,9 @@ class Reconciling:
         self.store.delete_below(folders[0])
         return plan.finish(cut)
 
-    def _look_up(self, plan: Knowing, rows: int) -> None:
-        dealt, joined, found = (f"{plan.folder}/{name}" for name in ("dealt", "joined", "found"))
-        self._run("known", (plan.deal, plan.take), plan.tasks, (dealt, joined), rows)
-        steps, folders = (plan.deal_found, plan.take_found), (found, f"{plan.folder}/units")
-        self._run("known (units)", steps, plan.parts, folders, rows)
-        for folder in (dealt, joined, found):
-            self.store.delete_below(folder)
-
     def _run(
         self, stage: str, steps: tuple[Deal, Take], tasks: int, folders: tuple[str, str], rows: int
     ) -> dict[int, Record]:
         exchange = Exchange(stage, self.store.name, *steps)
-        runner = self.runner.worth(rows, _WORTH_A_PROCESS)
+        runner = self.runner.at_most(-(-rows // _WORTH_A_PROCESS))
         return run_exchange(self.store, exchange, tasks, *folders, runner, self.progress)

@@ -112,7 +112,7 @@ def _compare(
     """Compare a listing with a snapshot's ledger, or with nothing, into files below `folder`."""
     scanned = _nanoseconds(parent["scanned"]) if parent else None
     held = metadata if job.by_content else None  # else the listing does not hold it
-    rule = Rule(scanned, rehash, _retried(job), held)
+    rule = Rule(scanned, rehash, _retried(job) if parent else None, held)
     ledger = snapshot.files_of(parent, "ledger") if parent else []
     plan = Comparing.of(listing, ledger, folder, rule, job.left_out)
     return Reconciling(job.store, job.config.runner, job.progress).compare(plan)

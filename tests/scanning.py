@@ -61,7 +61,6 @@ def cut(
     if parent and units:
         known = Knowing.of(store, units, records, parent)
         replay(store, range(known.tasks), known.deal, known.take)
-        replay(store, range(known.parts), known.deal_found, known.take_found)
     return units
 
 

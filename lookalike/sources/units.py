@@ -19,7 +19,6 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, groupby
 
 import numpy as np
@@ -30,7 +29,7 @@ import pyarrow.parquet as pq
 
 from lookalike.sources.listing import Listing
 from lookalike.store.attempts import Part, Record, recorded
-from lookalike.store.exchange import Dealing, Reference, in_tasks, references, taken
+from lookalike.store.exchange import Dealing, Reference, in_tasks, pieces_of, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
@@ -71,7 +70,7 @@ class Units:
     def table(self, store: Store, number: int) -> pa.Table:
         """The rows of one unit, in order: a part of a file is read."""
         part, within = self.place(number)
-        return taken(store, _pieces_of(store, part)[within])
+        return taken(store, pieces_of(store, part.done)[within])
 
     def place(self, number: int) -> tuple[Part, int]:
         """The partition of a unit, whose record tells of it, and the unit's number there."""
@@ -81,15 +80,6 @@ class Units:
 
 def _part(folder: str, number: int) -> Part:
     return Part(f"{folder}/parts", number)
-
-
-@lru_cache(maxsize=2)  # units of one partition are asked for one after the other
-def _pieces_of(store: Store, part: Part) -> dict[int, list[Reference]]:
-    """Where the rows of a partition's units lie, by the number of each in it."""
-    found: dict[int, list[Reference]] = {}
-    for number, piece in references(store.read_json(part.done)["units"], part.number):
-        found.setdefault(number, []).append(piece)
-    return found
 
 
 @dataclass(frozen=True)
@@ -188,12 +178,7 @@ def _take(part: Part, store: Store, plan: Cutting, pieces: Sequence[Reference]) 
     with Dealing(store, name, len(units)) as dealing:
         for number, unit in enumerate(units):
             dealing.write(unit, np.full(unit.num_rows, number))
-    record: Record = {
-        "rows": table.num_rows,
-        "count": len(units),
-        "units": dealing.record(),
-        "bits": None,
-    }
+    record = {**dealing.record(), "count": len(units)}
     if plan.bits:
         sizes = table["bytes"].to_numpy()
         bits = np.unique(size_keys(sizes[sizes > 0]) >> np.uint64(64 - plan.bits))
