@@ -164,9 +164,8 @@ def _take(part: Part, store: Store, plan: VectorCutting, pieces: Sequence[Refere
     with Dealing(store, name, len(there)) as dealing:
         dealing.write(rows, units)
     return {
-        "rows": rows.num_rows,
+        **dealing.record(),
         "count": len(there),
-        "units": dealing.record(),
         "about": [asdict(plan.pieces[number]) for number in there.tolist()],
     }
 
