@@ -53,7 +53,6 @@ class Unit:
     Attributes:
         number: Of the unit within its run.
         file_no: The number its shard will bear.
-        source: The unit file (see `sources.units`).
         shard: Where the vectors go: the name of the file but for the hash of its content.
         ledger: Where the rows on its files go, likewise.
         done: The record, which names both files: put last, and only where there is none (see
@@ -62,7 +61,6 @@ class Unit:
 
     number: int
     file_no: int
-    source: str
     shard: str
     ledger: str
     done: str

@@ -59,11 +59,12 @@ def embed_unit(
 
     Returns:
         The record: `counts`, `ledger` (path, sha256, bytes) and `shard`, the manifest's line, or
-        None where no row is new.
+        None where no row is new; and how many files were `misstated`: of another size than listed.
     """
     forgotten = forgotten or Forgotten()
     ledger: list[LedgerRow] = []
     repeats: list[Duplicate] = []
+    misstated = 0
     fates: dict[bytes, LedgerRow] = {}
     schema = shards.schema(embedder.dim, metadata, properties, dtype)
     name = HashedName(unit.shard, ".parquet")
@@ -76,6 +77,8 @@ def embed_unit(
                 else:
                     repeats.append(outcome)
                 continue
+            if isinstance(outcome, Embedded):
+                misstated += outcome.file.bytes not in (-1, outcome.bytes)
             row = _ledger_row(outcome, writer)
             ledger.append(row)
             if outcome.sha256 is not None:
@@ -95,7 +98,10 @@ def embed_unit(
     shard = None
     if writer.rows:
         shard = shards.shard_record(pending.finished, unit.file_no, writer.rows)
-    return {"counts": counts.to_json(), "ledger": part.to_json(), "shard": shard}
+    return {
+        "counts": counts.to_json(), "ledger": part.to_json(), "shard": shard,
+        "misstated": misstated,
+    }  # fmt: skip
 
 
 def _ledger_row(outcome: Embedded | Failed, writer: shards.ShardWriter) -> LedgerRow:

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import Unit
 from lookalike.rejected_names import RejectedNames
-from lookalike.sources.vector_pieces import read_unit
+from lookalike.sources.units import Units
+from lookalike.sources.vector_pieces import piece_of
 from lookalike.sources.vector_rows import ListedRows, read_rows
 from lookalike.store import shards
 from lookalike.store.attempts import Record, recorded
@@ -42,6 +43,7 @@ Mask = npt.NDArray[np.bool_]
 def ingest_unit(
     unit: Unit,
     store: Store,
+    units: Units,
     rules: Rules,
     metadata: pa.Schema,
     properties: dict[str, str],
@@ -55,6 +57,7 @@ def ingest_unit(
     Args:
         unit: Where everything of it lies.
         store: The store's root.
+        units: Where the rows of all units lie.
         rules: What the vectors must be.
         metadata: The metadata columns.
         properties: Key-value metadata of the shard.
@@ -64,7 +67,7 @@ def ingest_unit(
         The record, as that of `unit_embedding.embed_unit`.
     """
     forgotten = forgotten or Forgotten()
-    piece, listed = read_unit(store.once(unit.source))
+    piece, listed = piece_of(store, units, unit.number), units.table(store, unit.number)
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     rejected = RejectedNames()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,13 @@ from lookalike.pipelines import checks, models, preflight, stores
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import NothingToIndexError, run_job
 from lookalike.pipelines.job import Again, Job
+from lookalike.pipelines.listing import SourceListing
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.reconcile.one_partition import LeftOut
-from lookalike.records import SourceFile
-from lookalike.sources.kinds import Source, metadata_schema, open_source
-from lookalike.sources.listing import Listing, listing_schema, write_listing
+from lookalike.sources.kinds import Source, open_source
+from lookalike.sources.listing import Listing
 from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
@@ -180,17 +180,10 @@ class ImageJob(Job):
         """The type of the components of stored vectors."""
         return "float16" if self.config.dtype == "float16" else "float32"
 
-    def list_rows(self) -> tuple[Listing, pa.Schema]:
+    def list_rows(self, folder: str) -> tuple[Listing, pa.Schema]:
         """List the sources."""
-        metadata = metadata_schema(list(self.sources))
-        listing = write_listing(
-            self.store,
-            f"{self.scratch.folder}/listing",
-            self._files(),
-            listing_schema(metadata),
-            self.progress.say,
-        )
-        return listing, metadata
+        runner, progress = self.config.runner, self.progress
+        return SourceListing(self.scratch, folder, self.sources, runner, progress).run()
 
     @property
     def left_out(self) -> LeftOut:
@@ -208,10 +201,6 @@ class ImageJob(Job):
         ledger = snapshot.files_of(self.base, "ledger") if self.base else []
         steps = Reconciling(self.store, self.config.runner, self.progress)
         return steps.cut(candidates, f"{self.scratch.folder}/units", unit_rows, ledger).firsts
-
-    def _files(self) -> Iterator[SourceFile]:
-        for source in self.sources:
-            yield from source.files(self.progress.say)
 
     def prepare(self, plan: Plan) -> None:
         """Load the models in this process where it is the one that embeds."""

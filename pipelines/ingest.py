@@ -15,9 +15,10 @@ from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import run_job
 from lookalike.pipelines.job import Again, Job
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.reconcile import Reconciling
 from lookalike.sources.listing import Listing
-from lookalike.sources.vector_listing import list_vectors
-from lookalike.sources.vector_pieces import UNIT_ROWS, cut_vector_units
+from lookalike.sources.vector_listing import VectorListing
+from lookalike.sources.vector_pieces import UNIT_ROWS, VectorCutting
 from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, metadata_schema
 from lookalike.store import snapshot
 from lookalike.store.runs import Plan
@@ -95,17 +96,12 @@ class VectorJob(Job):
         """The type of the components of stored vectors."""
         return self.rules.dtype
 
-    def list_rows(self) -> tuple[Listing, pa.Schema]:
+    def list_rows(self, folder: str) -> tuple[Listing, pa.Schema]:
         """List the rows of all tables, each under its uri."""
-        folder = f"{self.scratch.folder}/listing"
         size = self.rules.dim * np.dtype(self.rules.dtype).itemsize
-        rows, seen = sum(table.rows for table in self.tables), [0]
-
-        def count(more: int) -> None:
-            seen[0] += more
-
-        with self.progress.stage("scan", "uris", rows, lambda: seen[0], 0):
-            listing, repeats = list_vectors(self.store, folder, self.tables, size, count)
+        plan = VectorListing.of(self.tables, folder, size)
+        steps = Reconciling(self.store, self.config.runner, self.progress)
+        listing, repeats = steps.list_vectors(plan)
         if repeats:
             self.progress.say(f"scan: {repeats:,} rows repeat the uri of an earlier row")
         return listing, metadata_schema(self.tables)
@@ -113,8 +109,9 @@ class VectorJob(Job):
     def cut(self, candidates: Listing) -> tuple[int, ...]:
         """Units of runs of row groups."""
         folder, unit_rows = f"{self.scratch.folder}/units", self.config.unit_files or UNIT_ROWS
-        cut = cut_vector_units(self.store, candidates, folder, self.tables, unit_rows)
-        return (0, sum(1 for _ in cut))
+        plan = VectorCutting.of(candidates, folder, self.tables, unit_rows)
+        steps = Reconciling(self.store, self.config.runner, self.progress)
+        return steps.cut_vectors(plan, candidates.rows).firsts
 
     def transform(self, plan: Plan) -> IngestUnits:
         """Units of rows into shards."""

@@ -111,8 +111,8 @@ class Job(ABC):
         """What else decides what the vectors are."""
 
     @abstractmethod
-    def list_rows(self) -> tuple[Listing, pa.Schema]:
-        """List the sources: the listing, and the metadata columns."""
+    def list_rows(self, folder: str) -> tuple[Listing, pa.Schema]:
+        """List the sources into files below a folder: the listing, and the metadata columns."""
 
     @abstractmethod
     def cut(self, candidates: Listing) -> tuple[int, ...]:
@@ -192,6 +192,11 @@ class Job(ABC):
                 )
         records = finished(self.store, [unit.done for unit in self.scratch.units(plan)])
         self.scratch.sweep()
+        if misstated := sum(record.get("misstated", 0) for record in records):
+            self.progress.say(
+                f"{self.stage}: {misstated:,} {self.noun} are not of the size that was listed "
+                "(by a manifest, or before they changed); what was read counts"
+            )
         return records
 
     def runner_for(self, plan: Plan) -> RunnerSpec:

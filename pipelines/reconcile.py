@@ -17,11 +17,14 @@ from lookalike.reconcile.comparing import Comparing
 from lookalike.reconcile.known import Knowing, sieve_bits
 from lookalike.sources.listing import Listing
 from lookalike.sources.units import Cutting, Units
+from lookalike.sources.vector_listing import LISTED, RENAMED, REPEATED, VectorListing
+from lookalike.sources.vector_pieces import VectorCutting
 from lookalike.store.attempts import Record
 from lookalike.store.objects import Store
 from lookalike.transforms.exchange import Deal, Exchange, Take
 
 _WORTH_A_PROCESS = 200_000  # rows: fewer are compared before another process has started
+_NAMES_FOR_ONE = 20  # rows of tables of vectors that are listed, or cut, while one is compared
 _READ_FOR_ONE = 8  # rows of the ledger, of which nearly all are only read, while one is compared
 
 
@@ -64,22 +67,40 @@ class Reconciling:
         units = plan.finish(cut)
         if parent and units:
             read = sum(line["rows"] for line in parent) // _READ_FOR_ONE
-            self._look_up(Knowing.of(self.store, units, cut, parent), listing.rows + read)
-        for name in ("dealt", "bits"):
+            known = Knowing.of(self.store, units, cut, parent)
+            folders = (f"{known.folder}/dealt", f"{known.folder}/parts")
+            self._run("known", (known.deal, known.take), known.tasks, folders, listing.rows + read)
+        for name in ("dealt", "bits", "known/dealt"):
             self.store.delete_below(f"{folder}/{name}")
         return units
 
-    def _look_up(self, plan: Knowing, rows: int) -> None:
-        dealt, joined, found = (f"{plan.folder}/{name}" for name in ("dealt", "joined", "found"))
-        self._run("known", (plan.deal, plan.take), plan.tasks, (dealt, joined), rows)
-        steps, folders = (plan.deal_found, plan.take_found), (found, f"{plan.folder}/units")
-        self._run("known (units)", steps, plan.parts, folders, rows)
-        for folder in (dealt, joined, found):
-            self.store.delete_below(folder)
+    def list_vectors(self, plan: VectorListing) -> tuple[Listing, int]:
+        """List tables of vectors; also how many rows repeat the uri of an earlier one."""
+        listed, repeated, found, renamed = (
+            f"{plan.folder}/{name}" for name in (LISTED, REPEATED, "found", RENAMED)
+        )
+        steps, worth = (plan.deal, plan.take), plan.rows // _NAMES_FOR_ONE
+        parts = self._run("list", steps, len(plan.tasks), (listed, repeated), worth)
+        repeats, anew = sum(part["repeats"] for part in parts.values()), dict[int, Record]()
+        if repeats:
+            steps = (plan.deal_repeated, plan.take_repeated)
+            anew = self._run("list (repeats)", steps, plan.parts, (found, renamed), repeats)
+        return plan.finish(self.store, anew), repeats
+
+    def cut_vectors(self, plan: VectorCutting, rows: int) -> Units:
+        """Cut rows of tables of vectors into units."""
+        if not rows:
+            return plan.finish({})
+        folders = (f"{plan.folder}/dealt", f"{plan.folder}/parts")
+        cut = self._run(
+            "cut", (plan.deal, plan.take), len(plan.tasks), folders, rows // _NAMES_FOR_ONE
+        )
+        self.store.delete_below(folders[0])
+        return plan.finish(cut)
 
     def _run(
         self, stage: str, steps: tuple[Deal, Take], tasks: int, folders: tuple[str, str], rows: int
     ) -> dict[int, Record]:
         exchange = Exchange(stage, self.store.name, *steps)
-        runner = self.runner.worth(rows, _WORTH_A_PROCESS)
+        runner = self.runner.at_most(-(-rows // _WORTH_A_PROCESS))
         return run_exchange(self.store, exchange, tasks, *folders, runner, self.progress)

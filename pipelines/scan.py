@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timezone
 
 import pyarrow as pa
@@ -39,16 +40,17 @@ def scan(job: Job) -> Plan:
     if found is None:
         scratch.start()
     started = datetime.now(timezone.utc)
-    listing, metadata = job.list_rows()
+    # what an earlier look left must not be taken for what is there now
+    folder = f"{scratch.folder}/{'listing' if found is None else f'again-{uuid.uuid4().hex[:12]}'}"
+    listing, metadata = job.list_rows(folder)
     if found is not None:
-        again = f"{scratch.folder}/again"
-        digest = _compare(job, listing, metadata, None, again).digest
-        job.store.delete_below(again)
+        digest = _compare(job, listing, metadata, None, f"{folder}/compared").digest
+        job.store.delete_below(folder)
         if found.listing_digest == digest:
             return _continued(job, found)
         progress.say("the sources changed since the last run was refused; starting anew")
         scratch.start()
-        listing, metadata = job.list_rows()
+        listing, metadata = job.list_rows(f"{scratch.folder}/listing")
     plan = _plan(job, started, listing, metadata)
     scratch.commit_plan(plan)
     return plan
@@ -110,7 +112,7 @@ def _compare(
     """Compare a listing with a snapshot's ledger, or with nothing, into files below `folder`."""
     scanned = _nanoseconds(parent["scanned"]) if parent else None
     held = metadata if job.by_content else None  # else the listing does not hold it
-    rule = Rule(scanned, rehash, _retried(job), held)
+    rule = Rule(scanned, rehash, _retried(job) if parent else None, held)
     ledger = snapshot.files_of(parent, "ledger") if parent else []
     plan = Comparing.of(listing, ledger, folder, rule, job.left_out)
     return Reconciling(job.store, job.config.runner, job.progress).compare(plan)

@@ -74,6 +74,7 @@ def run_exchange(
 ) -> dict[int, Record]:
     """Bring rows together by partitions, and return what the partitions' records say, by number.
 
+    Pieces are left out, of rows that go on from there.
     Tasks and partitions that are done already are not done again, but read.
 
     Args:
@@ -111,7 +112,11 @@ def run_exchange(
     told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
     with told:
         run(build, runner)
-    found, sent = dict(records(taken)), sum(record["rows"] for _, record in records(dealt))
+    sent = sum(record["rows"] for _, record in records(dealt))
+    found = {
+        number: {name: value for name, value in record.items() if name != "pieces"}
+        for number, record in records(taken)
+    }
     rows = sum(record["rows"] for record in found.values())
     if rows != sent:
         raise RuntimeError(

@@ -21,7 +21,8 @@ from tempfile import TemporaryDirectory
 from lookalike.images.decoding import Decoder
 from lookalike.images.preparing import ImageLimits
 from lookalike.outcomes import Decoded, Failed
-from lookalike.sources.kinds import look_up, open_source
+from lookalike.sources.kinds import open_source
+from lookalike.sources.looking_up import look_up
 from lookalike.store.storage import read_bytes
 from tests.fuzz_seeds import made_seeds
 

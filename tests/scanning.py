@@ -17,6 +17,9 @@ from lookalike.reconcile.same import Rule
 from lookalike.records import SourceFile
 from lookalike.sources.listing import Listing, as_files
 from lookalike.sources.units import Cutting, Units
+from lookalike.sources.vector_listing import VectorListing
+from lookalike.sources.vector_pieces import UNIT_ROWS, VectorCutting
+from lookalike.sources.vector_tables import VectorTable
 from lookalike.store.objects import Store
 from tests.exchanged import replay
 
@@ -58,8 +61,32 @@ def cut(
     if parent and units:
         known = Knowing.of(store, units, records, parent)
         replay(store, range(known.tasks), known.deal, known.take)
-        replay(store, range(known.parts), known.deal_found, known.take_found)
     return units
+
+
+def list_vectors(
+    store: Store, folder: str, tables: Sequence[VectorTable], size: int
+) -> tuple[Listing, int]:
+    """List tables of vectors, and count the rows that repeat the uri of an earlier one."""
+    plan = VectorListing.of(tables, folder, size)
+    parts = replay(store, range(len(plan.tasks)), plan.deal, plan.take)
+    repeats = sum(part["repeats"] for part in parts.values())
+    renamed: Mapping[int, Any] = {}
+    if repeats:
+        renamed = replay(store, range(plan.parts), plan.deal_repeated, plan.take_repeated)
+    return plan.finish(store, renamed), repeats
+
+
+def cut_vectors(
+    store: Store,
+    candidates: Listing,
+    folder: str,
+    tables: Sequence[VectorTable],
+    unit_rows: int = UNIT_ROWS,
+) -> Units:
+    """Cut rows of tables of vectors into units."""
+    plan = VectorCutting.of(candidates, folder, tables, unit_rows)
+    return plan.finish(replay(store, range(len(plan.tasks)), plan.deal, plan.take))
 
 
 def read_files(path: Path) -> Iterator[SourceFile]:

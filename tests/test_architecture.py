@@ -32,7 +32,7 @@ OWNERS = {
     "pi_heif": {"lookalike.images.heic"},
     "rawpy": {"lookalike.images.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
-    "obstore": {"lookalike.store.bucket"},
+    "obstore": {"lookalike.store.bucket", "lookalike.store.s3_heads"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"lookalike.models.tf_hub"},
     "kagglehub": {"lookalike.models.hub_process"},

@@ -45,8 +45,7 @@ from lookalike.recall.spread import (
 from lookalike.recall.truth import Truth
 from lookalike.reconcile.copying import CopyTask, copy_rows
 from lookalike.records import SourceFile, Unit
-from lookalike.sources.vector_listing import list_vectors
-from lookalike.sources.vector_pieces import cut_vector_units
+from lookalike.sources.units import Units
 from lookalike.sources.vector_tables import list_tables
 from lookalike.store import shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
@@ -64,6 +63,7 @@ from lookalike.vector_units import ingest_unit
 from tests import publishing
 from tests.conftest import picture
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
+from tests.scanning import cut_vectors, list_vectors
 from tests.vector_files import write_vectors
 from tests.vector_stores import clustered, make_store, trained
 
@@ -167,9 +167,9 @@ def started(store: Path) -> Run:
     return run
 
 
-def unit_of(run: Run, source: str = "") -> Unit:
+def unit_of(run: Run) -> Unit:
     folder = f"{run.folder}/embedded"
-    return Unit(0, 7, source, f"embeddings/00000007-{RUN}", f"{run.folder}/l/0", f"{folder}/0.json")
+    return Unit(0, 7, f"embeddings/00000007-{RUN}", f"{run.folder}/l/0", f"{folder}/0.json")
 
 
 @pytest.fixture(scope="module")
@@ -235,11 +235,12 @@ def ingesting(store: Path) -> Place:
     path = write_vectors(store / "t.parquet", np.eye(5, dtype="f4"))
     tables = list_tables([str(path)], pytest.fail)
     listing, _ = list_vectors(open_store(store), f"{run.folder}/listing", tables, 20)
-    [(source, _)] = cut_vector_units(open_store(store), listing, f"{run.folder}/units", tables, 99)
+    units = cut_vectors(open_store(store), listing, f"{run.folder}/units", tables, 99)
+    assert len(units) == 1
 
     def work(machine: str) -> dict[str, Any]:
         return ingest_unit(
-            unit_of(run, source), open_store(store), Rules(5, "cosine"), NO_METADATA, {}
+            unit_of(run), open_store(store), units, Rules(5, "cosine"), NO_METADATA, {}
         )
 
     return Place(store, run, unit_of(run).done, work, path, fails=False)
@@ -549,11 +550,17 @@ def test_attempts_of_a_run_that_went_on_without_them(changed: bool, tmp_path: Pa
     run = Run(open_store(store), name)
     plan = run.plan()
     assert plan is not None
-    unit = run.names(plan).unit(0)
+    names = run.names(plan)
+    unit, units = names.unit(0), Units(names.cut_in, names.cut)
 
     def late() -> dict[str, Any]:
         return ingest_unit(
-            unit, open_store(store), Rules(8, "cosine"), NO_METADATA, {"lookalike.x": "late"}
+            unit,
+            open_store(store),
+            units,
+            Rules(8, "cosine"),
+            NO_METADATA,
+            {"lookalike.x": "late"},
         )
 
     # as if each had begun before the unit was done

@@ -18,7 +18,7 @@ from lookalike.images.preparing import ImageLimits, prepare
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile
-from lookalike.sources.kinds import look_up
+from lookalike.sources.looking_up import look_up
 from tests.conftest import picture
 
 SIZES = [(32, 32), (24, 40)]

@@ -13,12 +13,12 @@ import pytest
 
 from lookalike.sources.hive import Partitions, partition_schema, partition_values
 from lookalike.sources.kinds import metadata_schema, open_source
-from lookalike.sources.vector_listing import list_vectors
-from lookalike.sources.vector_pieces import cut_vector_units, read_unit
+from lookalike.sources.vector_pieces import piece_of
 from lookalike.sources.vector_rows import read_rows
 from lookalike.sources.vector_tables import list_tables
 from lookalike.sources.vector_tables import metadata_schema as vector_schema
 from lookalike.store.objects import open_store
+from tests.scanning import cut_vectors, list_vectors
 
 FOLDERS = [
     "year=2024/label=cat",
@@ -165,8 +165,10 @@ def test_rows_of_vectors_bear_the_values(write: Write, tmp_path: Path) -> None:
     root = write("label=cat/month=__HIVE_DEFAULT_PARTITION__", vectors(id=[1, 2]))
     tables = list_tables([str(root)], pytest.fail)
     listing, _ = list_vectors(open_store(tmp_path), "listing", tables, 8)
-    [(unit, _)] = cut_vector_units(open_store(tmp_path), listing, "units", tables)
-    [found] = read_rows(*read_unit(tmp_path / unit))
+    units = cut_vectors(open_store(tmp_path), listing, "units", tables)
+    store = open_store(tmp_path)
+    assert len(units) == 1
+    [found] = read_rows(piece_of(store, units, 0), units.table(store, 0))
     assert found.batch is not None
     assert found.batch.select(["manifest_id", "label", "month"]).to_pylist() == [
         {"manifest_id": 1, "label": "cat", "month": None},

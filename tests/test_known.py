@@ -71,7 +71,6 @@ def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(known, "COMMON_ROWS", 4)
     if request.param == "in parts":
         monkeypatch.setattr(known, "_PART_ROWS", 3)
-        monkeypatch.setattr(known, "_UNITS", 2)
         monkeypatch.setattr(known, "_BATCH", 5)
         monkeypatch.setattr(known, "_SIEVE_BITS", 4)
         monkeypatch.setattr(partitions, "PARTITION_ROWS", 10)

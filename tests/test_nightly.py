@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lookalike.pipelines.cli import main
 from lookalike.search.searcher import Searcher
@@ -122,3 +123,29 @@ def test_a_store_that_went_on_equals_one_made_from_scratch(seed: int, tmp_path: 
             assert [score for _, score, _ in one] == [score for _, score, _ in other]
             assert sorted(one[:1]) == sorted(other[:1])
         before = manifest
+
+
+def test_equal_files_of_a_size_that_very_many_share_are_joined(tmp_path: Path) -> None:
+    """They are cut by name and fall to several units; each content keeps one vector."""
+    root, config = tmp_path / "bitmaps", tmp_path / "config.yaml"
+    root.mkdir()
+    config.write_text(CONFIG % 1)
+    numbers = np.random.default_rng(0)
+    for pair in range(40):
+        picture = Image.fromarray(numbers.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        for name in (f"{pair:02d}.bmp", f"copy {pair:02d}.bmp"):
+            picture.save(root / name)
+    store = Store(tmp_path / "store")
+    first = store.index(config, "--images", str(root))
+    assert (first["counts"]["embedded"], first["counts"]["duplicate"]) == (40, 40)
+    assert first["counts"]["vectors"] == 40
+    balanced(first, None, list(store.ledger()))
+    for pair in range(25):
+        (root / f"{pair:02d}.bmp").rename(root / f"renamed {pair:02d}.bmp")
+    second = store.index(config, "--images", str(root))
+    balanced(second, first, list(store.ledger()))
+    assert (second["counts"]["embedded"], second["changes"]["renamed"]) == (0, 25)
+    scratch = Store(tmp_path / "scratch")
+    scratch.index(config, "--images", str(root))
+    assert store.contents() == scratch.contents()
+    assert list(snapshot.verify(open_store(store.path))) == []

@@ -100,8 +100,8 @@ def test_units_have_settled_names_and_their_own_file_numbers(tmp_path: Path) -> 
     units = list(run.units(PLAN))
     assert units == [run.names(PLAN).unit(number) for number in range(3)]
     assert [unit.file_no for unit in units] == [40, 41, 42]
-    names = [name for unit in units for name in (unit.source, unit.shard, unit.ledger, unit.done)]
-    assert len(set(names)) == 4 * PLAN.units
+    names = [name for unit in units for name in (unit.shard, unit.ledger, unit.done)]
+    assert len(set(names)) == 3 * PLAN.units
     # everything but the shard is scratch; a shard bears its run's name and overwrites no other's
     assert {name.split("/")[0] for name in names} == {"runs", "embeddings"}
     assert Run(open_store(tmp_path), "s", "b").names(PLAN).unit(0).shard != units[0].shard

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from urllib.parse import parse_qs, quote_plus, unquote, urlsplit
 
 import pyarrow as pa
@@ -18,7 +19,8 @@ import pytest
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.pipelines.cli import main
 from lookalike.sources.contents import Contents
-from lookalike.sources.kinds import look_up, open_source
+from lookalike.sources.kinds import open_source
+from lookalike.sources.looking_up import look_up, look_up_all
 from lookalike.sources.vector_tables import list_tables
 from lookalike.store import bucket as bucket_module
 from lookalike.store import object_errors, s3_client, storage
@@ -242,6 +244,65 @@ def test_a_manifest_here_with_objects_there(put: Callable[..., str], tmp_path: P
     assert "UTF-8, this is none" in wrong.problem
     (listed,) = open_source(uri).files()
     assert (listed.uri, listed.bytes, listed.version) == (one.uri, one.bytes, one.version)
+
+
+def test_very_many_names_are_looked_up_as_few_are(put: Callable[..., str]) -> None:
+    plain = [f"many/{i:03d}.png" for i in range(50)]
+    uri = put({key: key.encode() for key in [*ODD, *plain]} | {"marker/": b"", "p/a.b/c": b"1"})
+    names = [
+        *ODD,
+        *plain,
+        "p/a.b/c",
+        "p/absent.png",
+        "marker/",
+        "many",
+        "p/a.b/./c",
+        "none/.hidden",
+    ]
+    uris = [parse(uri).named(key).uri for key in names] + [at(uri, "%E9.png"), at(uri, "p/a.png")]
+    uris = (uris * 9)[: 256 + len(uris)]
+    assert list(look_up_all(uris)) == [look_up(one) for one in uris]
+
+
+def test_very_many_requests_are_on_their_way_at_once() -> None:
+    lock, now, most = Lock(), [0], [0]
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.2)  # so that a loaded machine has started all of them
+        with lock:
+            now[0] -= 1
+        return 200, b"12345"
+
+    with stub_server(answer) as port:
+        found = list(look_up_all([store_uri(port, f"{i}.png") for i in range(300)]))
+    assert {getattr(one, "bytes", one) for one in found} == {5}
+    assert most[0] >= 48  # of 64
+
+
+@pytest.mark.parametrize("names", [("bytes", "version"), ("size", "etag")])
+def test_a_manifest_that_tells_sizes_and_versions_is_not_looked_up(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    asked: list[str] = []
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        asked.append(f"{method} {urlsplit(path).path}")
+        return 200, b"123"
+
+    with stub_server(answer) as port:
+        told, untold = (store_uri(port, name) for name in ("told.png", "untold.png"))
+        (tmp_path / "here.png").write_bytes(b"1234567")
+        rows = [(told, "70", "v1"), (untold, "", "v2"), (untold, "5", ""), ("here.png", "70", "v")]
+        (tmp_path / "m.csv").write_text("\n".join(map(",".join, [("uri", *names), *rows])))
+        files = list(open_source(str(tmp_path / "m.csv")).files(pytest.fail))
+    assert [file.bytes for file in files] == [70, 3, 3, 7]
+    assert files[0].version == "v1"
+    assert asked == [f"HEAD /{BUCKET}/untold.png"] * 2
+    kept = names[0] if names[0] == "size" else f"manifest_{names[0]}"
+    assert files[0].metadata[kept] == 70
 
 
 # --- containers, and files read in pieces -----------------------------------------------------

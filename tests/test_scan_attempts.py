@@ -42,12 +42,11 @@ class Step:
     reads: str
 
 
-def gathered(store: Store, plan: Any, tasks: int, hand_on: bool = False) -> list[Reference]:
+def gathered(store: Store, plan: Any, tasks: int) -> list[Reference]:
     """What tasks dealt out to partition 0."""
-    deal = plan.deal_found if hand_on else plan.deal
     pieces: dict[int, list[Reference]] = defaultdict(list)
     for task in range(tasks):
-        for partition, piece in references(deal(task, store), task):
+        for partition, piece in references(plan.deal(task, store), task):
             pieces[partition].append(piece)
     return pieces[0]
 
@@ -76,23 +75,16 @@ def step(store: Store, kind: str) -> Step:
     records = replay(store, range(len(cut.tasks)), cut.deal, cut.take)
     known = Knowing.of(store, cut.finish(records), records, LINES)
     if kind == "known: ask":
-        return Step(lambda: known.deal(0, store), records[0]["units"]["dealt"]["path"])
+        return Step(lambda: known.deal(0, store), records[0]["dealt"]["path"])
     if kind == "known: look through":
         return Step(lambda: known.deal(1, store), "ledger.parquet")
-    if kind == "known":
-        pieces = gathered(store, known, known.tasks)
-        return Step(lambda: known.take(0, pieces, store), pieces[0].path)
-    replay(store, range(known.tasks), known.deal, known.take)
-    if kind == "known: hand on":
-        return Step(lambda: known.deal_found(0, store), "units/known/joined/000000.json")
-    pieces = gathered(store, known, known.parts, hand_on=True)
-    return Step(lambda: known.take_found(0, pieces, store), pieces[0].path)
+    pieces = gathered(store, known, known.tasks)
+    return Step(lambda: known.take(0, pieces, store), pieces[0].path)
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["compare: deal", "compare", "cut: deal", "cut", "known: ask", "known: look through", "known",
-     "known: units"],
+    ["compare: deal", "compare", "cut: deal", "cut", "known: ask", "known: look through", "known"],
 )  # fmt: skip
 def test_the_first_record_counts_and_names_whole_files(kind: str, tmp_path: Path) -> None:
     places: list[Path] = []

@@ -17,8 +17,8 @@ from lookalike.images.rejections import IGNORED
 from lookalike.pipelines.config import parse_config
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
+from lookalike.sources.looking_up import look_up
 from lookalike.sources.selection import Selection
-from lookalike.sources.walking import look_up
 from tests.conftest import picture
 from tests.test_unreachable import Nights, closed
 

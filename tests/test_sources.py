@@ -12,8 +12,9 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.reconcile.compared import candidates
 from lookalike.records import SourceFile
-from lookalike.sources.kinds import look_up, metadata_schema, open_source
+from lookalike.sources.kinds import metadata_schema, open_source
 from lookalike.sources.listing import listing_schema, write_listing
+from lookalike.sources.looking_up import look_up
 from lookalike.store import storage
 from lookalike.store.columns import merge_columns
 from lookalike.store.objects import open_store

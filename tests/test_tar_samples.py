@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.records import SourceFile
-from lookalike.sources import tar_samples, tar_shards, units
+from lookalike.sources import tar_samples, tar_shards
 from lookalike.sources.kinds import metadata_schema, open_source
+from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store.objects import open_store
+from tests.scanning import read_files
 from tests.tar_files import Files, listed, names, write_tar
 
 Write = Callable[..., Path]
@@ -93,11 +95,9 @@ def test_odd_keys_and_values(write: Write, tmp_path: Path) -> None:
     text = text[:-1] + r', "\u0000": 1e999}'
     path = write([("1.jpg", b"p"), ("1.json", text.encode())])
     source = open_source(str(path))
-    schema = units.listing_schema(metadata_schema([source]))
-    [part] = units.write_listing(
-        open_store(tmp_path), "l", source.files(), schema, pytest.fail
-    ).parts
-    [file] = units.read_files(tmp_path / part)
+    schema = listing_schema(metadata_schema([source]))
+    [part] = write_listing(open_store(tmp_path), "l", source.files(), schema, pytest.fail).parts
+    [file] = read_files(tmp_path / part)
     assert {k: v for k, v in file.metadata.items() if v == v} == {
         "__key__": "1", "": 1, "?": "?", "big": "123456789012345678901", "\0": float("inf"),
     }  # fmt: skip
@@ -117,9 +117,9 @@ def test_types_that_disagree_become_strings_and_late_ones_are_left_out(
         "__key__": "string", "a": "string", "b": "double", "c": "int64", "d": "bool",
     }  # fmt: skip
     notices: list[str] = []
-    schema = units.listing_schema(metadata_schema([source]))
-    listing = units.write_listing(open_store(tmp_path), "l", source.files(), schema, notices.append)
-    *_, last = units.read_files(tmp_path / listing.parts[-1])
+    schema = listing_schema(metadata_schema([source]))
+    listing = write_listing(open_store(tmp_path), "l", source.files(), schema, notices.append)
+    *_, last = read_files(tmp_path / listing.parts[-1])
     assert last.metadata == {"__key__": "200", "a": "5", "b": 7.0, "c": None, "d": None}
     assert sorted(notice.split("'")[1] for notice in notices) == ["c", "d", "e"]
 
@@ -130,9 +130,7 @@ def test_very_many_columns(write: Write, tmp_path: Path) -> None:
     schema = metadata_schema([source])
     assert len(schema) == 256
     notices: list[str] = []
-    units.write_listing(
-        open_store(tmp_path), "l", source.files(), units.listing_schema(schema), notices.append
-    )
+    write_listing(open_store(tmp_path), "l", source.files(), listing_schema(schema), notices.append)
     assert 1 < len(notices) < 50
 
 

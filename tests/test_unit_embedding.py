@@ -66,7 +66,7 @@ def run(
     decoder: Decoder,
     **options: Any,
 ) -> tuple[dict[str, Any], list[LedgerRow]]:
-    unit = Unit(0, 5, "units/0.parquet", "embeddings/5", "ledger/0", "done/0.json")
+    unit = Unit(0, 5, "embeddings/5", "ledger/0", "done/0.json")
     done = embed_unit(
         unit, open_store(store), files.values(), embedder, decoder, METADATA, {}, **options
     )

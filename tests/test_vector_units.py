@@ -16,8 +16,8 @@ import pytest
 from lookalike.records import Unit
 from lookalike.sources import vector_pieces, vector_rows
 from lookalike.sources.listing import Listing
-from lookalike.sources.vector_listing import list_vectors
-from lookalike.sources.vector_pieces import cut_pieces, cut_vector_units, read_unit
+from lookalike.sources.units import Units
+from lookalike.sources.vector_pieces import Piece, cut_pieces, piece_of
 from lookalike.sources.vector_tables import VectorTable, list_tables, metadata_schema
 from lookalike.store.files import file_record, read_json
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
@@ -26,14 +26,15 @@ from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
+from tests.scanning import cut_vectors, list_vectors
 from tests.vector_files import COMPONENTS, embedding, write_vectors
 
 DIM = 6
 VECTORS = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
 
 
-def unit_of(number: int, source: str) -> Unit:
-    return Unit(number, 7 + number, source, f"embeddings/{number}",
+def unit_of(number: int) -> Unit:
+    return Unit(number, 7 + number, f"embeddings/{number}",
                 f"ledger/{number}", f"done/{number}.json")  # fmt: skip
 
 
@@ -49,18 +50,25 @@ def ingest(
     units = cut(store, tables, unit_rows, np.dtype(dtype).itemsize * DIM)
     rules, metadata = Rules(DIM, metric, dtype), metadata_schema(tables)
     return [
-        ingest_unit(unit, open_store(store), rules, metadata, {"lookalike.x": "y"})
-        for unit in units
+        ingest_unit(
+            unit_of(number), open_store(store), units, rules, metadata, {"lookalike.x": "y"}
+        )
+        for number in range(len(units))
     ]
 
 
 def cut(
     store: Path, tables: Sequence[VectorTable], unit_rows: int = 65_536, size: int = 4 * DIM
-) -> list[Unit]:
+) -> Units:
     """The units of a first run."""
     listing, _ = list_vectors(open_store(store), "listing", tables, size)
-    named = cut_vector_units(open_store(store), listing, "units", tables, unit_rows)
-    return [unit_of(number, name) for number, (name, _) in enumerate(named)]
+    return cut_vectors(open_store(store), listing, "units", tables, unit_rows)
+
+
+def read_units(store: Path, units: Units) -> list[tuple[Piece, pa.Table]]:
+    """What each is to be read of, and its rows."""
+    place = open_store(store)
+    return [(piece_of(place, units, i), units.table(place, i)) for i in range(len(units))]
 
 
 def ledger(store: Path, number: int = 0) -> list[LedgerRow]:
@@ -103,7 +111,7 @@ def test_units_are_runs_of_row_groups(
 def test_units_hold_the_candidates_of_their_rows_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
 ) -> None:
-    monkeypatch.setattr(vector_pieces, "_RANGE_ROWS", 1 << 20 if in_memory else 7)
+    monkeypatch.setattr(vector_pieces, "_PART_ROWS", 1 << 20 if in_memory else 7)
     paths = [tmp_path / f"{i}.parquet" for i in range(3)]
     for path, rows in zip(paths, (20, 1, 29), strict=True):
         write_vectors(path, VECTORS[:rows], group=3)
@@ -115,18 +123,10 @@ def test_units_hold_the_candidates_of_their_rows_in_order(
     candidates = rows.take(pa.array(chosen)).append_column("_was", more)
     for part in range(2):
         pq.write_table(candidates.slice(part * 12, 12 + part), tmp_path / f"{part}.candidates")
-    found = list(
-        cut_vector_units(
-            open_store(tmp_path),
-            Listing(("0.candidates", "1.candidates"), 25, 1000),
-            "u",
-            tables,
-            6,
-        )
-    )
-    units = [read_unit(tmp_path / name) for name, _ in found]
-    assert [name for name, _ in found] == [f"u/{i:06d}.parquet" for i in range(len(found))]
-    assert [count for _, count in found] == [rows.num_rows for _, rows in units]
+    listed = Listing(("0.candidates", "1.candidates"), 25, 1000)
+    found = cut_vectors(open_store(tmp_path), listed, "u", tables, 6)
+    units = read_units(tmp_path, found)
+    assert found.parts == (1 if in_memory else 4)
     wanted = []  # from the definition
     for start, table in zip((0, 20, 21), tables, strict=True):
         for piece in cut_pieces(table, 6):
@@ -134,7 +134,6 @@ def test_units_hold_the_candidates_of_their_rows_in_order(
             if here := sorted(set(own) & set(chosen.tolist())):
                 wanted.append((piece, [str(i) for i in here]))
     assert [(piece, rows["_was"].to_pylist()) for piece, rows in units] == wanted
-    assert not (tmp_path / "u/ranges").exists()
 
 
 # --- vectors ----------------------------------------------------------------------------------
@@ -310,7 +309,7 @@ def again(
 ) -> tuple[dict[str, Any], list[LedgerRow]]:
     """Ingest a table as one unit whose rows the ledger had before, or had not."""
     tables = list_tables([str(path)], pytest.fail)
-    listing, _ = list_vectors(open_store(store), "listing", tables, 4 * DIM)
+    listing, _ = list_vectors(open_store(store), "again-listing", tables, 4 * DIM)
     rows = pq.read_table(store / listing.parts[0])
     had = {row.uri: row for row in before}
     was = [had.get(uri) for uri in rows["uri"].to_pylist()]
@@ -323,10 +322,13 @@ def again(
         rows = rows.append_column(name, column)
     pq.write_table(rows, store / "c.parquet")
     candidates = Listing(("c.parquet",), rows.num_rows, rows.nbytes)
-    [(name, _)] = cut_vector_units(open_store(store), candidates, "again", tables)
-    unit = replace(unit_of(1, name), file_no=99)
+    units = cut_vectors(open_store(store), candidates, "again", tables)
+    assert len(units) == 1
+    unit = replace(
+        unit_of(0), file_no=99, shard="embeddings/1", ledger="ledger/1", done="done/1.json"
+    )
     rules, metadata = Rules(DIM, "cosine"), metadata_schema(tables)
-    done = ingest_unit(unit, open_store(store), rules, metadata, {}, forgotten)
+    done = ingest_unit(unit, open_store(store), units, rules, metadata, {}, forgotten)
     return done, ledger(store, 1)
 
 
@@ -403,8 +405,9 @@ def test_a_row_group_without_candidates_is_not_read(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / listing.parts[0]).take([3, 31, 35, 39])
     pq.write_table(rows, tmp_path / "c.parquet")
     some = Listing(("c.parquet",), 4, 100)
-    [(name, count)] = cut_vector_units(open_store(tmp_path), some, "units", tables)
-    assert count == 4
+    units = cut_vectors(open_store(tmp_path), some, "units", tables)
+    [(_, listed)] = read_units(tmp_path, units)
+    assert listed.num_rows == 4
     info = path.stat()
     with open(path, "r+b") as file:  # what is damaged does not matter where it is not read
         for group in (1, 2, 4):
@@ -412,7 +415,7 @@ def test_a_row_group_without_candidates_is_not_read(tmp_path: Path) -> None:
             file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
             file.write(bytes(30))
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-    ingest_unit(unit_of(0, name), open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
+    ingest_unit(unit_of(0), open_store(tmp_path), units, Rules(DIM, "cosine"), pa.schema([]), {})
     assert [(row.uri, row.status) for row in ledger(tmp_path)] == [
         (f"a/{i}", "embedded") for i in (3, 31, 35, 39)
     ]
@@ -431,11 +434,11 @@ def test_another_table_behind_the_same_size_and_time_is_not_taken_for_the_one_li
 
     write(0)
     info = path.stat()
-    [unit] = cut(tmp_path, list_tables([str(path)], pytest.fail))
+    units, unit = cut(tmp_path, list_tables([str(path)], pytest.fail)), unit_of(0)
     write(50)
     assert path.stat().st_size == info.st_size
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-    done = ingest_unit(unit, open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
+    done = ingest_unit(unit, open_store(tmp_path), units, Rules(DIM, "cosine"), pa.schema([]), {})
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
     assert "it changed since it was listed" in ledger(tmp_path)[0].detail
 
@@ -463,14 +466,14 @@ def test_a_damaged_row_group_costs_no_other(tmp_path: Path) -> None:
 def test_a_table_that_changed_since_it_was_listed(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", VECTORS)
     tables = list_tables([str(path)], pytest.fail)
-    [unit] = cut(tmp_path, tables)
+    units, unit = cut(tmp_path, tables), unit_of(0)
     write_vectors(path, VECTORS[:20])
-    done = ingest_unit(unit, open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
+    done = ingest_unit(unit, open_store(tmp_path), units, Rules(DIM, "cosine"), pa.schema([]), {})
     assert done["counts"]["rejected_by_reason"] == {"unreadable": 50}
     assert f"{path}: it changed since it was listed (" in ledger(tmp_path)[0].detail
     path.unlink()
     (tmp_path / unit.done).unlink()
-    done = ingest_unit(unit, open_store(tmp_path), Rules(DIM, "cosine"), pa.schema([]), {})
+    done = ingest_unit(unit, open_store(tmp_path), units, Rules(DIM, "cosine"), pa.schema([]), {})
     assert {row.detail for row in ledger(tmp_path)} == {f"{path}: No such file or directory"}
 
 
@@ -478,8 +481,7 @@ def test_a_large_row_group_is_read_in_bounded_memory(tmp_path: Path) -> None:
     vectors = np.ones((100_000, 100), np.float32)  # 40 MB
     path = write_vectors(tmp_path / "a.parquet", vectors)
     [table] = list_tables([str(path)], pytest.fail)
-    [unit] = cut(tmp_path, [table])
-    piece, listed = read_unit(tmp_path / unit.source)
+    [(piece, listed)] = read_units(tmp_path, cut(tmp_path, [table]))
     assert piece.rows == listed.num_rows == 100_000
     before, most = pa.total_allocated_bytes(), 0
     for rows in vector_rows.read_rows(piece, listed):

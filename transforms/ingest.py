@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 import pyarrow as pa
 
+from lookalike.sources.units import Units
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
@@ -64,7 +65,8 @@ class _IngestFn(LoggedFn):
         properties: dict[str, str],
         forgotten: tuple[str, ...],
     ) -> None:
-        self._store, self._units, self._rules = open_store(store), units, rules
+        self._store, self._names, self._rules = open_store(store), units, rules
+        self._units = Units(units.cut_in, units.cut)
         self._metadata, self._properties = metadata, properties
         self._paths = forgotten
 
@@ -74,8 +76,8 @@ class _IngestFn(LoggedFn):
     def process(self, number: int) -> Iterator[int]:
         with unit_of(_LOG, "ingest", number) as counts:
             done = ingest_unit(
-                self._units.unit(number), self._store, self._rules, self._metadata,
-                self._properties, self._forgotten,
+                self._names.unit(number), self._store, self._units, self._rules,
+                self._metadata, self._properties, self._forgotten,
             )  # fmt: skip
             counts.update((name, done["counts"][name]) for name in LISTED)
         for status in ("embedded", "unchanged", "rejected"):

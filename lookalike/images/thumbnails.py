@@ -16,7 +16,7 @@ from lookalike.images.preparing import ImageLimits, resize, thumbnail_jpeg
 from lookalike.outcomes import Decoded
 from lookalike.records import SourceFile
 from lookalike.sources.locating import Locator, split_uri
-from lookalike.sources.walking import look_up
+from lookalike.sources.looking_up import look_up
 
 SIDE = 192
 _TOGETHER = 8  # files that are found before the first of them is decoded

@@ -36,7 +36,7 @@ from lookalike.reconcile.one_partition import (
 from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing, listing_schema
 from lookalike.store import ledger
-from lookalike.store.attempts import Part, Record, recorded
+from lookalike.store.attempts import Part, Record, finished, recorded
 from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
@@ -145,11 +145,10 @@ class Comparing:
                 part = Part(f"{self.folder}/{PLACES}", number)
                 totals += _totals(_compare_places(part, store, self, record["waiting"], told))
         digest, places = hashlib.sha256(), 0
-        for number, task in enumerate(self.tasks):
-            if task.side == _LISTED:
-                dealt = store.read_json(Part(f"{self.folder}/{_DEALT}", number).done)
-                digest.update(bytes.fromhex(dealt["digest"]))
-                places += dealt["places"]
+        tasks = [number for number, task in enumerate(self.tasks) if task.side == _LISTED]
+        for dealt in finished(store, [Part(f"{self.folder}/{_DEALT}", one).done for one in tasks]):
+            digest.update(bytes.fromhex(dealt["digest"]))
+            places += dealt["places"]
         totals = replace(totals, parts=self.parts, places=places, digest=digest.hexdigest())
         store.write_json(f"{self.folder}/compared.json", totals.to_json())
         store.delete_below(f"{self.folder}/{_DEALT}")

@@ -5,17 +5,18 @@ for the sizes of the units' rows; whether a file has one of the contents shows w
 size that very many contents share none is looked up: equal ones are found when all units are done.
 
     sizes of units  -> by range of the key (a hash of the size) \
-                                                                 -> (unit, content) -> by unit
+                                                                 -> contents, pieces by unit
     parent's ledger -> by range of the key                      /
 
-These are two exchanges (see `lookalike.transforms.exchange`). Of the ledger only rows take part
-whose keys pass a sieve, which the units' sizes make.
+Of the ledger only rows take part whose keys pass a sieve, which the units' sizes make.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.sources.units import Keys, Units, key_ranges, size_keys
-from lookalike.store.attempts import Part, Record, record_of, recorded
-from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
+from lookalike.store.attempts import Part, Record, recorded
+from lookalike.store.exchange import Dealing, Reference, in_tasks, pieces_of, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
@@ -35,10 +36,8 @@ COMMON_ROWS = 1024
 _CONTENT = pa.schema([("content_sha256", pa.binary(32)), ("id", pa.int64())])
 _ASKED = pa.schema([("key", pa.uint64()), ("unit", pa.int64())])
 _HELD = pa.schema([("key", pa.uint64()), *_CONTENT])
-_FOUND = pa.schema([("unit", pa.int64()), *_CONTENT])
 _SIDES = ("asked", "held")
 _PART_ROWS = 4_000_000  # of either side at once, at the most; of the ledger far fewer, as a rule
-_UNITS = 8  # whose contents are sorted at once
 _BATCH = 65_536
 _SIEVE_BITS = 25
 _SIEVE_ROWS = 1 << (_SIEVE_BITS - 1)  # more sizes leave too few holes
@@ -91,6 +90,7 @@ class Knowing:
                 sieve[np.load(store.local(record["bits"]["path"]))] = True
             with store.write(found._sieve) as pending:
                 np.save(pending.file, np.packbits(sieve))
+        store.write_json(_plan(units), {"parts": found.parts})
         return found
 
     @property
@@ -107,11 +107,6 @@ class Knowing:
         """Partitions of units, which ask, and then files of the ledger."""
         return self.units.parts + len(self.ledger)
 
-    @property
-    def groups(self) -> int:
-        """Groups of units."""
-        return -(-len(self.units) // _UNITS)
-
     def deal(self, number: int, store: Store) -> Record:
         """Deal out the keys of a partition of units, or what files of the ledger hold."""
         part = Part(f"{self.folder}/dealt", number)
@@ -120,16 +115,8 @@ class Knowing:
         return _look_through(part, store, self, self.ledger[number - self.units.parts])
 
     def take(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
-        """Join both sides, and deal out to units what is found."""
-        return _join(Part(f"{self.folder}/joined", number), store, self, pieces)
-
-    def deal_found(self, number: int, store: Store) -> Record:
-        """Hand on what joining dealt out."""
-        return _hand_on(Part(f"{self.folder}/found", number), store, self)
-
-    def take_found(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
-        """Write what some units' files may have."""
-        return _write_group(_group(self.units, number), store, pieces)
+        """Join both sides, and keep what is found by unit."""
+        return _join(_part(self.units, number), store, self, pieces)
 
     def passed(self, store: Store, keys: Keys) -> Bits:
         """Which keys (n,) units may have asked for: (n,) bool."""
@@ -156,10 +143,10 @@ def read_known(store: Store, units: Units, number: int, rows: pa.Table) -> dict[
     if {"_was_sha256", "_was_id"} <= set(rows.column_names):
         was = rows.select(["_was_sha256", "_was_id"]).rename_columns(_CONTENT.names)
         tables.append(was.filter(_has_vector(was)))
-    record = record_of(store, _group(units, number // _UNITS))
-    if record is not None:
-        found = pq.read_table(store.local(record["known"]["path"]))
-        tables.append(found.filter(pc.equal(found["unit"], number)).select(_CONTENT.names))
+    if parts := _parts(store, _plan(units)):
+        for part in np.unique(key_ranges(_keys(rows), parts)).tolist():
+            pieces = pieces_of(store, _part(units, part).done)
+            tables.append(taken(store, pieces.get(number, ()), _CONTENT))
     known: dict[bytes, int] = {}
     for table in tables:
         contents, ids = table["content_sha256"].to_pylist(), table["id"].to_pylist()
@@ -168,11 +155,25 @@ def read_known(store: Store, units: Units, number: int, rows: pa.Table) -> dict[
     return known
 
 
-def _group(units: Units, number: int) -> Part:
-    return Part(f"{units.folder}/known/units", number)
+def _plan(units: Units) -> str:
+    return f"{units.folder}/known/known.json"
 
 
-# --- by key -------------------------------------------------------------------------------------
+def _part(units: Units, number: int) -> Part:
+    return Part(f"{units.folder}/known/parts", number)
+
+
+@lru_cache(maxsize=1)
+def _parts(store: Store, plan: str) -> int:
+    """Ranges of keys; 0 where nothing was looked up."""
+    found = store.read(plan)
+    return int(json.loads(found.data)["parts"]) if found else 0
+
+
+def _keys(rows: pa.Table) -> Keys:
+    """Keys of the rows whose size is known, each once, ascending."""
+    sizes = rows["bytes"].to_numpy()
+    return np.unique(size_keys(sizes[sizes > 0]))
 
 
 @recorded
@@ -180,8 +181,7 @@ def _ask(part: Part, store: Store, plan: Knowing) -> Record:
     with Dealing(store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"),
                  plan.parts) as dealing:  # fmt: skip
         for number in plan.units.of(part.number):
-            sizes = plan.units.table(store, number)["bytes"].to_numpy()
-            keys = np.unique(size_keys(sizes[sizes > 0]))
+            keys = _keys(plan.units.table(store, number))
             table = pa.table([keys, np.full(len(keys), number)], schema=_ASKED)
             dealing.write(table, key_ranges(keys, plan.parts), "asked")
     return dealing.record()
@@ -230,41 +230,19 @@ def _join(part: Part, store: Store, plan: Knowing, pieces: Sequence[Reference]) 
     counts = np.searchsorted(keys, keys, "right") - np.searchsorted(keys, keys)
     held = held.filter(pa.array(counts <= COMMON_ROWS))
     asked = asked.sort_by([("key", "ascending"), ("unit", "ascending")])
-    name = HashedName(f"{plan.folder}/joined/{part.number:06d}", ".arrow")
-    with Dealing(store, name, plan.groups) as dealing:
+    with Dealing(store, HashedName(f"{part.folder}/{part.number:06d}", ".arrow"),
+                 len(plan.units)) as dealing:  # fmt: skip
         for start in range(0, held.num_rows, _BATCH):
-            found = _pairs(asked, held.slice(start, _BATCH))
-            dealing.write(found, found["unit"].to_numpy() // _UNITS)
-    return {"rows": rows, "found": dealing.record()}
+            dealing.write(*_pairs(asked, held.slice(start, _BATCH)))
+    return {**dealing.record(), "rows": rows}
 
 
-def _pairs(asked: pa.Table, held: pa.Table) -> pa.Table:
-    """Units and contents of the same key."""
+def _pairs(asked: pa.Table, held: pa.Table) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Contents, and the units that asked for their keys."""
     keys, units, own = (asked["key"].to_numpy(), asked["unit"].to_numpy(), held["key"].to_numpy())
     start, end = (np.searchsorted(keys, own, side) for side in ("left", "right"))
     counts = end - start
     rows = np.repeat(np.arange(len(own)), counts)
     # position of each pair among the units of its key
     among = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    columns = held.select(_CONTENT.names).take(pa.array(rows))
-    return columns.add_column(0, "unit", pa.array(units[start[rows] + among])).cast(_FOUND)
-
-
-# --- by unit ------------------------------------------------------------------------------------
-
-
-@recorded
-def _hand_on(part: Part, store: Store, plan: Knowing) -> Record:
-    joined = record_of(store, Part(f"{plan.folder}/joined", part.number))
-    # nobody asked for such keys, nor held them
-    nothing = {"dealt": {"path": ""}, "rows": 0, "pieces": []}
-    return joined["found"] if joined else nothing
-
-
-@recorded
-def _write_group(part: Part, store: Store, pieces: Sequence[Reference]) -> Record:
-    found = taken(store, pieces, _FOUND)
-    table = found.sort_by([(name, "ascending") for name in _FOUND.names])
-    with store.write(HashedName(f"{part.folder}/{part.number:06d}", ".parquet")) as pending:
-        pq.write_table(table, pending.file, compression="none", use_dictionary=False)
-    return {"rows": found.num_rows, "known": pending.finished.to_json()}
+    return held.select(_CONTENT.names).take(pa.array(rows)), units[start[rows] + among]

@@ -8,8 +8,8 @@ from typing import Protocol
 from lookalike.errors import RequestError, one_line
 from lookalike.records import SourceFile
 from lookalike.sources.image_tables import TableReader, is_table
+from lookalike.sources.looking_up import look_up
 from lookalike.sources.tar_streams import TarStream, open_tar
-from lookalike.sources.walking import look_up
 from lookalike.store import storage
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.records import SourceFile
+from lookalike.sources.places import Notes
 from lookalike.store import storage
 from lookalike.store.columns import carried
 
@@ -72,6 +75,23 @@ class Partitions:
             whole = place >= 0 and pa.types.is_integer(self.schema.field(place).type)
             values[carried(name)] = int(text) if text and whole else text
         return values
+
+
+def tell_within(
+    row: SourceFile,
+    said: Mapping[str, int | str | None],
+    file: SourceFile,
+    source: int,
+    notes: Notes,
+) -> SourceFile:
+    """A row with what the folders above its file say; what it says itself counts."""
+    for name, value in said.items():
+        if name in row.metadata and not same_value(row.metadata[name], value):
+            notes.tell(
+                f"{file.uri}: the rows' own {name} counts ({row.metadata[name]} in {row.uri}), "
+                f"and not its folder's name ({name}={value})", about=f"{source}:{name}"
+            )  # fmt: skip
+    return replace(row, metadata={**said, **row.metadata})
 
 
 def same_value(own: object, given: int | str | None) -> bool:

@@ -19,6 +19,7 @@ from lookalike.cells import to_rows
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile, container_start
 from lookalike.sources.image_columns import TableColumns, image_columns
+from lookalike.sources.places import Budget
 from lookalike.store import storage
 
 SUFFIX = ".parquet"
@@ -72,12 +73,22 @@ def kind_of_table(uri: str) -> str:
 
 
 def rows(
-    table: SourceFile, left_out: Callable[[str, str], None] = lambda table, column: None
-) -> Iterator[SourceFile]:
+    table: SourceFile,
+    left_out: Callable[[str, str], None] = lambda table, column: None,
+    first: int = 0,
+    end: int = -1,
+    budget: Budget | None = None,
+) -> Iterator[SourceFile | range]:
     """The rows of a table of images; a row group that cannot be read is one row with a problem.
 
-    The metadata columns are read here, the images are not; `left_out` is told the table and each
-    column that is not carried along.
+    The metadata columns are read here, the images are not.
+
+    Args:
+        table: As it was listed.
+        left_out: Is told the table and each column that is not carried along.
+        first: The first row group.
+        end: The one after the last; -1 for all.
+        budget: Once it is spent, the row groups that are left come as a range.
     """
     problem = table.problem
     if not problem:
@@ -87,7 +98,7 @@ def rows(
                 if columns is not None:
                     for column in columns.left_out:
                         left_out(table.uri, column)
-                    yield from _rows(table, file, columns)
+                    yield from _rows(table, file, columns, first, end, budget or Budget())
                     return
                 problem = "no column of image bytes"
         except _NotParquetError as error:
@@ -192,10 +203,21 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
 # --- rows -------------------------------------------------------------------------------------
 
 
-def _rows(table: SourceFile, file: pq.ParquetFile, columns: TableColumns) -> Iterator[SourceFile]:
-    start = 0
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
+def _rows(
+    table: SourceFile,
+    file: pq.ParquetFile,
+    columns: TableColumns,
+    first: int,
+    end: int,
+    budget: Budget,
+) -> Iterator[SourceFile | range]:
+    counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    end = len(counts) if end < 0 else min(end, len(counts))
+    start = sum(counts[:first])
+    for group, count in enumerate(counts[first:end], first):
+        if budget.spent and group > first:
+            yield range(group, end)
+            return
         row = 0
         most = _ROWS_PER_BYTE * max(table.bytes, 1 << 20)
         problem = f"it announces {count:,} rows" if count > most else ""

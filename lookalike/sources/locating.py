@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lookalike.records import SourceFile
 from lookalike.sources.image_tables import is_table
+from lookalike.sources.looking_up import look_up
 from lookalike.sources.tar_shards import is_tar, members
-from lookalike.sources.walking import look_up
 from lookalike.store import storage
 from lookalike.store.s3_uri import is_s3
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from lookalike.cells import to_rows
 from lookalike.csv_rows import read_csv, separator_hint
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
+from lookalike.records import SourceFile
 from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.image_tables import is_table
 from lookalike.store import storage
@@ -30,6 +31,7 @@ from lookalike.store.columns import carried, kept_type
 from lookalike.store.s3_uri import resolve
 
 _BATCH_ROWS = 8192
+_SIZES, _VERSIONS = ("bytes", "size"), ("version", "etag")
 _BATCH_CHARACTERS = 32 << 20
 # In this order, each with the texts that it would not give back: 007, or 12345678901234567890.
 _CSV_TYPES = {
@@ -61,19 +63,41 @@ class Manifest:
 
     def rows(self) -> Iterator[tuple[str, str, Mapping[str, object]]]:
         """Rows as (uri, problem, metadata); relative paths are taken from the manifest's folder."""
+        number = 0
+        for table in self.tables():
+            for row in self.named(table, number):
+                yield row.uri, row.problem, row.metadata
+            number += table.num_rows
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows with their types, some thousand at a time.
+
+        Raises:
+            RequestError: It is not what it was when its columns were told.
+        """
         schema, count = self._settled
         number = 0
         for batch in self._batches():
-            for row in self._typed(batch, schema):
-                number += 1
-                uri = row.pop("uri")
-                metadata = {carried(name): value for name, value in row.items()}
-                if problem := _problem(uri):
-                    yield f"{self._absolute()}#row={number}", problem, metadata
-                else:
-                    yield self._resolve(str(uri)), "", metadata
+            number += batch.num_rows
+            yield self._typed(batch, schema)
         if number != count:
             raise self._changed()
+
+    def named(self, table: pa.Table, before: int) -> Iterator[SourceFile]:
+        """What some rows name, not looked up; `before` rows came before.
+
+        What lies on remote storage has the size and version that its row tells, where it tells
+        both, in columns `bytes` or `size`, and `version` or `etag`.
+        """
+        for number, row in enumerate(to_rows(table), before + 1):
+            uri = row.pop("uri")
+            metadata = {carried(name): value for name, value in row.items()}
+            if problem := _problem(uri):
+                yield SourceFile(f"{self._absolute()}#row={number}", -1, "", problem, metadata)
+                continue
+            name = self._resolve(str(uri))
+            size, version = _told(name, row)
+            yield SourceFile(name, size, version, "", metadata)
 
     def _resolve(self, uri: str) -> str:
         if uri.startswith("file://"):
@@ -161,13 +185,11 @@ class Manifest:
                 row += batch.num_rows
                 yield batch
 
-    def _typed(self, batch: pa.RecordBatch, schema: pa.Schema) -> list[dict[str, Any]]:
+    def _typed(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
         try:
-            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema, safe=False)
-            typed = to_rows(table)
+            return pa.Table.from_batches([batch]).select(schema.names).cast(schema, safe=False)
         except (pa.ArrowException, KeyError) as error:  # it held for all rows a moment ago
             raise self._changed() from error
-        return typed
 
     def _changed(self) -> RequestError:
         return RequestError(f"{self.spec}: it changed while it was read; run the command again")
@@ -207,6 +229,15 @@ def _problem(uri: object) -> str:
     if uri is None or not str(uri).strip():
         return "the row has no uri"
     return "the row's uri has a NUL character" if "\0" in str(uri) else ""
+
+
+def _told(uri: str, row: Mapping[str, Any]) -> tuple[int, str]:
+    """Size and version that a row tells of a remote file; -1 and "" where it does not."""
+    size = next((row[name] for name in _SIZES if isinstance(row.get(name), int)), -1)
+    version = next((row[name] for name in _VERSIONS if row.get(name) not in (None, "")), "")
+    if size < 0 or isinstance(size, bool) or not isinstance(version, (str, int)) or not version:
+        return -1, ""
+    return (size, str(version)) if storage.is_remote(uri) else (-1, "")
 
 
 def _check_text(batch: pa.RecordBatch, before: int) -> None:

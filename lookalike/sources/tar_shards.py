@@ -6,10 +6,11 @@ beside (see `tar_samples`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import reduce
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ GROUP = 2048
 it is one piece as a whole."""
 
 _MAX_COLUMNS = 256
+_AT_ONCE = 16  # shards that are looked into
 _FIRST, _OTHERS = 10_000, 100  # members from which the columns are told
 
 
@@ -35,18 +37,12 @@ class Untaken:
     """Counts sidecars that gave nobody metadata, to tell of all of them in one line."""
 
     def __init__(self) -> None:
-        self._count, self._first = 0, ""
+        self.count, self.first = 0, ""
 
     def add(self, shard: SourceFile, member: Member, why: str) -> None:
         """Take one, and why."""
-        self._first = self._first or f"{shard.uri}#{name_text(member.name)}: {why}"
-        self._count += 1
-
-    def tell(self, notice: Callable[[str], None]) -> None:
-        """Say so, if there are any."""
-        if self._count:
-            what = f"{self._count:,} .json, .txt or .cls members of tars are no metadata"
-            notice(one_line(ValueError(f"{what}, the first is {self._first}"), limit=1000))
+        self.first = self.first or f"{shard.uri}#{name_text(member.name)}: {why}"
+        self.count += 1
 
 
 def is_tar(uri: str) -> bool:
@@ -119,9 +115,9 @@ def members(shard: SourceFile, untaken: Untaken | None = None) -> Iterator[Sourc
 def metadata_schema(shards: Iterable[SourceFile]) -> pa.Schema:
     """Metadata columns of shards, told from much of the first and the beginning of the others."""
     schemas: list[pa.Schema] = []
-    for number, shard in enumerate(shards):
-        schema = merge_columns([*schemas, _shard_schema(shard, _OTHERS if number else _FIRST)])
-        schemas = [pa.schema(list(schema)[:_MAX_COLUMNS])]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # of very many shards on object storage
+        for found in pool.map(_shard_schema, shards, chain([_FIRST], repeat(_OTHERS))):
+            schemas = [pa.schema(list(merge_columns([*schemas, found]))[:_MAX_COLUMNS])]
     return pa.schema(
         [
             (column.name, pa.string() if pa.types.is_null(column.type) else column.type)

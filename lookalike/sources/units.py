@@ -19,7 +19,6 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, groupby
 
 import numpy as np
@@ -30,7 +29,7 @@ import pyarrow.parquet as pq
 
 from lookalike.sources.listing import Listing
 from lookalike.store.attempts import Part, Record, recorded
-from lookalike.store.exchange import Dealing, Reference, in_tasks, references, taken
+from lookalike.store.exchange import Dealing, Reference, in_tasks, pieces_of, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
@@ -70,22 +69,17 @@ class Units:
 
     def table(self, store: Store, number: int) -> pa.Table:
         """The rows of one unit, in order: a part of a file is read."""
+        part, within = self.place(number)
+        return taken(store, pieces_of(store, part.done)[within])
+
+    def place(self, number: int) -> tuple[Part, int]:
+        """The partition of a unit, whose record tells of it, and the unit's number there."""
         partition = bisect_right(self.firsts, number) - 1
-        pieces = _pieces_of(store, _part(self.folder, partition))
-        return taken(store, pieces[number - self.firsts[partition]])
+        return _part(self.folder, partition), number - self.firsts[partition]
 
 
 def _part(folder: str, number: int) -> Part:
     return Part(f"{folder}/parts", number)
-
-
-@lru_cache(maxsize=2)  # units of one partition are asked for one after the other
-def _pieces_of(store: Store, part: Part) -> dict[int, list[Reference]]:
-    """Where the rows of a partition's units lie, by the number of each in it."""
-    found: dict[int, list[Reference]] = {}
-    for number, piece in references(store.read_json(part.done)["units"], part.number):
-        found.setdefault(number, []).append(piece)
-    return found
 
 
 @dataclass(frozen=True)
@@ -131,8 +125,13 @@ class Cutting:
 
     def finish(self, parts: Mapping[int, Record]) -> Units:
         """Number the units of all ranges."""
-        counts = [parts[number]["count"] if number in parts else 0 for number in range(self.parts)]
-        return Units(self.folder, tuple(accumulate(counts, initial=0)))
+        return number_units(self.folder, self.parts, parts)
+
+
+def number_units(folder: str, count: int, parts: Mapping[int, Record]) -> Units:
+    """Number the units of `count` partitions, of which those that have any left records."""
+    counts = (parts[number]["count"] if number in parts else 0 for number in range(count))
+    return Units(folder, tuple(accumulate(counts, initial=0)))
 
 
 def unit_rows_for(listed: int, workers: int) -> int:
@@ -179,12 +178,7 @@ def _take(part: Part, store: Store, plan: Cutting, pieces: Sequence[Reference]) 
     with Dealing(store, name, len(units)) as dealing:
         for number, unit in enumerate(units):
             dealing.write(unit, np.full(unit.num_rows, number))
-    record: Record = {
-        "rows": table.num_rows,
-        "count": len(units),
-        "units": dealing.record(),
-        "bits": None,
-    }
+    record = {**dealing.record(), "count": len(units)}
     if plan.bits:
         sizes = table["bytes"].to_numpy()
         bits = np.unique(size_keys(sizes[sizes > 0]) >> np.uint64(64 - plan.bits))

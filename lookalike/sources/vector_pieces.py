@@ -2,16 +2,13 @@
 
 A row group is never cut, so that no page is read twice.
 
-    candidates (by the hash of their names) -> ranges of rows -> sorted -> units
+    candidates (by the hash of their names) -> ranges of pieces -> sorted -> units
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.sources.listing import Listing
+from lookalike.sources.units import Units, number_units
 from lookalike.sources.vector_tables import VectorTable
-from lookalike.store.files import remove_tree
+from lookalike.store.attempts import Part, Record, recorded
+from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
+from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.partitions import Spill
 
 UNIT_ROWS = 65_536
-_ABOUT = b"lookalike.unit"
-_RANGE_ROWS = 1_000_000  # in memory at once
-_RANGE_BYTES = 1 << 30
+_PART_ROWS = 1_000_000  # in memory at once
+_PART_BYTES = 1 << 30
 
 Rows = npt.NDArray[np.int64]
 
@@ -44,6 +42,8 @@ class Piece:
         end_group: The one after the last.
         first_row: Number of the first row in the table.
         rows: How many rows.
+        groups: How many in each row group.
+        listed_as: The version that its rows are listed under, but for their numbers.
     """
 
     uri: str
@@ -53,104 +53,125 @@ class Piece:
     end_group: int
     first_row: int
     rows: int
+    groups: tuple[int, ...]
+    listed_as: str
 
 
 def cut_pieces(table: VectorTable, unit_rows: int = UNIT_ROWS) -> Iterator[Piece]:
     """Runs of row groups of about `unit_rows` rows; depends on the table alone."""
-    file = table.file
+    file, groups = table.file, table.groups
     first_group = first_row = rows = 0
-    for group, count in enumerate(table.groups):
+
+    def piece(end: int) -> Piece:
+        return Piece(
+            file.uri, file.bytes, file.version, first_group, end, first_row, rows,
+            groups[first_group:end], table.version,
+        )  # fmt: skip
+
+    for group, count in enumerate(groups):
         if rows and rows + count > unit_rows:
-            yield Piece(file.uri, file.bytes, file.version, first_group, group, first_row, rows)
+            yield piece(group)
             first_group, first_row, rows = group, first_row + rows, 0
         rows += count
     if rows:
-        end = len(table.groups)
-        yield Piece(file.uri, file.bytes, file.version, first_group, end, first_row, rows)
+        yield piece(len(groups))
 
 
-def cut_vector_units(
-    store: Store,
-    candidates: Listing,
-    folder: str,
-    tables: Sequence[VectorTable],
-    unit_rows: int = UNIT_ROWS,
-) -> Iterator[tuple[str, int]]:
-    """Write the unit files of the rows to be read; yields (path relative to the store, rows).
+@dataclass(frozen=True)
+class VectorCutting:
+    """How candidates are cut into units below `folder`: those of a piece are one.
 
-    Args:
-        store: The store's root.
-        candidates: Rows of the tables' listing, with further columns or not, in any order.
-        folder: Of the unit files, relative to the store.
-        tables: Those that were listed.
-        unit_rows: See `cut_pieces`; rows that are no candidates count too.
+    Attributes:
+        folder: Of the run's scratch, relative to the store.
+        tasks: Files of the candidates, which deal their rows out.
+        pieces: Of all tables, in order.
+        parts: Ranges of pieces, each of whose rows fit memory.
     """
-    pieces = [piece for table in tables for piece in cut_pieces(table, unit_rows)]
-    starts = np.cumsum([0, *(piece.rows for piece in pieces)])
-    number = 0
-    for rows, places in _ranges(store, candidates, f"{folder}/ranges", tables, starts):
-        order = np.argsort(places)
-        rows, of = rows.take(pa.array(order)), _pieces(starts, places[order])
-        bounds = np.flatnonzero(np.diff(of)) + 1
-        for start, end in zip([0, *bounds], [*bounds, len(of)], strict=True):
-            name = f"{folder}/{number:06d}.parquet"
-            _write_unit(store, name, pieces[of[start]], rows.slice(start, end - start))
-            yield name, int(end - start)
-            number += 1
+
+    folder: str
+    tasks: tuple[tuple[str, ...], ...]
+    pieces: tuple[Piece, ...]
+    parts: int
+
+    @classmethod
+    def of(
+        cls,
+        candidates: Listing,
+        folder: str,
+        tables: Sequence[VectorTable],
+        unit_rows: int = UNIT_ROWS,
+    ) -> VectorCutting:
+        """Plan it.
+
+        Args:
+            candidates: Rows of the tables' listing, with further columns or not, in any order.
+            folder: See the attributes.
+            tables: Those that were listed.
+            unit_rows: See `cut_pieces`; rows that are no candidates count too.
+        """
+        pieces = tuple(piece for table in tables for piece in cut_pieces(table, unit_rows))
+        count = max(-(-candidates.rows // _PART_ROWS), -(-candidates.bytes // _PART_BYTES), 1)
+        tasks = in_tasks(candidates.parts, candidates.rows)
+        return cls(folder, tuple(tasks), pieces, min(count, max(1, len(pieces))))
+
+    def deal(self, number: int, store: Store) -> Record:
+        """Deal the rows of one task out to ranges of pieces."""
+        return _deal(Part(f"{self.folder}/dealt", number), store, self)
+
+    def take(self, number: int, pieces: Sequence[Reference], store: Store) -> Record:
+        """Cut the rows of one range."""
+        return _take(Part(f"{self.folder}/parts", number), store, self, pieces)
+
+    def finish(self, parts: Mapping[int, Record]) -> Units:
+        """Number the units of all ranges."""
+        return number_units(self.folder, self.parts, parts)
+
+    def pieces_of(self, rows: pa.Table) -> Rows:
+        """Number of the piece in which each row lies, (n,)."""
+        firsts: dict[str, int] = {}
+        starts: dict[str, list[int]] = {}
+        for number, piece in enumerate(self.pieces):
+            firsts.setdefault(piece.uri, number)
+            starts.setdefault(piece.uri, []).append(piece.first_row)
+        containers = rows["_container"].combine_chunks().dictionary_encode()
+        which, offsets = containers.indices.to_numpy(), rows["_offset"].to_numpy()
+        found: Rows = np.empty(len(offsets), dtype=np.int64)
+        for index, uri in enumerate(containers.dictionary.to_pylist()):
+            here = which == index
+            found[here] = firsts[uri] - 1 + np.searchsorted(starts[uri], offsets[here], "right")
+        return found
 
 
-def _ranges(
-    store: Store, candidates: Listing, folder: str, tables: Sequence[VectorTable], starts: Rows
-) -> Iterator[tuple[pa.Table, Rows]]:
-    """The candidates of one range of pieces after the other, and their places in all tables."""
-    first, total = {}, 0
-    for table in tables:
-        first[table.file.uri] = total
-        total += table.rows
-    parts = candidates.parts
-    if candidates.rows <= _RANGE_ROWS and candidates.bytes <= _RANGE_BYTES:
-        if parts:
-            rows = pa.concat_tables([pq.read_table(store.local(part)) for part in parts])
-            yield rows, _places(rows, first)
-        return
-    count = max(-(-total // _RANGE_ROWS), -(-candidates.bytes // _RANGE_BYTES))
-    with Spill(store.scratch(folder), count, pq.read_schema(store.parquet(parts[0]))) as spill:
-        for part in parts:
-            with pq.ParquetFile(store.local(part)) as file:
-                for batch in file.iter_batches():
-                    rows = pa.Table.from_batches([batch])
-                    pieces = _pieces(starts, _places(rows, first))
-                    spill.write(rows, starts[pieces] * count // total)
-    for number in range(count):
-        if spill.path(number) is not None:
-            rows = spill.read(number)
-            yield rows, _places(rows, first)
-    remove_tree(spill.folder)
+@recorded
+def _deal(part: Part, store: Store, plan: VectorCutting) -> Record:
+    name = HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow")
+    with Dealing(store, name, plan.parts) as dealing:
+        for path in plan.tasks[part.number]:
+            rows = pq.read_table(store.parquet(path))
+            dealing.write(rows, plan.pieces_of(rows) * plan.parts // len(plan.pieces))
+    return dealing.record()
 
 
-def _places(rows: pa.Table, first: dict[str, int]) -> Rows:
-    """Numbers of rows, through all tables, of which these are the first rows."""
-    containers = rows["_container"].combine_chunks().dictionary_encode()
-    starts = np.array([first[uri] for uri in containers.dictionary.to_pylist()], dtype=np.int64)
-    places: Rows = starts[containers.indices.to_numpy()] + rows["_offset"].to_numpy()
-    return places
+@recorded
+def _take(part: Part, store: Store, plan: VectorCutting, pieces: Sequence[Reference]) -> Record:
+    rows = taken(store, pieces)
+    found = plan.pieces_of(rows)
+    order = np.lexsort((rows["_offset"].to_numpy(), found))
+    if (order != np.arange(len(order))).any():
+        rows, found = rows.take(pa.array(order)), found[order]
+    there, units = np.unique(found, return_inverse=True)
+    name = HashedName(f"{plan.folder}/{part.number:05d}", ".arrow")
+    with Dealing(store, name, len(there)) as dealing:
+        dealing.write(rows, units)
+    return {
+        **dealing.record(),
+        "count": len(there),
+        "about": [asdict(plan.pieces[number]) for number in there.tolist()],
+    }
 
 
-def _pieces(starts: Rows, places: Rows) -> Rows:
-    """The number of the piece in which each place lies."""
-    return np.searchsorted(starts, places, side="right") - 1
-
-
-def _write_unit(store: Store, relative: str, piece: Piece, rows: pa.Table) -> None:
-    about = {_ABOUT: json.dumps(asdict(piece)).encode()}
-    with store.write(relative) as pending:
-        pq.write_table(
-            rows.replace_schema_metadata(about), pending.file, compression="zstd",
-            use_dictionary=["bytes", "problem", "_container", "_group"],
-        )  # fmt: skip
-
-
-def read_unit(path: Path | BinaryIO) -> tuple[Piece, pa.Table]:
-    """A unit's run of row groups, and its rows in the order in which they lie there."""
-    rows = pq.read_table(path)
-    return Piece(**json.loads(rows.schema.metadata[_ABOUT])), rows
+def piece_of(store: Store, units: Units, number: int) -> Piece:
+    """What of a table a unit is to be read of."""
+    part, within = units.place(number)
+    about = store.read_json(part.done)["about"][within]
+    return Piece(**{**about, "groups": tuple(about["groups"])})

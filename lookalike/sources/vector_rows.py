@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import one_line
 from lookalike.records import SourceFile
+from lookalike.sources.looking_up import look_up
 from lookalike.sources.vector_listing import row_names
 from lookalike.sources.vector_pieces import Piece
 from lookalike.sources.vector_tables import UNREADABLE, VectorTable, open_table, read_footer
-from lookalike.sources.walking import look_up
 
 _BATCH = 8192  # rows in memory at a time
 

@@ -23,7 +23,8 @@ from lookalike.sources.file_kinds import not_parquet
 from lookalike.sources.globs import GLOB
 from lookalike.sources.hive import NULL, all_rows_say, partition_schema, partition_values
 from lookalike.sources.kinds import kind_of
-from lookalike.sources.walking import Notice, walk
+from lookalike.sources.places import Notice
+from lookalike.sources.walking import files_of, walk
 from lookalike.store import storage
 from lookalike.store.columns import carried, is_bytes, kept_type, merge_columns
 
@@ -92,7 +93,7 @@ def list_tables(specs: Sequence[str], notice: Notice) -> list[VectorTable]:
     found: dict[str, SourceFile] = {}
     for spec in specs:
         others: list[str] = []
-        for file, named in walk(spec, _kind(spec), notice, strict=True):
+        for file, named in files_of(walk(spec, _kind(spec), notice, strict=True)):
             if not (named or _is_table(file.uri)) and not file.problem:
                 others.append(file.uri)
                 continue

@@ -15,10 +15,12 @@ them is where rows lie, not the rows: however many there are, its memory stays s
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -139,9 +141,10 @@ class Dealing:
 
     def _flush(self) -> None:
         for side, tables in self._tables.items():
-            which = np.concatenate(self._which[side])
-            order = np.argsort(which, kind="stable")
-            table, which = pa.concat_tables(tables).take(pa.array(order)), which[order]
+            which, table = np.concatenate(self._which[side]), pa.concat_tables(tables)
+            if (which[1:] < which[:-1]).any():  # to take rows costs more than to see that
+                order = np.argsort(which, kind="stable")
+                table, which = table.take(pa.array(order)), which[order]
             starts = np.flatnonzero(np.diff(which, prepend=-1))
             for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(which)], strict=True):
                 place = self._append(table.slice(start, end - start))
@@ -167,6 +170,18 @@ def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Refe
     path = str(record["dealt"]["path"])
     for partition, side, offset, size, rows in record["pieces"]:
         yield partition, Reference(side, task, offset, size, rows, path)
+
+
+@lru_cache(maxsize=8)
+def pieces_of(store: Store, done: str) -> Mapping[int, Sequence[Reference]]:
+    """The references that a record at `done` holds, by partition; none where there is no record.
+
+    All must be finished. They are kept: who asks for one partition asks for the next one soon.
+    """
+    record, found = store.read(done), defaultdict[int, list[Reference]](list)
+    for partition, piece in references(json.loads(record.data), 0) if record else ():
+        found[partition].append(piece)
+    return dict(found)
 
 
 def taken(

@@ -107,7 +107,6 @@ class UnitNames:
         return Unit(
             number,
             file_no,
-            source=f"{self.cut_in}/{number:06d}.parquet",
             shard=f"embeddings/{file_no:08d}-{self.run}",
             ledger=f"{self.folder}/ledger/{number:06d}",
             done=f"{self.folder}/embedded/{number:06d}.json",

@@ -13,7 +13,7 @@ from lookalike.errors import RequestError, UnreachableError
 from lookalike.store.s3_client import PastEndError, is_cut_short, open_client, short, told
 from lookalike.store.s3_uri import S3Name, parse
 
-__all__ = ["Part", "S3Entry", "info", "list_objects", "read", "read_part"]
+__all__ = ["Part", "S3Entry", "first_key", "info", "list_objects", "read", "read_part"]
 
 _BODIES = 3  # readings of one body that is cut short
 _EMPTY_PAGES = 1000  # that may follow each other
@@ -74,11 +74,15 @@ def info(uri: str, folders: bool = False) -> tuple[str, int, str]:
     return "absent", 0, "0"
 
 
-def list_objects(uri: str) -> Iterator[S3Entry]:
+def list_objects(uri: str, after: str = "", until: str = "") -> Iterator[S3Entry]:
     """All objects whose keys begin with the folder's name, or with a prefix: in the server's order.
 
-    `uri` ends with `/` for a folder, and with nothing for a bucket; all else is a prefix of keys.
     Empty objects that mark a folder, with a key that ends in `/`, are left out.
+
+    Args:
+        uri: Ends with `/` for a folder, and with nothing for a bucket; all else is a prefix.
+        after: Only keys after this text; like `until`, of a bucket that lists them in order.
+        until: Only keys up to this text, "" for all.
 
     Raises:
         UnreachableError: It cannot be listed now, or the listing goes in circles; `where` has the
@@ -86,11 +90,29 @@ def list_objects(uri: str) -> Iterator[S3Entry]:
         RequestError: It cannot be listed so.
     """
     name = parse(uri)
-    for page in _pages(name):
+    for page in _pages(name, _behind(after)):
         for one in page:
             key, size = one["Key"], int(one["Size"])
-            if size or not key.endswith("/"):
+            if until and key > until:
+                return
+            if key > after and (size or not key.endswith("/")):
                 yield S3Entry(key, name.named(key).uri, size, _version(one))
+
+
+def first_key(name: S3Name, after: str) -> str | None:
+    """The first key of a prefix after a text; None where there is none.
+
+    Raises:
+        OSError, RequestError: See `list_objects`.
+    """
+    for page in _pages(name, {"MaxKeys": 1, **_behind(after)}):
+        if page:
+            return str(page[0]["Key"])
+    return None
+
+
+def _behind(after: str) -> dict[str, str]:
+    return {"StartAfter": after} if after else {}
 
 
 def read(uri: str, limit: int | None = None) -> bytes:
@@ -156,7 +178,7 @@ def _version(answer: Mapping[str, Any]) -> str:
 # --- listing ----------------------------------------------------------------------------------
 
 
-def _pages(name: S3Name, more: Mapping[str, int] | None = None) -> Iterator[list[dict[str, Any]]]:
+def _pages(name: S3Name, more: Mapping[str, Any] | None = None) -> Iterator[list[dict[str, Any]]]:
     """The pages of a listing, which must go on: Brent's way to find a circle keeps one page's mark.
 
     Keys come in no order that could be relied on: directory buckets have none.

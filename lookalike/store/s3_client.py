@@ -19,7 +19,7 @@ from lookalike.store.s3_uri import S3Name
 
 _ATTEMPTS = 4  # of one request, with botocore's pauses between them: some seconds in all
 _CONNECT_S, _READ_S = 10, 30
-_CONNECTIONS = 32
+_CONNECTIONS = 64  # as many as `looking_up` asks at once
 
 _LATER = frozenset(
     ["429", "500", "502", "503", "504", "BandwidthLimitExceeded", "InternalError",
@@ -28,19 +28,33 @@ _LATER = frozenset(
 )  # fmt: skip
 
 
+Settings = tuple[tuple[str, str], ...]
+
+
 class PastEndError(OSError):
     """The range asked for begins where the object has ended: it is empty."""
 
 
 def open_client(name: S3Name) -> Any:
     """The process's client for a name's options and what the environment says now."""
-    environment = tuple(sorted(one for one in os.environ.items() if one[0].startswith("AWS_")))
     with _making:
-        return _made(name.options, name.user, environment)
+        return _made(name.options, name.user, environment())[0]
+
+
+def credentials(name: S3Name) -> Any:
+    """Those of that client; None where there are none."""
+    with _making:
+        return _made(name.options, name.user, environment())[1]
+
+
+def environment() -> Settings:
+    """What the environment says of S3."""
+    return tuple(sorted(one for one in os.environ.items() if one[0].startswith("AWS_")))
 
 
 @lru_cache(maxsize=16)
-def _made(options: str, user: str, environment: object) -> Any:
+def _made(options: str, user: str, environment: object) -> tuple[Any, Any]:
+    """A client, and its credentials."""
     name = S3Name("", "", options, user)
     try:
         import botocore.session
@@ -70,7 +84,7 @@ def _made(options: str, user: str, environment: object) -> Any:
             signature_version=None if session.get_credentials() else UNSIGNED,
             s3={"addressing_style": "virtual"} if _yes(given, "force_virtual_addressing") else None,
         )
-        return session.create_client(
+        client = session.create_client(
             "s3",
             region_name=given.get("region"),
             endpoint_url=endpoint,
@@ -78,6 +92,7 @@ def _made(options: str, user: str, environment: object) -> Any:
             verify=ca_file or (None if _yes(given, "tls_verify_certificates", "true") else False),
             config=config,
         )
+        return client, session.get_credentials()
     except (BotoCoreError, ValueError) as error:
         raise RequestError(
             f"cannot open s3://: {one_line(error)}; check the options after ? and AWS's settings"
