@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import Any
 
 from lookalike import __version__
@@ -134,6 +135,19 @@ def _verify(commands: Any) -> None:
     add_snapshot(parser)
 
 
+def _many(text: str) -> int:
+    """A whole number, also as 1e9."""
+    try:
+        return int(text)
+    except ValueError:
+        with suppress(ValueError, OverflowError):
+            if (number := float(text)).is_integer():
+                return int(number)
+        raise argparse.ArgumentTypeError(
+            f"needs a whole number, as 1000000 or 1e6, got {text!r}"
+        ) from None
+
+
 def _plan(commands: Any) -> None:
     parser = new_command(
         commands, "plan", "predict time, memory, disk and index of a run; writes nothing"
@@ -143,7 +157,13 @@ def _plan(commands: Any) -> None:
     add_images(planned, "what would be indexed")
     add_embeddings(planned)
     parser.add_argument(
-        "--rows", type=int, metavar="N", help="for N vectors, whatever the sources have"
+        "--rows", type=_many, metavar="N", help="for N vectors (1e9), whatever the sources have"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_many,
+        metavar="W",
+        help="also what it takes on W workers of one core each, on any engine and object storage",
     )
     parser.add_argument(
         "--dim",

@@ -17,7 +17,9 @@ from lookalike.models.features import dim_of
 from lookalike.pipelines import checks, models, trial
 from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
 from lookalike.pipelines.progress import Progress, duration
+from lookalike.pipelines.runner import cores
 from lookalike.records import SourceFile
+from lookalike.scaling import EMBED_S, Scale, scale
 from lookalike.sizes import size_text
 from lookalike.sources.kinds import open_source
 from lookalike.sources.vector_tables import find_dim, list_tables
@@ -37,6 +39,7 @@ class Given:
         facts: Lines to print, as (name, text).
         found: The same for --json.
         embed_s: Seconds to embed or to copy them; None where there is no source.
+        image_core_s: Processor time to embed one image; None where that was not measured.
     """
 
     rows: int
@@ -44,6 +47,7 @@ class Given:
     facts: tuple[tuple[str, str], ...] = ()
     found: dict[str, Any] | None = None
     embed_s: float | None = None
+    image_core_s: float | None = None
 
 
 def run_plan(given: argparse.Namespace, progress: Progress) -> int:
@@ -74,20 +78,35 @@ def run_plan(given: argparse.Namespace, progress: Progress) -> int:
         target=float(config.index.get("target_recall", DEFAULT_TARGET)),
         component_bytes=2 if config.dtype == "float16" else 4,
     )
+    scaled = _scale(there, given.workers, spec, prediction)
     if given.json:
         print(to_json({"sources": there.found, "vectors": there.rows, "dim": there.dim,
                           "metric": config.metric, "embed_s": there.embed_s,
-                          "index": spec.to_json(), "predicted": prediction.to_json()},
+                          "index": spec.to_json(), "predicted": prediction.to_json(),
+                         "scale": scaled.to_json() if scaled else None},
                          indent=1))  # fmt: skip
     else:
         for name, text in _lines(there, config, spec, prediction):
             print(f"{name:<10} {text}")
+        for name, text in _scale_lines(scaled, there) if scaled else ():
+            print(f"{name:<10} {text}")
     return 0
+
+
+def _scale(
+    there: Given, workers: int | None, spec: IndexSpec, prediction: Prediction
+) -> Scale | None:
+    if workers is None:
+        return None
+    return scale(
+        there.rows, spec, prediction, workers=workers, cores=cores(), embed_s=_image_s(there)
+    )
 
 
 def _check(given: argparse.Namespace) -> None:
     source = given.images or given.embeddings
-    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6)):
+    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6),
+                       ("workers", 10**6)):  # fmt: skip
         value = getattr(given, name)
         if value is not None and not 1 <= value <= most:
             raise RequestError(f"--{name} must be from 1 to {most:,}, got {value:,}")
@@ -160,6 +179,7 @@ def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: P
             "images_per_s": workers * each,
         },
         listed / (workers * tried.files_per_s),
+        1 / max(each, 1e-9),
     )
 
 
@@ -211,3 +231,39 @@ def _lines(
             + (f" by code, {predicted.reranked:,} read and scored exactly" if spec.rerank else "")
         ),
     )
+
+
+def _scale_lines(found: Scale, there: Given) -> Iterator[tuple[str, str]]:
+    """What a person reads of many workers."""
+    measured = "as measured above" if there.image_core_s else "of the default's features"
+    yield "", ""
+    yield (
+        "workers",
+        f"{found.workers:,} of one core; {1000 * _image_s(there):.1f} ms to embed an image, "
+        f"{measured}",
+    )
+    for number, stage in enumerate(found.stages):
+        tasks = "1 task" if stage.tasks == 1 else f"{stage.tasks:,} tasks"
+        yield (
+            "" if number else "stages",
+            f"{stage.name:<9} {duration(stage.seconds):>14}  {stage.core_s / 3600:>12,.1f} "
+            f"core-hours  {tasks:>15}  {stage.requests:>15,} requests",
+        )
+    core_hours = sum(stage.core_s for stage in found.stages) / 3600
+    yield (
+        "together",
+        f"{duration(found.seconds)}, {core_hours:,.0f} core-hours, {found.requests:,} requests",
+    )
+    stored = ", ".join(f"{name} {size_text(size)}" for name, size in found.bytes.items())
+    yield "stored", stored
+    yield (
+        "memory",
+        f"the launching process holds {size_text(found.launcher_bytes)} of names of files, the "
+        f"largest task {size_text(found.worker_bytes)}; libraries and models come on top",
+    )
+    for number, words in enumerate(found.limits or ("nothing comes near a limit",)):
+        yield "" if number else "limits", words
+
+
+def _image_s(there: Given) -> float:
+    return EMBED_S if there.image_core_s is None else there.image_core_s

@@ -33,6 +33,8 @@ from lookalike.store.exchange import Dealing, Reference, in_tasks, pieces_of, ta
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 
+MOST_UNITS = 1 << 16
+"""Units of one run, about: a manifest names a file for each, and whoever opens a store reads it."""
 _PARTITION_ROWS = 500_000
 _PARTITION_BYTES = 1 << 30  # as the listing estimates them
 _HEAVY = 4  # a size class of more than this many units' rows is cut by name
@@ -135,8 +137,11 @@ def number_units(folder: str, count: int, parts: Mapping[int, Record]) -> Units:
 
 
 def unit_rows_for(listed: int, workers: int) -> int:
-    """Rows per unit: several units per worker, between 32 and 1,024 rows."""
-    return max(32, min(1024, -(-listed // (workers * 8))))
+    """Rows per unit: several units per worker, between 32 and 1,024 rows.
+
+    Of very many rows units are larger, since each leaves a file that every manifest lists.
+    """
+    return max(32, min(1024, -(-listed // (workers * 8))), -(-listed // MOST_UNITS))
 
 
 def mix(values: Keys) -> Keys:
