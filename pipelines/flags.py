@@ -87,12 +87,20 @@ def _query(commands: Any) -> None:
         metavar="FILE",
         help="vectors instead: .npy (n, d), or .parquet with a column embedding",
     )
+    asked.add_argument(
+        "--like",
+        action="extend",
+        nargs="+",
+        metavar="URI",
+        help="images of the store instead, by the names that query prints; they are not decoded",
+    )
     parser.add_argument("-k", type=int, default=10, help="neighbours per query (default 10)")
     parser.add_argument(
         "--where",
         metavar="CONDITION",
         help="only images whose metadata columns fulfil it: \"label = 'cat' and width > 500\"",
     )
+    _ways(parser)
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -114,6 +122,61 @@ def _query(commands: Any) -> None:
         "--check", action="store_true", help="compare the sha256 of every file before it is read"
     )
     add_snapshot(parser)
+
+
+def _ways(parser: argparse.ArgumentParser) -> None:
+    """How a query is asked."""
+    ways = parser.add_argument_group("ways to ask")
+    ways.add_argument(
+        "--crop",
+        metavar="X,Y,W,H",
+        help="search by that part of each picture: in pixels of the upright picture, or in shares "
+        "of its sides where no number is above 1",
+    )
+    ways.add_argument(
+        "--together",
+        choices=("mean", "max"),
+        help="take all pictures as one query: by the mean of their vectors, or by the best score "
+        "to any of them",
+    )
+    ways.add_argument(
+        "--unlike",
+        action="extend",
+        nargs="+",
+        metavar="SRC",
+        help="pictures that the answers shall not be like; may be given several times",
+    )
+    ways.add_argument(
+        "--weights",
+        metavar="NAME=W,...",
+        help="weights of the features in place of the store's: low=.3,deep=.7",
+    )
+    ways.add_argument(
+        "--min-score",
+        type=float,
+        metavar="S",
+        help="only neighbours with this score at least (under l2: this distance at most)",
+    )
+    ways.add_argument(
+        "--group-by", metavar="COLUMN", help="only the best of each value of a column"
+    )
+    ways.add_argument(
+        "--per-group", type=int, metavar="N", help="with --group-by: the best N (default 1)"
+    )
+    ways.add_argument(
+        "--diversify",
+        type=float,
+        nargs="?",
+        const=True,
+        metavar="LAMBDA",
+        help="choose the k from 10 k by maximal marginal relevance, so that they are unlike one "
+        "another: from 0, diverse, to 1, near (default 0.5)",
+    )
+    ways.add_argument(
+        "--exclude-self",
+        action="store_true",
+        help="leave the query's own picture out, by its name and by its content",
+    )
 
 
 def _status(commands: Any) -> None:

@@ -199,10 +199,12 @@ def test_the_page_on_python(place: Path) -> None:
     assert [float(score) for _, score in asked] == pytest.approx(
         [float(lines[1].split()[1])] * 5, abs=0.02
     )
-    count, row = lines[9].split(maxsplit=1)
+    assert lines[9].split(maxsplit=2)[:2] == ["4", "True"]
+    assert [lines[9].count(label) for label in LABELS] == [2, 2]
+    count, row = lines[10].split(maxsplit=1)
     assert (count, json.loads(row)["label"]) == ("3", "cat")
-    assert lines[10] == "2 False 12"
-    assert len(lines) == 11
+    assert lines[11] == "2 False 12"
+    assert len(lines) == 12
 
 
 BESIDE = ("duckdb", "polars", "pandas")
