@@ -35,6 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     _index(commands)
     _query(commands)
+    _find(commands)
+    _export(commands)
     _status(commands)
     _verify(commands)
     _plan(commands)
@@ -107,6 +109,7 @@ def _query(commands: Any) -> None:
         help="write a row per neighbour, as .parquet or .jsonl (default: print them)",
     )
     parser.add_argument("--html", metavar="PAGE", help="write a page with thumbnails to look at")
+    _thumbnails(parser)
     add_config(parser, "whose features the store must be made with, else it is refused")
     parser.add_argument(
         "--beam",
@@ -122,6 +125,16 @@ def _query(commands: Any) -> None:
         "--check", action="store_true", help="compare the sha256 of every file before it is read"
     )
     add_snapshot(parser)
+
+
+def _thumbnails(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--thumbnails",
+        choices=("auto", "never"),
+        default="auto",
+        help="on a terminal: small pictures too, where it is one that shows them (kitty, iTerm2, "
+        "WezTerm, foot and others)",
+    )
 
 
 def _ways(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +190,47 @@ def _ways(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave the query's own picture out, by its name and by its content",
     )
+
+
+def _find(commands: Any) -> None:
+    parser = new_command(
+        commands, "find", "find the pictures of a folder that are nearest to one, with no store"
+    )
+    parser.epilog = (
+        "the folder is indexed by the shipped features when it is new or has changed; its index is "
+        "kept in the cache (~/.cache/lookalike/find), so that the next answer is there at once"
+    )
+    parser.add_argument("picture", metavar="PICTURE", help="the picture to search with")
+    parser.add_argument("folder", metavar="FOLDER", help="where to look, with all folders below")
+    parser.add_argument("-k", type=int, default=10, help="how many (default 10)")
+    parser.add_argument(
+        "--refresh", action="store_true", help="look for changes, though there seem to be none"
+    )
+    parser.add_argument("--html", metavar="PAGE", help="write a page with thumbnails to look at")
+    _thumbnails(parser)
+    _ways(parser)
+    none = ("vectors", "like", "where", "output", "config", "scratch", "snapshot", "cache")
+    parser.set_defaults(beam=False, check=False, **dict.fromkeys(none))
+
+
+def _export(commands: Any) -> None:
+    parser = new_command(
+        commands, "export", "write a snapshot's index or vectors for other software to read"
+    )
+    parser.epilog = (
+        "faiss: one file for faiss.read_index, which finds the candidates that query scores, under "
+        "the same ids; npy: a folder of vectors.npy and uris.parquet, in the same order; parquet: "
+        "id, uri, metadata and embedding"
+    )
+    add_store(parser)
+    parser.add_argument(
+        "--format", required=True, choices=("faiss", "npy", "parquet"), help="what to write"
+    )
+    parser.add_argument("out", metavar="OUT", help="the file or folder to make; nothing is there")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the sha256 of every file before it is read"
+    )
+    add_snapshot(parser)
 
 
 def _status(commands: Any) -> None:

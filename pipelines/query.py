@@ -100,7 +100,7 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         if given.json:
             sinks.append(print_json)
         elif not output and not given.html:
-            sinks.append(print_text)
+            sinks.append(_for_a_person(given.thumbnails))
         for result in chain([first], results):
             answered += 1
             for sink in sinks:
@@ -116,6 +116,15 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         what = "query" if answered == 1 else "queries"
         print(f"{answered:,} {what} answered{': ' + where if where else ''}", file=sys.stderr)
     return 0
+
+
+def _for_a_person(thumbnails: str) -> Sink:
+    """A table on a terminal; plain lines, as ever, for what reads standard output otherwise."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") in (None, "dumb", "unknown"):
+        return print_text
+    from lookalike.pipelines.terminal import Terminal
+
+    return Terminal(thumbnails)
 
 
 def _file_to_write(flag: str, name: str | None) -> Path | None:

@@ -7,6 +7,7 @@ never for vectors.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -460,6 +461,10 @@ class Searcher:
                 queries, k, ways, away, exclude=exclude, nprobe=nprobe, rerank=rerank, where=where
             )
             return now.describe(answers.names, answers.ids, answers.scores, answers.complete)
+
+    async def search_async(self, *images: Any, **asked: Any) -> list[Neighbours]:
+        """`search`, in a thread of its own, while others of the event loop go on."""
+        return await asyncio.to_thread(self.search, *images, **asked)
 
     def check_ways(self, ways: Ways, unlike: bool = False) -> None:
         """Whether the snapshot can be asked in these ways, before anything is read.

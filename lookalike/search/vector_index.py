@@ -19,6 +19,7 @@ import numpy.typing as npt
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.invlists import read_shard, select
 from lookalike.ivf.selections import Selection
+from lookalike.ivf.shard_files import ShardFile
 from lookalike.ivf.template import Template, one_faiss_thread
 from lookalike.metrics import (
     Ids,
@@ -72,6 +73,16 @@ class VectorIndex:
         self._shards = [read_shard(path, template) for path in paths]
         self.spec = template.spec
         self.entries = sum(shard.header.rows for shard in self._shards)
+
+    @property
+    def template(self) -> Template:
+        """What the shards share."""
+        return self._template
+
+    @property
+    def files(self) -> list[ShardFile]:
+        """The shards, mapped."""
+        return [shard.file for shard in self._shards]
 
     def search(
         self,
