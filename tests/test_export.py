@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
-from tests.vector_stores import clustered, make_store
+from tests.vector_stores import build_index, clustered, make_store
 
 ROWS, DIM, QUERIES, K, NPROBE = 6000, 32, 300, 10, 6
 VECTORS = clustered(ROWS + QUERIES, DIM, seed=3)
@@ -89,6 +90,27 @@ def test_faiss_finds_the_same_candidates(
     assert same > 0.95
 
 
+@pytest.mark.parametrize("kind", ["exact", "ivf_pq"])
+def test_lists_that_lie_in_several_files_are_put_together(kind: str, tmp_path: Path) -> None:
+    """As nights leave them, each of which adds a shard for the rows that are new."""
+    store = tmp_path / "store"
+    options = {"kind": kind, **({"nlist": 16} if kind == "ivf_pq" else {})}
+    ids, _, manifest = make_store(store, VECTORS[:900], files=5, options=options)
+    opened = lookalike.open(store)
+    whole = faiss.read_index(str(exported(store, "faiss", tmp_path / "whole.faiss")))
+    paths = [line["path"] for line in snapshot.files_of(manifest, "embedding")]
+    lines = [line for line in manifest["files"] if line["kind"] != "index"]
+    for part in (paths[:1], paths[1:3], paths[3:]):
+        shutil.rmtree(store / "runs")  # where it says that this is done
+        lines += build_index(store, part, opened.index.template)
+    snapshot.publish(open_store(store), {**manifest, "files": lines})
+    assert len(lookalike.open(store).index.files) == 3
+    parts = faiss.read_index(str(exported(store, "faiss", tmp_path / "parts.faiss")))
+    assert parts.ntotal == len(ids)
+    for one, other in zip(parts.search(ASKED, K), whole.search(ASKED, K), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
 def test_an_exact_store_becomes_a_flat_index(metric: str, tmp_path: Path) -> None:
     living = made(tmp_path / "store", metric, {"kind": "exact"})
@@ -141,6 +163,19 @@ def test_one_table_of_the_living_rows(tmp_path: Path) -> None:
     assert table["label"].to_pylist() == [f"group {row % 3}" for row in rows]
     flat = table["embedding"].combine_chunks().flatten().to_numpy()
     np.testing.assert_array_equal(flat.reshape(-1, DIM), VECTORS[rows])
+
+
+def test_an_index_of_other_rows_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, manifest = make_store(tmp_path / "store", VECTORS[:50])
+    twice = [*manifest["files"], *snapshot.files_of(manifest, "index")]
+    snapshot.publish(open_store(tmp_path / "store"), {**manifest, "files": twice})
+    out = tmp_path / "a.faiss"
+    arguments = ["export", "--store", str(tmp_path / "store"), "--format", "faiss", str(out)]
+    assert main(arguments) == 2
+    assert "the index holds 100 living rows, the snapshot 50" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_blocks_are_unpacked_to_what_was_packed() -> None:

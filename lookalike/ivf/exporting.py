@@ -35,7 +35,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def pieces(
-    template: Template, files: Sequence[ShardFile], deleted: Ids, nprobe: int
+    template: Template, files: Sequence[ShardFile], deleted: Ids, count: int, nprobe: int
 ) -> Iterator[bytes]:
     """The bytes of the file, in order.
 
@@ -43,10 +43,11 @@ def pieces(
         template: Of the index.
         files: Its shards, mapped.
         deleted: Ids (m,) of rows that are left out, ascending.
+        count: Rows that there must be.
         nprobe: Lists that a search shall scan unless told otherwise.
 
     Raises:
-        RequestError: Faiss has no such metric.
+        RequestError: Faiss has no such metric, or there are other rows.
     """
     spec = template.spec
     if spec.metric == "jaccard":
@@ -59,6 +60,11 @@ def pieces(
         for number, _, ids in list_entries(file):
             sizes[number] += len(ids) - int(among(ids, deleted).sum())
     rows = int(sizes.sum())
+    if rows != count:
+        raise RequestError(
+            f"export: the index holds {rows:,} living rows, the snapshot {count:,}; run: lookalike "
+            "verify"
+        )
     if spec.kind == "exact":
         yield _head(_flat(template), rows, _NO_ROWS, b"")
         yield _size(rows * spec.dim)
