@@ -158,7 +158,8 @@ def _write_metrics(given: argparse.Namespace, status: int, seconds: float, publi
 
 
 def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
-    from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
+    from lookalike.models.resolving import DEFAULT_FEATURES
+    from lookalike.pipelines.config import Config, load_config
     from lookalike.pipelines.index import run_index
     from lookalike.pipelines.ingest import run_ingest
     from lookalike.pipelines.job import Again

@@ -11,9 +11,9 @@ from lookalike.errors import RequestError
 from lookalike.json_text import to_json
 from lookalike.pipelines.outputs import free_place, new_folder
 from lookalike.report.text import visible
-from lookalike.store.exporting import write_arrays, write_table
+from lookalike.store.exporting import LivingRows, write_arrays, write_table
 from lookalike.store.files import write_file
-from lookalike.store.living import deleted_ids, living_dataset
+from lookalike.store.living import deleted_ids
 
 
 def export(given: argparse.Namespace) -> int:
@@ -32,13 +32,14 @@ def export(given: argparse.Namespace) -> int:
             result |= {"rows": opened.count, "nprobe": opened.default_nprobe}
             _write_index(opened, path)
         else:
-            dataset = living_dataset(opened.store, opened.manifest)
+            rows = LivingRows(opened.store, opened.manifest)
+            result["rows"] = rows.count
             if given.format == "parquet":
-                result["rows"] = write_table(dataset, path)
+                write_table(rows, path)
             else:
                 with new_folder(path) as folder:
                     folder.mkdir()
-                    result["rows"] = write_arrays(dataset, folder)
+                    write_arrays(rows, folder)
     if given.json:
         print(to_json(result, indent=1))
     else:

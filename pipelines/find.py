@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import lookalike
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
 from lookalike.records import SourceFile
@@ -22,6 +23,7 @@ from lookalike.store import snapshot
 from lookalike.store.files import write_bytes
 from lookalike.store.objects import open_store
 
+_FEW = 500  # files
 _SEEN = "folder.sha256"  # beside the store, of the listing that it was made of
 
 
@@ -31,19 +33,34 @@ def run_find(given: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise RequestError(f"{given.folder}: no such folder; find looks in a folder of pictures")
     place = store_of(folder)
-    listing = _listing(open_source(str(folder)).files(lambda line: None))
+    files = list(open_source(str(folder)).files(lambda line: None))
+    listing = _listing(files)
     if given.refresh or _seen(place) != listing:
-        _index(folder, place)
+        _index(folder, place, len(files))
         write_bytes(place, _SEEN, listing.encode())
-    given.store, given.images = str(place / "store"), [given.picture]
+    given.store = str(place / "store")
+    given.like = None if given.crop else _row_of(given.picture, folder, given.store)
+    given.images = None if given.like else [given.picture]
     from lookalike.pipelines.query import run_query
 
     return run_query(given)
 
 
+def _row_of(picture: str, folder: Path, store: str) -> list[str] | None:
+    """The name of a picture that has a vector in the store already: no model need be loaded."""
+    name = Path(os.path.abspath(picture))
+    if folder not in name.parents:
+        return None
+    with lookalike.open(store) as opened:
+        try:
+            return opened.like(str(name)).names
+        except RequestError:  # it was rejected; as a query it is told why
+            return None
+
+
 def store_of(folder: Path) -> Path:
     """Where what is kept of a folder lies: by its name, and by what makes the vectors."""
-    from lookalike.pipelines.config import DEFAULT_FEATURES
+    from lookalike.models.resolving import DEFAULT_FEATURES
 
     features = [(feature.handle, feature.weight) for feature in DEFAULT_FEATURES]
     key = hashlib.sha256(f"{os.fsencode(folder)!r}\n{features}".encode()).hexdigest()[:32]
@@ -71,10 +88,12 @@ def _seen(place: Path) -> str:
     return seen if store.is_there() and snapshot.current(store) else ""
 
 
-def _index(folder: Path, place: Path) -> None:
-    from lookalike.pipelines.config import DEFAULT_FEATURES, Config, PublishConfig
+def _index(folder: Path, place: Path, files: int) -> None:
+    from lookalike.models.resolving import DEFAULT_FEATURES
+    from lookalike.pipelines.config import Config, PublishConfig
     from lookalike.pipelines.index import run_index
     from lookalike.pipelines.progress import Progress
+    from lookalike.pipelines.runner import RunnerSpec
     from lookalike.pipelines.stores import Place
     from lookalike.store import retention
 
@@ -82,9 +101,10 @@ def _index(folder: Path, place: Path) -> None:
     print(f"indexing {visible(str(folder))}; kept in {visible(str(place))}", file=sys.stderr)
     # Nobody watches over this store: it is to hold what the folder does, whatever became of that.
     limits = PublishConfig(max_rejected_share=1, max_shrink_share=1)
-    run_index(
-        Config(DEFAULT_FEATURES, publish=limits), [str(folder)], str(place / "store"), Progress()
-    )
+    # Processes that load models of their own are worth their while only with more to do.
+    runner = RunnerSpec(workers=1 if files <= _FEW else 0)
+    config = Config(DEFAULT_FEATURES, publish=limits, runner=runner)
+    run_index(config, [str(folder)], str(place / "store"), Progress())
     store = open_store(place / "store")
     with Place(store).writing():
         retention.gc(store, keep_last=1, keep_days=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.store.files import write_file
+from lookalike.store.living import deleted_ids, fitting, united_schema
+from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, vector_type
+from lookalike.store.snapshot import files_of
+from lookalike.store.tombstones import among
 
 VECTORS, URIS = "vectors.npy", "uris.parquet"
 
-_BATCH = 4096  # rows in memory at a time, of which some batches are read ahead
-_AHEAD = 2
+_BATCH = 4096  # rows in memory at a time
 
 
 def table_columns(schema: pa.Schema) -> list[str]:
@@ -25,15 +28,39 @@ def table_columns(schema: pa.Schema) -> list[str]:
     return ["id", "uri", *metadata, *(name for name in ("embedding",) if name in schema.names)]
 
 
-def write_table(dataset: Any, path: Path) -> int:
-    """Write one Parquet file of all rows, whole or not at all; returns their number.
+class LivingRows:
+    """The rows that a snapshot's searches may return, in order of file and row, some at a time.
 
-    Args:
-        dataset: From `lookalike.dataset`.
-        path: Where.
+    Attributes:
+        schema: Of all columns.
+        count: Rows.
     """
-    columns, rows = table_columns(dataset.schema), 0
-    schema = pa.schema([dataset.schema.field(name) for name in columns])
+
+    def __init__(self, store: Store, manifest: Mapping[str, Any]) -> None:
+        """Read footers and tombstones."""
+        self._deleted = deleted_ids(store, manifest)
+        self._files = [store.parquet(line["path"]) for line in files_of(manifest, "embedding")]
+        self.schema = united_schema(pq.read_schema(file) for file in self._files)
+        rows = sum(int(line["rows"]) for line in files_of(manifest, "embedding"))
+        self.count = rows - len(self._deleted)
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Those columns of all rows, the id among them; null where a file lacks one."""
+        for source in self._files:
+            with pq.ParquetFile(source, pre_buffer=False) as file:
+                there = set(file.schema_arrow.names)
+                columns = [name for name in schema.names if name in there]
+                for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
+                    table = fitting(pa.Table.from_batches([batch]), schema)
+                    living = ~among(table["id"].to_numpy(), self._deleted)
+                    if living.any():
+                        yield table if living.all() else table.filter(pa.array(living))
+
+
+def write_table(rows: LivingRows, path: Path) -> None:
+    """Write one Parquet file, whole or not at all."""
+    columns = table_columns(rows.schema)
+    schema = pa.schema([rows.schema.field(name) for name in columns])
     plain = [name for name in columns if name != "embedding"]
     with (
         write_file(path.parent, path.name) as pending,
@@ -42,46 +69,28 @@ def write_table(dataset: Any, path: Path) -> int:
             write_statistics=plain,
         ) as writer,
     ):  # fmt: skip
-        for batch in _batches(dataset, columns):
-            writer.write_batch(batch.cast(schema))
-            rows += batch.num_rows
-    return rows
+        for table in rows.batches(schema):
+            writer.write_table(table)
 
 
-def write_arrays(dataset: Any, folder: Path) -> int:
-    """Write vectors.npy (n, d) and uris.parquet (id, uri), row by row; returns n.
-
-    Args:
-        dataset: From `lookalike.dataset`.
-        folder: An empty one.
-    """
-    rows = int(dataset.count_rows())
-    dim, dtype = vector_type(dataset.schema) if rows else (0, np.dtype(np.float32))
-    schema = pa.schema([("id", pa.int64()), ("uri", pa.string())])
+def write_arrays(rows: LivingRows, folder: Path) -> None:
+    """Write vectors.npy (n, d) and uris.parquet (id, uri), row by row, into an empty folder."""
+    names = pa.schema([("id", pa.int64()), ("uri", pa.string())])
+    dim, dtype, schema = 0, np.dtype(np.float32), names
+    if rows.count:
+        dim, dtype = vector_type(rows.schema)
+        schema = names.append(rows.schema.field("embedding"))
     head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
-            "shape": (rows, dim)}  # fmt: skip
-    written = 0
+            "shape": (rows.count, dim)}  # fmt: skip
     with (
         write_file(folder, VECTORS) as vectors,
-        write_file(folder, URIS) as names,
-        pq.ParquetWriter(names.file, schema, compression="zstd") as writer,
+        write_file(folder, URIS) as uris,
+        pq.ParquetWriter(uris.file, names, compression="zstd") as writer,
     ):
         np.lib.format.write_array_header_1_0(vectors.file, head)
-        for batch in _batches(dataset, [*schema.names, *(["embedding"] if rows else [])]):
-            writer.write_batch(batch.select(schema.names).cast(schema))
-            if rows:
-                block = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
-                vectors.write(np.ascontiguousarray(block, dtype).data.cast("B"))
-            written += batch.num_rows
-    if written != rows:
-        raise OSError(f"{rows:,} rows counted, {written:,} read: the store changed meanwhile")
-    return rows
-
-
-def _batches(dataset: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    scanner = dataset.scanner(
-        columns=list(columns), batch_size=_BATCH, batch_readahead=_AHEAD, fragment_readahead=1
-    )
-    for batch in scanner.to_batches():
-        if batch.num_rows:
-            yield batch
+        for table in rows.batches(schema):
+            writer.write_table(table.select(names.names))
+            block = table["embedding"].combine_chunks().flatten()
+            vectors.write(
+                np.ascontiguousarray(block.to_numpy(zero_copy_only=False), dtype).tobytes()
+            )
