@@ -16,6 +16,7 @@ from pathlib import Path
 import lookalike
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
+from lookalike.pipelines.query import checked, run_query
 from lookalike.records import SourceFile
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
@@ -32,17 +33,17 @@ def run_find(given: argparse.Namespace) -> int:
     folder = Path(os.path.abspath(given.folder))
     if not folder.is_dir():
         raise RequestError(f"{given.folder}: no such folder; find looks in a folder of pictures")
+    given.images = [given.picture]
+    checked(given)
+    open_source(given.picture)  # whether it is there
     place = store_of(folder)
-    files = list(open_source(str(folder)).files(lambda line: None))
-    listing = _listing(files)
+    listing, count = _listing(open_source(str(folder)).files(lambda line: None))
     if given.refresh or _seen(place) != listing:
-        _index(folder, place, len(files))
+        _index(folder, place, count)
         write_bytes(place, _SEEN, listing.encode())
     given.store = str(place / "store")
     given.like = None if given.crop else _row_of(given.picture, folder, given.store)
-    given.images = None if given.like else [given.picture]
-    from lookalike.pipelines.query import run_query
-
+    given.images = None if given.like else given.images
     return run_query(given)
 
 
@@ -67,15 +68,15 @@ def store_of(folder: Path) -> Path:
     return cache_folder() / "find" / key
 
 
-def _listing(files: Iterable[SourceFile]) -> str:
-    """A hash of what lies in a folder, in whatever order it is listed."""
-    total = 0
-    for file in files:
+def _listing(files: Iterable[SourceFile]) -> tuple[str, int]:
+    """A hash of what lies in a folder, in whatever order it is listed, and how many files."""
+    total = count = 0
+    for count, file in enumerate(files, start=1):  # noqa: B007
         line = f"{file.uri}\n{file.bytes}\n{file.version}\n{file.problem}"
         total ^= int.from_bytes(
             hashlib.sha256(line.encode("utf-8", "surrogateescape")).digest(), "big"
         )
-    return f"{total:064x}"
+    return f"{total:064x}", count
 
 
 def _seen(place: Path) -> str:

@@ -64,15 +64,7 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         raise RequestError(f"{what}: only with --beam")
     if given.scratch and not os.path.isdir(given.scratch):
         raise RequestError(f"--scratch {given.scratch}: no such folder; make it first")
-    output = _file_to_write("--output", given.output)
-    page = _file_to_write("--html", given.html)
-    if output and output.suffix not in (".parquet", ".jsonl"):
-        raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
-    if given.k < 1:
-        raise RequestError(f"-k must be at least 1, got {given.k}")
-    crop, ways = asked_crop(given.crop), _ways(given)
-    if crop and not given.images:
-        raise RequestError(f"--crop {given.crop}: only with --images, whose part it is")
+    output, page, crop, ways = checked(given)
     config = _config(given, beam)
     searcher = _open(given, config)
     searcher.check_ways(ways, bool(given.unlike))
@@ -116,6 +108,24 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         what = "query" if answered == 1 else "queries"
         print(f"{answered:,} {what} answered{': ' + where if where else ''}", file=sys.stderr)
     return 0
+
+
+def checked(given: argparse.Namespace) -> tuple[Path | None, Path | None, Crop | None, Ways]:
+    """Where to write rows and a page, the part to search by, and how; before anything is read.
+
+    Raises:
+        RequestError: A flag cannot be used.
+    """
+    output = _file_to_write("--output", given.output)
+    page = _file_to_write("--html", given.html)
+    if output and output.suffix not in (".parquet", ".jsonl"):
+        raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
+    if given.k < 1:
+        raise RequestError(f"-k must be at least 1, got {given.k}")
+    crop = asked_crop(given.crop)
+    if crop and not given.images:
+        raise RequestError(f"--crop {given.crop}: only with --images, whose part it is")
+    return output, page, crop, _ways(given)
 
 
 def _for_a_person(thumbnails: str) -> Sink:

@@ -73,7 +73,7 @@ def test_an_index_that_was_cut_short_is_made_again(
 ) -> None:
     place = find.store_of(folder)
     place.mkdir(parents=True)
-    (place / "folder.sha256").write_text(find._listing([]))
+    (place / "folder.sha256").write_text(find._listing([])[0])
     names, said = ask(capsys, folder / "below" / "1.png", folder, "-k", 1)
     assert names == ["1.png"]
     assert "indexing" in said
@@ -84,19 +84,22 @@ def test_what_is_wrong_is_told_with_status_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("no picture")
-    ask(capsys, folder / "below" / "1.png", folder)
     for arguments, message in (
         ((folder / "below" / "1.png", tmp_path / "none"), "no such folder"),
         ((folder / "below" / "1.png", folder / "below" / "1.png"), "find looks in a folder"),
         ((folder / "below" / "1.png", tmp_path / "empty"), "empty"),
-        ((tmp_path / "text.jpg", folder), "text.jpg"),
         ((tmp_path / "absent.jpg", folder), "absent.jpg"),
         ((folder / "below" / "1.png", folder, "-k", "0"), "-k must be at least 1"),
+        ((folder / "below" / "1.png", folder, "--html", "/no/such/a.html"), "no such folder: /no/"),
+        ((folder / "below" / "1.png", folder, "--crop", "1,2"), "crop: needs x, y, w, h"),
     ):
         assert main(["find", *map(str, arguments)]) == 2
         captured = capsys.readouterr()
         assert message in captured.err.splitlines()[-1]
         assert not captured.out
+    assert not find.store_of(folder).exists(), "nothing was indexed for it"
+    assert main(["find", str(tmp_path / "text.jpg"), str(folder)]) == 2
+    assert "text.jpg: not usable as a query" in capsys.readouterr().err
 
 
 def test_folders_are_told_apart() -> None:
