@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.launch import WayError, least_files
     from benchmarks.measure import measure
     from benchmarks.pictures import gather
-    from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
+    from lookalike.models.resolving import DEFAULT_FEATURES
+    from lookalike.pipelines.config import Config, load_config
     from lookalike.pipelines.runner import cores
 
     with TemporaryDirectory(prefix="lookalike-bench-") as folder:

@@ -27,8 +27,7 @@ from lookalike.images import preparing as images
 from lookalike.images.preparing import NotAnImage, Rejected
 from lookalike.models.features import Embedder
 from lookalike.models.handles import BUILTINS
-from lookalike.models.resolving import FeatureConfig
-from lookalike.pipelines.config import DEFAULT_FEATURES
+from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
 from lookalike.pipelines.models import choose_engines, resolve_features
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from lookalike.errors import NotPublishedError, RequestError
-from lookalike.records import Neighbour
+from lookalike.search.neighbour import Neighbour, Neighbours
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +26,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program decid
 
 __version__ = "0.1.0"
 __all__ = [
-    "Neighbour", "NotPublishedError", "RequestError", "Searcher", "__version__", "dataset", "open",
+    "Neighbour", "Neighbours", "NotPublishedError", "RequestError", "Searcher", "__version__",
+    "dataset", "open",
 ]  # fmt: skip
 
 

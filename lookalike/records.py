@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 Metadata = Mapping[str, object]
 
@@ -64,41 +63,3 @@ class Unit:
     shard: str
     ledger: str
     done: str
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """One answer to one query.
-
-    Attributes:
-        query_uri: The query's path or URI, or "vector:<row>" for a bare vector.
-        rank: From 1.
-        uri: The neighbour's path or URI as indexed.
-        score: Exact, from the stored vectors, in the snapshot's metric.
-        id: file number << 32 | row.
-        duplicates: Other names of the same bytes, sorted.
-        metadata: The neighbour's metadata columns; whatever these hold, it can be a key or a
-            member of a set, for the hash is of the others.
-    """
-
-    query_uri: str
-    rank: int
-    uri: str
-    score: float
-    id: int
-    duplicates: tuple[str, ...] = field(default=(), hash=False)
-    metadata: Metadata = field(default_factory=dict, hash=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A flat row as `lookalike query --json` prints it: nothing in it that JSON has not.
-
-        Metadata columns stand beside the others. Times are ISO 8601 texts, bytes hexadecimal
-        digits; a number that is not finite is None.
-        """
-        from lookalike.cells import json_value
-
-        row = {
-            "query_uri": self.query_uri, "rank": self.rank, "uri": self.uri, "score": self.score,
-            "id": self.id, "duplicates": self.duplicates, **self.metadata,
-        }  # fmt: skip
-        return {name: json_value(value) for name, value in row.items()}

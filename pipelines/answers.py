@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import json_value
 from lookalike.json_text import to_json
-from lookalike.records import Neighbour
 from lookalike.report.results import QueryResult
 from lookalike.report.text import visible
+from lookalike.search.neighbour import Neighbour
 from lookalike.search.searcher import Searcher
 from lookalike.store.columns import fit_or_none
 from lookalike.store.files import write_file

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import apache_beam as beam
-import numpy as np
 
 from lookalike.ivf.selections import Selection
 from lookalike.metrics import Ids, Scores, Vectors
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec, run
-from lookalike.search.answering import answer
 from lookalike.search.asked import asked_exclusions
 from lookalike.search.batch_search import BatchSpec, cut, read_answers, write_batch
+from lookalike.search.queries import Answers, Queries, joined
 from lookalike.search.searcher import Searcher
+from lookalike.search.ways import Ways
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store, place_below
 from lookalike.transforms.query import CompareBlocks, SearchBlocks
 
 _WAVE_BYTES = 256 << 20  # of queries and answers in this process at a time
-
-Batch = tuple[list[str], Vectors]  # names (n,) and vectors (n, dim) of some queries
 
 
 class BeamIndex:
@@ -69,6 +68,10 @@ class BeamIndex:
         found = self._run("compare", spec, CompareBlocks, queries, without, Selection(ids))
         return found[0], found[1]
 
+    def queries_at_once(self, depth: int) -> int:
+        """All there are: a job cuts them itself."""
+        return sys.maxsize
+
     def _run(
         self,
         stage: str,
@@ -106,37 +109,34 @@ class BeamIndex:
 
 
 def batch_answers(
-    searcher: Searcher, index: BeamIndex, queries: Iterable[Batch], k: int, where: str | None
-) -> Iterator[tuple[list[str], Ids, Scores]]:
-    """Names (n,), ids (n, k) and exact scores (n, k) for some queries at a time, in order.
+    searcher: Searcher,
+    index: BeamIndex,
+    queries: Iterable[Queries],
+    k: int,
+    ways: Ways,
+    unlike: Vectors | None = None,
+    where: str | None = None,
+) -> Iterator[Answers]:
+    """What `Searcher.answer` gives for some queries at a time, in order.
 
-    As `Searcher.search_vectors` gives them: queries that come out short are searched again, more
-    widely, by another pipeline.
+    Queries that come out short are searched again, more widely, by another pipeline.
 
     Raises:
-        RequestError: See `Searcher.search_vectors`.
+        RequestError: See `Searcher.answer`.
         EngineError: A pipeline did not end well.
     """
-    request = searcher.request(k, where=where)
-    most = max(1, _WAVE_BYTES // (4 * searcher.dim + 12 * max(1, request.k)))
-    for names, vectors in _waves(queries, most):
-        checked, without = searcher.check(vectors), asked_exclusions(None, len(names))
-        if request.k:
-            yield names, *answer(index, checked, request, without)
-        else:
-            nothing = np.empty((len(names), 0))
-            yield names, nothing.astype(np.int64), nothing.astype(np.float32)
+    most = max(1, _WAVE_BYTES // (4 * searcher.dim + 12 * max(1, searcher.request(k).k)))
+    for wave in _waves(queries, most, searcher.dim):
+        yield searcher.answer(wave, k, ways, unlike, where=where, index=index)
 
 
-def _waves(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
+def _waves(batches: Iterable[Queries], rows: int, dim: int) -> Iterator[Queries]:
     """The same queries, `rows` or a little more at a time."""
-    names: list[str] = []
-    held: list[Vectors] = []
-    for some, vectors in batches:
-        names += some
-        held.append(vectors)
-        if len(names) >= rows:
-            yield names, np.concatenate(held)
-            names, held = [], []
-    if names:
-        yield names, np.concatenate(held)
+    held: list[Queries] = []
+    for some in batches:
+        held.append(some)
+        if sum(map(len, held)) >= rows:
+            yield joined(held, dim)
+            held = []
+    if held:
+        yield joined(held, dim)

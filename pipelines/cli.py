@@ -116,7 +116,7 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
 def _needs_files(given: argparse.Namespace) -> bool:
     """Whether a command cannot do without temporary files: models are unpacked and compiled."""
     reads = getattr(given, "images", None) or getattr(given, "quantize", None)
-    return given.command in ("index", "plan", "forget") or bool(reads)
+    return given.command in ("index", "find", "plan", "forget") or bool(reads)
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:
@@ -162,7 +162,8 @@ def _write_metrics(given: argparse.Namespace, status: int, seconds: float, publi
 
 
 def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
-    from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
+    from lookalike.models.resolving import DEFAULT_FEATURES
+    from lookalike.pipelines.config import Config, load_config
     from lookalike.pipelines.index import run_index
     from lookalike.pipelines.ingest import run_ingest
     from lookalike.pipelines.job import Again
@@ -185,6 +186,18 @@ def _query(given: argparse.Namespace, beam: list[str]) -> int:
     from lookalike.pipelines.query import run_query
 
     return run_query(given, beam)
+
+
+def _find(given: argparse.Namespace, beam: list[str]) -> int:
+    from lookalike.pipelines.find import run_find
+
+    return run_find(given)
+
+
+def _export(given: argparse.Namespace, beam: list[str]) -> int:
+    from lookalike.pipelines.export import export
+
+    return export(given)
 
 
 def _status(given: argparse.Namespace, beam: list[str]) -> int:
@@ -258,6 +271,8 @@ def _forget(given: argparse.Namespace, beam: list[str]) -> int:
 _COMMANDS = {
     "index": _index,
     "query": _query,
+    "find": _find,
+    "export": _export,
     "status": _status,
     "verify": _verify,
     "plan": _plan,

@@ -20,6 +20,7 @@ from lookalike.models.engines import CHOICES
 from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
+from lookalike.models.resolving import DEFAULT_FEATURES
 from lookalike.models.resolving import FeatureConfig as FeatureConfig
 from lookalike.pipelines.engines import ENGINES
 from lookalike.pipelines.runner import RunnerSpec
@@ -47,13 +48,6 @@ class CompactConfig:
     max_delta_share: float = 0.25
     max_tombstone_share: float = 0.2
     max_deltas: int = 16
-
-
-DEFAULT_FEATURES: tuple[FeatureConfig, ...] = (
-    FeatureConfig("deep", "builtin:photo", 0.7),
-    FeatureConfig("low", "builtin:color-texture", 0.3),
-)
-"""What pictures are compared by unless a config says: what they show, then how it looks."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     _index(commands)
     _query(commands)
+    _find(commands)
+    _export(commands)
     _status(commands)
     _verify(commands)
     _plan(commands)
@@ -89,18 +91,27 @@ def _query(commands: Any) -> None:
         metavar="FILE",
         help="vectors instead: .npy (n, d), or .parquet with a column embedding",
     )
+    asked.add_argument(
+        "--like",
+        action="extend",
+        nargs="+",
+        metavar="URI",
+        help="images of the store instead, by the names that query prints; they are not decoded",
+    )
     parser.add_argument("-k", type=int, default=10, help="neighbours per query (default 10)")
     parser.add_argument(
         "--where",
         metavar="CONDITION",
         help="only images whose metadata columns fulfil it: \"label = 'cat' and width > 500\"",
     )
+    _ways(parser)
     parser.add_argument(
         "--output",
         metavar="FILE",
         help="write a row per neighbour, as .parquet or .jsonl (default: print them)",
     )
     parser.add_argument("--html", metavar="PAGE", help="write a page with thumbnails to look at")
+    _thumbnails(parser)
     add_config(parser, "whose features the store must be made with, else it is refused")
     parser.add_argument(
         "--beam",
@@ -113,6 +124,112 @@ def _query(commands: Any) -> None:
         help="with --beam: a folder, or a place on object storage, that all workers share (default "
         "here alone: a temporary one; elsewhere: runs/ of a store on object storage)",
     )
+    parser.add_argument(
+        "--check", action="store_true", help="compare the sha256 of every file before it is read"
+    )
+    add_snapshot(parser)
+
+
+def _thumbnails(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--thumbnails",
+        choices=("auto", "never"),
+        default="auto",
+        help="on a terminal: small pictures too, where it is one that shows them (kitty, iTerm2, "
+        "WezTerm, foot and others)",
+    )
+
+
+def _ways(parser: argparse.ArgumentParser) -> None:
+    """How a query is asked."""
+    ways = parser.add_argument_group("ways to ask")
+    ways.add_argument(
+        "--crop",
+        metavar="X,Y,W,H",
+        help="search by that part of each picture: in pixels of the upright picture, or in shares "
+        "of its sides where no number is above 1",
+    )
+    ways.add_argument(
+        "--together",
+        choices=("mean", "max"),
+        help="take all pictures as one query: by the mean of their vectors, or by the best score "
+        "to any of them",
+    )
+    ways.add_argument(
+        "--unlike",
+        action="extend",
+        nargs="+",
+        metavar="SRC",
+        help="pictures that the answers shall not be like; may be given several times",
+    )
+    ways.add_argument(
+        "--weights",
+        metavar="NAME=W,...",
+        help="weights of the features in place of the store's: low=.3,deep=.7",
+    )
+    ways.add_argument(
+        "--min-score",
+        type=float,
+        metavar="S",
+        help="only neighbours with this score at least (under l2: this distance at most)",
+    )
+    ways.add_argument(
+        "--group-by", metavar="COLUMN", help="only the best of each value of a column"
+    )
+    ways.add_argument(
+        "--per-group", type=int, metavar="N", help="with --group-by: the best N (default 1)"
+    )
+    ways.add_argument(
+        "--diversify",
+        type=float,
+        nargs="?",
+        const=True,
+        metavar="LAMBDA",
+        help="choose the k from 10 k by maximal marginal relevance, so that they are unlike one "
+        "another: from 0, diverse, to 1, near (default 0.5)",
+    )
+    ways.add_argument(
+        "--exclude-self",
+        action="store_true",
+        help="leave the query's own picture out, by its name and by its content",
+    )
+
+
+def _find(commands: Any) -> None:
+    parser = new_command(
+        commands, "find", "find the pictures of a folder that are nearest to one, with no store"
+    )
+    parser.epilog = (
+        "the folder is indexed by the shipped features when it is new or has changed; its index is "
+        "kept in the cache (~/.cache/lookalike/find), so that the next answer is there at once"
+    )
+    parser.add_argument("picture", metavar="PICTURE", help="the picture to search with")
+    parser.add_argument("folder", metavar="FOLDER", help="where to look, with all folders below")
+    parser.add_argument("-k", type=int, default=10, help="how many (default 10)")
+    parser.add_argument(
+        "--refresh", action="store_true", help="look for changes, though there seem to be none"
+    )
+    parser.add_argument("--html", metavar="PAGE", help="write a page with thumbnails to look at")
+    _thumbnails(parser)
+    _ways(parser)
+    none = ("vectors", "like", "where", "output", "config", "scratch", "snapshot", "cache")
+    parser.set_defaults(beam=False, check=False, **dict.fromkeys(none))
+
+
+def _export(commands: Any) -> None:
+    parser = new_command(
+        commands, "export", "write a snapshot's index or vectors for other software to read"
+    )
+    parser.epilog = (
+        "faiss: one file for faiss.read_index, which finds the candidates that query scores, under "
+        "the same ids; npy: a folder of vectors.npy and uris.parquet, in the same order; parquet: "
+        "id, uri, metadata and embedding"
+    )
+    add_store(parser)
+    parser.add_argument(
+        "--format", required=True, choices=("faiss", "npy", "parquet"), help="what to write"
+    )
+    parser.add_argument("out", metavar="OUT", help="the file or folder to make; nothing is there")
     parser.add_argument(
         "--check", action="store_true", help="compare the sha256 of every file before it is read"
     )

@@ -14,8 +14,9 @@ from lookalike.ivf.planner import DEFAULT_TARGET, IndexSpec, plan
 from lookalike.ivf.predicting import Prediction, calibrate, predict
 from lookalike.json_text import to_json
 from lookalike.models.features import dim_of
+from lookalike.models.resolving import DEFAULT_FEATURES
 from lookalike.pipelines import checks, models, trial
-from lookalike.pipelines.config import DEFAULT_FEATURES, Config, load_config
+from lookalike.pipelines.config import Config, load_config
 from lookalike.pipelines.progress import Progress, duration
 from lookalike.pipelines.runner import cores
 from lookalike.records import SourceFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import lookalike
 from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
+from lookalike.images.cropping import Crop, asked_crop
 from lookalike.images.decoding import Decoder
 from lookalike.images.preparing import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
 from lookalike.models.features import Feature, described
@@ -28,11 +29,14 @@ from lookalike.records import SourceFile
 from lookalike.report.certificate import certificate_line
 from lookalike.report.results import QueryResult, render_results
 from lookalike.report.text import visible
+from lookalike.search.choosing import DEEPEST
+from lookalike.search.queries import Answers, Queries, joined
 from lookalike.search.searcher import Searcher
+from lookalike.search.ways import MOST_TOGETHER, Ways, asked_ways
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
 from lookalike.sources.locating import Locator
-from lookalike.sources.query_vectors import read_queries
+from lookalike.sources.query_vectors import UNNAMED, read_queries
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
 from lookalike.store.objects import open_store, place_below, store_place
@@ -48,8 +52,6 @@ _DESCRIBED = 1 << 16  # neighbours in memory, with names and metadata
 _PAGE_QUERIES = 500
 _THUMBNAIL = 224
 
-_Queries = Iterator[tuple[list[str], Any]]  # names and vectors of some at a time
-
 
 def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     """Answer every query; files that are no images are named and left out.
@@ -63,23 +65,23 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         raise RequestError(f"{what}: only with --beam")
     if given.scratch and not is_remote(given.scratch) and not os.path.isdir(given.scratch):
         raise RequestError(f"--scratch {given.scratch}: no such folder; make it first")
-    output = _file_to_write("--output", given.output)
-    page = _file_to_write("--html", given.html)
-    if output and output.suffix not in (".parquet", ".jsonl"):
-        raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
-    if given.k < 1:
-        raise RequestError(f"-k must be at least 1, got {given.k}")
+    output, page, crop, ways = checked(given)
     config = _config(given, beam)
     searcher = _open(given, config)
-    if given.vectors:
-        queries = _vector_queries(searcher, given.vectors)
-    else:
-        queries = _image_queries(searcher, given.images)
+    searcher.check_ways(ways, bool(given.unlike))
+    unlike = joined(_image_queries(searcher, given.unlike), searcher.dim) if given.unlike else None
+    queries = _queries(searcher, given, crop)
+    if ways.together:
+        queries = iter([joined(queries, searcher.dim, MOST_TOGETHER)])
+    asked = (ways, unlike.vectors if unlike else None, given.where)
     if given.beam:
         runner = _runner(searcher, config, given, beam)
-        results = _beam_results(searcher, queries, given, runner)
+        answers = _beam_answers(searcher, queries, given, runner, asked)
     else:
-        results = _results(searcher, queries, given)
+        answers = (
+            searcher.answer(some, given.k, ways, asked[1], where=given.where) for some in queries
+        )
+    results = _described(searcher, answers, given.k)
     first = next(results, None)  # what is wrong with the request shows here, before any output
     if first is None:
         raise RequestError("there is no query")
@@ -92,7 +94,7 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         if given.json:
             sinks.append(print_json)
         elif not output and not given.html:
-            sinks.append(print_text)
+            sinks.append(_for_a_person(given.thumbnails))
         for result in chain([first], results):
             answered += 1
             for sink in sinks:
@@ -108,6 +110,33 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         what = "query" if answered == 1 else "queries"
         print(f"{answered:,} {what} answered{': ' + where if where else ''}", file=sys.stderr)
     return 0
+
+
+def checked(given: argparse.Namespace) -> tuple[Path | None, Path | None, Crop | None, Ways]:
+    """Where to write rows and a page, the part to search by, and how; before anything is read.
+
+    Raises:
+        RequestError: A flag cannot be used.
+    """
+    output = _file_to_write("--output", given.output)
+    page = _file_to_write("--html", given.html)
+    if output and output.suffix not in (".parquet", ".jsonl"):
+        raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
+    if given.k < 1:
+        raise RequestError(f"-k must be at least 1, got {given.k}")
+    crop = asked_crop(given.crop)
+    if crop and not given.images:
+        raise RequestError(f"--crop {given.crop}: only with --images, whose part it is")
+    return output, page, crop, _ways(given)
+
+
+def _for_a_person(thumbnails: str) -> Sink:
+    """A table on a terminal; plain lines, as ever, for what reads standard output otherwise."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") in (None, "dumb", "unknown"):
+        return print_text
+    from lookalike.pipelines.terminal import Terminal
+
+    return Terminal(thumbnails)
 
 
 def _file_to_write(flag: str, name: str | None) -> Path | None:
@@ -169,7 +198,29 @@ def _runner(
     return runner
 
 
-def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
+def _ways(given: argparse.Namespace) -> Ways:
+    return asked_ways(
+        together=given.together,
+        weights=given.weights,
+        min_score=given.min_score,
+        group_by=given.group_by,
+        per_group=given.per_group,
+        diversify=given.diversify,
+        exclude_self=given.exclude_self,
+    )
+
+
+def _queries(searcher: Searcher, given: argparse.Namespace, crop: Crop | None) -> Iterator[Queries]:
+    if given.vectors:
+        return _vector_queries(searcher, given.vectors)
+    if given.like:
+        return iter([searcher.like(given.like)])
+    return _image_queries(searcher, given.images, crop)
+
+
+def _image_queries(
+    searcher: Searcher, specs: list[str], crop: Crop | None = None
+) -> Iterator[Queries]:
     sources = [open_source(spec) for spec in specs]
     files = chain.from_iterable(
         source.files(lambda line: print(visible(line), file=sys.stderr)) for source in sources
@@ -178,7 +229,7 @@ def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
     answered, left_out = 0, 0
     held: list[str] = []  # until there is an answer; without one, one line says it all
     embedder = searcher.embedder
-    with Decoder(embedder.sizes, ImageLimits(), embedder.functions) as decoder:
+    with Decoder(embedder.sizes, ImageLimits(), embedder.functions, crop) as decoder:
         while batch := list(islice(files, _BATCH)):
             found: dict[str, Embedded] = {}
             for outcome in embed_files(batch, embedder, decoder, once=False):
@@ -199,7 +250,12 @@ def _image_queries(searcher: Searcher, specs: list[str]) -> _Queries:
                 held.clear()
             if queries := _in_order(batch, found):
                 names = [query.file.uri for query in queries]
-                yield names, np.stack([query.vector for query in queries])
+                yield Queries(
+                    names,
+                    np.stack([query.vector for query in queries]),
+                    names,
+                    [query.sha256 for query in queries],
+                )
     if not answered:
         raise RequestError(
             f"{', '.join(specs)}: no image to search with"
@@ -211,43 +267,46 @@ def _in_order(batch: list[SourceFile], found: dict[str, Embedded]) -> list[Embed
     return [found[file.uri] for file in batch if file.uri in found]
 
 
-def _vector_queries(searcher: Searcher, path: str) -> _Queries:
+def _vector_queries(searcher: Searcher, path: str) -> Iterator[Queries]:
     rules = Rules(searcher.dim, searcher.metric)
     for _ in read_queries(path, rules):
         pass  # all of a file is checked before the first answer
-    yield from read_queries(path, rules)
+    for names, vectors in read_queries(path, rules):
+        uris = [None if name.startswith(UNNAMED) else name for name in names]
+        yield Queries(names, vectors, uris, [None] * len(names))
 
 
-def _results(
-    searcher: Searcher, queries: _Queries, given: argparse.Namespace
-) -> Iterator[QueryResult]:
-    for names, vectors in queries:
-        found = searcher.search_vectors(vectors, given.k, where=given.where)
-        yield from _described(searcher, names, *found)
-
-
-def _beam_results(
-    searcher: Searcher, queries: _Queries, given: argparse.Namespace, runner: RunnerSpec
-) -> Iterator[QueryResult]:
+def _beam_answers(
+    searcher: Searcher,
+    queries: Iterator[Queries],
+    given: argparse.Namespace,
+    runner: RunnerSpec,
+    asked: tuple[Ways, Any, str | None],
+) -> Iterator[Answers]:
     from lookalike.pipelines.batch_query import BeamIndex, batch_answers
     from lookalike.pipelines.progress import Progress
 
     with TemporaryDirectory(prefix="lookalike-query-") as folder:
         scratch = folder if runner.here else place_below(searcher.store.name, "runs")
         index = BeamIndex(searcher, store_place(given.scratch or scratch), runner, Progress())
-        for found in batch_answers(searcher, index, queries, given.k, given.where):
-            yield from _described(searcher, *found)
+        yield from batch_answers(searcher, index, queries, given.k, *asked)
 
 
-def _described(
-    searcher: Searcher, names: list[str], ids: Any, scores: Any
-) -> Iterator[QueryResult]:
-    step = max(1, _DESCRIBED // max(1, ids.shape[1]))
-    for start in range(0, len(names), step):
-        some = slice(start, start + step)
-        answers = searcher.describe(names[some], ids[some], scores[some])
-        for name, neighbours in zip(names[some], answers, strict=True):
-            yield QueryResult(name, neighbours)
+def _described(searcher: Searcher, answers: Iterable[Answers], k: int) -> Iterator[QueryResult]:
+    for found in answers:
+        step = max(1, _DESCRIBED // max(1, found.ids.shape[1]))
+        for start in range(0, len(found.names), step):
+            some = slice(start, start + step)
+            for neighbours in searcher.describe(
+                found.names[some], found.ids[some], found.scores[some], found.complete[some]
+            ):
+                if not neighbours.complete:
+                    print(
+                        f"{visible(neighbours.query_uri)}: {len(neighbours)} of {k} neighbours: no "
+                        f"more of the {DEEPEST:,} nearest are as asked, and others may be",
+                        file=sys.stderr,
+                    )
+                yield QueryResult(neighbours.query_uri, neighbours)
 
 
 def _write_page(path: Path, searcher: Searcher, shown: list[QueryResult], answered: int) -> None:

@@ -22,7 +22,9 @@ from lookalike.search import answering, batch_search
 from lookalike.search.answering import answer
 from lookalike.search.asked import Exclude, asked_exclusions
 from lookalike.search.batch_search import Batch, BatchSpec, cut, read_answers, write_batch
+from lookalike.search.queries import Queries
 from lookalike.search.searcher import Searcher
+from lookalike.search.ways import Ways
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store, place_below
 from lookalike.store.tombstones import write_tombstones
@@ -63,14 +65,21 @@ def on_beam(searcher: Searcher, scratch: Path, workers: int = 1) -> BeamIndex:
 
 
 def ask(
-    searcher: Searcher, scratch: Path, k: int = 10, where: str | None = None, workers: int = 1
+    searcher: Searcher,
+    scratch: Path,
+    k: int = 10,
+    where: str | None = None,
+    workers: int = 1,
+    ways: Ways = Ways(),  # noqa: B008
 ) -> tuple[np.ndarray, np.ndarray]:
     index = on_beam(searcher, scratch, workers)
-    batches = [([str(i) for i in rows], ASKED[rows]) for rows in np.split(np.arange(QUERIES), 3)]
-    ((names, ids, scores),) = batch_answers(searcher, index, batches, k, where)
-    assert names == [str(i) for i in range(QUERIES)]
+    batches = [
+        Queries([str(i) for i in rows], ASKED[rows]) for rows in np.split(np.arange(QUERIES), 3)
+    ]
+    (found,) = batch_answers(searcher, index, batches, k, ways, where=where)
+    assert found.names == [str(i) for i in range(QUERIES)]
     assert not any(scratch.iterdir()), "nothing is left behind"
-    return ids, scores
+    return found.ids, found.scores
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -91,9 +100,18 @@ def test_every_kind_and_metric(kind: str, metric: str, tmp_path: Path) -> None:
     asked = np.abs(ASKED)
     expected = searcher.search_vectors(asked, 10)
     index = on_beam(searcher, scratch)
-    ((_, *found),) = batch_answers(searcher, index, [(["?"] * QUERIES, asked)], 10, None)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
+    (found,) = batch_answers(searcher, index, [Queries(["?"] * QUERIES, asked)], 10, Ways())
+    np.testing.assert_array_equal(found.ids, expected[0])
+    np.testing.assert_array_equal(found.scores, expected[1])
+
+
+def test_ways_to_ask_are_those_of_a_searcher(store: Path, tmp_path: Path) -> None:
+    searcher = lookalike.open(store)
+    ways = Ways(group_by="label", per_group=2, diversify=0.6)
+    expected = searcher.answer(Queries([""] * QUERIES, ASKED), 5, ways)
+    found = ask(searcher, tmp_path, 5, ways=ways)
+    np.testing.assert_array_equal(found[0], expected.ids)
+    np.testing.assert_array_equal(found[1], expected.scores)
 
 
 def test_small_blocks_and_several_blocks_for_a_scan(

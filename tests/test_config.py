@@ -8,8 +8,8 @@ import yaml
 
 from lookalike.errors import RequestError
 from lookalike.images.preparing import ImageLimits
+from lookalike.models.resolving import DEFAULT_FEATURES
 from lookalike.pipelines.config import (
-    DEFAULT_FEATURES,
     CompactConfig,
     Config,
     FeatureConfig,

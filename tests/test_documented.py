@@ -199,10 +199,12 @@ def test_the_page_on_python(place: Path) -> None:
     assert [float(score) for _, score in asked] == pytest.approx(
         [float(lines[1].split()[1])] * 5, abs=0.02
     )
-    count, row = lines[9].split(maxsplit=1)
+    assert lines[9].split(maxsplit=2)[:2] == ["4", "True"]
+    assert [lines[9].count(label) for label in LABELS] == [2, 2]
+    count, row = lines[10].split(maxsplit=1)
     assert (count, json.loads(row)["label"]) == ("3", "cat")
-    assert lines[10] == "2 False 12"
-    assert len(lines) == 11
+    assert lines[11] == "2 False 12"
+    assert len(lines) == 12
 
 
 BESIDE = ("duckdb", "polars", "pandas")
@@ -217,5 +219,11 @@ def test_the_page_on_reading_a_store(place: Path) -> None:
         "polars": "6",
         "pandas": "{'cat': 64.0, 'dog': 64.0}",
     }
-    assert lines[1:-2] == [expected[name] for name in BESIDE if name not in absent]
-    assert lines[-2:] == ["True", "True"]
+    there = len(BESIDE) - len(absent)
+    assert lines[1 : 1 + there] == [expected[name] for name in BESIDE if name not in absent]
+    assert lines[1 + there] == "True"
+    ids, rows = lines[2 + there].rsplit(" ", 1)
+    assert (json.loads(ids)[0] & 0xFFFFFFFF, len(json.loads(ids)), rows) == (0, 3, "12")
+    exported = {"duckdb": "[(12, 2)]", "pandas": "12"}
+    assert lines[3 + there : -1] == [exported[n] for n in exported if n not in absent]
+    assert lines[-1] == "True"

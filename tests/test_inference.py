@@ -26,7 +26,7 @@ def test_pictures_become_the_vectors_that_queries_have(tmp_path: Path) -> None:
     picture(1).save(tmp_path / "a.png")
     given: list[Any] = [(tmp_path / "a.png").read_bytes(), np.asarray(picture(2))]
     embedder = spec.load()
-    _, expected = embed_images(asked_images(given), lambda: embedder, embedder.dim)
+    expected = embed_images(asked_images(given), lambda: embedder, embedder.dim).vectors
 
     def check(found: list[Any]) -> None:
         assert len(found) == 2

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from lookalike.json_text import plain, to_json
 from lookalike.pipelines.answers import to_file
 from lookalike.pipelines.cli import main
-from lookalike.records import Neighbour
 from lookalike.report.results import QueryResult
+from lookalike.search.neighbour import Neighbour
 from lookalike.store import snapshot
 from lookalike.store.files import write_json
 from lookalike.store.objects import open_store

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lookalike.records import Neighbour
 from lookalike.report import text
 from lookalike.report.certificate import certificate_line
 from lookalike.report.report import render_report
 from lookalike.report.results import QueryResult, render_results
 from lookalike.report.templates import data_uri
+from lookalike.search.neighbour import Neighbour
 
 HOSTILE = [
     '/d/"><script>alert(1)</script>.jpg',

@@ -116,7 +116,7 @@ def made(work: Path, handle: str, **more: Any) -> Feature:
 
 
 def asked(images: list[Any], embedder: Embedder) -> Any:
-    return embed_images(asked_images(images), lambda: embedder, embedder.dim)[1]
+    return embed_images(asked_images(images), lambda: embedder, embedder.dim).vectors
 
 
 def picture_of(path: Path, value: int, size: tuple[int, int] = (64, 64)) -> Path:

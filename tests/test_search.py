@@ -227,9 +227,9 @@ def test_queries_that_cannot_be_answered_are_refused(call, message, tmp_path):
 def test_images_or_vectors_and_a_store_of_vectors_embeds_no_pictures(tmp_path):
     make_store(tmp_path, clustered(20, 8))
     searcher = lookalike.open(tmp_path)
-    with pytest.raises(RequestError, match="images or vectors"):
+    with pytest.raises(RequestError, match="images, vectors or like"):
         searcher.search()
-    with pytest.raises(RequestError, match="images or vectors"):
+    with pytest.raises(RequestError, match="images, vectors or like"):
         searcher.search(["a.png"], vectors=np.ones((1, 8)))
     with pytest.raises(RequestError, match="made elsewhere, without models"):
         searcher.search(["a.png"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 
@@ -27,6 +29,11 @@ def clustered(n, d, seed=0, rank=16, groups=30):
     return (low @ rng.standard_normal((rank, d)) + 0.2 * rng.standard_normal((n, d))).astype("f4")
 
 
+def content(row):
+    """The hash of a row's bytes."""
+    return hashlib.sha256(str(row).encode()).digest()
+
+
 def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=None):
     """A published store through the real writers; returns ids and manifest."""
     if metric == "jaccard":
@@ -40,7 +47,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
         with shards.open_shard(open_store(store), relative, schema, number) as (writer, pending):
             for row in rows:
                 fields = {
-                    "uri": f"/pictures/{row}.png", "content_sha256": b"\0" * 32, "width": 4,
+                    "uri": f"/pictures/{row}.png", "content_sha256": content(row), "width": 4,
                     "height": 3, "format": "PNG", "bytes": 9, "label": f"group {row % 3}",
                 }  # fmt: skip
                 ids.append(writer.append(fields, vectors[row]))

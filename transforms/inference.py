@@ -57,7 +57,7 @@ class EmbedModelHandler(ModelHandler[Picture, PredictionResult, Embedder]):
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
         """Compute the vectors of a batch."""
-        _, vectors = embed_images(asked_images(list(batch)), lambda: model, model.dim)
+        vectors = embed_images(asked_images(list(batch)), lambda: model, model.dim).vectors
         return [PredictionResult(one, row) for one, row in zip(batch, vectors, strict=True)]
 
     def get_num_bytes(self, batch: Sequence[Picture]) -> int:

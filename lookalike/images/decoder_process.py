@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from lookalike.errors import one_line
+from lookalike.images.cropping import Crop, CropError, asked_crop
 from lookalike.images.functions import Function, FunctionFailedError, Functions
 from lookalike.images.preparing import ImageLimits, NotAnImage, Rejected, prepare
 from lookalike.images.system_files import system_folder, system_name
@@ -66,6 +67,7 @@ def main() -> None:
     inputs = Functions(
         [Function(**{**one, "size": tuple(one["size"])}) for one in first[0]["functions"]], sizes
     )
+    crop = asked_crop(first[0]["crop"])
     seen: set[str] = set()
     with Contents() as contents:
         while message := read_message(requests):
@@ -75,7 +77,7 @@ def main() -> None:
                 continue
             file = SourceFile(**head["file"])
             known = seen if head["remember"] else None
-            head, body = answer_file(file, contents, inputs, limits, known)
+            head, body = answer_file(file, contents, inputs, limits, known, crop)
             answers.write(encode_message(head, body))
             answers.flush()
 
@@ -86,6 +88,7 @@ def answer_file(
     inputs: Functions,
     limits: ImageLimits,
     seen: set[str] | None,
+    crop: Crop | None = None,
 ) -> Message:
     """The answer to one request: the file's outcome, with its hash where it could be read.
 
@@ -95,6 +98,7 @@ def answer_file(
         inputs: What to make of a picture.
         limits: What it may cost.
         seen: Hashes met before, in hex, which are not decoded again; this one's is added.
+        crop: The part of the picture to take, where that is not all.
     """
     name, known = claimed_name(file), {}
     try:
@@ -118,10 +122,12 @@ def answer_file(
         if seen is not None and digest in seen:
             return {**known, "duplicate": True}, b""
         with bounded(limits):
-            picture = prepare(data, name, sizes=inputs.sizes, limits=limits)
+            picture = prepare(data, name, sizes=inputs.sizes, limits=limits, crop=crop)
             arrays = inputs(picture.arrays)
     except FunctionFailedError as error:
         return {**known, "rejected": "model_failed", "detail": str(error)}, b""
+    except CropError as error:
+        return {**known, "rejected": "crop", "detail": str(error)}, b""
     except NotAnImage as other:
         return {**known, "ignored": other.reason, "detail": other.detail}, b""
     except Rejected as rejected:

@@ -24,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.images.cropping import Crop
 from lookalike.images.decoder_process import Message, encode_message, read_message
 from lookalike.images.functions import Function
 from lookalike.images.preparing import ImageLimits
@@ -52,12 +53,15 @@ class Decoder:
         sizes: Sequence[tuple[int, int]],
         limits: ImageLimits,
         functions: Sequence[Function] = (),
+        crop: Crop | None = None,
     ) -> None:
         """Decode to model inputs of these (height, width), each file within the limits.
 
-        Functions of the user's own add their vectors, within the same limits.
+        Functions of the user's own add their vectors, within the same limits. With a crop, inputs
+        are made of that part of each picture.
         """
         self._sizes, self._limits, self._functions = tuple(sizes), limits, tuple(functions)
+        self._crop = crop
         self._running: _Process | None = None
 
     def __enter__(self) -> Decoder:
@@ -142,6 +146,7 @@ class Decoder:
                     "sizes": self._sizes,
                     "limits": asdict(self._limits),
                     "functions": [asdict(one) for one in self._functions],
+                    "crop": str(self._crop) if self._crop else None,
                 }
             )
         self._running.send({"seen": [digest.hex() for digest in seen]})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from lookalike.images.cropping import Crop
 from lookalike.images.limits import ImageLimits
 from lookalike.images.loading import load
 from lookalike.images.pixels import Pixels, to_array, upright
@@ -116,6 +117,7 @@ def prepare(
     *,
     sizes: Sequence[tuple[int, int]],
     limits: ImageLimits = _DEFAULT_LIMITS,
+    crop: Crop | None = None,
 ) -> Prepared:
     """Take an image file to the input sizes of models by the shortest way.
 
@@ -127,6 +129,7 @@ def prepare(
         name: as in `decode`.
         sizes: (height, width) of each result.
         limits: what the file may cost.
+        crop: the part to take, where that is not all; it comes from the picture in full size.
 
     Returns:
         One array for each size.
@@ -134,7 +137,13 @@ def prepare(
     Raises:
         Rejected: an image, by content or name, that cannot be turned into pixels.
         NotAnImage: neither content nor name says image.
+        CropError: the crop leaves the picture.
     """
+    if crop:
+        whole = decode(data, name, limits=limits)
+        part = crop.of(whole.pixels, (whole.width, whole.height))
+        parts = tuple(resize(part, size) for size in sizes)
+        return Prepared(parts, whole.width, whole.height, whole.format)
     stored = load(data, name, limits, min_side=max(max(size) for size in sizes))
     arrays = []
     for height, width in sizes:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ Write = Callable[[Any], object]
 
 BLOCK = 32  # vectors that FastScan looks at together
 _ALIGNMENT = 64
+_ENTRIES = 1 << 15  # of a list, in memory at a time; whole blocks
 # FastScan's order of 32 vectors in a block: a shuffle of 16 bytes serves two vectors at once.
 _ORDER = np.array([half * 8 + i for i in range(8) for half in (0, 1)])
 _PAIRED = np.concatenate([_ORDER, _ORDER + 16])
@@ -54,6 +56,17 @@ def pack_blocks(codes: Codes) -> Codes:
     packed[:, :, :16] = (first & 15) | (second << 4)
     packed[:, :, 16:] = (first >> 4) | (second & 240)
     return packed
+
+
+def unpack_blocks(blocks: Codes) -> Codes:
+    """What `pack_blocks` was given: (b, bytes, 32) -> (32 b, bytes)."""
+    lower, upper = blocks[:, :, :16], blocks[:, :, 16:]
+    paired = np.empty(blocks.shape, dtype=np.uint8)
+    paired[:, :, :16] = (lower & 15) | (upper << 4)
+    paired[:, :, 16:] = (lower >> 4) | (upper & 240)
+    codes = np.empty((len(blocks), BLOCK, blocks.shape[1]), dtype=np.uint8)
+    codes[:, _PAIRED] = paired.transpose(0, 2, 1)
+    return codes.reshape(-1, blocks.shape[1])
 
 
 def capacities(sizes: npt.ArrayLike, layout: str, code_size: int) -> Counts:
@@ -193,7 +206,7 @@ class ShardFile:
     sizes: Counts
     data: Codes
 
-    @property
+    @cached_property
     def offsets(self) -> Counts:
         """See `list_offsets`."""
         return list_offsets(self.header, self.sizes)
@@ -204,6 +217,36 @@ class ShardFile:
         begins = self.offsets[:-1] + places * self.header.code_size
         for begin, size in zip(begins.tolist(), self.sizes.tolist(), strict=True):
             yield self.data[begin : begin + 8 * size].view("<i8")
+
+
+def list_entries(
+    file: ShardFile, number: int | None = None
+) -> Iterator[tuple[int, Callable[[], Codes], Ids]]:
+    """The entries of one list of a plain or blocks32 file, or of all, some at a time.
+
+    Yields:
+        The list, what reads the entries' codes (n, code_size), and their ids (n,).
+    """
+    header, size = file.header, file.header.code_size
+    own = range(header.first_list, header.last_list) if number is None else [number]
+    offsets = file.offsets
+    for one in own:
+        at = one - header.first_list
+        count, begin = int(file.sizes[at]), int(offsets[at])
+        room = int(capacities(count, header.layout, size)) * size
+        ids = file.data[begin + room : begin + room + 8 * count].view("<i8")
+        codes = file.data[begin : begin + room]
+        for first in range(0, count, _ENTRIES):
+            some = ids[first : first + _ENTRIES]
+
+            def read(codes: Codes = codes, first: int = first, n: int = len(some)) -> Codes:
+                if header.layout == "blocks32":
+                    whole = -(-n // BLOCK) * BLOCK
+                    part = codes[first * size : (first + whole) * size].reshape(-1, size, BLOCK)
+                    return unpack_blocks(part)[:n]
+                return codes[first * size : (first + n) * size].reshape(n, size)
+
+            yield one, read, some
 
 
 def check_header(

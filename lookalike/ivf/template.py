@@ -107,6 +107,11 @@ class Template:
         """Of the lists: (nlist, rotation_dim) float32."""
         return self._coarse.centroids
 
+    @property
+    def rotation(self) -> Vectors | None:
+        """Of prepared vectors: (rotation_dim, dim) float32; None where there is none."""
+        return self._rotation
+
     def prepare(self, vectors: Vectors) -> Vectors:
         """Checked stored or query vectors (n, dim) -> what lists hold (n, rotation_dim)."""
         prepared = candidate_vectors(vectors, self.spec.metric)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
+from lookalike.images.cropping import Crop
 from lookalike.images.functions import Function, Functions
 from lookalike.metrics import METRICS, too_long
 from lookalike.models import python_files
@@ -369,17 +370,19 @@ class Embedder:
 
         return self._functions([images.resize(pixels, size) for size in self._functions.sizes])
 
-    def prepare_file(self, data: bytes, name: str = "") -> Inputs:
-        """Make the inputs of one image file, by the shortest way.
+    def prepare_file(self, data: bytes, name: str = "", crop: Crop | None = None) -> Inputs:
+        """Make the inputs of one image file, or of a part of it, by the shortest way.
 
         Raises:
             Rejected: It is an image that cannot be used.
             NotAnImage: It is none.
+            CropError: The crop leaves the picture.
             FunctionFailedError: A function gives no vector for it.
         """
         from lookalike.images import preparing as images
 
-        return self._functions(images.prepare(data, name, sizes=self._functions.sizes).arrays)
+        sizes = self._functions.sizes
+        return self._functions(images.prepare(data, name, sizes=sizes, crop=crop).arrays)
 
     def blank(self) -> Inputs:
         """The inputs of a black picture, for a first call, which compiles."""

@@ -32,6 +32,13 @@ class FeatureConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+DEFAULT_FEATURES: tuple[FeatureConfig, ...] = (
+    FeatureConfig("deep", "builtin:photo", 0.7),
+    FeatureConfig("low", "builtin:color-texture", 0.3),
+)
+"""What pictures are compared by unless a config says: what they show, then how it looks."""
+
+
 def resolve_features(
     configured: Sequence[FeatureConfig],
     work: Path,

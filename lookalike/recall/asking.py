@@ -26,7 +26,7 @@ from lookalike.recall.answers import (
     right_answers,
     without_own,
 )
-from lookalike.search.vector_index import VectorIndex, queries_at_once
+from lookalike.search.vector_index import VectorIndex
 
 _BLOCK_BYTES = 64 << 20
 _ROWS_AT_ONCE = 16_384  # stored vectors read to learn their lists
@@ -55,7 +55,7 @@ class Question:
     def blocks(self, queries: int) -> list[slice]:
         """Which of the queries are asked, so many at a time as fit in memory."""
         if self.exact:
-            step = queries_at_once(self.depth) * self.stride
+            step = VectorIndex.queries_at_once(self.depth) * self.stride
         else:
             step = max(1, _BLOCK_BYTES // (64 * (self.depth + 1)))
         return [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from lookalike import cells
-from lookalike.records import Neighbour
 from lookalike.report.templates import templates
+from lookalike.search.neighbour import Neighbour
 
 Thumbnail = Callable[[str], "bytes | None"]
 

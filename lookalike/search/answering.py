@@ -64,6 +64,9 @@ class Index(Protocol):
     def nearest(self, queries: Vectors, ids: Ids, k: int) -> tuple[Ids, Scores]:
         """The best k by exact score of some rows."""
 
+    def queries_at_once(self, depth: int) -> int:
+        """How many queries to ask at a time."""
+
 
 def answer(index: Index, queries: Vectors, request: Request, without: Ids) -> tuple[Ids, Scores]:
     """Ids (n, k) and exact scores (n, k) of queries (n, dim) that leave out ids (n, m)."""

@@ -7,6 +7,7 @@ never for vectors.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.errors import RequestError, one_line
+from lookalike.images.cropping import asked_crop
 from lookalike.ivf.selections import Selection
 from lookalike.ivf.template import TEMPLATE_FILE, Template, load_template
 from lookalike.metrics import Ids, Scores, Vectors, check_vectors
 from lookalike.models import forks as forks  # sees to it that forks are noticed from now on
 from lookalike.parallel import run_all
-from lookalike.records import Neighbour
-from lookalike.search.answering import Request, answer
+from lookalike.search.answering import Index, Request, answer
 from lookalike.search.asked import (
     Exclude,
     Images,
@@ -35,10 +36,15 @@ from lookalike.search.asked import (
     asked_images,
     asked_vectors,
 )
+from lookalike.search.choosing import Chooser, check_group
 from lookalike.search.filters import Filters
+from lookalike.search.like import asked_rows, rows_named, split_unlike
+from lookalike.search.neighbour import Neighbour, Neighbours
+from lookalike.search.queries import Answers, Queries
 from lookalike.search.query_images import embed_images, load_embedder
 from lookalike.search.reranking import exact_depth
-from lookalike.search.vector_index import VectorIndex, queries_at_once
+from lookalike.search.vector_index import VectorIndex
+from lookalike.search.ways import Blender, Ways, asked_ways
 from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
 from lookalike.store.cached import HELD
@@ -311,20 +317,68 @@ class Searcher:
                 self._embedder = load_embedder(self.store, self.manifest)
             return self._embedder
 
-    def embed(self, images: Images) -> Vectors:
+    def embed(self, images: Images, crop: Any = None) -> Vectors:
         """Vectors (n, dim) float32 of pictures, made as the stored ones were.
 
         Args:
             images: See `search`.
+            crop: See `search`.
 
         Raises:
             RequestError: See `embedder`; or a picture cannot be read or embedded.
         """
         with self._reading() as now:
-            return now._embed(images)[1]
+            return now._embed(images, crop).vectors
 
-    def _embed(self, images: Images) -> tuple[list[str], Vectors]:
-        return embed_images(asked_images(images), lambda: self.embedder, self.dim)
+    def _embed(self, images: Images, crop: Any = None) -> Queries:
+        pictures, part = asked_images(images), asked_crop(crop)
+        return embed_images(pictures, lambda: self.embedder, self.dim, part)
+
+    def like(self, rows: Any) -> Queries:
+        """Rows of the store as queries: nothing is decoded.
+
+        Args:
+            rows: Uris or ids, one or any iterable; another name of the same bytes will do.
+
+        Raises:
+            RequestError: There is no such row; or see `search`.
+        """
+        with self._reading() as now:
+            return now._like(rows)
+
+    def _like(self, like: Any) -> Queries:
+        wanted = asked_rows(like)
+        names = list(dict.fromkeys(one for one in wanted if isinstance(one, str)))
+        rows = _Rows(self)
+        found = rows_named(self.store, self._files, self._duplicates, names, rows.uris)
+        by_name: dict[str, int] = {}
+        for name, own in found.items():
+            left = np.setdiff1d(np.array(own, dtype=np.int64), self._forgotten)
+            if not len(left):
+                raise RequestError(
+                    f"like: {name} is no picture of this snapshot; give a uri as answers show it, "
+                    "or the picture itself in place of its name"
+                )
+            by_name[name] = int(left[0])
+        ids = asked_ids("like", [by_name[o] if isinstance(o, str) else o for o in wanted])
+        table = self.rows(ids, ["uri", "content_sha256"])
+        uris, hashes = table["uri"].to_pylist(), table["content_sha256"].to_pylist()
+        shown = [
+            one if isinstance(one, str) else uri for one, uri in zip(wanted, uris, strict=True)
+        ]
+        vectors = self._reader.vectors(ids).reshape(len(ids), self.dim)
+        return Queries(shown, vectors, uris, hashes)
+
+    def unlike(self, pictures: Any) -> Vectors:
+        """Vectors (n, dim) of what answers shall be unlike: pictures, or ids of rows.
+
+        Raises:
+            RequestError: See `search`.
+        """
+        with self._reading() as now:
+            ids, images = split_unlike(pictures)
+            stored = now._like(ids).vectors
+            return np.concatenate([stored, now._embed(images).vectors])
 
     def search(
         self,
@@ -333,11 +387,23 @@ class Searcher:
         vectors: Any = None,
         k: SupportsIndex = 10,
         exclude: Exclude = None,
+        like: Any = None,
         nprobe: SupportsIndex | None = None,
         rerank: SupportsIndex | None = None,
         where: str | None = None,
-    ) -> list[list[Neighbour]]:
-        """The neighbours of pictures, or of vectors, with everything known about them.
+        crop: Any = None,
+        unlike: Any = None,
+        together: str | None = None,
+        weights: Mapping[str, float] | str | None = None,
+        min_score: float | None = None,
+        group_by: str | None = None,
+        per_group: SupportsIndex | None = None,
+        diversify: float | bool | None = None,
+        exclude_self: bool = False,
+    ) -> list[Neighbours]:
+        """The neighbours of pictures, of vectors or of rows, with everything known about them.
+
+        Scores are exact, however it is asked. `docs/python-api.md` has an example of each way.
 
         Args:
             images: One, or any iterable of: paths or URIs (str, PathLike), the bytes of files
@@ -346,64 +412,167 @@ class Searcher:
                 RGBA (h, w, 4), of uint8 or of floats from 0 to 1.
             vectors: (n, dim), or (dim,) for one, in place of images: an array, or any iterable.
             k: Neighbours per query.
-            exclude: See `search_vectors`.
+            like: Rows of the store in place of images: uris or ids, one or any iterable.
+            exclude: See `search_vectors`; of `together`, for all pictures or for none.
             nprobe: See `search_vectors`.
             rerank: See `search_vectors`.
             where: See `search_vectors`.
+            crop: The part of each picture to search by: x, y, w, h of the upright picture in
+                pixels, or in shares of its sides where none is above 1; four numbers or a text.
+            unlike: Pictures as in `images`, or ids of rows, that answers shall be unlike: half of
+                their mean direction is taken from that of the query. For cosine, inner_product.
+            together: All pictures are one query: "mean", by the mean of their vectors (under
+                cosine of unit length), or "max", by the best of a row's scores to each.
+            weights: Of all features by name, in place of the store's, which has several: a score
+                is the mean of the features' cosines by these. For cosine, inner_product.
+            min_score: The worst score of a neighbour; for l2 that is the largest distance.
+            group_by: A column, of which each value (null is one) has at most
+            per_group: so many neighbours (1).
+            diversify: Choose the k by maximal marginal relevance from the 10 k nearest (100 at
+                least): lambda, from 0 (diverse) to 1 (near), True for 0.5. They come in the order
+                in which they were chosen.
+            exclude_self: Leave out the rows of the query's own picture, by uri and by content.
 
         Returns:
             One list per query, best first; none for no query. `query_uri` is the path or URI, else
-            "image:<row>" or "vector:<row>".
+            "image:<row>" or "vector:<row>". A list's `complete` is False where fewer than k were
+            found by min_score, group_by or exclude_self among the 65,536 nearest.
 
         Raises:
-            RequestError: Neither or both are given, a picture cannot be read, another argument
+            RequestError: Not one of them is given, a picture cannot be read, another argument
                 cannot be used, the snapshot was made with another preprocessing or has been
                 removed, or the searcher is closed.
         """
-        if (images is None) == (vectors is None):
-            raise RequestError("give images or vectors to search for, and not both")
+        if sum(one is not None for one in (images, vectors, like)) != 1:
+            raise RequestError("give images, vectors or like to search for, and one of them only")
+        if crop is not None and images is None:
+            raise RequestError("crop: is of pictures, and vectors and rows of the store are none")
+        ways = asked_ways(
+            together=together, weights=weights, min_score=min_score, group_by=group_by,
+            per_group=per_group, diversify=diversify, exclude_self=exclude_self,
+        )  # fmt: skip
         with self._reading() as now:
             now.request(k, nprobe=nprobe, rerank=rerank, where=where)  # before models are loaded
+            now.check_ways(ways, unlike is not None)
             if images is not None:
-                names, queries = now._embed(images)
+                queries = now._embed(images, crop)
+            elif like is not None:
+                queries = now._like(like)
             else:
-                queries = now.check(vectors)
-                names = [f"vector:{row}" for row in range(len(queries))]
-            ids, scores = now.search_vectors(
-                queries, k, nprobe=nprobe, rerank=rerank, exclude=exclude, where=where
+                checked = now.check(vectors)
+                queries = Queries([f"vector:{row}" for row in range(len(checked))], checked)
+            away = None if unlike is None else now.unlike(unlike)
+            answers = now.answer(
+                queries, k, ways, away, exclude=exclude, nprobe=nprobe, rerank=rerank, where=where
             )
-            return now.describe(names, ids, scores)
+            return now.describe(answers.names, answers.ids, answers.scores, answers.complete)
 
-    def describe(self, names: Sequence[str], ids: Ids, scores: Scores) -> list[list[Neighbour]]:
+    async def search_async(self, *images: Any, **asked: Any) -> list[Neighbours]:
+        """`search`, in a thread of its own, while others of the event loop go on."""
+        return await asyncio.to_thread(self.search, *images, **asked)
+
+    def check_ways(self, ways: Ways, unlike: bool = False) -> None:
+        """Whether the snapshot can be asked in these ways, before anything is read.
+
+        Raises:
+            RequestError: It cannot.
+        """
+        Blender(ways, self.manifest, np.empty((0, self.dim), np.float32) if unlike else None)
+        if ways.group_by is not None:
+            with self._reading() as now:
+                check_group(ways.group_by, now._schema)
+
+    def answer(
+        self,
+        queries: Queries,
+        k: SupportsIndex,
+        ways: Ways,
+        unlike: Vectors | None = None,
+        *,
+        nprobe: SupportsIndex | None = None,
+        rerank: SupportsIndex | None = None,
+        exclude: Exclude = None,
+        where: str | None = None,
+        index: Index | None = None,
+    ) -> Answers:
+        """What `search` answers, as arrays, of queries that were made for this snapshot.
+
+        Args:
+            queries: From `embed`, `like` or elsewhere.
+            k: See `search`.
+            ways: See `search`.
+            unlike: From the method of that name.
+            nprobe: See `search_vectors`.
+            rerank: See `search_vectors`.
+            exclude: See `search_vectors`.
+            where: See `search_vectors`.
+            index: What searches, by default this one.
+
+        Raises:
+            RequestError: See `search`.
+        """
+        with self._reading() as now:
+            if ways.exclude_self:
+                for row, name in enumerate(queries.names):
+                    if not queries.own(row):
+                        raise RequestError(
+                            f"exclude_self: {name} has neither a name nor bytes by which to tell "
+                            "its rows; give a path, a file's bytes or a uri of the store"
+                        )
+            blender = Blender(ways, now.manifest, unlike)
+            blended = blender.blend(queries)
+            checked = now.check(blended.vectors)
+            without = asked_exclusions(exclude, len(checked))
+
+            def search(rows: Any, depth: int) -> tuple[Ids, Scores]:
+                request = now.request(
+                    depth, nprobe=nprobe, rerank=rerank, where=where, excluded=without.shape[1]
+                )
+                return now._nearest(checked[rows], request, without[rows], index or now.index)
+
+            at_most = now.request(k, where=where).k
+            return Chooser(ways, blender, _Rows(now), search, at_most).answers(blended)
+
+    def describe(
+        self,
+        names: Sequence[str],
+        ids: Ids,
+        scores: Scores,
+        complete: Sequence[bool] | None = None,
+    ) -> list[Neighbours]:
         """Neighbours with names, duplicates and metadata, from what `search_vectors` returned.
 
         Args:
             names: Of the n queries.
             ids: (n, k), -1 for nothing.
             scores: (n, k).
+            complete: (n,), see `Neighbours`.
 
         Raises:
             RequestError: The searcher is closed, or its snapshot has been removed.
         """
         with self._reading() as now:
-            return now._describe(names, ids, scores)
+            return now._describe(names, ids, scores, complete or [True] * len(names))
 
-    def _describe(self, names: Sequence[str], ids: Ids, scores: Scores) -> list[list[Neighbour]]:
+    def _describe(
+        self, names: Sequence[str], ids: Ids, scores: Scores, complete: Sequence[bool]
+    ) -> list[Neighbours]:
         distinct = np.unique(ids[ids >= 0])
         rows = dict(zip(distinct.tolist(), self._reader.described(distinct), strict=True))
         duplicates = self._duplicates.of(distinct)
         described = []
-        for name, own_ids, own_scores in zip(names, ids.tolist(), scores.tolist(), strict=True):
+        for name, own_ids, own_scores, whole in zip(
+            names, ids.tolist(), scores.tolist(), complete, strict=True
+        ):
             found = [pair for pair in zip(own_ids, own_scores, strict=True) if pair[0] >= 0]
-            described.append(
-                [
-                    Neighbour(
-                        name, rank, rows[i]["uri"], value, i, duplicates.get(i, ()),
-                        {key: cell for key, cell in rows[i].items() if key not in _COLUMNS},
-                    )
-                    for rank, (i, value) in enumerate(found, start=1)
-                ]
+            neighbours = (
+                Neighbour(
+                    name, rank, rows[i]["uri"], value, i, duplicates.get(i, ()),
+                    {key: cell for key, cell in rows[i].items() if key not in _COLUMNS},
+                )
+                for rank, (i, value) in enumerate(found, start=1)
             )  # fmt: skip
+            described.append(Neighbours(neighbours, name, whole))
         return described
 
     def search_vectors(
@@ -447,13 +616,18 @@ class Searcher:
             request = now.request(
                 k, nprobe=nprobe, rerank=rerank, where=where, excluded=without.shape[1]
             )
-            ids = np.empty((len(checked), request.k), dtype=np.int64)
-            scores = np.empty(ids.shape, dtype=np.float32)
-            step = queries_at_once(request.depth)
-            for start in range(0, len(checked) if request.k else 0, step):
-                part = slice(start, start + step)
-                ids[part], scores[part] = answer(now.index, checked[part], request, without[part])
-            return ids, scores
+            return now._nearest(checked, request, without, now.index)
+
+    def _nearest(
+        self, queries: Vectors, request: Request, without: Ids, index: Index
+    ) -> tuple[Ids, Scores]:
+        ids = np.empty((len(queries), request.k), dtype=np.int64)
+        scores = np.empty(ids.shape, dtype=np.float32)
+        step = index.queries_at_once(request.depth)
+        for start in range(0, len(queries) if request.k else 0, step):
+            part = slice(start, start + step)
+            ids[part], scores[part] = answer(index, queries[part], request, without[part])
+        return ids, scores
 
     def rows(self, ids: Any, columns: Sequence[str] | None = None) -> Any:
         """Rows of the store by id.
@@ -536,3 +710,19 @@ class Searcher:
             RequestError: They have another shape, or one that no score can be computed for.
         """
         return check_vectors(asked_vectors(queries, self.dim), self.dim, self.metric)
+
+
+class _Rows:
+    """The rows of an open searcher, for `Chooser`."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+
+    def vectors(self, ids: Ids) -> Vectors:
+        return self._searcher._reader.vectors(ids)
+
+    def columns(self, ids: Ids, names: Sequence[str]) -> Any:
+        return living.read_rows(self._searcher._reader, self._searcher._schema, ids, names)
+
+    def uris(self, ids: Ids) -> list[str]:
+        return list(self.columns(ids, ["uri"])["uri"].to_pylist())

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.invlists import read_shard, select
 from lookalike.ivf.selections import Selection
+from lookalike.ivf.shard_files import ShardFile
 from lookalike.ivf.template import Template, load_template, one_faiss_thread
 from lookalike.metrics import (
     Ids,
@@ -76,6 +77,11 @@ class VectorIndex:
         self._shards = [read_shard(path, template) for path in paths]
         self.spec = template.spec
         self.entries = sum(shard.header.rows for shard in self._shards)
+
+    @property
+    def files(self) -> list[ShardFile]:
+        """The shards, mapped."""
+        return [shard.file for shard in self._shards]
 
     def search(
         self,
@@ -234,10 +240,10 @@ class VectorIndex:
             ids, scores = merge_candidates(ids, scores, found, values, metric)
         return ids, scores
 
-
-def queries_at_once(depth: int) -> int:
-    """How many queries to ask at a time, so that so many candidates of each fit in memory."""
-    return max(1, min(_BLOCK, 4 * _SCORED // max(1, depth)))
+    @staticmethod
+    def queries_at_once(depth: int) -> int:
+        """How many queries to ask at a time, so that so many candidates of each fit in memory."""
+        return max(1, min(_BLOCK, 4 * _SCORED // max(1, depth)))
 
 
 def merge_candidates(

@@ -20,6 +20,9 @@ from lookalike.sources.vector_tables import SUFFIXES, UNREADABLE, is_vector, ope
 from lookalike.store.storage import is_remote, path_from_uri, read_bytes
 from lookalike.vector_faults import Rules, judge
 
+UNNAMED = "vector:"
+"""What the names of vectors without one begin with; the row follows."""
+
 _BATCH = 1024
 
 Batch = tuple[list[str], npt.NDArray[np.float32]]
@@ -90,7 +93,7 @@ def _of_array(path: str, rules: Rules) -> Iterator[pa.RecordBatch]:
         # a copy, in this machine's byte order, of a type that Arrow has
         kept = array.dtype if array.dtype.itemsize <= 8 else np.dtype(np.float64)
         block = np.ascontiguousarray(array[start : start + _BATCH], dtype=kept.newbyteorder("="))
-        names = [f"vector:{start + row}" for row in range(len(block))]
+        names = [f"{UNNAMED}{start + row}" for row in range(len(block))]
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), rules.dim)
         yield pa.RecordBatch.from_arrays([pa.array(names), vectors], ["uri", "embedding"])
 
@@ -158,7 +161,7 @@ def _of_table(path: str) -> Iterator[pa.RecordBatch]:
         start = 0
         for batch in file.iter_batches(_BATCH, columns=columns, use_threads=False):
             given = batch["uri"].to_pylist() if "uri" in columns else [None] * batch.num_rows
-            names = [str(uri) if uri else f"vector:{start + i}" for i, uri in enumerate(given)]
+            names = [str(uri) if uri else f"{UNNAMED}{start + i}" for i, uri in enumerate(given)]
             yield pa.RecordBatch.from_arrays(
                 [pa.array(names, pa.string()), batch["embedding"]], ["uri", "embedding"]
             )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -14,6 +14,7 @@ from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
@@ -147,6 +148,18 @@ class DuplicateReader:
                 for i, place in zip(own[there].tolist(), places[there].tolist(), strict=True):
                     found[i] = tuple(sorted(table["uris"][place].as_py()))
         return found
+
+    def rows_of(self, uris: pa.Array) -> Iterator[tuple[str, int]]:
+        """Those of the uris that are duplicates, with the id of the row; reads all there are."""
+        for file in self._files:
+            with pq.ParquetFile(self._store.parquet(file.path), metadata=file.footer) as opened:
+                for batch in opened.iter_batches(columns=["id", "uris"], use_threads=False):
+                    names = pc.list_flatten(batch["uris"])
+                    rows = batch["id"].take(pc.list_parent_indices(batch["uris"]))
+                    mine = pc.is_in(names, uris)
+                    yield from zip(
+                        names.filter(mine).to_pylist(), rows.filter(mine).to_pylist(), strict=True
+                    )
 
     def _group(self, file: _File, group: int) -> pa.Table:
         """One row group, which is kept: another query for the same names finds it decoded."""

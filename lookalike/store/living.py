@@ -137,7 +137,7 @@ def read_rows(
     found = {"embedding": _vectors(reader, distinct, wanted)} if len(plain) < len(wanted) else {}
     if len(plain):
         parts = [
-            _fitting(table.take(pa.array(rows)), plain)
+            fitting(table.take(pa.array(rows)), plain)
             for _, table, rows in reader.tables(
                 distinct, lambda file: tuple(n for n in plain.names if n in file.columns)
             )
@@ -155,7 +155,7 @@ def _vectors(reader: VectorReader, ids: Ids, wanted: pa.Schema) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind)
 
 
-def _fitting(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+def fitting(table: pa.Table, wanted: pa.Schema) -> pa.Table:
     """Rows with the columns that are wanted, null where they have none."""
     there = set(table.column_names)
     return pa.table(

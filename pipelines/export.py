@@ -1,0 +1,58 @@
+"""`lookalike export`: a snapshot's index or vectors as files that other software reads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import lookalike
+from lookalike.errors import RequestError
+from lookalike.json_text import to_json
+from lookalike.pipelines.outputs import free_place, new_folder
+from lookalike.report.text import visible
+from lookalike.store.exporting import LivingRows, write_arrays, write_table
+from lookalike.store.files import write_file
+from lookalike.store.living import deleted_ids
+
+
+def export(given: argparse.Namespace) -> int:
+    """Write OUT, whole or not at all, where nothing is yet."""
+    path = free_place("export", given.out)
+    if given.format == "parquet" and path.suffix != ".parquet":
+        raise RequestError(f"export {given.out}: the name of a Parquet file must end in .parquet")
+    with lookalike.open(
+        given.store, given.snapshot, check=given.check, cache=given.cache
+    ) as opened:
+        result: dict[str, Any] = {
+            "format": given.format, "path": str(path), "snapshot": opened.manifest["name"],
+            "metric": opened.metric, "dim": opened.dim,
+        }  # fmt: skip
+        if given.format == "faiss":
+            result |= {"rows": opened.count, "nprobe": opened.default_nprobe}
+            _write_index(opened, path)
+        else:
+            rows = LivingRows(opened.store, opened.manifest)
+            result["rows"] = rows.count
+            if given.format == "parquet":
+                write_table(rows, path)
+            else:
+                with new_folder(path) as folder:
+                    folder.mkdir()
+                    write_arrays(rows, folder)
+    if given.json:
+        print(to_json(result, indent=1))
+    else:
+        print(f"{result['rows']:,} rows of {result['snapshot']} written: {visible(str(path))}")
+    return 0
+
+
+def _write_index(opened: lookalike.Searcher, path: Path) -> None:
+    from lookalike.ivf.exporting import pieces
+
+    index, deleted = opened.index, deleted_ids(opened.store, opened.manifest)
+    with write_file(path.parent, path.name) as pending:
+        for piece in pieces(
+            index.template, index.files, deleted, opened.count, opened.default_nprobe
+        ):
+            pending.write(piece)
