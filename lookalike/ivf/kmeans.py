@@ -1,8 +1,9 @@
 """k-means for inverted lists, seeded, in two levels where there are many.
 
-About sqrt(k) groups first, then each group's own centroids from its own rows; then some iterations
-over all, in which a row is compared with the centroids of the groups nearest to it. That reaches
-Lloyd's objective with a tenth of the comparisons.
+First about sqrt(k) groups are learned, then the centroids of each group from the rows of that
+group. Some iterations over all rows follow, in which a row is compared with the centroids of the
+groups nearest to it. This reaches the objective of Lloyd's algorithm with a tenth of the
+comparisons.
 """
 
 from __future__ import annotations
