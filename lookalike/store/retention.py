@@ -1,4 +1,4 @@
-"""What a store keeps: going back to an earlier snapshot, and which of them stay, and how long."""
+"""Going back to an earlier snapshot, and the rule by which snapshots are kept or removed."""
 
 from __future__ import annotations
 
