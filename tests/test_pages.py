@@ -132,3 +132,24 @@ def test_the_config_of_the_page_on_extending_is_one() -> None:
 )  # fmt: skip
 def test_files_that_the_page_on_extending_names_are_there(name: str) -> None:
     assert (ROOT / name).exists() or name == "lookalike/sources/json_lines.py"
+
+
+# --- all pages ----------------------------------------------------------------------------------
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """What links to the headings of a page are named, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in (link for link in links if not re.match(r"\w+:", link)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link

@@ -90,7 +90,7 @@ class BatchSpec:
 
 
 def cut(queries: int, width: int, shards: int, processes: int) -> tuple[int, int]:
-    """Queries of a block, and blocks of a scan task: what fits in memory, and keeps all busy.
+    """Queries of a block, and blocks of a scan task, so that they fit in memory and all are busy.
 
     Args:
         queries: How many.

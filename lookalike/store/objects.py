@@ -338,7 +338,7 @@ class Store(ABC):
         return self.put(path, json_bytes(value))
 
     def settle(self, paths: Iterable[str]) -> None:
-        """Make sure that files which were read stay, whatever becomes of who wrote them."""
+        """Make files that were read durable, in case their writer was killed before it did that."""
         return
 
     def delete_below(self, folder: str) -> None:

@@ -248,7 +248,7 @@ def _kept(
 
 
 def _superseded(store: Store, there: list[_Snapshot], published: str) -> list[float]:
-    """When each was the published one for the last time, or a little later, never earlier."""
+    """When each snapshot ceased to be the published one: then or a little later, never earlier."""
     switched = _written(store, snapshot.CURRENT)
     place = next((at for at, one in enumerate(there) if one.name == published), len(there))
     ended = []
