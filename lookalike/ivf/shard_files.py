@@ -134,23 +134,34 @@ def write_shard(
 
 
 def _lists_data(header: ShardHeader, sizes: Counts, codes: Codes, ids: Ids) -> Codes:
-    """The bytes of consecutive lists."""
+    """The bytes of consecutive lists, each padded to a multiple of 64.
+
+    Args:
+        header: Gives layout and bytes of a code.
+        sizes: (lists,), entries of each list.
+        codes: (m, code_size) of all their entries.
+        ids: (m,) of the same.
+    """
     size = header.code_size
+    # Where the codes of each list begin, in places for codes, and where in what was given.
     places = capacities(sizes, header.layout, size)
     starts = np.cumsum(places) - places
     own = np.cumsum(sizes) - sizes
     if header.layout == "blocks32":
+        # Codes are spread out to whole blocks of each list, with zeros behind the last entry, so
+        # that one call packs the blocks of all lists.
         spread = np.zeros((int(places.sum()), size), dtype=np.uint8)
         spread[np.arange(len(ids)) + np.repeat(starts - own, sizes)] = codes
         flat, starts, lengths = pack_blocks(spread).reshape(-1), starts * size, places * size
     else:
         flat, starts, lengths = codes.reshape(-1), own * size, sizes * size
+    # Where each list begins in the output, in bytes.
     taken = padded(places * size + 8 * sizes)
     begins = np.cumsum(taken) - taken
     output = np.zeros(int(taken.sum()), dtype=np.uint8)
     numbers = np.ascontiguousarray(ids, dtype="<i8").view(np.uint8)
     there = np.flatnonzero(sizes)
-    # A list is two slices; one pass over them costs less than any index of single bytes.
+    # Codes and ids of a list are copied as two slices, which is faster than indexing single bytes.
     for begin, start, length, id_at, first, count in zip(
         begins[there].tolist(), starts[there].tolist(), lengths[there].tolist(),
         (begins + places * size)[there].tolist(), (8 * own)[there].tolist(),

@@ -73,9 +73,11 @@ def certify(
     if not 1 <= k <= truth.k:
         raise ValueError(f"recall@{k} needs {k} true neighbours per query, there are {truth.k}")
     spec = searcher.spec
+    # 1. Recall over nprobe and depth, from the order of candidates alone.
     deepest, shallowest = _depths(searcher, k, max_rerank)
     sweeper = Sweeper(searcher, truth, k, target, deepest)
     sweeper.run(min(max_nprobe or spec.nlist, spec.nlist), shallowest, min_nprobe)
+    # 2. and 3. The cheapest setting that reaches the target, measured with stored vectors.
     chosen, measured = _choose(sweeper, shallowest)
     recall, low, high = _bounded(sweeper, measured.after[k])
     found: dict[str, Any] = {

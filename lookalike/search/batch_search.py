@@ -1,4 +1,4 @@
-"""A batch of queries searched in steps that many machines can share: queries x shards, then blocks.
+"""A batch of queries, searched in steps that many machines can share.
 
 coarse (block)        -> the lists its queries probe, and so which shards
 scan (shard, blocks)  -> candidates from one shard's lists, by approximate score

@@ -112,15 +112,18 @@ def _hopeful(reader: _Vectors, queries: Vectors, candidates: Ids, k: int, metric
     there, dim = candidates >= 0, queries.shape[1]
     queries = candidate_vectors(queries, metric)
     with np.errstate(all="ignore"):  # what overflows, or is too short to tell, is nan, and stays
+        # Losses in float32, lower for better, and what the error of each is in proportion to.
         loss, scale = _measured(reader, queries, candidates, _ROUGH[metric], 2)
         loss[~(np.isfinite(loss) & np.isfinite(scale))] = np.nan
         loss[~there], scale[~there] = np.inf, 0
+        # The k-th best of each query. What is worse by more than the error is dropped.
         edge = np.partition(loss, k - 1, axis=1)[:, k - 1 : k]
         # Two scores are compared, each of which may be off by the bound on the error of a sum in
         # float32 (Higham 2002, chapter 3). Twice as much is allowed for, to be safe.
         slack = 4 * (dim + 8) * _ROUNDING * np.fmax.reduce(scale, axis=1, keepdims=True, initial=0)
         slack = (slack * edge if metric == "l2" else slack) + dim * _TINY
         hopeful = there & ~(loss > edge + slack)
+    # Those that are left, moved to the first columns of an array as narrow as possible.
     width = max(k, int(hopeful.sum(axis=1).max(initial=0)))
     order = np.argsort(~hopeful, axis=1, kind="stable")[:, :width]
     kept = np.take_along_axis(hopeful, order, 1)
