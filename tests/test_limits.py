@@ -167,7 +167,7 @@ def test_estimates_of_memory_hold(kind, tmp_path):
     (tmp_path / "x.tga").write_bytes(data)
     (tmp_path / "small").write_bytes(VALID[kind.lower()])
     code = (
-        "import resource, sys; from lookalike.images import images, limits\n"
+        "import resource, sys; from lookalike.images import limits, preparing as images\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "data, small = (open(path, 'rb').read() for path in sys.argv[1:])\n"
         "images.prepare(small, 'x.tga', sizes=[(32, 32)])\n"
