@@ -43,9 +43,7 @@ Write = Callable[[Any], object]
 
 BLOCK = 32  # vectors that FastScan looks at together
 _ALIGNMENT = 64
-# In which order FastScan keeps the 32 vectors of a block: 0, 8, 1, 9, ..., 7, 15 in the lower four
-# bits of 16 bytes, and each one's successor by 16 in the upper four bits of the same byte. One
-# shuffle instruction looks up 16 bytes, and so serves two vectors with each of them.
+# FastScan's order of 32 vectors in a block: a shuffle of 16 bytes serves two vectors at once.
 _ORDER = np.array([half * 8 + i for i in range(8) for half in (0, 1)])
 _PAIRED = np.concatenate([_ORDER, _ORDER + 16])
 

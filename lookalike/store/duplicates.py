@@ -50,7 +50,7 @@ class DuplicateSpill:
     """Names by id on their way to a snapshot's file, however many there are, in any order."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is for temporary files: it is emptied at first, and removed in the end."""
+        """`folder` is for files in between: dropped and made anew, and gone in the end."""
         self._folder = folder
         self._files: Counter[int] = Counter()  # names by the file number of their ids
         self._spill = Spill(folder / "all", 1, PAIRS)

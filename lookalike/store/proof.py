@@ -1,9 +1,8 @@
 """The proof that images are forgotten: every file under a store is searched for what they were.
 
-What is searched for: their names, as they are and as JSON, HTML and URIs spell them; the hashes of
-their contents, as bytes and in hexadecimal; their vectors, as bytes, in every type in which a store
-keeps vectors. Files are searched as they are, and what is compressed in them (Parquet, .npz) is
-searched decompressed as well.
+For their names, plain and as JSON, HTML and URIs write them; for the hashes of their contents, as
+bytes and in hex; for their vectors, as bytes of the types and forms in which vectors are kept.
+Files are searched as they are, and what is compressed in them (Parquet, .npz) as it was before.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def prove(store: Store, traces: Traces) -> Proof:
             )
         except (OSError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
             found.add(Find(path, "unreadable", one_line(error)))
-    # A vector that rows of other images have as well says nothing about those forgotten.
+    # A vector that rows of other images have as well tells nothing of those forgotten.
     suspects = {int(one.what) for one in found if one.kind == "vector"}
     shared = set(_shared(store, found, suspects, traces))
     proof.shared = len(shared)
