@@ -1,7 +1,8 @@
 """Which inverted lists a vector is nearest to, by matrix products.
 
-Few lists: the product with every centroid. Many: centroids lie in about sqrt(nlist) groups, and a
-row is compared with those of the groups nearest to it, all rows that share a group at once.
+With few lists, a row is multiplied with every centroid. With many, the centroids are put into
+about sqrt(nlist) groups, and a row is compared only with the centroids of the groups nearest to
+it; all rows that share a group are compared at once, by one matrix product.
 """
 
 from __future__ import annotations

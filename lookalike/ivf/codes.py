@@ -1,11 +1,12 @@
 """How vectors are coded, and why: product codes or scalar codes, and how long.
 
-Exact re-ranking is why codes are short: it makes up for their error at the price of reading
-some more vectors, while every byte of a code is read for each vector of each list, and held in
-memory. So codes are product codes of 4-bit parts, 32 bytes (64 parts of a rotation to 128
-dimensions), which Faiss's FastScan compares from registers. Scalar codes (ivf_sq, a byte or two for
-each component) are chosen only where they are no longer than that; on 512 dimensions they would
-cost 16 times the memory for a loss that re-ranking removes anyway.
+Codes can be short because candidates are scored again exactly. An error of the code costs some
+more vectors to re-rank, whereas every byte of a code is held in memory and read for each vector
+of each list that is scanned. So the usual code is a product code of 32 bytes, which has 64 parts
+of 4 bits of a vector rotated to 128 dimensions; Faiss's FastScan compares such parts in registers.
+Scalar codes (ivf_sq, a byte or two for each component) are chosen only where they are no longer
+than that. With 512 dimensions they would take 16 times the memory, to avoid an error that
+re-ranking corrects anyway.
 """
 
 from __future__ import annotations

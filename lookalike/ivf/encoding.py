@@ -1,7 +1,8 @@
 """From embedding shards to a part of the index, and the exact neighbours of the held-out queries.
 
-One pass over the vectors serves all: codes, the truth that the recall is measured against, and how
-well the template fits. Memory is that of a few thousand vectors and the part's codes.
+A task reads each vector once, and does three things with it: it encodes it, compares it with the
+held-out queries (which gives the ground truth that recall is measured by), and, for a sample,
+measures how much its code loses. In memory are a few thousand vectors and the codes of the part.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _SUMS = ("rows", "lost", "rotated")
 class EncodeTask:
     """One part of the index to make; all paths are relative to the store.
 
-    Of `output` and `truth` it is the name but for the hash of the content; the record has it whole.
+    `output` and `truth` are names without the hash of the content, which is known only when the
+    file is written; the record has the complete names.
 
     Attributes:
         number: Of the part within its run.

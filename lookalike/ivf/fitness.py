@@ -79,8 +79,10 @@ class Fitness:
 def imbalance(sizes: npt.ArrayLike) -> float:
     """How uneven lists of these sizes (nlist,) are: 1 when equal, nlist when one has everything.
 
-    The mean vectors scanned by a query that is as likely to want any vector, over those of equal
-    lists.
+    It is the mean number of vectors that a query scans in its list, if each vector is equally
+    likely to be what it looks for, divided by that number for lists of equal size. Of two lists
+    with 3 and 1 vectors, 3 of 4 queries scan 3 vectors and one scans 1, on average 2.5; equal
+    lists would have 2, so the imbalance is 1.25.
     """
     counts = np.asarray(sizes, dtype=np.float64)
     total = float(counts.sum())

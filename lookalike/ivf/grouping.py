@@ -1,7 +1,8 @@
-"""From parts by document to index shards by list: one shuffle of codes, no vectors.
+"""From parts, which hold some rows of all lists, to shards, which hold all rows of some lists.
 
-A range task reads its lists' entries from every part and writes them as one shard, in order of
-(list, id): the same bytes whatever the parts and their order.
+Each task has a range of lists. It reads the entries of these lists from every part and writes them
+as one shard, in order of (list, id). So the bytes of a shard depend on its entries alone, and not
+on how the rows were cut into parts. Only codes and ids are moved, never vectors.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def list_sizes(store: Store, parts: Sequence[str], template: Template) -> Counts
 def list_ranges(sizes: Counts, shards: int) -> list[tuple[int, int]]:
     """Cut the lists into at most `shards` ranges [first, last) of nearly equal rows.
 
-    Every list is in one range; there is at least one list in each.
+    Every list is in one range, and every range has at least one list. Lists of 5, 1, 1 and 5 rows
+    are cut in two as [0, 2) and [2, 4), with 6 rows each; a single list of 12 rows is not cut.
     """
     nlist = len(sizes)
     count = max(1, min(shards, nlist))

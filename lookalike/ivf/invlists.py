@@ -60,8 +60,8 @@ class Shard:
         ids = np.full((n, k), -1, dtype=np.int64)
         own = (lists >= self.header.first_list) & (lists < self.header.last_list)
         rows = np.flatnonzero(own.any(axis=1))
-        # Lists of other shards stay in place as -1: FastScan rounds scores by the range of all
-        # distances, and so gives the same scores however lists are spread over shards.
+        # Lists of other shards are replaced by -1 and not left out. FastScan rounds scores by the
+        # range of all distances given, so scores do not depend on how shards divide the lists.
         lists = np.ascontiguousarray(np.where(own, lists, -1)[rows])
         if len(rows):
             prepared, distances = prepared[rows], distances[rows]

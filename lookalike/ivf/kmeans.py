@@ -1,8 +1,9 @@
 """k-means for inverted lists, seeded, in two levels where there are many.
 
-About sqrt(k) groups first, then each group's own centroids from its own rows; then some iterations
-over all, in which a row is compared with the centroids of the groups nearest to it. That reaches
-Lloyd's objective with a tenth of the comparisons.
+First about sqrt(k) groups are learned, then the centroids of each group from the rows of that
+group. Some iterations over all rows follow, in which a row is compared with the centroids of the
+groups nearest to it. This reaches the objective of Lloyd's algorithm with a tenth of the
+comparisons.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def kmeans(rows: Vectors, k: int, seed: int) -> Vectors:
 def apportion(sizes: Ids, total: int) -> Ids:
     """Share `total` out in proportion to sizes (n,), by largest remainders: (n,) int64.
 
-    No share is above its size when total <= sum(sizes).
+    No share is above its size when total <= sum(sizes). For example, 5 shared among sizes of 6, 3
+    and 1 is 3, 1.5 and 0.5 exactly; rounded down, 3, 1 and 0 leave one over, which goes to the
+    first of the largest remainders: 3, 2 and 0.
     """
     exact = sizes * (total / sizes.sum())
     shares: Ids = np.floor(exact).astype(np.int64)

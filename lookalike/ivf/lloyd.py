@@ -49,7 +49,9 @@ def lloyd(rows: Vectors, centroids: Vectors, iterations: int) -> Vectors:
 def means(rows: Vectors, lists: Ids, centroids: Vectors) -> Vectors:
     """Means (k, D) float32 of the rows (n, D) in each list (n,).
 
-    An empty list takes one side of a large one's mean, which takes the other, as in Faiss.
+    An empty list is given half of a large one, as in Faiss: the mean of the large list is moved a
+    little to one side, the same mean a little to the other side becomes that of the empty list, and
+    the next assignment divides the rows between them.
     """
     sums = np.zeros(centroids.shape, dtype=np.float64)
     for start in range(0, len(rows), _BLOCK):

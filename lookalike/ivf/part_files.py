@@ -1,8 +1,9 @@
-"""Parts of a run: what one encode task made, to be grouped by list into index shards.
+"""Parts: the entries that one encode task made, before they are grouped by list into index shards.
 
-The container of `lookalike.ivf.shard_files` in layout columns: the entries of any range of lists
-are two slices, one of codes and one of ids. Just these are read from where a part lies: memory
-stays that of the slices, and a task that wants a few lists fetches no whole parts.
+A part is a file of `lookalike.ivf.shard_files` in layout columns: all codes, then all ids, both in
+order of (list, id). The entries of any range of lists are therefore two slices of the file, one of
+codes and one of ids. Parts are read by such slices, wherever they lie, so that memory is that of
+the slices, and a task that wants a few lists fetches no whole parts.
 """
 
 from __future__ import annotations

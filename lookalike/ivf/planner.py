@@ -1,7 +1,8 @@
 """Which index, and why: from the number of vectors, their dimension and a memory budget.
 
-Below EXACT_BELOW vectors everything is scanned. Above, IVF: vectors lie in lists by their nearest
-centroid, a query looks into a few, and the best by code are scored again with the stored vectors.
+Below EXACT_BELOW vectors, a query is compared with all of them. Above, the index is an inverted
+file (IVF): each vector lies in the list of its nearest centroid, a query scans the codes of a few
+lists, and the best candidates are scored again with the stored vectors.
 """
 
 from __future__ import annotations

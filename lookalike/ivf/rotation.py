@@ -28,9 +28,10 @@ _GRID = 2.0**-20  # what is under it depends on the threads of LAPACK
 def train_rotation(blocks: Callable[[], Iterable[Vectors]], spec: IndexSpec) -> Vectors:
     """Principal components, then OPQ among them (Ge et al. 2013): (rotation_dim, dim), orthonormal.
 
-    OPQ straight from d components costs a d x d singular value decomposition per iteration, and its
-    result depends on the number of threads; and Faiss writes past a buffer when OPQ is trained on
-    fewer rows than output components. Here OPQ is square and small and runs on one thread.
+    OPQ on all d components would need a d x d singular value decomposition in each iteration, with
+    a result that depends on the number of threads. Also, Faiss writes past a buffer when OPQ is
+    trained on fewer rows than it has output components. Here OPQ runs on the rotation_dim largest
+    principal components only, as a square problem, on one thread.
 
     Args:
         blocks: Gives the rows (n, dim) float32 in blocks, each time it is called; n >= rotation_dim

@@ -1,7 +1,8 @@
 """Which rows a search may return, as a set of ids that Faiss asks while it scans.
 
-One bit per possible id, of which memory holds only the pages that some row's bit lies in: a file of
-65,536 rows takes 8 KiB, though ids of two files are 2^32 apart (`lookalike.store.shards`).
+The set has one bit for each possible id. Ids of two files are 2^32 apart, so nearly all of that
+address space is never touched, and the system gives memory only to the pages that are: a file of
+65,536 rows takes 8 KiB.
 """
 
 from __future__ import annotations

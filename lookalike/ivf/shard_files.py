@@ -1,6 +1,6 @@
-"""The file format of encoded vectors: what is written, checked and mapped, without an engine.
+"""The file format of index entries: writing, checking and mapping such files, without Faiss.
 
-One file holds the inverted lists [first_list, last_list) of one template:
+One file holds the inverted lists [first_list, last_list) of one trained index (template):
 
     4,096 bytes      a line of JSON, padded with spaces (ShardHeader)
     uint32 x lists   where each list's entries end, counted in entries; padded to 64 bytes
@@ -9,10 +9,17 @@ One file holds the inverted lists [first_list, last_list) of one template:
       blocks32       the same with codes packed by 32 for Faiss's FastScan (`pack_blocks`)
       columns        all codes, padded to 64 bytes, then all ids (`lookalike.ivf.part_files`)
 
-All numbers are little endian.
+All numbers are little endian. docs/format.md describes the same format for other readers.
 
-The format has no checksum of its own: manifests hold the sha256 of each file. But every size in it
-is held against the length of the file before anything is mapped.
+As an example, take three lists of 3, 0 and 40 entries with codes of 12 bytes, in layout blocks32.
+The table of lists holds 3, 3, 43 and is padded, so the entries begin at byte 4,160. The first list
+has room for 32 codes (384 bytes) and then 3 ids (24 bytes), padded to 448 bytes. The second takes
+no bytes. The third has room for 64 codes (768 bytes) and then 40 ids (320 bytes), 1,088 bytes in
+all. The file ends at byte 4,160 + 448 + 1,088 = 5,696.
+
+The format has no checksum of its own, since manifests hold the sha256 of each file. But before
+anything is mapped, the length of the file is compared with the length that its table of lists
+implies, so that no read can go beyond the end.
 """
 
 from __future__ import annotations
@@ -47,8 +54,14 @@ _PAIRED = np.concatenate([_ORDER, _ORDER + 16])
 def pack_blocks(codes: Codes) -> Codes:
     """4-bit codes (32 b, bytes) as FastScan reads them: (b, bytes, 32), as Faiss's pq4_pack_codes.
 
-    A byte of a code holds two sub-quantizers. Of each block of 32 vectors, byte column by byte
-    column, come 16 bytes with the lower sub-quantizer of all 32 and 16 with the upper.
+    A byte of a code holds two sub-quantizers, one in its lower and one in its upper four bits. For
+    each block of 32 vectors and each byte of their codes, the output has 16 bytes with the lower
+    sub-quantizer of all 32 vectors, and then 16 bytes with the upper one.
+
+    With codes of one byte, where the code of vector i is the number i (0 to 31), the block is
+
+        00 88 11 99 22 aa 33 bb 44 cc 55 dd 66 ee 77 ff    lower: i % 16 of vectors 0 and 16, ...
+        10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10    upper: i // 16, 0 below and 1 above
     """
     blocks = codes.reshape(-1, BLOCK, codes.shape[1])[:, _PAIRED].transpose(0, 2, 1)
     first, second = blocks[:, :, :16], blocks[:, :, 16:]
@@ -70,9 +83,10 @@ def unpack_blocks(blocks: Codes) -> Codes:
 
 
 def capacities(sizes: npt.ArrayLike, layout: str, code_size: int) -> Counts:
-    """Places for codes that each list has in its file: its entries, rounded up.
+    """For how many codes each list has room in its file: its entries, rounded up.
 
-    To a whole block for blocks32, and so that ids start at a multiple of 8 bytes otherwise.
+    They are rounded up to whole blocks of 32 in layout blocks32. In the other layouts they are
+    rounded up until the codes take a multiple of 8 bytes, so that the ids behind them are aligned.
     """
     step = BLOCK if layout == "blocks32" else 8 // math.gcd(8, code_size)
     return -(-np.asarray(sizes, dtype=np.int64) // step) * step
@@ -99,8 +113,8 @@ def write_shard(
 ) -> None:
     """Write a shard file of layout plain or blocks32 through the caller's `write`.
 
-    `write` does what Faiss's own writer does not: hash, fsync, report a full disk. What it raises
-    comes out of here unchanged.
+    The caller's `write` hashes what passes through and reports a full disk, neither of which
+    Faiss's own writer does. Exceptions that it raises are passed on unchanged.
 
     Args:
         header: Its rows and lists are compared with what comes.
@@ -132,23 +146,34 @@ def write_shard(
 
 
 def _lists_data(header: ShardHeader, sizes: Counts, codes: Codes, ids: Ids) -> Codes:
-    """The bytes of consecutive lists."""
+    """The bytes of consecutive lists, each padded to a multiple of 64.
+
+    Args:
+        header: Gives layout and bytes of a code.
+        sizes: (lists,), entries of each list.
+        codes: (m, code_size) of all their entries.
+        ids: (m,) of the same.
+    """
     size = header.code_size
+    # Where the codes of each list begin, in places for codes, and where in what was given.
     places = capacities(sizes, header.layout, size)
     starts = np.cumsum(places) - places
     own = np.cumsum(sizes) - sizes
     if header.layout == "blocks32":
+        # Codes are spread out to whole blocks of each list, with zeros behind the last entry, so
+        # that one call packs the blocks of all lists.
         spread = np.zeros((int(places.sum()), size), dtype=np.uint8)
         spread[np.arange(len(ids)) + np.repeat(starts - own, sizes)] = codes
         flat, starts, lengths = pack_blocks(spread).reshape(-1), starts * size, places * size
     else:
         flat, starts, lengths = codes.reshape(-1), own * size, sizes * size
+    # Where each list begins in the output, in bytes.
     taken = padded(places * size + 8 * sizes)
     begins = np.cumsum(taken) - taken
     output = np.zeros(int(taken.sum()), dtype=np.uint8)
     numbers = np.ascontiguousarray(ids, dtype="<i8").view(np.uint8)
     there = np.flatnonzero(sizes)
-    # A list is two slices; one pass over them costs less than any index of single bytes.
+    # Codes and ids of a list are copied as two slices, which is faster than indexing single bytes.
     for begin, start, length, id_at, first, count in zip(
         begins[there].tolist(), starts[there].tolist(), lengths[there].tolist(),
         (begins + places * size)[there].tolist(), (8 * own)[there].tolist(),
@@ -192,7 +217,7 @@ def read_header(path: Path) -> ShardHeader:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard file, mapped, every size in it held against its length.
+    """A shard file, mapped; its table of lists has been compared with its length.
 
     Attributes:
         path: The file.

@@ -1,7 +1,8 @@
 """Training: from a uniform sample of vectors to the bytes of a template.
 
-sample -> rotation -> centroids of the lists -> codes of what is left; memory is that of the rotated
-sample and a few blocks.
+sample -> rotation -> centroids of the lists -> codebooks for what the centroids leave
+
+In memory are the rotated sample and a few blocks of it.
 """
 
 from __future__ import annotations

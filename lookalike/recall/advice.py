@@ -1,4 +1,4 @@
-"""Which knob would raise a recall that is too low: read off a certificate."""
+"""Which setting would raise a recall that is too low, according to its certificate."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Which candidates are right answers, and what is lost where: counted from known neighbours.
 
-What an index gives is compared with the true neighbours by id, so that recall at every re-ranking
-depth comes out of one scan and no vector is read. Only where ties run on beyond the neighbours that
-are known do scores decide.
+Candidates are compared with the true neighbours by id, so no vector has to be read, and one scan
+gives the recall at every re-ranking depth. Rows of equal score count alike: if the 10th and 11th
+neighbour of a query are equally near, either is a right answer for recall@10. A row that is as near
+as the last neighbour known may have been left out of the known ones; only then is its exact score
+computed.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ class RightAnswers:
 
     Attributes:
         level: The k of recall@k.
-        there: True neighbours to find, (q,): `level`, less in a small store.
-        width: Leading columns of the known neighbours that are good enough, (q,): `there`, more
-            where others are as good as the last of these.
+        there: True neighbours to find, (q,): `level`, or fewer in a small store.
+        width: How many of the known neighbours, from the first on, are right answers, (q,):
+            `there`, and more if further ones have the same score as the last of these.
         edge: The score that is good enough, (q,) float64.
         higher: Whether a higher score is better.
-        unsettled: Queries (q,) with rows as good, maybe, that are not among the known ones.
+        unsettled: Queries (q,) all of whose known neighbours are right answers, so that rows that
+            are not known may be right answers too.
     """
 
     level: int

@@ -1,8 +1,9 @@
 """Who is near whom: near-duplicate groups and outliers, found with the index itself.
 
-The rows of the last run and then a sample of all ask for their neighbours, until the time given is
-over; so the cost is the same whatever the size of the store. Two rows are alike when they
-are as near as two saves of one picture; a row is an outlier when its nearest row is far away.
+The rows that the last run added, and then a sample of all rows, are searched for until the time
+given is over, so the cost does not depend on the size of the store. Two rows count as
+near-duplicates when they are as near as one picture saved twice. A row is an outlier when its
+nearest row is far away.
 """
 
 from __future__ import annotations

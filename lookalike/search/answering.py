@@ -14,8 +14,9 @@ from lookalike.ivf.selections import Selection
 from lookalike.ivf.spec import IndexSpec
 from lookalike.metrics import Ids, Scores, Vectors, top_k
 
-# Of rows that match a filter, so many are always compared one by one, and more where that costs
-# less than the index; costs are in codes scanned, measured with vectors of 512 components.
+# Up to so many rows that match a filter are always compared one by one. More rows are, if that
+# costs less than a search by the index. Costs are in codes scanned, measured with vectors of 512
+# components.
 _EXACT_ROWS = 10_000
 _READ_COST = 500  # a stored vector
 _SCORE_COST = 8  # a query and a row, all of them by one matrix product
@@ -73,7 +74,8 @@ def answer(index: Index, queries: Vectors, request: Request, without: Ids) -> tu
     k, depth, selection = request.k, request.depth, request.selection
     nlist, nprobe = index.spec.nlist, request.nprobe
     if selection is not None:
-        # So many that as many rows that match are scanned as there would be rows without filter.
+        # If 100 of 1,000 rows match, ten times the lists are scanned, so that as many matching rows
+        # are seen as a search without filter sees rows.
         nprobe = min(-(-nprobe * request.of // request.rows), nlist)
         if _few(request, len(queries), request.of * nprobe // nlist):
             return _compare_all(index, queries, selection.ids, k, without)

@@ -1,4 +1,4 @@
-"""The gate for what a `Searcher` is asked: pictures, vectors and ids in the forms people have them.
+"""What a `Searcher` may be asked: pictures, vectors and ids in all the forms that people have.
 
 What cannot be taken is refused in one line that says what can. Nothing is guessed: a picture is
 never taken for the name of a file, nor a text for a number.

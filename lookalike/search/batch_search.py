@@ -1,13 +1,13 @@
-"""A batch of queries searched in steps that many machines can share: queries x shards, then blocks.
+"""A batch of queries, searched in steps that many machines can share.
 
 coarse (block)        -> the lists its queries probe, and so which shards
 scan (shard, blocks)  -> candidates from one shard's lists, by approximate score
 answer (block)        -> the best candidates of all shards, then the best of these by exact score
 
-Steps hand arrays on in files of one place, a folder or a prefix of object storage, so that what a
-pipeline moves is numbers. No step holds more than one shard's map and one block. Of several
-attempts at a step the first one's file counts, for all that follow: another machine may round
-otherwise, and choose other lists.
+Steps hand arrays on in files of one place, a folder or a prefix of object storage, so the pipeline itself moves numbers of blocks and
+shards only. No step holds more than one mapped shard and one block. If a step runs more than once,
+the file of the first attempt is the one that all later steps read: another machine may round
+differently, and choose other lists.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class BatchSpec:
 
 
 def cut(queries: int, width: int, shards: int, processes: int) -> tuple[int, int]:
-    """Queries of a block, and blocks of a scan task: what fits in memory, and keeps all busy.
+    """Queries of a block, and blocks of a scan task, so that they fit in memory and all are busy.
 
     Args:
         queries: How many.

@@ -1,4 +1,4 @@
-"""Pictures as queries, embedded as the stored ones were.
+"""Pictures as queries: they are embedded exactly as the stored pictures were.
 
 TensorFlow and Pillow are loaded only when a picture is embedded.
 """

@@ -1,8 +1,10 @@
 """Exact scores of candidates, from the stored vectors.
 
-All candidates are scored in float32; those that rounding leaves any chance of being among the best
-k are scored again in float64, which is what is returned. Vectors are read for a few queries at a
-time, in ascending order of address, and never held for longer.
+Scoring takes two steps. First all candidates are scored in float32. Each such score has an error
+that is bounded, so some candidates certainly are not among the best k: those that are worse than
+the k-th by more than the bound. The others, often little more than k, are scored again in float64,
+and these are the scores returned. Vectors are read for a few queries at a time, in ascending order
+of address, and are not kept.
 """
 
 from __future__ import annotations
@@ -109,18 +111,26 @@ def _squares(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _hopeful(reader: _Vectors, queries: Vectors, candidates: Ids, k: int, metric: str) -> Ids:
-    """The candidates that float32 cannot tell from the best k, (n, w) int64, padded with -1."""
+    """The candidates that float32 cannot tell from the best k, (n, w) int64, padded with -1.
+
+    With k = 2, losses of -0.91, -0.90, -0.89999995 and -0.80 and an error of at most 1e-6, the
+    first three are kept: the third may be better than the second. The fourth cannot be.
+    """
     there, dim = candidates >= 0, queries.shape[1]
     queries = candidate_vectors(queries, metric)
     with np.errstate(all="ignore"):  # what overflows, or is too short to tell, is nan, and stays
+        # Losses in float32, lower for better, and what the error of each is in proportion to.
         loss, scale = _measured(reader, queries, candidates, _ROUGH[metric], 2)
         loss[~(np.isfinite(loss) & np.isfinite(scale))] = np.nan
         loss[~there], scale[~there] = np.inf, 0
+        # The k-th best of each query. What is worse by more than the error is dropped.
         edge = np.partition(loss, k - 1, axis=1)[:, k - 1 : k]
-        # The bound of a float32 sum's error (Higham 2002, ch. 3) for both of two scores, doubled.
+        # Two scores are compared, each of which may be off by the bound on the error of a sum in
+        # float32 (Higham 2002, chapter 3). Twice as much is allowed for, to be safe.
         slack = 4 * (dim + 8) * _ROUNDING * np.fmax.reduce(scale, axis=1, keepdims=True, initial=0)
         slack = (slack * edge if metric == "l2" else slack) + dim * _TINY
         hopeful = there & ~(loss > edge + slack)
+    # Those that are left, moved to the first columns of an array as narrow as possible.
     width = max(k, int(hopeful.sum(axis=1).max(initial=0)))
     order = np.argsort(~hopeful, axis=1, kind="stable")[:, :width]
     kept = np.take_along_axis(hopeful, order, 1)

@@ -1,8 +1,8 @@
-"""Open a snapshot and search it: pictures or vectors in, neighbours with all about them out.
+"""Open a snapshot and search it, by pictures or by vectors.
 
-A `Searcher` is never changed by searching, so threads may share one; what `refresh` changes, it
-changes for searches that begin afterwards. TensorFlow is loaded only when pictures are embedded,
-never for vectors.
+Searching does not change a `Searcher`, so threads may share one. `refresh` goes to another
+snapshot for the searches that begin afterwards; those under way end in the old one. TensorFlow is
+loaded only when pictures are embedded, never for vectors.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Searcher:
             try:
                 opened = cls._open(place, snapshot or published, features, projection, check)
             except (RequestError, OSError):
-                # Another was published meanwhile, and this one's files may be gone since.
+                # Another snapshot was published meanwhile, and the files of this one may be gone.
                 if snapshot is not None or snapshots.current(place) == published:
                     raise
             else:

@@ -2,9 +2,10 @@
 
 queries -> rotate -> coarse lists -> scan each shard -> merge -> exact scores
 
-The first two steps are matrix products of all queries of a block, by all cores where they are many.
-What follows is done for a few queries at a time, those near one another together, by a pool of one
-thread per core. A single query is answered by the thread that asks, and waits for no other.
+Rotation and the choice of lists are matrix products over all queries of a block, on all cores if
+there are many. The later steps take a few queries at a time, on a pool with one thread per core;
+queries that share their nearest list are taken together, since they read the same codes and
+vectors. A single query is answered by the thread that asks, without waiting for another.
 """
 
 from __future__ import annotations

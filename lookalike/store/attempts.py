@@ -1,10 +1,14 @@
-"""Work that several attempts may do, also at once: what the first one recorded counts, for ever.
+"""Tasks that may run more than once, also at the same time: the first attempt's record counts.
 
-An engine may run a task twice, and go on with an attempt that it gave up. So an attempt writes its
-files under names that no other content has (`HashedName`), and then, last, a record that names
-them, which is put only where there is none. One that finds a record takes that as its own result,
-and its files are of no more use. Readers learn names from records alone, so that what they read is
-one attempt's, whole.
+An engine may run a task twice, and may go on with an attempt that it had given up. So an attempt
+
+1. writes its files under names that contain the hash of their content (`HashedName`), so that two
+   attempts never overwrite each other's files with something else;
+2. puts a record that names these files, on the condition that there is no record yet;
+3. returns what the record says. If another attempt was first, that is the other's result, and the
+   files of this one are left over until they are swept.
+
+Readers learn the names of files from records only, so everything they read is of one attempt.
 """
 
 from __future__ import annotations
@@ -47,11 +51,10 @@ class Part:
 def recorded(
     work: Callable[Concatenate[_Task, Store, _Options], Mapping[str, Any]],
 ) -> Callable[Concatenate[_Task, Store, _Options], Record]:
-    """Have a function of a task and a store done once.
+    """Make a function of a task and a store leave a record, and do nothing where there is one.
 
-    The function writes files, and returns what is to be recorded of them. Decorated, it returns
-    what the record says: its own, or another attempt's that was first; where there is a record
-    already, nothing is done.
+    The function writes files and returns what is to be recorded of them. The decorated function
+    returns what the record says: its own result, or that of another attempt that was first.
     """
 
     @wraps(work)
@@ -75,7 +78,7 @@ def record_of(store: Store, task: Task) -> Record | None:
 
 
 def finished(store: Store, records: Sequence[str]) -> list[Record]:
-    """What all records of a stage say, in order; they are durable then, so that others may follow.
+    """What all records of a stage say, in order; afterwards they are durable, like what they name.
 
     Raises:
         RuntimeError: Some are not there.

@@ -1,9 +1,14 @@
 """Compaction: embedding shards with few living rows become full ones; vectors stay as they are.
 
-A run adds small shards and leaves dead rows in old ones. From time to time their living rows are
-copied into new shards, in order, which gives them new ids. `Moved` knows these without a table of
-all rows: what is before a row in its new shard is the shards merged before its own, and the living
-rows before it in that.
+A run adds small shards and leaves deleted rows in old ones. From time to time the rows that live
+are copied into new shards, in order, which gives them new ids. `Moved` computes a new id without a
+table of all rows: the new row number is the number of living rows in the shards merged before, plus
+the number of living rows before it in its own shard.
+
+For example, shards 3 and 4 with 5 rows each become shard 9, and row 1 of shard 3 and row 0 of shard
+4 are deleted. Row 2 of shard 3 becomes row 1 of shard 9, as one deleted row lies before it. Row 3
+of shard 4 becomes row 4 + 3 - 1 = 6: four rows of shard 3 come first, and one deleted row lies
+before it in shard 4.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Rows on their way from the tasks that have them to the tasks that want them, through files.
 
-What belongs together (the rows of one name, of one content) lies in many files. Tasks deal them out
-to partitions, and another task takes the rows of each partition. What an engine carries between
-them is where rows lie, not the rows: however many there are, its memory stays small.
+Rows that belong together, such as those of one name or of one content, lie in many files. Tasks
+deal them out to partitions, and for each partition another task takes its rows. The engine carries
+references between the two, which say where rows lie, and never the rows themselves. So its memory
+stays small, however many rows there are.
 
     a task's rows -> one file of scratch, in it for each partition a piece -> `Reference`s to pieces
     all references to one partition, of all files                         -> its rows, in order

@@ -250,7 +250,8 @@ def write_file(store: Path, name: Name) -> Iterator[PendingFile]:
 def put_if_absent(store: Path, relative: str, data: bytes) -> bytes:
     """Write a small file where there is none, whole or not at all; returns what is there by now.
 
-    Of several that are at it, at once or one after the other, one is first, for ever and for all.
+    If several processes try, at the same time or one after the other, exactly one of them writes
+    the file, and all of them get its content.
 
     Raises:
         StoreWriteError: It cannot be written; the message names it, and says what to do.

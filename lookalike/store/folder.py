@@ -206,7 +206,7 @@ class FolderStore(Store):
                 fsync_folder(folder)
 
     def settle(self, paths: Iterable[str]) -> None:
-        """See `Store.settle`: a writer may have been killed right before it did that."""
+        """See `Store.settle`: their folders are fsynced."""
         for folder in {(self.root / path).parent for path in paths}:
             fsync_folder(folder)
 

@@ -1,7 +1,7 @@
 """Which rows, names and vectors a store holds of images that are to be forgotten.
 
-An image is its content: who names one file means all names of the same bytes, also in snapshots
-that are not published any more, and rows that are dead but still in their files.
+An image is its content. To name one file therefore means all names of the same bytes, also those
+in snapshots that are not published any more, and rows that are deleted but still in their files.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def living_dataset(store: Store, manifest: Mapping[str, Any]) -> Any:
         manifest: Of the snapshot.
 
     Returns:
-        A `pyarrow.dataset.Dataset`. Whatever scans it leaves out the deleted rows, and whatever
-        would go by its fragments, to which that does not apply, is refused by Arrow.
+        A `pyarrow.dataset.Dataset` with a filter, so that every scan leaves out the deleted rows.
+        Its fragments would not have the filter; Arrow refuses to give them.
 
     Raises:
         RequestError: A file is missing, or of another size than the manifest says.

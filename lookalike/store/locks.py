@@ -1,8 +1,9 @@
 """Who may write to a store: one run at a time, and the second is told who holds it since when.
 
-A local store is held by a lock that the system lets go when its process ends. One on object storage
-is held by a lease: an object that its holder rewrites from time to time. How old it is tells the
-server's clock alone. A holder whose lease was taken over notices, at the latest when it publishes.
+A local store is held by a file lock, which the system releases when the process ends. A store on
+object storage is held by a lease: an object that its holder rewrites from time to time. Its age is
+computed from the server's times alone, so clocks of clients do not matter. A holder whose lease was
+taken over by another run notices that when it publishes, at the latest.
 """
 
 from __future__ import annotations

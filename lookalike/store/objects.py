@@ -1,7 +1,8 @@
-"""The one way to a store, whatever it lies on: a folder (`folder`) or object storage (`bucket`).
+"""One interface to a store, whether it is a folder (`folder`) or on object storage (`bucket`).
 
-A file of a store is whole or absent, whoever looks, and never changed once something names it. What
-must happen once is a conditional put: on absence, or on the version that was read.
+A file of a store is complete or absent for everyone who looks, and never changes once anything
+names it. What must happen only once, such as recording a task's result, is a conditional put: on
+the condition that there is no such file, or that it still is the version that was read.
 """
 
 from __future__ import annotations
@@ -349,7 +350,7 @@ class Store(ABC):
         return self.put(path, json_bytes(value))
 
     def settle(self, paths: Iterable[str]) -> None:
-        """Make sure that files which were read stay, whatever becomes of who wrote them."""
+        """Make files that were read durable, in case their writer was killed before it did that."""
         return
 
     def delete_below(self, folder: str) -> None:

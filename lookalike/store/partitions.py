@@ -1,8 +1,8 @@
 """Dealing rows out to files by a hash, so that what belongs together meets in bounded memory.
 
-A table of a hundred million names fits no memory, but a part of it does. Names fall to parts by the
-leading bits of their CRC-32, so the parts of a ledger split further, or join, as it grows or
-shrinks.
+A table of a hundred million names does not fit in memory, but a part of it does. The leading bits
+of its CRC-32 say to which part a name belongs. So when a ledger grows, each of its parts is split
+in two, and when it shrinks, two neighbouring parts are joined; no row moves anywhere else.
 """
 
 from __future__ import annotations

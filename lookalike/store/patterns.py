@@ -1,7 +1,8 @@
 """Finding any of many byte strings in large files, in one pass.
 
-Of each string, the eight bytes that say most are its anchor. A table of hashed anchors is asked for
-every eight bytes of the file; where it says yes, the strings with that anchor are compared.
+Of each string, the eight bytes that are least likely to occur elsewhere are chosen as its anchor.
+Every eight consecutive bytes of the file are hashed and looked up in a table of the anchors'
+hashes. At the few places that the table names, the strings with that anchor are compared in full.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def _hashes(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _anchor(pattern: bytes) -> int:
-    """Where the eight bytes begin that are the least like others: with the most different values.
+    """Where the anchor of a string begins: the eight bytes with the most different values.
 
-    Of windows that are equal in this, the last: names differ at their ends.
+    Of several such places it is the last one, since names of files differ at their ends.
     """
     starts = range(len(pattern) - SHORTEST + 1)
     return max(starts, key=lambda start: (len(set(pattern[start : start + SHORTEST])), start))

@@ -1,4 +1,4 @@
-"""Ranges of a file that lie near each other, read by one request: that costs more than bytes."""
+"""Ranges of a file that lie near each other, read by one request, which costs more than bytes."""
 
 from __future__ import annotations
 

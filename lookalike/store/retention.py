@@ -1,4 +1,4 @@
-"""What a store keeps: going back to an earlier snapshot, and which of them stay, and how long."""
+"""Going back to an earlier snapshot, and the rule by which snapshots are kept or removed."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def _kept(
 
 
 def _superseded(store: Store, there: list[_Snapshot], published: str) -> list[float]:
-    """When each was the published one for the last time, or a little later, never earlier."""
+    """When each snapshot ceased to be the published one: then or a little later, never earlier."""
     switched = _written(store, snapshot.CURRENT)
     place = next((at for at, one in enumerate(there) if one.name == published), len(there))
     ended = []

@@ -1,4 +1,4 @@
-"""An unfinished run's scratch: what was planned, which units are done, and who holds the store.
+"""The scratch of an unfinished run: what was planned, and which units are done.
 
 A run is found again by what was asked for (sources, config, models, parent snapshot), so the same
 command continues it. Its scan is kept: the run finishes the files it listed, and what changed since
@@ -7,7 +7,8 @@ is the next run's work.
     runs/<name>/plan.json        what its scan fixed; says in which folder it began
     runs/<name>/<begun>/         everything else, another folder each time that it starts anew
 
-So what an attempt of an earlier start comes to write is in a folder that nobody reads.
+If a run is begun anew, an attempt that still goes on from the earlier start writes into the earlier
+folder, which nobody reads any more.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Embedding shards: one Parquet file per work unit, rows addressed by id.
+"""Embedding shards: Parquet files, one per work unit, whose rows are addressed by id.
 
-`id` = file number << 32 | row: unique by construction and the address of the exact vector, so
-re-ranking needs no other map. See `shard_format` for the layout and `vector_reader` for reading
-rows by id.
+`id` = file number << 32 | row. For example, row 5 of file 3 has the id 3 * 2^32 + 5 = 12884901893.
+Ids are unique, and an id says where its vector is, so re-ranking needs no table of ids. See
+`shard_format` for the layout and `vector_reader` for reading rows by id.
 """
 
 from __future__ import annotations

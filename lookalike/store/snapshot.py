@@ -1,8 +1,8 @@
 """Snapshots: a manifest written last, a pointer replaced atomically, and the check of every file.
 
-`CURRENT` is the only file of a store that is ever replaced. Everything a manifest lists was whole
-under its final name before the manifest was written, so a reader that can read the manifest can
-read all of it.
+`CURRENT` is the only file of a store that is ever replaced. Every file that a manifest lists was
+complete under its final name before the manifest was written. So a reader that finds a manifest
+finds all of its files too, until `gc` removes the snapshot.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def _check_counts(store: Store, manifest: Mapping[str, Any]) -> Iterator[Problem
     ):
         if expected != actual:
             yield Problem(path, what, str(expected), str(actual))
-    # The index may still hold dead rows, but nothing that is no row.
+    # The index may still hold deleted rows, but no id without a row.
     if not count("vectors") <= entries <= rows:
         wanted = f"{count('vectors')} to {rows}"
         yield Problem(path, "entries of the index shards", wanted, str(entries))

@@ -1,8 +1,10 @@
 """Columns that count in steps (integers, decimals, dates, times) against exact numbers.
 
-A literal is a fraction of the column's steps: '2024-12-31T12:00' is 20088.5 days of a column of
-dates. Between two steps nothing is equal, and less than is at most the step below; so the
-comparison is exact whatever the units, and a literal beyond the type's range is no error.
+The values of such a column are whole numbers of steps; a date, for example, is a number of days. A
+literal becomes an exact fraction of steps: '2024-12-31T12:00' beside a column of dates is 20088.5
+days. No value equals a fraction between two steps, and "less than 20088.5" means "at most 20088".
+So comparisons are exact whatever the units are, and a literal beyond the range of the type is no
+error.
 """
 
 from __future__ import annotations

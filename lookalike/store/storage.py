@@ -1,8 +1,8 @@
 """Where bytes come from: the one module that touches `pyarrow.fs`.
 
-Reading is local or remote alike: `s3://`, whose keys are no paths, by `s3`; `gs://`, `hdfs://` and
-whatever else pyarrow opens by its file systems. A store is a local folder; see `files` for how its
-files are written.
+Sources are read the same way whether they are local or remote. `s3://` is read by `s3`, since keys
+on S3 are not paths; `gs://`, `hdfs://` and whatever else pyarrow knows by pyarrow's file systems.
+The files of a store are read and written through `objects` instead.
 """
 
 from __future__ import annotations

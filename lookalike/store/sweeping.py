@@ -1,7 +1,8 @@
 """Removing every file of a store that nothing needs.
 
-A snapshot's manifest goes before its files, so that one that can be read can be read whole. Links
-are never followed: a link in the way is removed itself, and what it points to stays.
+The manifest of a snapshot is removed before its files, so that a manifest that can be read never
+names a missing file. Links are never followed: the link itself is removed, and what it points to
+stays.
 """
 
 from __future__ import annotations
