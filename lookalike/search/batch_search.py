@@ -4,10 +4,10 @@ coarse (block)        -> the lists its queries probe, and so which shards
 scan (shard, blocks)  -> candidates from one shard's lists, by approximate score
 answer (block)        -> the best candidates of all shards, then the best of these by exact score
 
-Steps hand arrays on in files of one place, a folder or a prefix of object storage, so the pipeline itself moves numbers of blocks and
-shards only. No step holds more than one mapped shard and one block. If a step runs more than once,
-the file of the first attempt is the one that all later steps read: another machine may round
-differently, and choose other lists.
+Steps hand arrays on in files of one place, a folder or a prefix of object storage, so the pipeline
+itself moves numbers of blocks and shards only. No step holds more than one mapped shard and one
+block. If a step runs more than once, the file of the first attempt is the one that all later steps
+read: another machine may round differently, and choose other lists.
 """
 
 from __future__ import annotations
