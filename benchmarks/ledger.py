@@ -26,13 +26,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.reconcile.assembling import assemble
+from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import meet
+from lookalike.reconcile.assembling import ledger_of_run, write_ledger_files
 from lookalike.reconcile.comparing import candidates, common_sizes, compare
 from lookalike.reconcile.known import read_known, write_known
 from lookalike.reconcile.resolving import resolve
 from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.sources.units import cut_units, mix, unit_rows_for
-from lookalike.store.ledger import SCHEMA, write_ledger_tables
+from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
 from lookalike.store.objects import open_store
 from lookalike.store.partitions import Spill, partition_count, uri_partitions
 
@@ -196,16 +199,20 @@ def night(store: Path) -> dict[str, Any]:
     lap("cut")
     write_known(open_store(store), about["parent"], cut)
     lap("known")
-    units = dict(_embed(store, number, name) for number, name in enumerate(cut))
+    units = [_embed(store, number, name) for number, name in enumerate(cut)]
     lap("(embedding)")
     shards = {number: "" for number in range(-(-about["rows"] // _SHARD_ROWS))}
+    through = meet(open_store(store), RunnerSpec(), Progress(quiet=True))
     found = resolve(
-        open_store(store), units, "run/compared", "run/resolved", by_content=True,
-        first_file_no=_NEW_FILE_NO + len(units), metadata=_NO_METADATA, listing=listing.parts,
+        open_store(store), units, "run/embedded", "run/compared", "run/resolved", meet=through,
+        by_content=True, first_file_no=_NEW_FILE_NO, metadata=_NO_METADATA, listing=listing.parts,
         shards=shards,
     )  # fmt: skip
     lap("resolve")
-    assemble(open_store(store), "snapshots/new", "run/compared", "run/resolved", moved=None)
+    ledger = ledger_of_run(
+        open_store(store), "snapshots/new", "run/compared", "run/resolved", shards, None
+    )
+    write_ledger_files(open_store(store), ledger, through, about["rows"])
     lap("assemble")
     del seconds["(embedding)"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -217,8 +224,8 @@ def _unread(uri: str) -> bytes:
     raise AssertionError(f"{uri} need not be read")
 
 
-def _embed(store: Path, number: int, name: str) -> tuple[int, str]:
-    """The ledger of a unit, as embedding its files would write it: its file number and path."""
+def _embed(store: Path, number: int, name: str) -> dict[str, Any]:
+    """What embedding a unit's files would leave but for vectors: its ledger, and the record."""
     table = pq.read_table(store / name).sort_by("uri")
     contents = table["version"].cast(pa.int64()).to_numpy() - _EPOCH
     known = read_known(open_store(store), name)
@@ -231,9 +238,13 @@ def _embed(store: Path, number: int, name: str) -> tuple[int, str]:
         [own if one is None else one for own, one in zip(ids.tolist(), had, strict=True)]
     )
     rows = rows.set_column(1, "status", pa.array(status)).set_column(7, "id", new)
-    ledger = f"run/ledger/{number:06d}.parquet"
-    write_ledger_tables(open_store(store), ledger, [rows.cast(SCHEMA)])
-    return file_no, ledger
+    counts = Counts()
+    counts.add_rows(rows)
+    name = f"run/ledger/{number:06d}.parquet"
+    ledger, _ = write_ledger_tables(open_store(store), name, [rows.cast(SCHEMA)])
+    record = {"counts": counts.to_json(), "ledger": ledger.to_json()}
+    open_store(store).write_json(f"run/embedded/{number:06d}.json", record)
+    return record
 
 
 if __name__ == "__main__":

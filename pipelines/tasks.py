@@ -11,11 +11,13 @@ import apache_beam as beam
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store.attempts import Record, Task, finished
+from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
 from lookalike.transforms.exchange import Exchange
 
 _AT_ONCE = 64  # records in memory that are not kept
+_WORTH_A_PROCESS = 200_000  # rows: fewer have met before another process has started
 _TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are
 
 
@@ -72,13 +74,14 @@ def run_exchange(
 ) -> dict[int, Record]:
     """Bring rows together by partitions, and return what the partitions' records say, by number.
 
+    Pieces are left out, of rows that go on from there.
     Tasks and partitions that are done already are not done again, but read.
 
     Args:
         store: The store's root.
         exchange: What deals rows out, and takes them.
         tasks: How many tasks there are.
-        dealt: Folder of the records that tasks leave, NNNNNN.json each.
+        dealt: Folder in and below which tasks leave their records, a `Dealing`'s each.
         taken: Folder of those that partitions leave, of which those without rows have none.
         runner: The engine, with no more processes than the rows are worth.
         progress: Where to show how far it is, if it takes some time.
@@ -105,7 +108,12 @@ def run_exchange(
     told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
     with told:
         run(build, runner)
-    found, sent = dict(records(taken)), sum(record["rows"] for _, record in records(dealt))
+    pieces = (piece for _, record in records(dealt) for piece in record.get("pieces", ()))
+    sent = sum(rows for _, side, *_, rows in pieces if side in (exchange.sides or (side,)))
+    found = {
+        number: {name: value for name, value in record.items() if name != "pieces"}
+        for number, record in records(taken)
+    }
     rows = sum(record["rows"] for record in found.values())
     if rows != sent:
         raise RuntimeError(
@@ -114,3 +122,14 @@ def run_exchange(
         )
     store.settle(store.files(taken, ".json"))
     return found
+
+
+def meet(store: Store, runner: RunnerSpec, progress: Progress) -> Meet:
+    """What brings rows together through Beam (see `run_exchange`)."""
+
+    def bring(one: Meeting) -> dict[int, Record]:
+        exchange = Exchange(one.stage, store.name, one.deal, one.take, one.sides, one.every)
+        worth = runner.worth(one.rows, _WORTH_A_PROCESS)
+        return run_exchange(store, exchange, one.tasks, one.dealt, one.taken, worth, progress)
+
+    return bring

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,13 @@ from lookalike.ivf.tasks import encode_tasks, group_tasks
 from lookalike.ivf.template import Template
 from lookalike.models.features import Embedder, Feature
 from lookalike.pipelines.cli import main
-from lookalike.reconcile.copying import CopyTask, copy_rows
+from lookalike.reconcile.assembling import ledger_of_run
+from lookalike.reconcile.by_content import ByContent, Copies
+from lookalike.reconcile.by_name import ByName
+from lookalike.reconcile.copying import Copying
+from lookalike.reconcile.dealing import Dealer, Touched
+from lookalike.reconcile.renames import Renames
+from lookalike.reconcile.settling import CONTENTS, COPIED, MOVED, NAMES, TOUCHED, Settling
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.vector_listing import list_vectors
 from lookalike.sources.vector_pieces import cut_vector_units
@@ -36,6 +43,7 @@ from lookalike.store import shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
+from lookalike.store.exchange import Reference, references
 from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
@@ -44,6 +52,7 @@ from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from tests.conftest import picture
+from tests.days import METADATA, SCHEMA, File, Store
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
 from tests.vector_files import write_vectors
 from tests.vector_stores import trained
@@ -174,7 +183,24 @@ def template() -> tuple[Template, bytes, np.ndarray]:
     return Template(data, spec), data, vectors[:60]
 
 
-@pytest.fixture(params=["embed", "ingest", "copy", "compact", "convert", "encode", "group"])
+@pytest.fixture(
+    params=[
+        "embed",
+        "ingest",
+        "compact",
+        "convert",
+        "encode",
+        "group",
+        "deal",
+        "touched",
+        "contents",
+        "names",
+        "renames",
+        "copy",
+        "ledger",
+        "duplicates",
+    ]
+)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
     """Makes a new place for a kind of work."""
     kind, count = request.param, [0]
@@ -220,17 +246,54 @@ def ingesting(store: Path) -> Place:
     return Place(store, run, unit_of(run).done, work, path, fails=False)
 
 
-def copying(store: Path) -> Place:
-    run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
-    pq.write_table(pa.table({"uri": ["/a"], "source": [1 << 32]}), store / "copies.parquet")
-    task = CopyTask(0, "copies.parquet", f"embeddings/00000009-{RUN}", 9, f"{run.folder}/c/0.json")
-    paths = {line["file_no"]: line["path"] for line in lines}
+def settling(store: Path, kind: str) -> Place:
+    """A task of settling, on the second of two days; what it reads is there, its record is not."""
+    run = started(store)
+    days = Store(store, runs=run.folder)
+    days.run({"/b": File(1), "/c": File(2), "/d": File(4), "/e": File(2)})
+    day = days.run({"/a": File(1), "/b": File(1), "/c": File(3, 1), "/new": File(4)})
+    place, folder = open_store(store), day.folder.relative_to(store)
+    of = Settling(**read_json(day.folder / "resolved/settling.json"))
+    by_name = ByName(of, Copies.of([1], of.first_copy), METADATA, ())
+    ledger = ledger_of_run(
+        place, "snapshots/1", f"{folder}/compared", f"{folder}/resolved", days.shards, None
+    )
+    label = SCHEMA.with_metadata({**SCHEMA.metadata, b"lookalike.made_by": b""})
 
-    def work(machine: str) -> dict[str, Any]:
-        schema = shards.schema(6, NO_METADATA, {"lookalike.x": machine})  # so that bytes differ
-        return copy_rows(task, open_store(store), paths, schema)
+    def copy(number: int, pieces: list[Reference], machine: str) -> Mapping[str, Any]:
+        schema = label.with_metadata({**label.metadata, b"lookalike.x": machine.encode()})
+        return Copying(of, RUN, METADATA, schema).take(number, pieces, place)  # bytes differ
 
-    return Place(store, run, task.done, work, store / lines[0]["path"])
+    takes: dict[str, tuple[str, str, str, Callable[..., Any]]] = {
+        "touched": (f"{of.dealt}/000000", TOUCHED, "touched", Touched(of).take),
+        "contents": (f"{of.dealt}/000000", CONTENTS, "dealt/contents", ByContent(of).take),
+        "names": (f"{of.dealt}/contents/000000", NAMES, "dealt/names", by_name.take),
+        "renames": (f"{of.dealt}/names/000000", MOVED, "moved", Renames(of).take),
+        "copy": (f"{of.dealt}/names/000000", COPIED, "copied", copy),
+        "duplicates": (ledger.record(0).removesuffix(".json"), "", "", ledger.take),
+    }
+    if kind == "deal":
+        record, read = (
+            of.record("dealt", 0),
+            place.read_json(f"{of.embedded}/000000.json")["ledger"],
+        )
+        done: Work = lambda machine: dict(Dealer(of).deal(0, place))  # noqa: E731
+    elif kind == "ledger":
+        record, read = ledger.record(0), place.read_json(of.record("dealt/names", 0))["file"]
+        done = lambda machine: dict(ledger.deal(0, place))  # noqa: E731
+    else:
+        dealt, side, taken, take = takes[kind]
+        record = of.record(taken, 0) if taken else f"{ledger.records}/duplicates/000000.json"
+        found = place.read_json(f"{dealt}.json")
+        pieces = [piece for number, piece in references(found, 0, (side,))]
+        assert pieces
+        read = found["dealt"]
+        last = (lambda machine: machine) if kind == "copy" else (lambda machine: place)
+        done = lambda machine: dict(take(0, pieces, last(machine)))  # noqa: E731
+    (store / record).unlink(missing_ok=True)
+    for path in store.glob("embeddings/*-x-*"):
+        path.unlink()
+    return Place(store, run, record, done, store / read["path"])
 
 
 def compacting(store: Path) -> Place:
@@ -285,9 +348,11 @@ def grouping(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place
     return Place(store, run, task.done, work, store / parts[0])
 
 
+SETTLING = ("deal", "touched", "contents", "names", "renames", "copy", "ledger", "duplicates")
 MAKERS: dict[str, Callable[..., Place]] = {
-    "embed": embedding, "ingest": ingesting, "copy": copying, "compact": compacting,
+    "embed": embedding, "ingest": ingesting, "compact": compacting,
     "convert": converting, "encode": encoding, "group": grouping,
+    **{kind: partial(settling, kind=kind) for kind in SETTLING},
 }  # fmt: skip
 
 # Of how many turns an attempt is: one for each file that it names, and its end; one more where it
@@ -309,8 +374,8 @@ def check(place: Place, runners: list[Runner]) -> None:
 
 
 def check_files(store: Path, record: dict[str, Any]) -> None:
-    for name in ("shard", "ledger", "truth"):
-        if line := record.get(name):
+    for line in record.values():
+        if isinstance(line, dict) and "sha256" in line:
             data = (store / line["path"]).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (line["bytes"], line["sha256"])
     if "ledger" in record:
@@ -362,14 +427,15 @@ def test_one_that_goes_on_when_all_is_over_changes_nothing(make: Callable[[], Pl
 
 def publish(store: Path, record: dict[str, Any]) -> None:
     """A snapshot that lists the record's files that outlive the run, and those from before."""
-    lines = [record["shard"]]
+    lines = [record["shard"]] if "shard" in record else []
     snapshot.publish(open_store(store), {"name": "one", "counts": {}, "files": lines})
 
 
 def check_gone(place: Place, record: dict[str, Any]) -> None:
     """What is published stands, and what came late is read by nobody, and goes."""
-    files = {str(record["shard"]["path"])} | place.kept
-    check_files(place.store, {"shard": record["shard"]})
+    shard = {"shard": record["shard"]} if "shard" in record else {}
+    files = {*named_files(shard)} | place.kept
+    check_files(place.store, shard)
     assert Run(open_store(place.store), RUN).plan() is None
     again = Run(open_store(place.store), RUN)
     again.start()

@@ -44,15 +44,17 @@ def recorded(
     def attempt(
         task: _Task, store: Store, /, *args: _Options.args, **options: _Options.kwargs
     ) -> Record:
-        there = store.read(task.done)
-        if there is None:
-            data = store.put_if_absent(task.done, json_bytes(work(task, store, *args, **options)))
-        else:
-            data = there.data
-        found: Record = json.loads(data)
-        return found
+        return once(store, task.done, lambda: work(task, store, *args, **options))
 
     return attempt
+
+
+def once(store: Store, done: str, work: Callable[[], Mapping[str, Any]]) -> Record:
+    """The same of any work: what the record at `done` says, which is made where there is none."""
+    there = store.read(done)
+    data = store.put_if_absent(done, json_bytes(work())) if there is None else there.data
+    found: Record = json.loads(data)
+    return found
 
 
 def finished(store: Store, records: Sequence[str]) -> list[Record]:
