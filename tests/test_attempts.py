@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -204,7 +205,8 @@ def template() -> tuple[Template, bytes, np.ndarray]:
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
     """Makes a new place for a kind of work."""
     kind, count = request.param, [0]
-    needs = {"embed": ("embedder", "decoders"), "encode": ("template",), "group": ("template",)}
+    needs = {"embed": ("embedder", "decoders"), "encode": ("template",), "group": ("template",),
+             **dict.fromkeys(SETTLING, ("settled",))}  # fmt: skip
     given = [request.getfixturevalue(name) for name in needs.get(kind, ())]
 
     def make() -> Place:
@@ -246,54 +248,65 @@ def ingesting(store: Path) -> Place:
     return Place(store, run, unit_of(run).done, work, path, fails=False)
 
 
-def settling(store: Path, kind: str) -> Place:
-    """A task of settling, on the second of two days; what it reads is there, its record is not."""
-    run = started(store)
-    days = Store(store, runs=run.folder)
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A store of two days, with all that settling them left."""
+    root = tmp_path_factory.mktemp("settled")
+    run = started(root)
+    days = Store(root, runs=run.folder)
     days.run({"/b": File(1), "/c": File(2), "/d": File(4), "/e": File(2)})
-    day = days.run({"/a": File(1), "/b": File(1), "/c": File(3, 1), "/new": File(4)})
-    place, folder = open_store(store), day.folder.relative_to(store)
-    of = Settling(**read_json(day.folder / "resolved/settling.json"))
-    by_name = ByName(of, Copies.of([1], of.first_copy), METADATA, ())
+    days.run({"/a": File(1), "/b": File(1), "/c": File(3, 1), "/new": File(4)})
+    return root, run
+
+
+def settling(store: Path, settled: tuple[Path, Run], kind: str) -> Place:
+    """A task of settling: what it reads is there, its record is not."""
+    shutil.copytree(settled[0], store, dirs_exist_ok=True)
+    place, run = open_store(store), Run(open_store(store), RUN, settled[1].begun)
+    day = f"{run.folder}/{0 if kind == 'contents' else 1}"
+    of = Settling(**place.read_json(f"{day}/resolved/settling.json"))
     ledger = ledger_of_run(
-        place, "snapshots/1", f"{folder}/compared", f"{folder}/resolved", days.shards, None
+        place, "snapshots/1", f"{day}/compared", f"{day}/resolved", [5, 6, 7], None
     )
-    label = SCHEMA.with_metadata({**SCHEMA.metadata, b"lookalike.made_by": b""})
+    by_name = ByName(of, Copies.of([1], of.first_copy), NO_METADATA, ())
 
     def copy(number: int, pieces: list[Reference], machine: str) -> Mapping[str, Any]:
-        schema = label.with_metadata({**label.metadata, b"lookalike.x": machine.encode()})
-        return Copying(of, RUN, METADATA, schema).take(number, pieces, place)  # bytes differ
+        labels = {**(SCHEMA.metadata or {}), b"lookalike.x": machine.encode()}  # so bytes differ
+        copying = Copying(of, RUN, METADATA, SCHEMA.with_metadata(labels))
+        return copying.take(number, pieces, place)
 
-    takes: dict[str, tuple[str, str, str, Callable[..., Any]]] = {
-        "touched": (f"{of.dealt}/000000", TOUCHED, "touched", Touched(of).take),
-        "contents": (f"{of.dealt}/000000", CONTENTS, "dealt/contents", ByContent(of).take),
-        "names": (f"{of.dealt}/contents/000000", NAMES, "dealt/names", by_name.take),
-        "renames": (f"{of.dealt}/names/000000", MOVED, "moved", Renames(of).take),
-        "copy": (f"{of.dealt}/names/000000", COPIED, "copied", copy),
-        "duplicates": (ledger.record(0).removesuffix(".json"), "", "", ledger.take),
-    }
+    takes: dict[str, tuple[str, str, str, Callable[..., Mapping[str, Any]]]] = {
+        "touched": (f"{of.dealt}/000000", TOUCHED, of.record(TOUCHED, 0), Touched(of).take),
+        "contents": (
+            f"{of.dealt}/000000", CONTENTS, of.record("dealt/contents", 0), ByContent(of).take
+        ),
+        "names": (
+            f"{of.dealt}/contents/000000", NAMES, of.record("dealt/names", 0), by_name.take
+        ),
+        "renames": (f"{of.dealt}/names/000000", MOVED, of.record(MOVED, 0), Renames(of).take),
+        "copy": (f"{of.dealt}/names/000000", COPIED, of.record(COPIED, 0), copy),
+        "duplicates": (
+            f"{ledger.records}/ledger/000000", "", f"{ledger.records}/duplicates/000000.json",
+            ledger.take,
+        ),
+    }  # fmt: skip
+    work: Callable[[str], Mapping[str, Any]]
     if kind == "deal":
-        record, read = (
-            of.record("dealt", 0),
-            place.read_json(f"{of.embedded}/000000.json")["ledger"],
-        )
-        done: Work = lambda machine: dict(Dealer(of).deal(0, place))  # noqa: E731
+        read = place.read_json(f"{of.embedded}/000000.json")["ledger"]
+        record, work = of.record("dealt", 0), lambda machine: Dealer(of).deal(0, place)
     elif kind == "ledger":
-        record, read = ledger.record(0), place.read_json(of.record("dealt/names", 0))["file"]
-        done = lambda machine: dict(ledger.deal(0, place))  # noqa: E731
+        read = place.read_json(of.record("dealt/names", 0))["file"]
+        record, work = ledger.record(0), lambda machine: ledger.deal(0, place)
     else:
-        dealt, side, taken, take = takes[kind]
-        record = of.record(taken, 0) if taken else f"{ledger.records}/duplicates/000000.json"
+        dealt, side, record, take = takes[kind]
         found = place.read_json(f"{dealt}.json")
-        pieces = [piece for number, piece in references(found, 0, (side,))]
+        pieces, read = [one for _, one in references(found, 0, (side,))], found["dealt"]
         assert pieces
-        read = found["dealt"]
-        last = (lambda machine: machine) if kind == "copy" else (lambda machine: place)
-        done = lambda machine: dict(take(0, pieces, last(machine)))  # noqa: E731
-    (store / record).unlink(missing_ok=True)
-    for path in store.glob("embeddings/*-x-*"):
-        path.unlink()
-    return Place(store, run, record, done, store / read["path"])
+        work = lambda machine: take(0, pieces, machine if kind == "copy" else place)  # noqa: E731
+    for one in {path for path in named_files(place.read_json(record)) if kind == "copy"}:
+        (store / one).unlink()
+    (store / record).unlink()
+    return Place(store, run, record, lambda machine: dict(work(machine)), store / read["path"])
 
 
 def compacting(store: Path) -> Place:
@@ -357,7 +370,10 @@ MAKERS: dict[str, Callable[..., Place]] = {
 
 # Of how many turns an attempt is: one for each file that it names, and its end; one more where it
 # fails at first. Mostly 4 and 3; what comes of a table that cannot be read is a ledger alone.
-ORDERS = {"embed": comb(8, 4), "ingest": comb(7, 3), "encode": comb(9, 4)}
+ORDERS = {
+    "embed": comb(8, 4), "ingest": comb(7, 3), "encode": comb(9, 4), "names": comb(9, 4),
+    "ledger": comb(9, 4), "renames": comb(5, 2),
+}  # fmt: skip
 
 
 def check(place: Place, runners: list[Runner]) -> None:

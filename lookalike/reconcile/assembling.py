@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from lookalike.reconcile.concluding import RESOLVED
 from lookalike.reconcile.resolving import Resolved, read_renames
 from lookalike.reconcile.sampled import SAMPLES, Sampled
-from lookalike.reconcile.settling import ledger_rows, read_rows
+from lookalike.reconcile.settling import compared_files, ledger_rows, read_rows
 from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
 from lookalike.store.compacting import Moving
@@ -33,6 +33,7 @@ from lookalike.store.objects import Store
 from lookalike.store.shard_format import Ids
 
 _SLICE_ROWS = 1 << 16  # of a row group
+_WRITTEN = 8  # rows are written in the time in which one meets others
 _AT_ONCE = 64  # records that are held
 
 Line = dict[str, Any]
@@ -128,15 +129,16 @@ class Merged:
         """The rows of one partition, by name: the resolved ones, and the carried ones beside."""
         record = store.read_json(f"{self.resolved}/dealt/names/{number:06d}.json")
         new = read_rows(store, record["file"], RESOLVED)
-        carried = f"{self.compared}/carried/{number:05d}.parquet"
-        if store.has(carried):
-            old = pq.read_table(store.local(carried), columns=SCHEMA.names)
+        tables = [new]
+        for path in compared_files(store, self.compared, "carried", number):
+            old = pq.read_table(store.local(path), columns=SCHEMA.names)
             if new.num_rows:
                 old = old.filter(pc.invert(pc.is_in(old["uri"], value_set=new["uri"])))
             old = old.append_column("change", pa.repeat("", old.num_rows))
-            new = pa.concat_tables([old.cast(RESOLVED), new])
-        if new.num_rows:
-            yield new.sort_by("uri")
+            tables.insert(0, old.cast(RESOLVED))
+        merged = pa.concat_tables(tables)
+        if merged.num_rows:
+            yield merged.sort_by("uri")
 
 
 def ledger_of_run(
@@ -198,7 +200,7 @@ def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> l
         Meeting(
             stage="ledger", tasks=len(ledger.divided), deal=ledger.deal, take=ledger.take,
             dealt=f"{ledger.records}/ledger", taken=f"{ledger.records}/duplicates",
-            every=len(ledger.cuts) + 1, rows=rows,
+            every=len(ledger.cuts) + 1, rows=rows // _WRITTEN,
         )
     )  # fmt: skip
     lines: list[Line] = []

@@ -19,7 +19,15 @@ import pyarrow.parquet as pq
 from lookalike.reconcile.contents import CARRIED, GONE, ROWS, SETTLED, UNIT
 from lookalike.reconcile.hashed import HashFilter, content_hashes, content_partitions
 from lookalike.reconcile.hidden import UNREADABLE
-from lookalike.reconcile.settling import CONTENTS, NAMES, TOUCHED, UNREAD, Settling, ledger_rows
+from lookalike.reconcile.settling import (
+    CONTENTS,
+    NAMES,
+    TOUCHED,
+    UNREAD,
+    Settling,
+    compared_files,
+    ledger_rows,
+)
 from lookalike.store.attempts import once
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import FileRecord
@@ -109,7 +117,7 @@ class Dealer:
         dealing.write(table.cast(ROWS), which, CONTENTS)
 
     def _carried(self, partition: int, dealing: Dealing, store: Store) -> Record:
-        counts, path = Counts(), self.of.carried(partition)
+        counts = Counts()
         touched = read_filter(store, self.of) if self.of.by_content and self.of.goes_on else None
 
         def deal(seen: pa.Table, rows: Any) -> None:
@@ -121,7 +129,7 @@ class Dealer:
                 if shares.any():
                     self._by_content(dealing, rows().filter(pa.array(shares)), CARRIED)
 
-        if store.has(path):
+        for path in compared_files(store, self.of.compared, "carried", partition):
             with pq.ParquetFile(store.local(path)) as file:
                 for group in range(file.num_row_groups):
                     seen = file.read_row_group(group, columns=[*_SEEN])

@@ -54,7 +54,7 @@ from lookalike.store.shard_format import Ids
 __all__ = ["Resolved", "copy", "read_renames", "resolve"]
 
 _PART_ROWS = 1 << 17  # of a partition of contents, about
-_LOOKED_AT = 4  # rows carried on cost together what one does that takes part
+_LOOKED_AT = 8  # rows carried on cost together what one does that takes part
 _SETTLING = "settling.json"
 _TASK_ROWS = 1 << 18  # that a task with units deals out, about
 

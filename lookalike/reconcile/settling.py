@@ -105,14 +105,9 @@ class Settling:
 
     def gone(self, store: Store, number: int) -> pa.Table:
         """Ledger rows of a partition of names that do not stand (`comparing.GONE`)."""
-        path = f"{self.compared}/gone/{number:05d}.parquet"
-        if not store.has(path):
-            return GONE.empty_table()
-        return pq.read_table(store.local(path)).cast(GONE)
-
-    def carried(self, number: int) -> str:
-        """Path of the ledger rows of a partition of names that stand, if there are any."""
-        return f"{self.compared}/carried/{number:05d}.parquet"
+        files = compared_files(store, self.compared, "gone", number)
+        tables = [pq.read_table(store.local(path)).cast(GONE) for path in files]
+        return pa.concat_tables([GONE.empty_table(), *tables])
 
     def kept(self, store: Store, number: int) -> pa.Table:
         """Rows of `gone` that stand all the same, as unknown (see `unread`)."""
@@ -134,6 +129,12 @@ class Settling:
                 f"ids lead to embedding shard {missing[0]}, which is not there; nothing was "
                 "published"
             )
+
+
+def compared_files(store: Store, compared: str, kind: str, number: int) -> list[str]:
+    """Paths of what a comparison left of a partition of names: carried, candidates or gone."""
+    path = f"{compared}/{kind}/{number:05d}.parquet"
+    return [path] if store.has(path) else []
 
 
 def ledger_rows(store: Store, file: str | FileRecord) -> Iterator[pa.Table]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from lookalike.reconcile.dealing import UNREAD_ROWS
 from lookalike.reconcile.hidden import UNREADABLE
 from lookalike.reconcile.one_partition import said_of
-from lookalike.reconcile.settling import UNREAD, Settling, write_rows
+from lookalike.reconcile.settling import UNREAD, Settling, compared_files, write_rows
 from lookalike.store.attempts import once
 from lookalike.store.exchange import Reference, taken
 from lookalike.store.ledger import SCHEMA
@@ -52,8 +52,11 @@ class Unread:
         if not table.num_rows:
             return SCHEMA.empty_table(), 0
         # what the scan itself said of a file is no matter of tonight: that it is not there, or none
-        candidates = store.local(f"{self.of.compared}/candidates/{number:05d}.parquet")
-        listed = pq.read_table(candidates, columns=["uri", "problem"])
+        files = compared_files(store, self.of.compared, "candidates", number)
+        columns = ["uri", "problem"]
+        listed = pa.concat_tables(
+            pq.read_table(store.local(path), columns=columns) for path in files
+        )
         sure = listed.filter(pc.not_equal(listed["problem"], ""))["uri"]
         unread = unread.filter(pc.invert(pc.is_in(unread["uri"], value_set=sure)))
         never = pc.and_(
