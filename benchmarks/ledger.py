@@ -28,7 +28,8 @@ import pyarrow as pa
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.reconcile.assembling import assemble
+from lookalike.pipelines.tasks import meet
+from lookalike.reconcile.assembling import ledger_of_run, write_ledger_files
 from lookalike.reconcile.compared import candidates
 from lookalike.reconcile.comparing import Comparing
 from lookalike.reconcile.known import read_known
@@ -36,7 +37,7 @@ from lookalike.reconcile.resolving import resolve
 from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.sources.units import Units, mix, unit_rows_for
-from lookalike.store.ledger import SCHEMA, write_ledger_tables
+from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
 from lookalike.store.objects import open_store
 from lookalike.store.partitions import Spill, partition_count, uri_partitions
 
@@ -196,16 +197,18 @@ def night(store: Path) -> dict[str, Any]:
     size = unit_rows_for(to_read.rows, 16)
     cut = steps.cut(to_read, "run/units", size, about["parent"])
     lap("cut")
-    units = dict(_embed(store, cut, number) for number in range(len(cut)))
+    units = [_embed(store, cut, number) for number in range(len(cut))]
     lap("(embedding)")
     shards = {number: "" for number in range(-(-about["rows"] // _SHARD_ROWS))}
+    through = meet(open_store(store), RunnerSpec(), Progress(quiet=True))
     found = resolve(
-        place, units, "run/compared", "run/resolved", by_content=True,
-        first_file_no=_NEW_FILE_NO + len(units), metadata=_NO_METADATA, listing=listing.parts,
+        place, units, "run/embedded", "run/compared", "run/resolved", meet=through,
+        by_content=True, first_file_no=_NEW_FILE_NO, metadata=_NO_METADATA, listing=listing.parts,
         shards=shards,
     )  # fmt: skip
     lap("resolve")
-    assemble(place, "snapshots/new", "run/compared", "run/resolved", moved=None)
+    ledger = ledger_of_run(place, "snapshots/new", "run/compared", "run/resolved", shards, None)
+    write_ledger_files(place, ledger, through, about["rows"])
     lap("assemble")
     del seconds["(embedding)"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -213,8 +216,8 @@ def night(store: Path) -> dict[str, Any]:
     return {"seconds": seconds, "changes": found.changes, "peak": peak}
 
 
-def _embed(store: Path, cut: Units, number: int) -> tuple[int, str]:
-    """The ledger of a unit, as embedding its files would write it: its file number and path."""
+def _embed(store: Path, cut: Units, number: int) -> dict[str, Any]:
+    """What embedding a unit's files would leave but for vectors: its ledger, and the record."""
     unit = cut.table(open_store(store), number)
     known = read_known(open_store(store), cut, number, unit)
     table = unit.sort_by("uri")
@@ -228,9 +231,13 @@ def _embed(store: Path, cut: Units, number: int) -> tuple[int, str]:
         [own if one is None else one for own, one in zip(ids.tolist(), had, strict=True)]
     )
     rows = rows.set_column(1, "status", pa.array(status)).set_column(7, "id", new)
-    ledger = f"run/ledger/{number:06d}.parquet"
-    write_ledger_tables(open_store(store), ledger, [rows.cast(SCHEMA)])
-    return file_no, ledger
+    counts = Counts()
+    counts.add_rows(rows)
+    name = f"run/ledger/{number:06d}.parquet"
+    ledger, _ = write_ledger_tables(open_store(store), name, [rows.cast(SCHEMA)])
+    record = {"counts": counts.to_json(), "ledger": ledger.to_json()}
+    open_store(store).write_json(f"run/embedded/{number:06d}.json", record)
+    return record
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from lookalike import __version__
 from lookalike.errors import RequestError
@@ -23,16 +21,15 @@ from lookalike.pipelines.config import Config
 from lookalike.pipelines.facts import write_report
 from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.tasks import run_tasks
-from lookalike.reconcile.assembling import rewrite_ledger
-from lookalike.store import forgotten, snapshot
-from lookalike.store.compacting import Moved, plan_compaction
+from lookalike.pipelines.tasks import meet, run_tasks
+from lookalike.reconcile.assembling import Ledger, Remaining, counts_of, write_ledger_files
+from lookalike.store import duplicates, forgotten, snapshot
+from lookalike.store.compacting import Moving, plan_compaction
 from lookalike.store.forgetting import Held
-from lookalike.store.ledger import Counts, as_known, ledger_tables
+from lookalike.store.ledger import Counts
 from lookalike.store.objects import Store
-from lookalike.store.patterns import SHORTEST, Patterns
-from lookalike.store.proof import spellings
 from lookalike.store.runs import Run
+from lookalike.store.sparing import Sparing
 from lookalike.store.tombstones import read_tombstones, write_tombstones
 from lookalike.transforms.compact import CompactShards
 
@@ -84,13 +81,14 @@ class Erasure:
         """Compact, index, write ledger and report; the manifest, ready to be published."""
         parent, folder = self._parent, f"snapshots/{self.name}"
         self.check()
-        embeddings, moved = self._compact()
+        embeddings, moving = self._compact()
+        moved = moving(self.store) if moving else None
         tombstones = moved.tombstones if moved else self._dead
-        ledger = rewrite_ledger(
-            self.store, snapshot.files_of(parent, "ledger"), folder, keep=self._keep, moved=moved
-        )
         files = [line for line in parent["files"] if line["kind"] not in _OWN]
-        files += [*embeddings, *ledger]
+        files += embeddings
+        ledger = self._ledger(folder, embeddings, moving)
+        through = meet(self.store, self.config.runner, self.progress)
+        files += write_ledger_files(self.store, ledger, through, self._vectors)
         if len(tombstones):
             record = write_tombstones(self.store, f"{folder}/tombstones.npy", tombstones)
             files.append({**record.to_json(), "kind": "tombstones"})
@@ -98,7 +96,7 @@ class Erasure:
             self.store, f"{folder}/forgotten.npy", self.held.contents, self._forgotten_before()
         )
         files.append({**record.to_json(), "kind": forgotten.KIND})
-        manifest = self._manifest(files)
+        manifest = self._manifest(files, counts_of(self.store, ledger))
         if moved:
             learnt = _knows(self._template(), self.held.vectors)
             if learnt:
@@ -142,7 +140,7 @@ class Erasure:
 
     # --- embeddings ---------------------------------------------------------------------------
 
-    def _compact(self) -> tuple[list[Line], Moved | None]:
+    def _compact(self) -> tuple[list[Line], Moving | None]:
         """The lines of all embedding shards, those that held something of the images anew."""
         lines = snapshot.files_of(self._parent, "embedding")
         if not len(self.held.ids):
@@ -158,50 +156,35 @@ class Erasure:
             self.scratch, ("compact", "embedding shards"), tasks,
             CompactShards(self.store.name, path), self.config.runner, self.progress,
         )  # fmt: skip
-        moved = Moved(tasks, dead)
-        kept = [line for line in lines if line["file_no"] not in moved.files]
-        return [*kept, *(one["shard"] for one in made if one["shard"])], moved
+        moving = Moving(tuple(tasks), path)
+        gone = moving(self.store).files
+        kept = [line for line in lines if line["file_no"] not in gone]
+        return [*kept, *(one["shard"] for one in made if one["shard"])], moving
 
     # --- ledger -------------------------------------------------------------------------------
 
-    def _keep(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        """Rows of the ledger that stay; what was removed before has been told once."""
-        ours = pc.or_kleene(
-            pc.is_in(table["uri"], self._names), pc.is_in(table["content_sha256"], self._contents)
+    def _ledger(self, folder: str, embeddings: Sequence[Line], moving: Moving | None) -> Ledger:
+        lines = snapshot.files_of(self._parent, "ledger")
+        files = sorted(line["file_no"] for line in embeddings)
+        return Ledger(
+            folder,
+            records=f"{self.scratch.folder}/assembled",
+            rows=Remaining(tuple(line["path"] for line in lines), self._sparing),
+            divided=tuple(line.get("partition") for line in lines),
+            cuts=duplicates.cuts(files, self._parent["counts"]["duplicate"]),
+            moved=moving,
+            renamed={},
         )
-        gone = pc.or_(ours.fill_null(False), pc.equal(table["status"], "removed"))
-        keep: npt.NDArray[np.bool_] = ~gone.to_numpy()
-        # What a rejected row says of itself is its own affair; what it says of others is not.
-        said = as_known(table).select(["uri", "status", "detail"]).to_pylist()
-        for number, row in enumerate(said):
-            detail = (row["detail"] or "").replace(row["uri"], "")
-            if keep[number] and detail and row["status"] != "duplicate":
-                keep[number] = not _mentions(detail, self._mentioned, self.held.names)
-        return keep
 
     @cached_property
-    def _names(self) -> Any:
-        return pa.array(self.held.names, pa.string())
-
-    @cached_property
-    def _contents(self) -> Any:
-        return pa.array(self.held.contents, pa.binary(32))
-
-    @cached_property
-    def _mentioned(self) -> Patterns:
-        spelt = (one for name in self.held.names for one in spellings(name))
-        return Patterns([one for one in spelt if len(one) >= SHORTEST])
+    def _sparing(self) -> Sparing:
+        return Sparing(tuple(self.held.names), tuple(self.held.contents))
 
     # --- manifest -----------------------------------------------------------------------------
 
-    def _manifest(self, files: Sequence[Line]) -> dict[str, Any]:
+    def _manifest(self, files: Sequence[Line], counts: Counts) -> dict[str, Any]:
         """What is known before the index is built."""
         parent = self._parent
-        counts = Counts()
-        for line in files:
-            if line["kind"] == "ledger":
-                for table in ledger_tables(self.store.once(line["path"])):
-                    _count(counts, table)
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living
         carried = ("scanned", "request", "sources", "metric", "model_fingerprint",
@@ -222,30 +205,17 @@ class Erasure:
             "files": list(files),
             "stages": {},
         }  # fmt: skip
-        redacted: dict[str, Any] = _redacted(manifest, self._mentioned, self.held.names)
+        redacted: dict[str, Any] = _redacted(manifest, self._sparing)
         return redacted
 
 
-def _mentions(text: str, names: Patterns, whole: Sequence[str]) -> bool:
-    """Whether a text has one of the names in it, or is one that is too short to look for."""
-    found = next(names.find(text.encode("utf-8", "surrogateescape")), None)
-    return found is not None or text in whole
-
-
-def _redacted(value: Any, names: Patterns, whole: Sequence[str]) -> Any:
+def _redacted(value: Any, sparing: Sparing) -> Any:
     """The same JSON without texts that have one of the names in them, such as a source."""
     if isinstance(value, dict):
-        return {key: _redacted(one, names, whole) for key, one in value.items()}
+        return {key: _redacted(one, sparing) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_redacted(one, names, whole) for one in value]
-    return _REDACTED if isinstance(value, str) and _mentions(value, names, whole) else value
-
-
-def _count(counts: Counts, table: pa.Table) -> None:
-    for column, add in (("status", counts.by_status), ("reason", counts.by_reason)):
-        some = table if column == "status" else table.filter(pc.equal(table["status"], "rejected"))
-        for one in pc.value_counts(some[column]).to_pylist():
-            add[one["values"]] += one["counts"]
+        return [_redacted(one, sparing) for one in value]
+    return _REDACTED if isinstance(value, str) and sparing.told_in(value) else value
 
 
 def _knows(template: Any, vectors: Sequence[npt.NDArray[Any]]) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
@@ -15,12 +14,14 @@ from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.settle import Settled
-from lookalike.reconcile.assembling import assemble, samples
+from lookalike.reconcile.assembling import Ledger, ledger_of_run, samples_of, write_ledger_files
+from lookalike.store import snapshot
+from lookalike.store.attempts import Record
+from lookalike.store.exchange import Meet
+from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-
-_SAMPLES = 12  # of each kind, in the report
 
 
 def files_of(manifest: Mapping[str, Any]) -> int:
@@ -56,7 +57,8 @@ def check_files(
     counts: Counts,
     previous: int,
     limits: PublishConfig,
-    ledgers: Iterable[Path | BinaryIO],
+    store: Store,
+    units: Iterable[Record],
     noun: str,
 ) -> None:
     """Stop a run that rejected or could not reach too much: a broken mount is no empty index.
@@ -65,7 +67,8 @@ def check_files(
         counts: Of the ledger.
         previous: Files that the parent knew.
         limits: What stops publication.
-        ledgers: Those of the units, for an example.
+        store: The store's root.
+        units: The records of the units, for an example.
         noun: What was to be indexed, in the plural.
 
     Raises:
@@ -78,7 +81,9 @@ def check_files(
     rejected, share = counts.by_status["rejected"], counts.rejected_share
     tried = counts.listed - counts.by_status["ignored"]
     reasons = ", ".join(f"{name} {count:,}" for name, count in counts.by_reason.most_common(5))
-    example = next((row for path in ledgers for row in read_ledger(path, "rejected")), None)
+    ledger = next((unit["ledger"] for unit in units if unit["counts"]["rejected"]), None)
+    path = ledger and store.local(FileRecord(**ledger))
+    example = next(read_ledger(path, "rejected")) if path else None
     shown = f"; for example {example.uri}: {example.reason}: {example.detail}" if example else ""
     raise NotPublishedError(
         f"not published: {rejected:,} of {tried:,} {noun} were rejected ({share:.1%}), "
@@ -106,38 +111,40 @@ class Publication:
     progress: Progress
     parent: Mapping[str, Any] | None
     settled: Settled
+    meet: Meet
     commit: Callable[[Mapping[str, Any]], None]  # publishes what is finished in the store
     runner: RunnerSpec
 
     def publish(self, manifest: dict[str, Any], noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
         folder, settled = f"snapshots/{manifest['name']}", self.settled
-        lines = assemble(
-            self.store, folder, settled.compared, settled.resolved, moved=settled.moved
-        )
         counts = manifest["counts"]
-        check_balance(listed - self.settled.unread, Counts.of(counts))
+        ledger = ledger_of_run(
+            self.store, folder, settled.compared, settled.resolved,
+            (line["file_no"] for line in snapshot.files_of(manifest, "embedding")), settled.moving,
+        )  # fmt: skip
+        lines = write_ledger_files(self.store, ledger, self.meet, Counts.of(counts).living)
+        check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
-        manifest["files"] += self._report(folder, manifest)
+        manifest["files"] += self._report(folder, manifest, ledger)
         self.commit(manifest)
-        parts = ", ".join(
+        said = ", ".join(
             f"{counts[name]:,} {name}"
             for name in ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
             if counts[name] or name not in ("unchanged", "removed")
         )
         self.progress.say(
-            f"published {manifest['name']}: {counts['listed']:,} {noun}: {parts}"
+            f"published {manifest['name']}: {counts['listed']:,} {noun}: {said}"
             f"{unknown_line(counts)}"
         )
 
-    def _report(self, folder: str, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _report(
+        self, folder: str, manifest: Mapping[str, Any], ledger: Ledger
+    ) -> list[dict[str, Any]]:
         """Write the report, which says of its own faults what there is to say."""
-        compared, resolved = self.settled.compared, self.settled.resolved
         faults = Faults(self.progress.say)
-        shown = faults.spare(
-            "samples", lambda: samples(self.store, compared, resolved, _SAMPLES), {}
-        )
+        shown = faults.spare("samples", lambda: samples_of(self.store, ledger), {})
         measuring = Measuring(self.scratch, self.runner, self.progress)
         return write_report(self.store, folder, manifest, self.parent, shown, faults, measuring)
 

@@ -19,6 +19,7 @@ from lookalike.pipelines.job import Job
 from lookalike.pipelines.progress import timed
 from lookalike.pipelines.scan import scan
 from lookalike.pipelines.settle import Settled, settle
+from lookalike.pipelines.tasks import meet
 from lookalike.store.ledger import Counts
 from lookalike.store.runs import Plan
 
@@ -63,8 +64,8 @@ def run_job(job: Job) -> Manifest:
     manifest = {**_manifest(job, plan, settled), "stages": seconds}
     try:
         finish.check_files(
-            counts, settled.changes["previous"], job.config.publish,
-            (job.store.once(unit["ledger"]["path"]) for unit in embedded), job.wanted,
+            counts, settled.changes["previous"], job.config.publish, job.store, embedded,
+            job.wanted,
         )  # fmt: skip
         IndexBuild(
             job.store, job.scratch, job.config, job.progress, manifest, job.base,
@@ -74,8 +75,9 @@ def run_job(job: Job) -> Manifest:
         job.scratch.refuse()
         raise
     finish.Publication(
-        job.store, job.scratch, job.progress, job.parent, settled, job.commit, job.config.runner
-    ).publish(manifest, job.noun, plan.listed)
+        job.store, job.scratch, job.progress, job.parent, settled,
+        meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
+    ).publish(manifest, job.noun, plan.listed)  # fmt: skip
     job.scratch.finish()
     return finish.summary(manifest, new=True)
 

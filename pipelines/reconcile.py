@@ -20,8 +20,9 @@ from lookalike.sources.units import Cutting, Units
 from lookalike.sources.vector_listing import LISTED, RENAMED, REPEATED, VectorListing
 from lookalike.sources.vector_pieces import VectorCutting
 from lookalike.store.attempts import Record
+from lookalike.store.exchange import Deal, Take
 from lookalike.store.objects import Store
-from lookalike.transforms.exchange import Deal, Exchange, Take
+from lookalike.transforms.exchange import Exchange
 
 _WORTH_A_PROCESS = 200_000  # rows: fewer are compared before another process has started
 _NAMES_FOR_ONE = 20  # rows of tables of vectors that are listed, or cut, while one is compared

@@ -10,21 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 
 from lookalike.metrics import Ids
 from lookalike.pipelines.job import Job
-from lookalike.pipelines.tasks import run_tasks
-from lookalike.reconcile.copying import copy_tasks
-from lookalike.reconcile.resolving import Resolved, resolve
+from lookalike.pipelines.tasks import meet, run_tasks
+from lookalike.reconcile.resolving import Resolved, copy, resolve
 from lookalike.store import shards, snapshot
 from lookalike.store.attempts import Record
-from lookalike.store.compacting import CompactTask, Moved, needs_compaction, plan_compaction
+from lookalike.store.compacting import (
+    CompactTask,
+    Moved,
+    Moving,
+    needs_compaction,
+    plan_compaction,
+)
 from lookalike.store.runs import Plan
 from lookalike.store.tombstones import read_tombstones, write_tombstones
 from lookalike.transforms.compact import CompactShards
-from lookalike.transforms.copy import CopyRows
 
 Line = dict[str, Any]
 
@@ -45,6 +48,7 @@ class Settled:
         compared: Folder of the comparison, relative to the store.
         resolved: Folder of the resolution.
         moved: New ids of rows, where embeddings were compacted.
+        moving: The same, for tasks.
         unread: Files listed that could not be read, and are unknown.
     """
 
@@ -59,6 +63,7 @@ class Settled:
     compared: str
     resolved: str
     moved: Moved | None
+    moving: Moving | None
     unread: int
 
 
@@ -75,11 +80,13 @@ def settle(job: Job, plan: Plan, units: Sequence[Record]) -> Settled:
     copied = stage.copy()
     added = [*stage.embedded, *copied]
     lines, dead = [*stage.kept, *added], stage.dead()
-    next_file_no, moved = plan.first_file_no + plan.units + len(copied), None
+    next_file_no = plan.first_file_no + plan.units + len(copied)
+    moved: Moved | None = None
+    moving: Moving | None = None
     stands = resolved.nothing_happened and job.same_settings()  # nothing will be published
     tasks = [] if stands else stage.plan_compaction(lines, added, next_file_no)
     if tasks:
-        moved = Moved(tasks, dead)
+        moved, moving = Moved(tasks, dead), Moving(tuple(tasks), stage.all_dead)
         made = stage.compact(tasks)
         lines, added = (
             [line for line in old if line["file_no"] not in moved.files] + made
@@ -98,6 +105,7 @@ def settle(job: Job, plan: Plan, units: Sequence[Record]) -> Settled:
         f"{job.scratch.folder}/compared",
         stage.folder,
         moved,
+        moving,
         resolved.unread,
     )
 
@@ -111,23 +119,32 @@ class _Stage:
     def __post_init__(self) -> None:
         self.store, self.scratch = self.job.store, self.job.scratch
         self.folder = f"{self.scratch.folder}/settled"
+        self.all_dead = f"{self.folder}/all-dead.npy"
+        self.meet = meet(self.store, self.job.config.runner, self.job.progress)
         base = self.job.base
         self.kept: list[Line] = snapshot.files_of(base, "embedding") if base else []
         self.embedded: list[Line] = [unit["shard"] for unit in self.units if unit["shard"]]
 
     def resolve(self) -> Resolved:
-        plan = self.plan
-        ledgers = {
-            unit.file_no: str(record["ledger"]["path"])
-            for unit, record in zip(self.scratch.units(plan), self.units, strict=True)
-        }
+        plan, lines = self.plan, [*self.kept, *self.embedded]
         return resolve(
-            self.store, ledgers, f"{self.scratch.folder}/compared",
-            self.folder, by_content=self.job.by_content,
-            first_file_no=plan.first_file_no + plan.units, metadata=plan.metadata,
-            listing=plan.listing,
-            shards={line["file_no"]: line["path"] for line in self.kept},
+            self.store, self.units, f"{self.scratch.folder}/embedded",
+            f"{self.scratch.folder}/compared", self.folder, meet=self.meet,
+            by_content=self.job.by_content, first_file_no=plan.first_file_no,
+            metadata=plan.metadata, listing=plan.listing,
+            shards={line["file_no"]: line["path"] for line in lines},
         )  # fmt: skip
+
+    def copy(self) -> list[Line]:
+        """Rows whose name or metadata changed, with the vectors that they have."""
+        job, metadata = self.job, self.plan.metadata
+        schema = shards.schema(job.made_by()["dim"], metadata, job.properties, job.stored_as())
+        lines = copy(
+            self.store, self.folder, meet=self.meet, metadata=metadata, schema=schema,
+            run=self.scratch.name,
+        )  # fmt: skip
+        self.scratch.sweep()
+        return lines
 
     def dead(self) -> Ids:
         """Ids of all rows that no name stands for, before compaction."""
@@ -135,14 +152,6 @@ class _Stage:
         lines = snapshot.files_of(base, "tombstones") if base else []
         before = read_tombstones(self.store.local(line["path"]) for line in lines)
         return np.union1d(before, np.load(self.store.local(f"{self.folder}/dead.npy")))
-
-    def copy(self) -> list[Line]:
-        """Rows whose name or metadata changed, with the vectors that they have."""
-        first, dim = self.plan.first_file_no + self.plan.units, self.job.made_by()["dim"]
-        tasks = copy_tasks(self.store, self.folder, first, self.scratch.name)
-        schema = shards.schema(dim, self.plan.metadata, self.job.properties, self.job.stored_as())
-        files = {line["file_no"]: line["path"] for line in [*self.kept, *self.embedded]}
-        return self._run("copy", tasks, CopyRows(self.store.name, files, schema))
 
     # --- compaction -----------------------------------------------------------------------------
 
@@ -159,10 +168,11 @@ class _Stage:
 
     def compact(self, tasks: Sequence[CompactTask]) -> list[Line]:
         """The shards written anew."""
-        dead = f"{self.folder}/all-dead.npy"
-        write_tombstones(self.store, dead, self.dead())
-        made = self._run("compact", tasks, CompactShards(self.store.name, dead))
-        return [line for line in made if line]
+        write_tombstones(self.store, self.all_dead, self.dead())
+        stage, job = ("compact", "embedding shards"), self.job
+        transform = CompactShards(self.store.name, self.all_dead)
+        done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
+        return [record["shard"] for record in done if record["shard"]]
 
     def tombstones(self, dead: Ids) -> list[Line]:
         """The manifest's line, where any row is dead."""
@@ -171,9 +181,3 @@ class _Stage:
         path = f"snapshots/{self.plan.snapshot}/tombstones.npy"
         record = write_tombstones(self.store, path, dead)
         return [{**record.to_json(), "kind": "tombstones"}]
-
-    def _run(self, name: str, tasks: Sequence[Any], transform: beam.PTransform) -> list[Line]:
-        """The manifest's lines of what the tasks wrote."""
-        stage, job = (name, "embedding shards"), self.job
-        done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
-        return [record["shard"] for record in done]

@@ -12,12 +12,14 @@ import apache_beam as beam
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store.attempts import Record, Task, finished
+from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
 from lookalike.transforms.exchange import Exchange
 
 _AT_ONCE = 64  # records in memory that are not kept
 _RANGES = 1024  # of numbers of tasks, in the graph: some engines spread what it begins with alone
+_WORTH_A_PROCESS = 200_000  # rows: fewer have met before another process has started
 _TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are
 
 
@@ -81,7 +83,7 @@ def run_exchange(
         store: The store's root.
         exchange: What deals rows out, and takes them.
         tasks: How many tasks there are.
-        dealt: Folder of the records that tasks leave, NNNNNN.json each.
+        dealt: Folder in and below which tasks leave their records, a `Dealing`'s each.
         taken: Folder of those that partitions leave, of which those without rows have none.
         runner: The engine, with no more processes than the rows are worth.
         progress: Where to show how far it is, if it takes some time.
@@ -112,7 +114,8 @@ def run_exchange(
     told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
     with told:
         run(build, runner)
-    sent = sum(record["rows"] for _, record in records(dealt))
+    pieces = (piece for _, record in records(dealt) for piece in record.get("pieces", ()))
+    sent = sum(rows for _, side, *_, rows in pieces if side in (exchange.sides or (side,)))
     found = {
         number: {name: value for name, value in record.items() if name != "pieces"}
         for number, record in records(taken)
@@ -129,3 +132,14 @@ def run_exchange(
 
 def _each(bounds: tuple[int, int]) -> Iterator[int]:
     yield from range(*bounds)
+
+
+def meet(store: Store, runner: RunnerSpec, progress: Progress) -> Meet:
+    """What brings rows together through Beam (see `run_exchange`)."""
+
+    def bring(one: Meeting) -> dict[int, Record]:
+        exchange = Exchange(one.stage, store.name, one.deal, one.take, one.sides, one.every)
+        worth = runner.at_most(-(-one.rows // _WORTH_A_PROCESS))
+        return run_exchange(store, exchange, one.tasks, one.dealt, one.taken, worth, progress)
+
+    return bring

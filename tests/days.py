@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.reconcile.assembling import assemble
+from lookalike.reconcile.assembling import ledger_of_run, samples_of, write_ledger_files
 from lookalike.reconcile.compared import files_of
-from lookalike.reconcile.copying import copy_rows, copy_tasks
-from lookalike.reconcile.resolving import Resolved, resolve
+from lookalike.reconcile.resolving import Resolved, copy, resolve
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards
-from lookalike.store.files import read_json
-from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger, write_ledger
+from lookalike.store.files import HashedName
+from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, read_ledger, write_ledger
 from lookalike.store.objects import open_store
+from tests.exchanged import meet_here
 from tests.scanning import compare
 
 METADATA = pa.schema([("label", pa.string())])
@@ -61,6 +61,7 @@ class Day:
     lines: list[dict[str, Any]]
     dead: list[int]
     folder: Path
+    samples: Mapping[str, list[dict[str, Any]]]
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
@@ -78,8 +79,10 @@ class Store:
     shards: dict[int, str] = field(default_factory=dict)
     days: list[Day] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
-    units: dict[int, str] = field(default_factory=dict)  # ledgers of the last night's
-    first_copy: int = 0
+    runs: str = "runs"  # folder of scratch
+    begun: int = -1  # the last day, and its units
+    first_unit: int = 0
+    units: int = 0
 
     def rows(self, day: int = -1) -> dict[str, LedgerRow]:
         """A day's ledger by uri."""
@@ -109,8 +112,8 @@ class Store:
             lost: Names that the units' ledgers leave out.
             invented: Contents that are said to be known, and are not.
         """
-        number = len(self.days)
-        run, folder = f"runs/{number}", f"snapshots/{number}"
+        self.begun = len(self.days)
+        run, folder = f"{self.runs}/{self.begun}", f"snapshots/{self.begun}"
         files = [
             SourceFile(uri, 10, str(file.version), metadata={"label": file.label})
             for uri, file in world.items()
@@ -127,38 +130,53 @@ class Store:
             scanned_ns=None,
             metadata=METADATA,
         )
+        self.first_unit = self.next_file_no
         self.units = self._embed(world, run, cuts, known, lost, invented)
-        self.first_copy = first_copy = self.next_file_no
-        resolved = resolve(
-            open_store(self.root),
-            self.units,
-            f"{run}/compared",
-            f"{run}/resolved",
-            by_content=self.by_content,
-            first_file_no=first_copy,
-            metadata=METADATA,
-            listing=listing.parts,
-            shards=self.shards,
-        )
-        for task in copy_tasks(open_store(self.root), f"{run}/resolved", first_copy, "x"):
-            line = copy_rows(task, open_store(self.root), self.shards, SCHEMA)["shard"]
-            assert read_json(self.root / task.done) == {"shard": line}
-            self.shards[task.file_no] = line["path"]
-            self.next_file_no = task.file_no + 1
-        lines = assemble(
-            open_store(self.root), folder, f"{run}/compared", f"{run}/resolved", moved=None
+        resolved = self.resolve()
+        copied = copy(
+            open_store(self.root), f"{run}/resolved", meet=meet_here(open_store(self.root)),
+            metadata=METADATA, schema=SCHEMA, run="x",
         )  # fmt: skip
+        assert len(copied) == resolved.copy_shards
+        for line in copied:
+            self.shards[line["file_no"]] = line["path"]
+            self.next_file_no = line["file_no"] + 1
+        ledger = ledger_of_run(
+            open_store(self.root), folder, f"{run}/compared", f"{run}/resolved", self.shards, None
+        )
+        lines = write_ledger_files(
+            open_store(self.root), ledger, meet_here(open_store(self.root)), 0
+        )
         dead = np.load(self.root / run / "resolved" / "dead.npy").tolist()
         assert not self.dead & set(dead)
         self.dead |= set(dead)
-        self.days.append(Day(resolved, lines, dead, self.root / run))
+        samples = samples_of(open_store(self.root), ledger)
+        self.days.append(Day(resolved, lines, dead, self.root / run, samples))
         return self.days[-1]
+
+    def resolve(self) -> Resolved:
+        """Resolve the day that was begun last."""
+        run, store = f"{self.runs}/{self.begun}", open_store(self.root)
+        embedded = f"{run}/embedded"
+        return resolve(
+            store,
+            [store.read_json(path) for path in store.files(embedded, ".json")],
+            embedded,
+            f"{run}/compared",
+            f"{run}/resolved",
+            meet=meet_here(store),
+            by_content=self.by_content,
+            first_file_no=self.first_unit,
+            metadata=METADATA,
+            listing=store.files(f"{run}/listing", ".parquet"),
+            shards={n: path for n, path in self.shards.items() if n < self.first_unit + self.units},
+        )
 
     def _embed(
         self, world: World, run: str, cuts: Sequence[int], known: bool, lost: Collection[str],
         invented: Mapping[bytes | None, int | None],
-    ) -> dict[int, str]:  # fmt: skip
-        """The ledgers that the units leave, by file number."""
+    ) -> int:  # fmt: skip
+        """Let the units leave what they leave; returns how many there are."""
         uris: list[str] = []
         for path in files_of(open_store(self.root), f"{run}/compared", "candidates"):
             uris += [u for u in pq.read_table(self.root / path)["uri"].to_pylist() if u not in lost]
@@ -168,19 +186,19 @@ class Store:
         by_unit: dict[int, list[str]] = {}
         for i, uri in enumerate(uris):
             by_unit.setdefault(cuts[i % len(cuts)] if cuts else 0, []).append(uri)
-        units = {}
         for number, names in enumerate(by_unit.values()):
-            units[self.next_file_no] = ledger = f"{run}/ledger/{number:06d}.parquet"
-            self._embed_unit(
-                ledger, names, world, before, ids if known and not invented else invented
-            )
+            record = self._embed_unit(
+                f"{run}/ledger/{number:06d}", names, world, before,
+                ids if known and not invented else invented,
+            )  # fmt: skip
+            open_store(self.root).write_json(f"{run}/embedded/{number:06d}.json", record)
             self.next_file_no += 1
-        return units
+        return len(by_unit)
 
     def _embed_unit(
         self, ledger: str, names: Sequence[str], world: World, before: Mapping[str, LedgerRow],
         ids: Mapping[bytes | None, int | None],
-    ) -> None:  # fmt: skip
+    ) -> dict[str, Any]:  # fmt: skip
         rows: list[LedgerRow] = []
         first: dict[bytes, LedgerRow] = {}
         file_no = self.next_file_no
@@ -216,4 +234,9 @@ class Store:
                 self.shards[file_no] = shard
             else:
                 pending.drop()
-        write_ledger(open_store(self.root), ledger, sorted(rows, key=lambda row: row.uri))
+        counts = Counts()
+        for row in rows:
+            counts.add(row)
+        name = HashedName(ledger, ".parquet")
+        record, _ = write_ledger(open_store(self.root), name, sorted(rows, key=lambda row: row.uri))
+        return {"ledger": record.to_json(), "counts": counts.to_json()}

@@ -1,8 +1,9 @@
-"""An exchange of a hundred numbers; here, as workers import it by name."""
+"""Rows that meet without an engine; and an exchange of numbers, as workers import it by name."""
 
 from __future__ import annotations
 
 import json
+import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,8 +14,8 @@ import pyarrow as pa
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_exchange
-from lookalike.store.attempts import Part, recorded
-from lookalike.store.exchange import Dealing, Reference, references, taken
+from lookalike.store.attempts import Part, Record, recorded
+from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, references, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.transforms.exchange import Exchange
@@ -39,6 +40,24 @@ def deal(task: Part, store: Store) -> dict[str, Any]:
 
 def deal_number(number: int, store: Store) -> dict[str, Any]:
     return deal(Part("dealt", number), store)
+
+
+def meet_here(store: Store) -> Meet:
+    """Brings rows together as an engine does, without one."""
+
+    def bring(one: Meeting) -> dict[int, Record]:
+        one = pickle.loads(pickle.dumps(one))
+        groups: dict[int, list[Reference]] = {number: [] for number in range(one.every)}
+        for task in range(one.tasks):
+            for number, piece in references(one.deal(task, store), task, one.sides):
+                groups.setdefault(number, []).append(piece)
+        found = {number: dict(one.take(number, groups[number], store)) for number in groups}
+        for number, record in found.items():
+            assert store.read_json(f"{one.taken}/{number:06d}.json") == record
+            assert record["rows"] == sum(piece.rows for piece in groups[number])
+        return found
+
+    return bring
 
 
 def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[str, Any]:

@@ -1,20 +1,32 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.reconcile.assembling import assemble, rewrite_ledger, samples
+from lookalike.reconcile import assembling
+from lookalike.reconcile.assembling import (
+    Ledger,
+    Remaining,
+    counts_of,
+    ledger_of_run,
+    samples_of,
+    write_ledger_files,
+)
 from lookalike.store import duplicates, partitions
 from lookalike.store.files import file_record
 from lookalike.store.ledger import SCHEMA, LedgerRow, read_ledger
 from lookalike.store.objects import open_store
 from tests.days import REJECTED, File, Store, digest
+from tests.exchanged import meet_here
 
 
 def rows_of(store: Path, lines: list[dict[str, Any]]) -> dict[str, LedgerRow]:
@@ -23,8 +35,11 @@ def rows_of(store: Path, lines: list[dict[str, Any]]) -> dict[str, LedgerRow]:
 
 
 def names_of(store: Path, lines: list[dict[str, Any]]) -> dict[int, list[str]]:
-    (line,) = [line for line in lines if line["kind"] == "duplicates"]
-    table = pq.read_table(store / line["path"])
+    files = [line for line in lines if line["kind"] == "duplicates"]
+    table = pa.concat_tables(pq.read_table(store / line["path"]) for line in files)
+    assert [line["rows"] for line in files] == [
+        pq.read_metadata(store / line["path"]).num_rows for line in files
+    ]
     assert table["id"].to_pylist() == sorted(table["id"].to_pylist())
     return dict(zip(table["id"].to_pylist(), table["uris"].to_pylist(), strict=True))
 
@@ -52,7 +67,8 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
     assert len(lines) > 4
     for line in lines:
         number, parts = line["partition"]
-        assert (parts, line["path"]) == (count, f"snapshots/1/ledger/{number:05d}.parquet")
+        digest = line["sha256"][:16]
+        assert (parts, line["path"]) == (count, f"snapshots/1/ledger/{number:05d}-{digest}.parquet")
         assert file_record(store.root, line["path"]).to_json().items() <= line.items()
         table = pq.read_table(store.root / line["path"])
         assert table.schema.names == SCHEMA.names
@@ -64,10 +80,12 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
 
 def test_ids_are_those_after_moving(store: Store) -> None:
     before, names = store.rows(), names_of(store.root, store.days[-1].lines)
-    lines = assemble(
+    ledger = ledger_of_run(
         open_store(store.root), "snapshots/moved", "runs/1/compared", "runs/1/resolved",
-        moved=lambda ids: ids * 2 + 1,
+        store.shards, None,
     )  # fmt: skip
+    ledger = replace(ledger, records="runs/1/moved", moved=moved_away)
+    lines = written(store, ledger)
     found = rows_of(store.root, lines)
     assert set(found) == set(before)
     for uri, row in found.items():
@@ -75,24 +93,36 @@ def test_ids_are_those_after_moving(store: Store) -> None:
         assert row.id == (None if old is None else old * 2 + 1)
     assert len(names) >= 3
     assert names_of(store.root, lines) == {i * 2 + 1: uris for i, uris in names.items()}
-    assert not list(store.root.glob("runs/1/resolved/duplicates"))
+    [added] = [row for row in samples_of(open_store(store.root), ledger)["added"]
+               if row["uri"] == "/new"]  # fmt: skip
+    assert added["id"] == found["/new"].id
+
+
+def moved_away(_: Any) -> Any:
+    return twice
+
+
+def twice(ids: np.ndarray) -> np.ndarray:
+    return ids * 2 + 1
+
+
+def written(store: Store, ledger: Ledger) -> list[dict[str, Any]]:
+    return write_ledger_files(open_store(store.root), ledger, meet_here(open_store(store.root)), 0)
+
+
+def remaining(store: Store, folder: str, keep: Any, moved: Any) -> Ledger:
+    lines = store.days[-1].ledger
+    return Ledger(
+        folder, f"runs/{Path(folder).name}", Remaining(tuple(one["path"] for one in lines), keep),
+        tuple(one["partition"] for one in lines), (6, 8), moved, {},
+    )  # fmt: skip
 
 
 def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
     before = store.rows()
-
-    def keep(table: Any) -> np.ndarray:
-        wrong = pc.equal(table["status"], "removed").to_numpy()
-        content = pc.equal(table["content_sha256"], digest(4)).to_numpy(zero_copy_only=False)
-        return ~(wrong | content)
-
-    lines = rewrite_ledger(
-        open_store(store.root),
-        store.days[-1].ledger,
-        "snapshots/less",
-        keep=keep,
-        moved=lambda ids: ids + 7,
-    )
+    ledger = remaining(store, "snapshots/less", without_four, seven_on)
+    lines = written(store, ledger)
+    counts = counts_of(open_store(store.root), ledger)
     found = rows_of(store.root, lines)
     assert set(found) == {
         uri for uri, row in before.items()
@@ -113,20 +143,35 @@ def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
             expected.setdefault(row.id, []).append(uri)
     assert expected
     assert names_of(store.root, lines) == expected
-    assert list((store.root / "runs").glob("duplicates-*")) == []
+    assert counts.by_status == Counter(row.status for row in found.values())
+
+
+def without_four(table: Any) -> np.ndarray:
+    wrong = pc.equal(table["status"], "removed").to_numpy()
+    content = pc.equal(table["content_sha256"], digest(4)).to_numpy(zero_copy_only=False)
+    return ~(wrong | content)
+
+
+def seven_on(_: Any) -> Any:
+    return seven
+
+
+def seven(ids: np.ndarray) -> np.ndarray:
+    return ids + 7
 
 
 def test_a_file_of_which_nothing_is_left_is_gone(store: Store) -> None:
-    lines = rewrite_ledger(
-        open_store(store.root), store.days[-1].ledger, "snapshots/none", moved=None,
-        keep=lambda table: np.zeros(table.num_rows, dtype=bool),
-    )  # fmt: skip
-    assert [(line["kind"], line["rows"]) for line in lines] == [("duplicates", 0)]
+    lines = written(store, remaining(store, "snapshots/none", nothing, None))
+    assert [(line["kind"], line["rows"]) for line in lines] == [("duplicates", 0)] * 3
     assert list((store.root / "snapshots/none/ledger").iterdir()) == []
 
 
-def test_samples_are_some_of_each_kind(store: Store) -> None:
-    everything = samples(open_store(store.root), "runs/1/compared", "runs/1/resolved", 99)
+def nothing(table: Any) -> np.ndarray:
+    return np.zeros(table.num_rows, dtype=bool)
+
+
+def test_samples_are_some_of_each_kind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = store.days[-1].samples
     found = {kind: sorted(row["uri"] for row in rows) for kind, rows in everything.items()}
     assert found == {
         "added": ["/broken", "/moved", "/new"],
@@ -137,7 +182,14 @@ def test_samples_are_some_of_each_kind(store: Store) -> None:
     }
     (renamed,) = everything["renamed"]
     assert renamed["previous"] == "/02"
-    few = samples(open_store(store.root), "runs/1/compared", "runs/1/resolved", 2)
+    monkeypatch.setattr(assembling, "SAMPLES", 2)
+    ledger = ledger_of_run(
+        open_store(store.root), "snapshots/few", "runs/1/compared", "runs/1/resolved",
+        store.shards, None,
+    )  # fmt: skip
+    ledger = replace(ledger, records="runs/1/few")
+    written(store, ledger)
+    few = samples_of(open_store(store.root), ledger)
     for kind, uris in found.items():
         best = sorted(uris, key=lambda uri: zlib.crc32(uri.encode()))[:2]
         assert [row["uri"] for row in few[kind]] == best

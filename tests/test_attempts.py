@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import comb
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +45,13 @@ from lookalike.recall.spread import (
     take,
 )
 from lookalike.recall.truth import Truth
-from lookalike.reconcile.copying import CopyTask, copy_rows
+from lookalike.reconcile.assembling import ledger_of_run
+from lookalike.reconcile.by_content import ByContent, Copies
+from lookalike.reconcile.by_name import ByName
+from lookalike.reconcile.copying import Copying
+from lookalike.reconcile.dealing import Dealer, Touched
+from lookalike.reconcile.renames import Renames
+from lookalike.reconcile.settling import CONTENTS, COPIED, MOVED, NAMES, TOUCHED, Settling
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.units import Units
 from lookalike.sources.vector_tables import list_tables
@@ -51,7 +59,7 @@ from lookalike.store import shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
-from lookalike.store.exchange import references
+from lookalike.store.exchange import Reference, references
 from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
@@ -62,6 +70,7 @@ from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 from tests import publishing
 from tests.conftest import picture
+from tests.days import METADATA, SCHEMA, File, Store
 from tests.interleaving import Attempt, Runner, every_order, hidden, standing
 from tests.scanning import cut_vectors, list_vectors
 from tests.vector_files import write_vectors
@@ -193,9 +202,10 @@ def template() -> tuple[Template, bytes, np.ndarray]:
     return Template(data, spec), data, vectors[:60]
 
 
+SETTLING = ("deal", "touched", "contents", "names", "renames", "copy", "ledger", "duplicates")
 KINDS = (
-    "embed", "ingest", "copy", "compact", "convert", "draw", "train", "encode", "group", "merge",
-    "ask", "rate", "certify", "search",
+    "embed", "ingest", "compact", "convert", "draw", "train", "encode", "group", "merge",
+    "ask", "rate", "certify", "search", *SETTLING,
 )  # fmt: skip
 
 
@@ -203,7 +213,8 @@ KINDS = (
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
     """Makes a new place for a kind of work."""
     kind, count = request.param, [0]
-    needs = {"embed": ("embedder", "decoders"), "encode": ("template",), "group": ("template",)}
+    needs = {"embed": ("embedder", "decoders"), "encode": ("template",), "group": ("template",),
+             **dict.fromkeys(SETTLING, ("settled",))}  # fmt: skip
     given = [request.getfixturevalue(name) for name in needs.get(kind, ())]
 
     def make() -> Place:
@@ -246,17 +257,65 @@ def ingesting(store: Path) -> Place:
     return Place(store, run, unit_of(run).done, work, path, fails=False)
 
 
-def copying(store: Path) -> Place:
-    run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
-    pq.write_table(pa.table({"uri": ["/a"], "source": [1 << 32]}), store / "copies.parquet")
-    task = CopyTask(0, "copies.parquet", f"embeddings/00000009-{RUN}", 9, f"{run.folder}/c/0.json")
-    paths = {line["file_no"]: line["path"] for line in lines}
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A store of two days, with all that settling them left."""
+    root = tmp_path_factory.mktemp("settled")
+    run = started(root)
+    days = Store(root, runs=run.folder)
+    days.run({"/b": File(1), "/c": File(2), "/d": File(4), "/e": File(2)})
+    days.run({"/a": File(1), "/b": File(1), "/c": File(3, 1), "/new": File(4)})
+    return root, run
 
-    def work(machine: str) -> dict[str, Any]:
-        schema = shards.schema(6, NO_METADATA, {"lookalike.x": machine})  # so that bytes differ
-        return copy_rows(task, open_store(store), paths, schema)
 
-    return Place(store, run, task.done, work, store / lines[0]["path"])
+def settling(store: Path, settled: tuple[Path, Run], kind: str) -> Place:
+    """A task of settling: what it reads is there, its record is not."""
+    shutil.copytree(settled[0], store, dirs_exist_ok=True)
+    place, run = open_store(store), Run(open_store(store), RUN, settled[1].begun)
+    day = f"{run.folder}/{0 if kind == 'contents' else 1}"
+    of = Settling(**place.read_json(f"{day}/resolved/settling.json"))
+    ledger = ledger_of_run(
+        place, "snapshots/1", f"{day}/compared", f"{day}/resolved", [5, 6, 7], None
+    )
+    by_name = ByName(of, Copies.of([1], of.first_copy), NO_METADATA, ())
+
+    def copy(number: int, pieces: list[Reference], machine: str) -> Mapping[str, Any]:
+        labels = {**(SCHEMA.metadata or {}), b"lookalike.x": machine.encode()}  # so bytes differ
+        copying = Copying(of, RUN, METADATA, SCHEMA.with_metadata(labels))
+        return copying.take(number, pieces, place)
+
+    takes: dict[str, tuple[str, str, str, Callable[..., Mapping[str, Any]]]] = {
+        "touched": (f"{of.dealt}/000000", TOUCHED, of.record(TOUCHED, 0), Touched(of).take),
+        "contents": (
+            f"{of.dealt}/000000", CONTENTS, of.record("dealt/contents", 0), ByContent(of).take
+        ),
+        "names": (
+            f"{of.dealt}/contents/000000", NAMES, of.record("dealt/names", 0), by_name.take
+        ),
+        "renames": (f"{of.dealt}/names/000000", MOVED, of.record(MOVED, 0), Renames(of).take),
+        "copy": (f"{of.dealt}/names/000000", COPIED, of.record(COPIED, 0), copy),
+        "duplicates": (
+            f"{ledger.records}/ledger/000000", "", f"{ledger.records}/duplicates/000000.json",
+            ledger.take,
+        ),
+    }  # fmt: skip
+    work: Callable[[str], Mapping[str, Any]]
+    if kind == "deal":
+        read = place.read_json(f"{of.embedded}/000000.json")["ledger"]
+        record, work = of.record("dealt", 0), lambda machine: Dealer(of).deal(0, place)
+    elif kind == "ledger":
+        read = place.read_json(of.record("dealt/names", 0))["file"]
+        record, work = ledger.record(0), lambda machine: ledger.deal(0, place)
+    else:
+        dealt, side, record, take = takes[kind]
+        found = place.read_json(f"{dealt}.json")
+        pieces, read = [one for _, one in references(found, 0, (side,))], found["dealt"]
+        assert pieces
+        work = lambda machine: take(0, pieces, machine if kind == "copy" else place)  # noqa: E731
+    for one in {path for path in named_files(place.read_json(record)) if kind == "copy"}:
+        (store / one).unlink()
+    (store / record).unlink()
+    return Place(store, run, record, lambda machine: dict(work(machine)), store / read["path"])
 
 
 def compacting(store: Path) -> Place:
@@ -423,10 +482,11 @@ def searching(store: Path) -> Place:
 
 
 MAKERS: dict[str, Callable[..., Place]] = {
-    "embed": embedding, "ingest": ingesting, "copy": copying, "compact": compacting,
+    "embed": embedding, "ingest": ingesting, "compact": compacting,
     "convert": converting, "draw": drawing, "train": training, "encode": encoding,
     "group": grouping, "merge": merging, "ask": asking, "rate": rating, "certify": certifying,
     "search": searching,
+    **{kind: partial(settling, kind=kind) for kind in SETTLING},
 }  # fmt: skip
 
 # Of how many turns an attempt is: one for each file that it names, and its end; one more where it
@@ -436,6 +496,7 @@ SHORTER = ("rate", "certify", "search")  # they write a record alone
 ORDERS = {
     "embed": comb(8, 4), "ingest": comb(7, 3), **dict.fromkeys(LONGER, comb(9, 4)),
     **dict.fromkeys(SHORTER, comb(5, 2)),
+    "names": comb(9, 4), "ledger": comb(9, 4), "renames": comb(5, 2),
 }  # fmt: skip
 
 
@@ -453,7 +514,7 @@ def check(place: Place, runners: list[Runner]) -> None:
 
 
 def check_files(store: Path, record: dict[str, Any]) -> None:
-    named = [record.get(name) for name in ("shard", "ledger", "truth", "dealt")]
+    named = [one for one in record.values() if isinstance(one, dict) and "sha256" in one]
     for line in (*named, *record.get("drawn", ()), *record.get("files", ())):
         if line:
             data = (store / line["path"]).read_bytes()

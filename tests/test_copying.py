@@ -1,25 +1,32 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike.reconcile import copying
-from lookalike.reconcile.contents import COPIES
-from lookalike.reconcile.copying import CopyPlan, CopyTask, copy_rows, copy_tasks
+from lookalike.reconcile import by_content, copying
+from lookalike.reconcile.by_content import Copies
+from lookalike.reconcile.by_name import ByName
+from lookalike.reconcile.contents import SETTLED
+from lookalike.reconcile.copying import COPY_ROW, Copying, copy_rows
+from lookalike.reconcile.settling import COPIED, LISTED, NAMES, Settling
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shards
-from lookalike.store.files import file_record, read_json
-from lookalike.store.objects import open_store
-from lookalike.transforms.copy import CopyRows
+from lookalike.store.exchange import Dealing, Meeting
+from lookalike.store.files import HashedName, file_record
+from lookalike.store.objects import Store, open_store
+from lookalike.store.partitions import uri_hashes, uri_partitions
+from tests.exchanged import meet_here
 
-METADATA = pa.schema([("label", pa.string()), ("year", pa.int64())])
+METADATA = pa.schema([("label", pa.string()), ("year", pa.int64()), ("source", pa.string())])
+OF = Settling(
+    compared="compared", folder="resolved", embedded="embedded", units=2, at_once=1,
+    first_file_no=38, by_content=True, touched=9, parts=4, contents=2, goes_on=True, unread=False,
+)  # fmt: skip
 
 
 def stored(store: Path, dtype: str) -> dict[int, str]:
@@ -46,24 +53,25 @@ def test_copies_have_the_vectors_bit_for_bit(
     monkeypatch.setattr(copying, "_BLOCK", 2)
     paths = stored(tmp_path, dtype)
     source = [(8 << 32) + 1, 3 << 32, (8 << 32) + 2]
-    pq.write_table(
-        pa.table({"uri": ["/a", "/b", "/c"], "source": source, "label": ["l", None, "m"],
-                  "year": [1, 2, None]}), tmp_path / "copies.parquet",
+    rows = pa.table(
+        {"id": [(20 << 32) + i for i in (2, 0, 1)], "_was_id": [source[i] for i in (2, 0, 1)],
+         "uri": ["/c", "/a", "/b"], "label": ["m", "l", None], "year": [None, 1, 2],
+         "source": ["z", "x", "y"]}
     )  # fmt: skip
     schema = shards.schema(2, METADATA, {"lookalike.x": "y"}, dtype)
-    task = CopyTask(0, "copies.parquet", "embeddings/20", 20, "done.json")
-    done = copy_rows(task, open_store(tmp_path), paths, schema)
-    path = done["shard"]["path"]
+    name = HashedName("embeddings/20", ".parquet")
+    line = copy_rows(open_store(tmp_path), name, 20, rows, paths, schema)
+    path = line["path"]
     record = file_record(tmp_path, path)
-    assert done == {"shard": shards.shard_record(record, 20, 3)} == read_json(tmp_path / task.done)
+    assert line == shards.shard_record(record, 20, 3)
     assert path == f"embeddings/20-{record.sha256[:16]}.parquet"
     assert pq.read_schema(tmp_path / path).metadata[b"lookalike.x"] == b"y"
     before = {row["id"]: row for path in paths.values()
               for row in pq.read_table(tmp_path / path).to_pylist()}  # fmt: skip
     rows = pq.read_table(tmp_path / path).to_pylist()
     assert [row["id"] for row in rows] == [(20 << 32) + i for i in range(3)]
-    assert [(row["uri"], row["label"], row["year"]) for row in rows] == [
-        ("/a", "l", 1), ("/b", None, 2), ("/c", "m", None)
+    assert [(row["uri"], row["label"], row["year"], row["source"]) for row in rows] == [
+        ("/a", "l", 1, "x"), ("/b", None, 2, "y"), ("/c", "m", None, "z")
     ]  # fmt: skip
     for row, old in zip(rows, source, strict=True):
         for name in ("content_sha256", "width", "height", "format", "bytes"):
@@ -72,65 +80,101 @@ def test_copies_have_the_vectors_bit_for_bit(
         assert found.tobytes() == expected.tobytes()
 
 
-def listed(store: Path, names: list[str]) -> tuple[str, ...]:
+def listed(store: Store, names: list[str]) -> tuple[str, ...]:
     files = [
-        SourceFile(name, 1, "v", metadata={"label": f"{name} {i}", "year": i})
+        SourceFile(name, 1, "v", metadata={"label": f"{name} {i}", "year": i, "source": "s"})
         for i, name in enumerate(names)
     ]
-    return write_listing(open_store(store), "listing", files, listing_schema(METADATA)).parts
+    half = len(files) // 2
+    schema = listing_schema(METADATA)
+    return tuple(
+        path for number, some in enumerate((files[:half], files[half:]))
+        for path in write_listing(store, f"listing/{number}", some, schema).parts
+    )  # fmt: skip
+
+
+def settled(store: Store, wanted: dict[int, list[str]]) -> Copies:
+    """What settling leaves, of which all rows of each partition of contents are to be copied."""
+    for number in range(2):  # the units' own rows have no content
+        store.write_json(OF.record("dealt", number), {"pieces": [], "dealt": None})
+    for number, uris in wanted.items():
+        count = len(uris)
+        sources = np.arange(count) % 3 + (3 << 32)
+        columns = {
+            "uri": uris, "status": ["unchanged"] * count, "reason": [""] * count,
+            "detail": [""] * count, "bytes": [1] * count, "version": ["v"] * count,
+            "content_sha256": [bytes([number, i]) * 16 for i in range(count)],
+            "id": -1 - (number << 32 | np.arange(count)), "metadata_hash": [1] * count,
+            **{f"known_{name}": [None] * count for name in ("status", "reason", "detail")},
+            "was": ["unchanged"] * count, "source": sources,
+        }  # fmt: skip
+        table = pa.table(columns, schema=SETTLED)
+        with Dealing(store, OF.scratch("dealt/contents", number), 4) as dealing:
+            dealing.write(table, uri_partitions(table["uri"], 4), NAMES)
+        with store.write(f"wanted/{number}.npy") as pending:
+            np.save(pending.file, np.unique(uri_hashes(table["uri"])))
+        wanted_file = pending.finished.to_json()
+        record = {**dealing.record(), "rows": count, "copies": count, "wanted": wanted_file}
+        store.write_json(OF.record("dealt/contents", number), record)
+    return Copies.of([len(wanted.get(number, [])) for number in range(2)], OF.first_copy)
+
+
+def conclude(store: Store, copies: Copies, parts: tuple[str, ...]) -> None:
+    by_name = ByName(OF, copies, METADATA, parts)
+    meet_here(store)(
+        Meeting(
+            "names", by_name.tasks, by_name.deal, by_name.take, OF.dealt,
+            f"{OF.folder}/dealt/names", sides=(NAMES, LISTED), every=OF.parts,
+        )
+    )  # fmt: skip
 
 
 def test_metadata_come_from_the_first_listing_of_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "COPY_ROWS", 3)
-    monkeypatch.setattr(copying, "_AT_ONCE", 2)
+    monkeypatch.setattr(by_content, "COPY_ROWS", 3)
+    store, paths = open_store(tmp_path), stored(tmp_path, "float32")
     names = [f"/{i}" for i in range(20)]
-    parts = listed(tmp_path, [*names, "/19", "/3"])
-    wanted = [f"/{i}" for i in (19, 3, 4, 5, 0, 7, 8, 1)]
-    plan = CopyPlan(open_store(tmp_path), "resolved/copies", 40)
-    ids = np.concatenate([plan.ids(5), plan.ids(3)])
-    assert ids.tolist() == [(40 + i // 3 << 32) + i % 3 for i in range(8)]
-    for start, end in ((0, 5), (5, 8)):
-        plan.add(pa.table([wanted[start:end], list(range(start, end))], schema=COPIES))
-    plan.finish(METADATA, parts)
-    assert (plan.rows, plan.file_numbers) == (8, range(40, 43))
-    tasks = copy_tasks(open_store(tmp_path), "resolved", 40, "run")
-    assert [task.file_no for task in tasks] == [40, 41, 42]
-    assert tasks[0].shard == "embeddings/00000040-run"
-    tables = [pq.read_table(tmp_path / task.source) for task in tasks]
-    assert [table.num_rows for table in tables] == [3, 3, 2]
-    rows = pa.concat_tables(tables).to_pylist()
-    assert rows == [
-        {"uri": uri, "source": i, "label": f"{uri} {uri[1:]}", "year": int(uri[1:])}
-        for i, uri in enumerate(wanted)
-    ]
+    parts = listed(store, [*names, "/19", "/3"])
+    wanted = {0: [f"/{i}" for i in (19, 3, 4, 5, 0)], 1: ["/7", "/8", "/1"]}
+    store.write_json(OF.shards, paths)
+    copies = settled(store, wanted)
+    assert (copies.rows, copies.shards, copies.files) == (8, 3, (0, 2, 3))
+    ids = copies.placed(pa.chunked_array([[-1, -5, None, 7, -1 - (1 << 32 | 2)]]))
+    assert ids.to_pylist() == [40 << 32, (41 << 32) + 1, None, 7, (42 << 32) + 2]
+    conclude(store, copies, parts)
+    copy = Copying(OF, "run", METADATA, shards.schema(2, METADATA, {}))
+    found = meet_here(store)(
+        Meeting("copies", OF.parts, copy.deal, copy.take, OF.dealt, "resolved/copied", (COPIED,))
+    )
+    assert [found[number]["shard"]["file_no"] for number in range(3)] == [40, 41, 42]
+    lines = [found[number]["shard"] for number in range(3)]
+    assert lines[0]["path"].startswith("embeddings/00000040-run-")
+    tables = [pq.read_table(tmp_path / line["path"]).to_pylist() for line in lines]
+    assert [len(table) for table in tables] == [3, 2, 3]
+    rows = [row for table in tables for row in table]
+    assert [
+        (row["uri"], row["label"], row["year"], row["source"], row["content_sha256"][1])
+        for row in rows
+    ] == [
+        (uri, f"{uri} {uri[1:]}", int(uri[1:]), "s", i % 3)
+        for uris in wanted.values() for i, uri in enumerate(uris)
+    ]  # fmt: skip
 
 
 def test_a_name_that_is_not_listed_is_an_error(tmp_path: Path) -> None:
-    parts = listed(tmp_path, ["/a"])
-    plan = CopyPlan(open_store(tmp_path), "copies", 1)
-    plan.ids(2)
-    plan.add(pa.table([["/a", "/b"], [1, 2]], schema=COPIES))
+    store = open_store(tmp_path)
+    store.write_json(OF.shards, {3: ""})
+    copies = settled(store, {1: ["/a", "/b"]})
     with pytest.raises(RuntimeError, match="/b: it is to be stored anew, but it is not in the"):
-        plan.finish(METADATA, parts)
+        conclude(store, copies, listed(store, ["/a", "/c"]))
 
 
-def test_nothing_to_copy_makes_no_file(tmp_path: Path) -> None:
-    plan = CopyPlan(open_store(tmp_path), "resolved/copies", 1)
-    plan.add(COPIES.empty_table())
-    plan.finish(METADATA, listed(tmp_path, ["/a"]))
-    assert (plan.rows, list(plan.file_numbers)) == (0, [])
-    assert copy_tasks(open_store(tmp_path), "resolved", 1, "run") == []
-
-
-def test_the_transform_writes_what_the_function_writes(tmp_path: Path) -> None:
-    paths = stored(tmp_path, "float32")
-    pq.write_table(pa.table({"uri": ["/a"], "source": [3 << 32]}), tmp_path / "copies.parquet")
-    schema = shards.schema(2, pa.schema([]), {})
-    task = CopyTask(4, "copies.parquet", "embeddings/20", 20, "done.json")
-    copy = CopyRows(str(tmp_path), paths, schema)
-    assert [task] | copy == [4]
-    assert isinstance(copy, beam.PTransform)
-    found = read_json(tmp_path / task.done)
-    assert found == copy_rows(replace(task, done="again.json"), open_store(tmp_path), paths, schema)
+def test_nothing_to_copy_looks_for_no_metadata(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.write_json(OF.shards, {})
+    copies = settled(store, {})
+    assert (copies.rows, copies.shards) == (0, 0)
+    conclude(store, copies, ("not there",))
+    assert store.files(f"{OF.folder}/dealt/listed") == []
+    assert COPY_ROW.names == ["id", "_was_id", "uri"]

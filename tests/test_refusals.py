@@ -19,12 +19,11 @@ from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.ivf.kmeans import kmeans
 from lookalike.ivf.part_files import write_part
 from lookalike.ivf.shard_files import write_shard
-from lookalike.reconcile.contents import COPIES
-from lookalike.reconcile.copying import CopyPlan
+from lookalike.reconcile.copying import COPY_ROW, copy_rows
 from lookalike.search.batch_search import BatchSpec, write_batch
 from lookalike.store import shards
 from lookalike.store.compacting import CompactTask, compact
-from lookalike.store.files import write_file
+from lookalike.store.files import HashedName, write_file
 from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
@@ -119,12 +118,11 @@ def test_a_shard_that_is_not_as_listed(
     assert not (tmp_path / task.done).exists()
 
 
-def test_a_copy_that_has_an_id_and_was_not_added(tmp_path: Path) -> None:
-    plan = CopyPlan(open_store(tmp_path), "copies", 1)
-    plan.ids(2)
-    plan.add(pa.table([["/a"], [1]], schema=COPIES))
-    with pytest.raises(RuntimeError, match="copies: 2 rows have ids, 1 were added"):
-        plan.finish(pa.schema([]), [])
+def test_a_copy_that_has_no_id_of_its_shard(tmp_path: Path) -> None:
+    rows = pa.table([[1 << 32, (1 << 32) + 2], [5, 6], ["/a", "/b"]], schema=COPY_ROW)
+    name = HashedName("embeddings/1", ".parquet")
+    with pytest.raises(RuntimeError, match=f"2 rows to copy must have the ids from {1 << 32} on"):
+        copy_rows(open_store(tmp_path), name, 1, rows, {}, pa.schema([]))
 
 
 def test_a_file_has_no_record_while_it_is_written(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.reconcile import copying, resolving
-from lookalike.store import partitions
+from lookalike.reconcile import by_content, copying, resolving, settling
+from lookalike.store import duplicates, partitions
 from lookalike.store.ledger import STATUSES, LedgerRow, metadata_hash
-from lookalike.store.objects import open_store
-from tests.days import IGNORED, METADATA, REJECTED, Day, File, Store, World, digest, vector
+from tests.days import IGNORED, REJECTED, Day, File, Store, World, digest, vector
 
 URIS = st.sampled_from([f"/{letter}" for letter in "abcdefghé"])
 FILES = st.builds(
@@ -84,10 +82,10 @@ def check(store: Store, day: Day, before: World, world: World) -> None:
     for uri, row in sorted(rows.items()):
         if row.status == "duplicate" and row.id is not None:
             names[row.id].append(uri)
-    (line,) = [line for line in day.lines if line["kind"] == "duplicates"]
-    table = pq.read_table(store.root / line["path"]).to_pylist()
+    lines = [line for line in day.lines if line["kind"] == "duplicates"]
+    table = [row for line in lines for row in pq.read_table(store.root / line["path"]).to_pylist()]
     assert [(one["id"], one["uris"]) for one in table] == sorted(names.items())
-    assert line["rows"] == len(names)
+    assert sum(line["rows"] for line in lines) == len(names)
 
 
 def check_sums(store: Store, day: Day, before: World, world: World) -> None:
@@ -139,11 +137,12 @@ def small_parts():
     """So that all of it happens in several parts, with a few names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resolving, "_PART_ROWS", 3)
-        patch.setattr(resolving, "_BATCH", 2)
-        patch.setattr(copying, "COPY_ROWS", 2)
-        patch.setattr(copying, "_AT_ONCE", 2)
+        patch.setattr(resolving, "_TASK_ROWS", 5)
+        patch.setattr(settling, "_BATCH", 2)
+        patch.setattr(by_content, "COPY_ROWS", 2)
         patch.setattr(copying, "_BLOCK", 1)
         patch.setattr(partitions, "PARTITION_ROWS", 3)
+        patch.setattr(duplicates, "_PART_ROWS", 2)
         yield
 
 
@@ -164,26 +163,18 @@ def test_a_killed_run_resolves_again_and_a_finished_one_does_not(tmp_path: Path)
     store = Store(tmp_path)
     store.run({"/b": File(1), "/c": File(2)})
     day = store.run({"/a": File(1), "/b": File(1), "/c": File(3, 1)})
-    folder, again = day.folder / "resolved", partial(resolve_again, store)
+    folder = day.folder / "resolved"
     finished = contents(folder)
-    assert again() == day.resolved
+    assert store.resolve() == day.resolved
     (folder / "resolved.json").unlink()
     (folder / "dead.npy").write_bytes(b"half of it")
-    (folder / "copies" / "99999.parquet").write_bytes(b"of another try")
-    assert again() == day.resolved
-    found = contents(folder)
-    assert {name: found[name] for name in found} == {
-        name: data for name, data in finished.items() if not name.startswith("copied/")
-    }
-
-
-def resolve_again(store: Store) -> resolving.Resolved:
-    run = f"runs/{len(store.days) - 1}"
-    listing = [f"{run}/listing/00000.parquet"]
-    return resolving.resolve(
-        open_store(store.root), store.units, f"{run}/compared", f"{run}/resolved", by_content=True,
-        first_file_no=store.first_copy, metadata=METADATA, listing=listing, shards=store.shards,
-    )  # fmt: skip
+    for record in ("dealt/names/000000", "dealt/contents/000000", "dealt/000000"):
+        path = folder / f"{record}.json"
+        path.unlink()
+        assert store.resolve() == day.resolved
+        (folder / "resolved.json").unlink()
+    assert store.resolve() == day.resolved
+    assert contents(folder) == finished
 
 
 def contents(folder: Path) -> dict[str, bytes]:

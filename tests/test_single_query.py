@@ -17,7 +17,7 @@ from lookalike.parallel import cores
 from lookalike.store.duplicates import write_duplicates
 from lookalike.store.files import read_json, write_json
 from lookalike.store.objects import open_store
-from tests.vector_stores import clustered, make_store
+from tests.vector_stores import clustered, make_store, pairs
 
 others_told = pytest.mark.skipif(
     cores() < 2 or not Path("/proc/self/task").exists(),
@@ -89,7 +89,9 @@ def test_a_query_uses_no_other_thread(metric: str, tmp_path: Path) -> None:
 def test_neither_does_one_of_an_exact_index_whose_answers_have_other_names(tmp_path: Path) -> None:
     ids, vectors, _ = make_store(tmp_path, clustered(3000, 256), options={"kind": "exact"})
     names = {i: [f"/other/{i}/{n}" for n in range(3)] for i in ids}
-    record, rows = write_duplicates(open_store(tmp_path), "snapshots/one/all.parquet", [names])
+    record, rows = write_duplicates(
+        open_store(tmp_path), "snapshots/one/all.parquet", pairs(names.items())
+    )
     path = next((tmp_path / "snapshots").glob("*/manifest.json"))
     found = read_json(path)
     found["files"] = [line for line in found["files"] if line["kind"] != "duplicates"]

@@ -15,7 +15,7 @@ from lookalike.ivf.planner import plan
 from lookalike.recall import certificate
 from lookalike.recall.asking import Here
 from lookalike.store import shards
-from lookalike.store.duplicates import write_duplicates
+from lookalike.store.duplicates import PAIRS, write_duplicates
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
 from tests import publishing
@@ -27,6 +27,14 @@ def clustered(n, d, seed=0, rank=16, groups=30):
     centres = rng.standard_normal((groups, rank))
     low = centres[rng.integers(0, groups, n)] + 0.5 * rng.standard_normal((n, rank))
     return (low @ rng.standard_normal((rank, d)) + 0.2 * rng.standard_normal((n, d))).astype("f4")
+
+
+def pairs(names):
+    """Names by id as `write_duplicates` takes them, of (id, names)."""
+    rows = [(i, uri) for i, uris in names for uri in uris]
+    columns = zip(*rows, strict=True) if rows else ([], [])
+    return pa.table([pa.array(column, field.type) for column, field in
+                     zip(columns, PAIRS, strict=True)], schema=PAIRS)  # fmt: skip
 
 
 def content(row):
@@ -62,7 +70,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     lines.append({**record.to_json(), "kind": "template"})
     embeddings = [line["path"] for line in lines if line["kind"] == "embedding"]
     lines += build_index(store, embeddings, template)
-    names = [{i: uris} for i, uris in zip(ids[1:4:2], (["/b", "/a"], ["/c"]), strict=False)]
+    names = pairs(zip(ids[1:4:2], (["/b", "/a"], ["/c"]), strict=False))
     record, rows = write_duplicates(open_store(store), "snapshots/one/duplicates.parquet", names)
     lines.append({**record.to_json(), "kind": "duplicates", "rows": rows})
     manifest = {

@@ -9,23 +9,17 @@ What goes through the engine is where rows lie, in files of the store's scratch 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 
-from lookalike.store.exchange import Reference, references
+from lookalike.store.exchange import Deal, Reference, Take, references
 from lookalike.store.objects import Store, open_store
 from lookalike.transforms.counters import count
 from lookalike.transforms.logs import LoggedFn, unit_of
 
 _LOG = logging.getLogger(__name__)
-
-Deal = Callable[[int, Store], Mapping[str, Any]]
-"""Deals out the rows of the task with a number; returns the record of its `Dealing`."""
-Take = Callable[[int, list[Reference], Store], Mapping[str, Any]]
-"""Makes of a partition's rows, found by references, what is wanted; returns the record of it."""
 
 
 @beam.typehints.with_input_types(int)
@@ -35,7 +29,8 @@ class Exchange(beam.PTransform):
     """Bring together rows of many files that belong together.
 
     Both functions are pickled, may run twice, also at once, and leave records of which the first
-    counts (see `lookalike.store.attempts`). Partitions that no row falls to have no task.
+    counts (see `lookalike.store.attempts`). Partitions that no row falls to have no task, but for
+    the first `every`; these have one where there is any task.
 
     Attributes:
         stage: Name of the stage, for logs and counters.
@@ -43,12 +38,16 @@ class Exchange(beam.PTransform):
         deal: Task to partitions.
         take: Partition to what is wanted; its record tells of `rows`, those that it took.
         spread: Whether there are several workers, and tasks, to be spread over them.
+        sides: Which of the rows dealt out; all where there are none.
+        every: Partitions below this number are taken whatever falls to them.
     """
 
     stage: str
     store: str
     deal: Deal
     take: Take
+    sides: tuple[str, ...] = ()
+    every: int = 0
     spread: bool = True
 
     def expand(self, tasks: beam.PCollection[int]) -> beam.PCollection[int]:
@@ -57,32 +56,37 @@ class Exchange(beam.PTransform):
         spread = tasks | "SpreadTasks" >> beam.Reshuffle() if self.spread else tasks
         return (
             spread
-            | "Deal" >> beam.ParDo(_DealFn(self.stage, store, self.deal))
+            | "Deal" >> beam.ParDo(_DealFn(self.stage, store, self.deal, self.sides, self.every))
             | "Gather" >> beam.GroupByKey()
             | "Take" >> beam.ParDo(_TakeFn(self.stage, store, self.take))
         )
 
 
 class _DealFn(LoggedFn):
-    def __init__(self, stage: str, store: Store, deal: Deal) -> None:
+    def __init__(
+        self, stage: str, store: Store, deal: Deal, sides: tuple[str, ...], every: int
+    ) -> None:
         self._stage, self._store, self._deal = stage, store, deal
+        self._sides, self._every = sides, every
 
-    def process(self, task: int) -> Iterator[tuple[int, Reference]]:
+    def process(self, task: int) -> Iterator[tuple[int, Reference | None]]:
         with unit_of(_LOG, f"{self._stage} (deal)", task) as counts:
-            pieces = list(references(self._deal(task, self._store), task))
+            pieces = list(references(self._deal(task, self._store), task, self._sides))
             counts["rows"] = sum(piece.rows for _, piece in pieces)
         count(self._stage, "dealt-rows", counts["rows"])
         yield from pieces
+        if task == 0:
+            yield from ((partition, None) for partition in range(self._every))
 
 
 class _TakeFn(LoggedFn):
     def __init__(self, stage: str, store: Store, take: Take) -> None:
         self._stage, self._store, self._take = stage, store, take
 
-    def process(self, gathered: tuple[int, Iterable[Reference]]) -> Iterator[int]:
+    def process(self, gathered: tuple[int, Iterable[Reference | None]]) -> Iterator[int]:
         partition, pieces = gathered
         with unit_of(_LOG, self._stage, partition) as counts:
-            found = list(pieces)
+            found = [piece for piece in pieces if piece is not None]
             counts["rows"] = sum(piece.rows for piece in found)
             self._take(partition, found, self._store)
         count(self._stage, "taken-rows", counts["rows"])

@@ -1,15 +1,16 @@
 """The ledger of a snapshot: what stands from the last one, with what a run resolved in its place.
 
-    carried rows, resolved rows -> a partition of names, sorted -> ledger file, duplicates by id
+    carried rows, resolved rows -> a partition of names, sorted -> ledger file
+                                                                -> duplicates, by id -> their files
 
 A file of the ledger is one partition of names (see `partitions`), so memory holds one at a time.
 """
 
 from __future__ import annotations
 
-import heapq
-import uuid
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,134 +20,233 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.reconcile.compared import files_of
-from lookalike.reconcile.resolving import Resolved
-from lookalike.store.duplicates import DuplicateSpill
-from lookalike.store.ledger import SCHEMA, as_known, ledger_tables, write_ledger_tables
+from lookalike.reconcile.concluding import RESOLVED
+from lookalike.reconcile.resolving import Resolved, read_renames
+from lookalike.reconcile.sampled import SAMPLES, Sampled
+from lookalike.reconcile.settling import ledger_rows, read_rows
+from lookalike.store import duplicates
+from lookalike.store.attempts import Record, finished, once
+from lookalike.store.compacting import Moving
+from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, taken
+from lookalike.store.files import HashedName
+from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
 from lookalike.store.objects import Store
-from lookalike.store.partitions import uri_hashes
 from lookalike.store.shard_format import Ids
 
 _SLICE_ROWS = 1 << 16  # of a row group
+_WRITTEN = 8  # rows are written in the time in which one meets others
+_AT_ONCE = 64  # records that are held
 
 Line = dict[str, Any]
 Move = Callable[[Ids], Ids]
+Keep = Callable[[pa.Table], npt.NDArray[np.bool_]]
+Samples = dict[str, list[dict[str, Any]]]
 
 
-def assemble(
-    store: Store, folder: str, compared: str, resolved: str, *, moved: Move | None
-) -> list[Line]:
-    """Write a snapshot's ledger and the names of its duplicates; returns the manifest's lines.
+@dataclass(frozen=True)
+class Ledger:
+    """Writes the ledger's files of a snapshot, and the names of its duplicates.
 
-    Args:
-        store: The store's root; all other paths are relative to it.
+    Attributes:
         folder: Of the snapshot, as `snapshots/<name>`.
-        compared: Where `compare` wrote.
-        resolved: Where `resolve` wrote.
-        moved: New ids (n,) of ids (n,), when rows were moved since; None when none was.
+        records: Folder for the records of partitions, of scratch; another one where anything that
+            decides the files differs.
+        rows: Gives the rows of a partition, by name: with a column `change` where it is known.
+        divided: Which of how many partitions of names each is (see `partitions`); None: not known.
+        cuts: At which file numbers duplicates are cut into files, ascending.
+        moved: Loads what gives new ids (n,) of ids (n,), where rows were moved; None else.
+        renamed: The names that some names had before.
     """
-    parts = Resolved.from_json(store.read_json(f"{resolved}/resolved.json")).parts
-    lines: list[Line] = []
-    with DuplicateSpill(store.scratch(f"{resolved}/duplicates")) as names:
-        for number in range(parts):
-            name = f"{number:05d}.parquet"
-            carried = files_of(store, compared, "carried", number)
-            rows = _merged(store, carried, f"{resolved}/rows/{name}")
-            if rows.num_rows:
-                line = _write(store, f"{folder}/ledger/{name}", [_with_ids(rows, moved)], names)
-                lines.append({**line, "partition": [number, parts]})
-    return [*lines, _duplicates(store, folder, names)]
+
+    folder: str
+    records: str
+    rows: Callable[[int, Store], Iterator[pa.Table]]
+    divided: tuple[Sequence[int] | None, ...]
+    cuts: tuple[int, ...]
+    moved: Callable[[Store], Move] | None
+    renamed: Mapping[str, str]
+
+    def record(self, number: int) -> str:
+        """Path of the record of a partition of names."""
+        return f"{self.records}/ledger/{number:06d}.json"
+
+    def deal(self, number: int, store: Store) -> Record:
+        """Write one file of the ledger, and deal out its duplicates.
+
+        The record has the file and its rows (`file`, None where there are none), their `counts`,
+        and some of each kind of change (`samples`).
+        """
+        return once(store, self.record(number), lambda: self._write(number, store))
+
+    def _write(self, number: int, store: Store) -> Record:
+        counts, some = Counts(), Sampled(SAMPLES)
+        moved = None if self.moved is None else self.moved(store)
+        dealing = Dealing(
+            store, HashedName(f"{self.records}/ledger/{number:06d}", ".arrow"), len(self.cuts) + 1
+        )
+
+        def tables() -> Iterator[pa.Table]:
+            for table in self.rows(number, store):
+                table = _with_ids(table, moved)
+                some.offer(table, self.renamed)
+                table = table.select(SCHEMA.names).cast(SCHEMA)
+                counts.add_rows(table)
+                status = as_known(table)["status"]
+                again = pc.and_(pc.equal(status, "duplicate"), table["id"].is_valid())
+                names = table.filter(again).select(duplicates.PAIRS.names)
+                files = names["id"].to_numpy() >> 32
+                dealing.write(names, np.searchsorted(self.cuts, files, side="right"))
+                for start in range(0, table.num_rows, _SLICE_ROWS):
+                    yield table.slice(start, _SLICE_ROWS)
+
+        name = HashedName(f"{self.folder}/ledger/{number:05d}", ".parquet")
+        with dealing:
+            file, rows = write_ledger_tables(store, name, tables())
+        return {
+            **dealing.record(), "file": {**file.to_json(), "rows": rows} if rows else None,
+            "counts": counts.to_json(), "samples": some.to_json(),
+        }  # fmt: skip
+
+    def take(self, number: int, pieces: list[Reference], store: Store) -> Mapping[str, Any]:
+        """Write one file of duplicates; the record has it, and its rows (`ids`)."""
+
+        def work() -> Mapping[str, Any]:
+            name = HashedName(f"{self.folder}/duplicates/{number:05d}", ".parquet")
+            pairs = taken(store, pieces, duplicates.PAIRS)
+            file, ids = duplicates.write_duplicates(store, name, pairs)
+            return {"rows": pairs.num_rows, "file": file.to_json(), "ids": ids}
+
+        return once(store, f"{self.records}/duplicates/{number:06d}.json", work)
 
 
-def rewrite_ledger(
+@dataclass(frozen=True)
+class Merged:
+    """The rows of partitions as a run leaves them; both folders as `resolve` has them."""
+
+    compared: str
+    resolved: str
+
+    def __call__(self, number: int, store: Store) -> Iterator[pa.Table]:
+        """The rows of one partition, by name: the resolved ones, and the carried ones beside."""
+        record = store.read_json(f"{self.resolved}/dealt/names/{number:06d}.json")
+        new = read_rows(store, record["file"], RESOLVED)
+        tables = [new]
+        for path in files_of(store, self.compared, "carried", number):
+            old = pq.read_table(store.local(path), columns=SCHEMA.names)
+            if new.num_rows:
+                old = old.filter(pc.invert(pc.is_in(old["uri"], value_set=new["uri"])))
+            old = old.append_column("change", pa.repeat("", old.num_rows))
+            tables.insert(0, old.cast(RESOLVED))
+        merged = pa.concat_tables(tables)
+        if merged.num_rows:
+            yield merged.sort_by("uri")
+
+
+def ledger_of_run(
     store: Store,
-    lines: Sequence[Mapping[str, Any]],
     folder: str,
-    *,
-    keep: Callable[[pa.Table], npt.NDArray[np.bool_]] | None,
-    moved: Move | None,
-) -> list[Line]:
-    """The same for a ledger of which only rows are left out, or ids change.
+    compared: str,
+    resolved: str,
+    shards: Iterable[int],
+    moving: Moving | None,
+) -> Ledger:
+    """What a run writes, with a row for each partition of names.
 
     Args:
         store: The store's root.
-        lines: The manifest's lines of the ledger.
-        folder: Of the new snapshot, relative to the store.
-        keep: Which rows (n,) of a table of ledger rows stay; None for all.
-        moved: New ids (n,) of ids (n,); None when all stay what they are.
+        folder: Of the snapshot, as `snapshots/<name>`.
+        compared: Where `compare` wrote.
+        resolved: Where `resolve` wrote.
+        shards: Numbers of all embedding shards.
+        moving: Where rows were moved to since; None where none was.
     """
-    found: list[Line] = []
-    with DuplicateSpill(store.scratch(f"runs/duplicates-{uuid.uuid4().hex}")) as names:
-        for number, line in enumerate(lines):
-
-            def rows(path: str = str(line["path"])) -> Iterator[pa.Table]:
-                for table in ledger_tables(store.local(path)):
-                    kept = table if keep is None else table.filter(pa.array(keep(table)))
-                    yield _with_ids(kept, moved)
-
-            written = _write(store, f"{folder}/ledger/{number:05d}.parquet", rows(), names)
-            if not written["rows"]:
-                store.delete([written["path"]])
-                continue
-            if "partition" in line:
-                written["partition"] = list(line["partition"])
-            found.append(written)
-    return [*found, _duplicates(store, folder, names)]
+    found = Resolved.from_json(store.read_json(f"{resolved}/resolved.json"))
+    decided = hashlib.sha256(repr(moving).encode()).hexdigest()[:12]
+    return Ledger(
+        folder,
+        records=f"{resolved}/assembled-{decided}",
+        rows=Merged(compared, resolved),
+        divided=tuple((number, found.parts) for number in range(found.parts)),
+        cuts=duplicates.cuts(sorted(shards), found.counts["duplicate"]),
+        moved=moving,
+        renamed=read_renames(store, resolved),
+    )
 
 
-def samples(store: Store, compared: str, resolved: str, k: int) -> dict[str, list[dict[str, Any]]]:
-    """Up to `k` ledger rows of each kind of change, chosen by a hash of their names.
+@dataclass(frozen=True)
+class Remaining:
+    """The rows of a snapshot's ledger that stay, file by file."""
+
+    paths: tuple[str, ...]
+    keep: Keep | None
+
+    def __call__(self, number: int, store: Store) -> Iterator[pa.Table]:
+        """The rows of one file."""
+        for table in ledger_rows(store, self.paths[number]):
+            kept = table if self.keep is None else table.filter(pa.array(self.keep(table)))
+            if kept.num_rows:
+                yield kept
+
+
+def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> list[Line]:
+    """Write a snapshot's ledger, and its duplicates; returns the manifest's lines.
+
+    Args:
+        store: The store's root.
+        ledger: What is written.
+        meet: Brings rows together.
+        rows: How many there are, about.
+    """
+    found = meet(
+        Meeting(
+            stage="ledger", tasks=len(ledger.divided), deal=ledger.deal, take=ledger.take,
+            dealt=f"{ledger.records}/ledger", taken=f"{ledger.records}/duplicates",
+            every=len(ledger.cuts) + 1, rows=rows // _WRITTEN,
+        )
+    )  # fmt: skip
+    lines: list[Line] = []
+    for number, record in enumerate(_records(store, ledger)):
+        if record["file"]:
+            part = ledger.divided[number]
+            divided = {} if part is None else {"partition": [*part]}
+            lines.append({**record["file"], "kind": "ledger", **divided})
+    lines += [
+        {**found[number]["file"], "kind": "duplicates", "rows": found[number]["ids"]}
+        for number in sorted(found)
+    ]
+    named = {line["path"] for line in lines}
+    for name in ("ledger", "duplicates"):  # attempts that were not first may have left others
+        store.delete(set(store.files(f"{ledger.folder}/{name}")) - named)
+    return lines
+
+
+def _records(store: Store, ledger: Ledger) -> Iterator[Record]:
+    """The records of all partitions, in order."""
+    paths = [ledger.record(number) for number in range(len(ledger.divided))]
+    for start in range(0, len(paths), _AT_ONCE):
+        yield from finished(store, paths[start : start + _AT_ONCE])
+
+
+def counts_of(store: Store, ledger: Ledger) -> Counts:
+    """What the rows of a ledger that was written are."""
+    counts = Counts()
+    for record in _records(store, ledger):
+        counts.merge(record["counts"])
+    return counts
+
+
+def samples_of(store: Store, ledger: Ledger) -> Samples:
+    """Up to `SAMPLES` rows of each kind of change, chosen by a hash of their names.
 
     Returns:
         Rows, as dictionaries, under "added", "changed", "removed", "renamed" (with the name that
         went, `previous`) and, of all that are rejected, "rejected:<reason>". What there is none of
         is not there.
     """
-    found: dict[str, list[tuple[int, str, dict[str, Any]]]] = {}
-
-    def offer(kind: str, table: pa.Table) -> None:
-        hashes = uri_hashes(table["uri"])
-        few = np.argsort(hashes, kind="stable")[:k]
-        rows = table.take(pa.array(few)).to_pylist()
-        new = [(int(hashes[i]), row["uri"], row) for i, row in zip(few, rows, strict=True)]
-        best = heapq.nsmallest(k, [*found.get(kind, ()), *new], key=lambda one: one[:2])
-        if best:
-            found[kind] = best
-
-    def offer_rejected(table: pa.Table) -> None:
-        rejected = table.filter(pc.equal(table["status"], "rejected"))
-        for reason in pc.unique(rejected["reason"]).to_pylist():
-            offer(f"rejected:{reason}", rejected.filter(pc.equal(rejected["reason"], reason)))
-
-    previous = pq.read_table(store.local(f"{resolved}/renames.parquet"))
-    for path in map(store.local, store.files(f"{resolved}/rows", ".parquet")):
-        table = pq.read_table(path)
-        rows = table.select(SCHEMA.names)
-        for change in ("added", "changed", "removed"):
-            offer(change, rows.filter(pc.equal(table["change"], change)))
-        place = pc.index_in(rows["uri"], value_set=previous["uri"])
-        renamed = rows.append_column("previous", previous["previous"].take(place))
-        offer("renamed", renamed.filter(place.is_valid()))
-        offer_rejected(rows)
-    for path in map(store.local, files_of(store, compared, "carried")):
-        for table in ledger_tables(path, "rejected"):
-            offer_rejected(table)
-    return {kind: [row for _, _, row in rows] for kind, rows in sorted(found.items())}
-
-
-# --- one file -----------------------------------------------------------------------------------
-
-
-def _merged(store: Store, carried: Sequence[str], rows: str) -> pa.Table:
-    """The rows of one partition, by name: the resolved ones, and the carried ones beside them."""
-    new = SCHEMA.empty_table()
-    if store.has(rows):
-        new = pq.read_table(store.local(rows), columns=SCHEMA.names)
-    for path in carried:
-        old = pq.read_table(store.local(path), columns=SCHEMA.names)
-        if new.num_rows:
-            old = old.filter(pc.invert(pc.is_in(old["uri"], value_set=new["uri"])))
-        new = pa.concat_tables([old.cast(SCHEMA), new.cast(SCHEMA)])
-    return new.sort_by("uri")
+    some = Sampled(SAMPLES)
+    for record in _records(store, ledger):
+        some.merge(record["samples"])
+    return {kind: [row for _, _, row in rows] for kind, rows in sorted(some.found.items())}
 
 
 def _with_ids(table: pa.Table, moved: Move | None) -> pa.Table:
@@ -159,23 +259,3 @@ def _with_ids(table: pa.Table, moved: Move | None) -> pa.Table:
     values[there] = moved(values[there])
     column = pa.array(values, mask=~there)
     return table.set_column(table.schema.get_field_index("id"), "id", column)
-
-
-def _write(store: Store, relative: str, tables: Iterable[pa.Table], names: DuplicateSpill) -> Line:
-    """Write one ledger file, and collect the names of its duplicates."""
-
-    def sliced() -> Iterator[pa.Table]:
-        for table in tables:
-            status = as_known(table)["status"]
-            again = pc.and_(pc.equal(status, "duplicate"), table["id"].is_valid())
-            names.add(table.filter(again).select(["id", "uri"]))
-            for start in range(0, table.num_rows, _SLICE_ROWS):
-                yield table.slice(start, _SLICE_ROWS)
-
-    record, rows = write_ledger_tables(store, relative, sliced())
-    return {**record.to_json(), "kind": "ledger", "rows": rows}
-
-
-def _duplicates(store: Store, folder: str, names: DuplicateSpill) -> Line:
-    record, rows = names.write(store, f"{folder}/duplicates.parquet")
-    return {**record.to_json(), "kind": "duplicates", "rows": rows}

@@ -20,7 +20,9 @@ from lookalike.store.shard_format import Ids
 
 CARRIED, UNIT, GONE = 0, 1, 2  # where a row comes from: see `Settled`
 ROWS = pa.schema([*SCHEMA, ("origin", pa.int8())])
-COPIES = pa.schema([("uri", pa.string()), ("source", pa.int64())])
+SETTLED = pa.schema([*SCHEMA, ("was", pa.string()), ("source", pa.int64())])
+"""Ledger rows as they will be: the status that they had ("" for those of the units) and, of names
+whose row is to be written with a copied vector, the id of the row to copy."""
 _NONE = 2**63 - 1  # no id
 
 Mask = npt.NDArray[np.bool_]
@@ -31,15 +33,14 @@ class Settled:
     """What becomes of the names of some contents.
 
     Attributes:
-        rows: Ledger rows as they will be, with the status that they had (`was`, "" for those of
-            the units): all of the units, and those carried on that change.
+        rows: `SETTLED`: all rows of the units, and those carried on that change.
         dead: Ids of stored rows that nothing leads to any more, (n,) int64, in any order.
-        copies: Rows to write (`COPIES`), by source; row i gets the i-th of the copies' ids.
+        copies: Rows to write.
     """
 
     rows: pa.Table
     dead: Ids
-    copies: pa.Table
+    copies: int
 
 
 def settle(table: pa.Table, first_new: int, copy_ids: Callable[[int], Ids]) -> Settled:
@@ -50,7 +51,7 @@ def settle(table: pa.Table, first_new: int, copy_ids: Callable[[int], Ids]) -> S
             and gone rows are those of the last ledger; the units' are `embedded` (the id is new,
             and stored under that name), `duplicate` or `unchanged` (the id is of another name).
         first_new: The smallest id that this run may have made.
-        copy_ids: Gives the ids of that many rows to be copied, (n,) int64.
+        copy_ids: Gives the ids of that many rows to be copied, (n,) int64, by source.
 
     Raises:
         RuntimeError: A content is known, but no row is stored under any name of it.
@@ -83,10 +84,13 @@ def settle(table: pa.Table, first_new: int, copy_ids: Callable[[int], Ids]) -> S
     final = np.where(lives, kept, -1)
     final[copied] = copy_ids(len(copied))
 
-    copies = pa.table([table["uri"].take(pa.array(main[copied])), source[copied]], schema=COPIES)
+    sources = np.full(len(ids), -1, dtype=np.int64)
+    sources[main[copied]] = source[copied]
     dead = ids[owns & (ids != final[group])]
-    settled = _as_settled(table, said, main[group], final[group], origins[group] >= first_new)
-    return Settled(settled, dead, copies)
+    settled = _as_settled(
+        table, said, main[group], final[group], origins[group] >= first_new, sources
+    )
+    return Settled(settled, dead, len(copied))
 
 
 def _differs(column: pa.ChunkedArray) -> Mask:
@@ -111,11 +115,13 @@ def _smallest(ids: Ids, group: Ids, which: Mask, count: int) -> Ids:
     return found
 
 
-def _as_settled(table: pa.Table, said: pa.Table, main: Ids, ids: Ids, new: Mask) -> pa.Table:
+def _as_settled(
+    table: pa.Table, said: pa.Table, main: Ids, ids: Ids, new: Mask, sources: Ids
+) -> pa.Table:
     """The living rows as they will be, less those carried on that stay what they are.
 
     `said` are the same rows with those that are unknown as such: they stay unknown, and what they
-    are known as is what changes.
+    are known as is what changes. `sources` are ids of rows to copy, -1 where there is none.
     """
     origin = table["origin"].to_numpy()
     is_main = main == np.arange(len(main))
@@ -142,5 +148,6 @@ def _as_settled(table: pa.Table, said: pa.Table, main: Ids, ids: Ids, new: Mask)
         "known_reason": pc.if_else(unknown, "", None),
         "known_detail": pc.if_else(unknown, details, None),
         "was": was,
+        "source": pa.array(sources, mask=sources < 0),
     }
-    return pa.table(columns).take(pa.array(stays))
+    return pa.table(columns, schema=SETTLED).take(pa.array(stays))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MOVED = pa.schema([("content_sha256", pa.binary(32)), ("uri", pa.string()), ("went", pa.bool_())])
+from lookalike.reconcile.sampled import SAMPLES
+from lookalike.reconcile.settling import MOVED, Settling
+from lookalike.store.attempts import Record, once
+from lookalike.store.exchange import Reference, taken
+from lookalike.store.objects import Store
+from lookalike.store.partitions import uri_hashes
+
+MOVED_ROWS = pa.schema(
+    [("content_sha256", pa.binary(32)), ("uri", pa.string()), ("went", pa.bool_())]
+)
 RENAMES = pa.schema([("uri", pa.string()), ("previous", pa.string())])
 
 
 def pair_renames(table: pa.Table) -> pa.Table:
-    """Pair names that came with names that went (`MOVED`, in any order), of equal content.
+    """Pair names that came with names that went (`MOVED_ROWS`, in any order), of equal content.
 
     In order of uri, each in one pair at most; who finds no partner is no rename but a copy, a new
     picture, or a removed one.
@@ -41,3 +54,28 @@ def pair_renames(table: pa.Table) -> pa.Table:
         ],
         schema=RENAMES,
     )
+
+
+@dataclass(frozen=True)
+class Renames:
+    """Pairs the names of one partition of contents."""
+
+    of: Settling
+
+    def deal(self, number: int, store: Store) -> Record:
+        """Names that are on their way already, from a partition of names."""
+        found: Record = store.read_json(self.of.record("dealt/names", number))
+        return found
+
+    def take(self, number: int, pieces: list[Reference], store: Store) -> Mapping[str, Any]:
+        """Count the renames; the record has `some` of them, by a hash of their names."""
+
+        def work() -> Mapping[str, Any]:
+            table = taken(store, pieces, MOVED_ROWS, MOVED)
+            pairs = pair_renames(table)
+            hashes = uri_hashes(pairs["uri"])
+            few = pairs.take(pa.array(np.argsort(hashes, kind="stable")[:SAMPLES]))
+            some = [[row["uri"], row["previous"]] for row in few.to_pylist()]
+            return {"rows": table.num_rows, "renamed": pairs.num_rows, "some": some}
+
+        return once(store, self.of.record(MOVED, number), work)

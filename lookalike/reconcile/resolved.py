@@ -19,6 +19,7 @@ class Resolved:
         altered: Rows that differ from the last ledger's in more than embedded or unchanged.
         parts: Partitions of names.
         unread: Files listed that could not be read, and are unknown.
+        copy_shards: Shards that those copies become.
     """
 
     counts: Mapping[str, Any]
@@ -28,6 +29,7 @@ class Resolved:
     altered: int
     parts: int
     unread: int = 0
+    copy_shards: int = 0
 
     @property
     def nothing_happened(self) -> bool:

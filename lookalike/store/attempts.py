@@ -61,12 +61,7 @@ def recorded(
     def attempt(
         task: _Task, store: Store, /, *args: _Options.args, **options: _Options.kwargs
     ) -> Record:
-        there = record_of(store, task)
-        if there is not None:
-            return there
-        data = store.put_if_absent(task.done, json_bytes(work(task, store, *args, **options)))
-        found: Record = json.loads(data)
-        return found
+        return once(store, task.done, lambda: work(task, store, *args, **options))
 
     return attempt
 
@@ -75,6 +70,14 @@ def record_of(store: Store, task: Task) -> Record | None:
     """What the record of a task says; None where there is none."""
     found = store.read(task.done)
     return None if found is None else json.loads(found.data)
+
+
+def once(store: Store, done: str, work: Callable[[], Mapping[str, Any]]) -> Record:
+    """The same of any work: what the record at `done` says, which is made where there is none."""
+    there = store.read(done)
+    data = store.put_if_absent(done, json_bytes(work())) if there is None else there.data
+    found: Record = json.loads(data)
+    return found
 
 
 def finished(store: Store, records: Sequence[str]) -> list[Record]:

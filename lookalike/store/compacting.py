@@ -231,6 +231,23 @@ class Moved:
         return int(self._targets[at]), int(self._offsets[at]), living_rows(line, self._dead)
 
 
+@dataclass(frozen=True)
+class Moving:
+    """The tasks of a compaction, which tell where rows move to.
+
+    Attributes:
+        tasks: As from `plan_compaction`.
+        dead: The file of the dead rows that it was given, relative to the store.
+    """
+
+    tasks: tuple[CompactTask, ...]
+    dead: str
+
+    def __call__(self, store: Store) -> Moved:
+        """Where they move to."""
+        return Moved(self.tasks, np.load(store.local(self.dead), mmap_mode="r"))
+
+
 def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
     """Rows in the new shard before those of each source."""
     offset = 0

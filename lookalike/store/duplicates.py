@@ -1,16 +1,13 @@
-"""Other names of stored files, by id: one Parquet file per snapshot, ascending by id.
+"""Other names of stored files, by id: Parquet files of a snapshot, each ascending by id.
 
-`DuplicateSpill` takes names as they come, and writes them by id in bounded memory.
+A file has the names of the rows of some embedding shards, so that their number is bounded.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.metrics import Ids
-from lookalike.store.files import FileRecord, remove_tree
+from lookalike.store.files import FileRecord, Name
 from lookalike.store.objects import Store
-from lookalike.store.partitions import Spill
 from lookalike.store.recent import Recent
 
 SCHEMA = pa.schema([("id", pa.int64()), ("uris", pa.list_(pa.string()))])
@@ -29,77 +25,30 @@ PAIRS = pa.schema([("id", pa.int64()), ("uri", pa.string())])
 _ANY_ID = (-(2**63), 2**63 - 1)
 _GROUP_ROWS = 1024  # read together by whoever asks for one of them
 _KEPT_BYTES = 32 << 20  # of decoded row groups
-_PART_ROWS = 1 << 19  # names sorted at once, about
+_PART_ROWS = 1 << 18  # names of one file, about: shards have more or less of them
 
 
-def write_duplicates(
-    store: Store, relative: str, blocks: Iterable[Mapping[int, Sequence[str]]]
-) -> tuple[FileRecord, int]:
-    """Write uris by id; returns the file's record and the number of rows.
+def cuts(files: Sequence[int], names: int) -> tuple[int, ...]:
+    """At which file numbers so many names are cut into files by their ids; none where one will do.
 
     Args:
-        store: The store's root.
-        relative: Path of the file below it.
-        blocks: The ids of each are above those of the one before; each becomes a row group.
+        files: Numbers of all embedding shards, ascending.
+        names: How many there are.
     """
-    pairs = ([(i, uri) for i, uris in block.items() for uri in uris] for block in blocks)
-    columns = (zip(*block, strict=True) for block in pairs if block)
-    return _write(store, relative, (pa.table([ids, uris], schema=PAIRS) for ids, uris in columns))
+    count = min(len(files), max(1, -(-names // _PART_ROWS)))
+    return tuple(files[number * len(files) // count] for number in range(1, count))
 
 
-class DuplicateSpill:
-    """Names by id on their way to a snapshot's file, however many there are, in any order."""
-
-    def __init__(self, folder: Path) -> None:
-        """`folder` is for files in between: dropped and made anew, and gone in the end."""
-        self._folder = folder
-        self._files: Counter[int] = Counter()  # names by the file number of their ids
-        self._spill = Spill(folder / "all", 1, PAIRS)
-
-    def __enter__(self) -> DuplicateSpill:
-        """Ready to `add`."""
-        self._spill.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
-        self._spill.__exit__(kind, error, trace)
-
-    def add(self, table: pa.Table) -> None:
-        """Add names: columns id (of the row that holds the vector) and uri."""
-        numbers, counts = np.unique(table["id"].to_numpy() >> 32, return_counts=True)
-        self._files.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        self._spill.write(table, np.zeros(table.num_rows, dtype=np.int64))
-
-    def write(self, store: Store, relative: str) -> tuple[FileRecord, int]:
-        """Write all; returns the file's record and the number of rows, one for each id."""
-        numbers = np.array(sorted(self._files), dtype=np.int64)
-        ends = np.cumsum([self._files[number] for number in numbers.tolist()], dtype=np.int64)
-        parts = ends // _PART_ROWS  # so a part has that many names and those of one more file
-        count = int(parts.max(initial=0)) + 1
-        with Spill(self._folder / "parts", count, PAIRS) as spill:
-            for table in self._spill.tables(0):
-                place = np.searchsorted(numbers, table["id"].to_numpy() >> 32)
-                spill.write(table, parts[place])
-        written = _write(store, relative, (spill.read(number) for number in range(count)))
-        remove_tree(self._folder)
-        return written
-
-
-def _write(store: Store, relative: str, parts: Iterable[pa.Table]) -> tuple[FileRecord, int]:
-    """Write names by id (`PAIRS`); the ids of each part are above those of the one before."""
-    rows = 0
+def write_duplicates(store: Store, name: Name, pairs: pa.Table) -> tuple[FileRecord, int]:
+    """Write names by id (`PAIRS`, in any order): the file's record, and rows, one for each id."""
+    table = _grouped(pairs)
     with (
-        store.write(relative) as pending,
+        store.write(name) as pending,
         pq.ParquetWriter(pending.file, SCHEMA, compression="zstd") as writer,
     ):
-        for part in parts:
-            table = _grouped(part)
-            if table.num_rows:
-                writer.write_table(table, row_group_size=_GROUP_ROWS)
-                rows += table.num_rows
-    return pending.finished, rows
+        if table.num_rows:
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+    return pending.finished, table.num_rows
 
 
 def _grouped(pairs: pa.Table) -> pa.Table:

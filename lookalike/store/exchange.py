@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,10 +60,51 @@ class Reference:
     path: str
 
 
-class Dealing:
-    """One task's rows on their way to `count` partitions, in one file.
+Deal = Callable[[int, Store], Mapping[str, Any]]
+"""Deals out the rows of the task with a number; returns the record of its `Dealing`."""
+Take = Callable[[int, list[Reference], Store], Mapping[str, Any]]
+"""Makes of a partition's rows, found by references, what is wanted; returns the record of it."""
 
-    Some megabytes are held, however many rows and partitions there are.
+
+@dataclass(frozen=True)
+class Meeting:
+    """Rows that are to meet, by partitions; who brings them together is told all of it.
+
+    Both functions are pickled, may run twice, also at once, and leave records of which the first
+    counts (see `store.attempts`).
+
+    Attributes:
+        stage: Its name, for logs and counters.
+        tasks: How many deal rows out.
+        deal: Task to partitions.
+        take: Partition to what is wanted; its record tells of `rows`, those that it took.
+        dealt: Folder of the records that tasks leave; others may lie there, of other sides.
+        taken: Folder of those that partitions leave, NNNNNN.json each.
+        sides: Which rows meet, of those that tasks deal out; all where there are none.
+        every: Partitions below this number have a task also where no row falls to them.
+        rows: How many there are, about.
+    """
+
+    stage: str
+    tasks: int
+    deal: Deal
+    take: Take
+    dealt: str
+    taken: str
+    sides: tuple[str, ...] = ()
+    every: int = 0
+    rows: int = 0
+
+
+Meet = Callable[[Meeting], dict[int, dict[str, Any]]]
+"""Brings rows together; returns the records of the partitions by number."""
+
+
+class Dealing:
+    """One task's rows on their way to `count` partitions, in one file; in none without any.
+
+    Some megabytes are held, however many rows and partitions there are. What goes to partitions of
+    several kinds is told apart by its side.
     """
 
     def __init__(self, store: Store, name: HashedName, count: int) -> None:
@@ -90,6 +131,8 @@ class Dealing:
         try:
             if kind is None:
                 self._flush()
+                if not self._pieces:
+                    self._pending.drop()
         except BaseException as failed:
             self._stack.__exit__(type(failed), failed, failed.__traceback__)
             raise
@@ -129,8 +172,8 @@ class Dealing:
 
     def record(self) -> dict[str, Any]:
         """The finished file, and where in it is what; see `references`."""
-        rows = sum(piece[-1] for piece in self._pieces)
-        return {"dealt": self._pending.finished.to_json(), "rows": rows, "pieces": self._pieces}
+        file = self._pending.finished.to_json() if self._pieces else None
+        return {"dealt": file, "pieces": self._pieces}
 
     def _append(self, table: pa.Table) -> tuple[int, int]:
         """Write one piece; returns where it begins, and its size."""
@@ -161,16 +204,20 @@ def in_tasks(paths: Sequence[str], rows: int) -> list[tuple[str, ...]]:
     return [tuple(paths[start : start + each]) for start in range(0, len(paths), each)]
 
 
-def references(record: Mapping[str, Any], task: int) -> Iterator[tuple[int, Reference]]:
+def references(
+    record: Mapping[str, Any], task: int, sides: Collection[str] = ()
+) -> Iterator[tuple[int, Reference]]:
     """What a task's record of `Dealing` says: number of the partition and reference, of each piece.
 
     Args:
         record: The record.
         task: Number of the task: rows of lower ones come first.
+        sides: Which rows; all where there are none.
     """
-    path = str(record["dealt"]["path"])
     for partition, side, offset, size, rows in record["pieces"]:
-        yield partition, Reference(side, task, offset, size, rows, path)
+        if not sides or side in sides:
+            path = str(record["dealt"]["path"])
+            yield partition, Reference(side, task, offset, size, rows, path)
 
 
 @lru_cache(maxsize=8)

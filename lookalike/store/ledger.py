@@ -95,6 +95,12 @@ class Counts:
         if row.status == "rejected":
             self.by_reason[row.reason] += 1
 
+    def add_rows(self, table: pa.Table) -> None:
+        """Count rows of a ledger."""
+        self.by_status.update(tally(table["status"]))
+        rejected = table.filter(pc.equal(table["status"], "rejected"))
+        self.by_reason.update(tally(rejected["reason"]))
+
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add the counts of another part, as `to_json` gave them."""
         self.by_status.update({name: other.get(name, 0) for name in STATUSES})
@@ -135,6 +141,12 @@ class Counts:
             **{name: self.by_status[name] for name in STATUSES},
             "rejected_by_reason": dict(sorted(self.by_reason.items())),
         }
+
+
+def tally(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs."""
+    found = pc.value_counts(column)
+    return dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True))
 
 
 def check_balance(listed: int, counts: Counts) -> None:

@@ -1,0 +1,166 @@
+"""What a run settles, as each of its tasks knows it, and where the tasks' files lie.
+
+    FOLDER/dealt/NNNNNN.json           of a task: some units, gone or carried rows of a partition
+    FOLDER/dealt/contents/NNNNNN.json  of a partition of contents
+    FOLDER/dealt/names/NNNNNN.json     of a partition of names
+    FOLDER/dealt/listed/NNNNNN.json    of a part of the listing
+
+All of them name a file of rows on their way (see `store.exchange`), by sides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookalike.reconcile.compared import files_of
+from lookalike.reconcile.comparing import GONE
+from lookalike.store.files import FileRecord, HashedName
+from lookalike.store.ledger import SCHEMA, as_written_now
+from lookalike.store.objects import Store
+from lookalike.store.shard_format import file_numbers, make_id
+
+# what rows on their way are: by names, by contents, or by files of copies
+UNREAD, TOUCHED, CONTENTS, NAMES, LISTED, MOVED, COPIED = (
+    "unread", "touched", "contents", "names", "listed", "moved", "copied"
+)  # fmt: skip
+_BATCH = 1 << 16
+
+
+@dataclass(frozen=True)
+class Settling:
+    """What a run settles; all paths are relative to the store.
+
+    Attributes:
+        compared: Folder of the comparison.
+        folder: To write to, of the run's scratch.
+        embedded: Folder of the records of units, NNNNNN.json each.
+        units: How many there are.
+        at_once: Units of one task.
+        first_file_no: File number of unit 0; the others follow.
+        by_content: Whether names of equal content share a vector; else every name stands alone.
+        touched: Rows of the units, and ledger rows that do not stand.
+        parts: Partitions of names, a power of two.
+        contents: Partitions of contents, a power of two.
+        goes_on: Whether there is a ledger that it goes on from.
+        unread: Whether the units say of any file that it could not be read.
+    """
+
+    compared: str
+    folder: str
+    embedded: str
+    units: int
+    at_once: int
+    first_file_no: int
+    by_content: bool
+    touched: int
+    parts: int
+    contents: int
+    goes_on: bool
+    unread: bool
+
+    @property
+    def unit_tasks(self) -> int:
+        """Tasks with units: the first ones; then come those with gone, then with carried rows."""
+        return max(1, -(-self.units // self.at_once))
+
+    @property
+    def dealt(self) -> str:
+        """Folder of all records of tasks, and of partitions whose rows go on from there."""
+        return f"{self.folder}/dealt"
+
+    def record(self, kind: str, number: int) -> str:
+        """Path of the record of a partition, or part."""
+        return f"{self.folder}/{kind}/{number:06d}.json"
+
+    def scratch(self, kind: str, number: int, suffix: str = ".arrow") -> HashedName:
+        """A file that such a record names."""
+        return HashedName(f"{self.folder}/{kind}/{number:06d}", suffix)
+
+    @property
+    def first_copy(self) -> int:
+        """File number of the first shard of copies; they follow those of the units."""
+        return self.first_file_no + self.units
+
+    @property
+    def first_new(self) -> int:
+        """The smallest id that this run may have made."""
+        return make_id(self.first_file_no, 0) if self.units else 2**63 - 1
+
+    @property
+    def filter(self) -> str:
+        """The file of `TOUCHED`: which contents carried rows must share to take part."""
+        return f"{self.folder}/touched.bits"
+
+    @property
+    def shards(self) -> str:
+        """The file of paths of embedding shards, by file number."""
+        return f"{self.folder}/shards.json"
+
+    def gone(self, store: Store, number: int) -> pa.Table:
+        """Ledger rows of a partition of names that do not stand (`comparing.GONE`)."""
+        files = files_of(store, self.compared, "gone", number)
+        tables = [pq.read_table(store.local(path)).cast(GONE) for path in files]
+        return pa.concat_tables([GONE.empty_table(), *tables])
+
+    def kept(self, store: Store, number: int) -> pa.Table:
+        """Rows of `gone` that stand all the same, as unknown (see `unread`)."""
+        found = store.read(self.record(UNREAD, number)) if self.unread else None
+        return read_rows(store, json.loads(found.data)["kept"] if found else None, SCHEMA)
+
+    def check_ids(self, store: Store, ids: pa.ChunkedArray, copies: int = 0) -> None:
+        """Make sure that ids lead to shards: those there are, of the units, or so many of copies.
+
+        Raises:
+            RuntimeError: One does not.
+        """
+        numbers = np.unique(file_numbers(ids.drop_null().to_numpy()))
+        made = (numbers >= self.first_file_no) & (numbers < self.first_copy + copies)
+        there = np.array([int(number) for number in store.read_json(self.shards)], dtype=np.int64)
+        missing = numbers[~made & ~np.isin(numbers, there)]
+        if len(missing):
+            raise RuntimeError(
+                f"ids lead to embedding shard {missing[0]}, which is not there; nothing was "
+                "published"
+            )
+
+
+def ledger_rows(store: Store, file: str | FileRecord) -> Iterator[pa.Table]:
+    """Ledger rows of a file, some ten thousand at a time."""
+    with pq.ParquetFile(store.local(file)) as opened:
+        for batch in opened.iter_batches(_BATCH):
+            yield as_written_now(pa.Table.from_batches([batch]))
+
+
+def write_rows(store: Store, name: HashedName, table: pa.Table) -> dict[str, Any] | None:
+    """Write rows to a file of scratch; its record, None where there are none."""
+    if not table.num_rows:
+        return None
+    with store.write(name) as pending:
+        pq.write_table(table, pending.file, compression="zstd")
+    return pending.finished.to_json()
+
+
+def read_rows(store: Store, file: dict[str, Any] | None, schema: pa.Schema) -> pa.Table:
+    """Undo `write_rows`."""
+    if file is None:
+        return schema.empty_table()
+    return pq.read_table(store.local(FileRecord(**file))).select(schema.names).cast(schema)
+
+
+def write_numbers(
+    store: Store, name: HashedName, numbers: npt.NDArray[np.integer]
+) -> dict[str, Any] | None:
+    """Write numbers (n,) to a file of scratch; its record, None where there are none."""
+    if not len(numbers):
+        return None
+    with store.write(name) as pending:
+        np.lib.format.write_array(pending.file, numbers, version=(1, 0), allow_pickle=False)
+    return pending.finished.to_json()
