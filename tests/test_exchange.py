@@ -86,8 +86,8 @@ def test_the_same_rows_are_the_same_file(tmp_path: Path) -> None:
     assert len(store.files("")) == 1
 
 
-def joined(store: Store, workers: int = 1) -> dict[int, Any]:
-    through = Exchange("join", store.name, deal_number, take_number)
+def joined(store: Store, workers: int = 1, **which: Any) -> dict[int, Any]:
+    through = Exchange("join", store.name, deal_number, take_number, **which)
     runner = RunnerSpec(workers=workers)
     return run_exchange(store, through, 3, "dealt", "taken", runner, Progress(quiet=True))
 
@@ -102,6 +102,24 @@ def test_through_beam_each_partition_takes_its_rows_of_all_tasks(
         wanted = [n for task in range(3) for n in range(100) if n % 3 == task == partition]
         assert found["n"] == wanted
         assert found["rows"] == len(wanted)
+
+
+def test_partitions_without_rows_are_taken_where_all_are_wanted(tmp_path: Path) -> None:
+    records = joined(open_store(tmp_path), every=5)
+    assert [len(records[number]["n"]) for number in range(5)] == [34, 33, 33, 0, 0]
+
+
+def test_rows_of_other_sides_stay_where_they_are(tmp_path: Path) -> None:
+    assert joined(open_store(tmp_path), sides=("other",)) == {}
+    assert sorted(joined(open_store(tmp_path), sides=("", "other"))) == [0, 1, 2]
+
+
+def test_without_rows_there_is_no_file(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with Dealing(store, NAME, 3) as dealing:
+        dealing.write(rows([]), np.array([], dtype=np.int64))
+    assert dealing.record() == {"dealt": None, "pieces": []}
+    assert store.files("") == []
 
 
 def test_references_are_small_and_travel(tmp_path: Path) -> None:
