@@ -138,7 +138,9 @@ def meet(store: Store, runner: RunnerSpec, progress: Progress) -> Meet:
     """What brings rows together through Beam (see `run_exchange`)."""
 
     def bring(one: Meeting) -> dict[int, Record]:
-        exchange = Exchange(one.stage, store.name, one.deal, one.take, one.sides, one.every)
+        exchange = Exchange(
+            one.stage, store.name, one.deal, one.take, sides=one.sides, every=one.every
+        )
         worth = runner.at_most(-(-one.rows // _WORTH_A_PROCESS))
         return run_exchange(store, exchange, one.tasks, one.dealt, one.taken, worth, progress)
 

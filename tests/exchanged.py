@@ -67,8 +67,8 @@ def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[s
     return found
 
 
-def joined(store: Store, runner: RunnerSpec) -> dict[int, Any]:
-    through = Exchange("join", store.name, deal_number, take_number)
+def joined(store: Store, runner: RunnerSpec, **which: Any) -> dict[int, Any]:
+    through = Exchange("join", store.name, deal_number, take_number, **which)
     return run_exchange(store, through, 3, "dealt", "taken", runner, Progress(quiet=True))
 
 

@@ -109,6 +109,28 @@ def test_through_beam_each_partition_takes_its_rows_of_all_tasks(
         assert found["rows"] == len(wanted)
 
 
+def test_partitions_without_rows_are_taken_where_all_are_wanted(tmp_path: Path) -> None:
+    records = joined(open_store(tmp_path), RunnerSpec(workers=1), every=5)
+    assert [len(records[number]["n"]) for number in range(5)] == [34, 33, 33, 0, 0]
+
+
+def test_rows_of_other_sides_stay_where_they_are(tmp_path: Path) -> None:
+    assert joined(open_store(tmp_path), RunnerSpec(workers=1), sides=("other",)) == {}
+    assert sorted(joined(open_store(tmp_path), RunnerSpec(workers=1), sides=("", "other"))) == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_without_rows_there_is_no_file(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with Dealing(store, NAME, 3) as dealing:
+        dealing.write(rows([]), np.array([], dtype=np.int64))
+    assert dealing.record() == {"dealt": None, "rows": 0, "pieces": []}
+    assert store.files("") == []
+
+
 def test_references_are_small_and_travel(tmp_path: Path) -> None:
     found: Iterator[tuple[int, Reference]] = references(deal_number(1, open_store(tmp_path)), 1)
     sent = pickle.dumps(list(found))

@@ -229,7 +229,7 @@ def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, roo
 
     with monkeypatch.context() as patched:
         if stop == "compact":
-            patched.setattr(erase, "rewrite_ledger", fail)
+            patched.setattr(erase, "write_ledger_files", fail)
         elif stop == "publish":
             patched.setattr(snapshot, "point", fail)
         elif stop == "published":

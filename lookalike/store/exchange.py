@@ -173,7 +173,8 @@ class Dealing:
     def record(self) -> dict[str, Any]:
         """The finished file, and where in it is what; see `references`."""
         file = self._pending.finished.to_json() if self._pieces else None
-        return {"dealt": file, "pieces": self._pieces}
+        rows = sum(piece[-1] for piece in self._pieces)
+        return {"dealt": file, "rows": rows, "pieces": self._pieces}
 
     def _append(self, table: pa.Table) -> tuple[int, int]:
         """Write one piece; returns where it begins, and its size."""
