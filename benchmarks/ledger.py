@@ -15,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,9 +38,11 @@ from lookalike.reconcile.resolving import resolve
 from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.sources.units import Units, mix, unit_rows_for
+from lookalike.store.exchange import Dealing, Reference, references, taken
+from lookalike.store.files import HashedName
 from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
 from lookalike.store.objects import open_store
-from lookalike.store.partitions import Spill, partition_count, uri_partitions
+from lookalike.store.partitions import partition_count, uri_partitions
 
 _BLOCK = 100_000
 _SHARD_ROWS = 1024
@@ -84,17 +87,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make(store: Path, rows: int) -> None:
     """Write the parent's ledger, its lines (`parent.json`), and the listing."""
-    parts = partition_count(rows)
-    with Spill(store / "made", parts, SCHEMA) as spill:
+    place, parts = open_store(store), partition_count(rows)
+    with Dealing(place, HashedName("made/rows", ".arrow"), parts) as dealing:
         for numbers in _blocks(rows):
             table = _ledger_rows(_names(numbers, "photos"), numbers, _size(numbers), numbers)
-            spill.write(table, uri_partitions(table["uri"], parts))
+            dealing.write(table, uri_partitions(table["uri"], parts))
+    pieces: dict[int, list[Reference]] = defaultdict(list)
+    for part, piece in references(dealing.record(), 0):
+        pieces[part].append(piece)
     lines = []
     for part in range(parts):
-        table = spill.read(part).sort_by("uri")
-        record, count = write_ledger_tables(
-            open_store(store), f"parent/{part:05d}.parquet", [table]
-        )
+        table = taken(place, pieces[part], SCHEMA).sort_by("uri")
+        record, count = write_ledger_tables(place, f"parent/{part:05d}.parquet", [table])
         lines.append({**record.to_json(), "rows": count, "partition": [part, parts]})
     names, total = [], 0
     for number, numbers in enumerate(_blocks(rows)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +71,21 @@ def test_rows_that_are_shared_are_written_once_and_taken_by_all(tmp_path: Path) 
         of_it = [piece for number, piece in found if number == partition]
         assert taken(store, of_it, SCHEMA, "all")["n"].to_pylist() == [7, 8]
         assert taken(store, of_it, SCHEMA)["n"].to_pylist() == [1] * (partition == 1)
+
+
+def test_some_bytes_are_held_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_BUFFER_BYTES", 1 << 20)
+    store, numbers = open_store(tmp_path), np.arange(10_000)
+    table = pa.table({"n": numbers})
+    with Dealing(store, NAME, 1000) as dealing:
+        for _ in range(100):
+            dealing.write(table, numbers % 1000)
+            held = sum(one.nbytes for tables in dealing._tables.values() for one in tables)
+            assert held < (1 << 20) + table.nbytes
+    pieces = [0] * 1000
+    for partition, piece in references(dealing.record(), 0):
+        pieces[partition] += piece.rows
+    assert pieces == [1000] * 1000
 
 
 @pytest.mark.parametrize(
