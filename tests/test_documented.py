@@ -221,7 +221,8 @@ def test_the_page_on_reading_a_store(place: Path) -> None:
     }
     there = len(BESIDE) - len(absent)
     assert lines[1 : 1 + there] == [expected[name] for name in BESIDE if name not in absent]
-    ids, rows = lines[1 + there].rsplit(" ", 1)
+    assert lines[1 + there] == "True"
+    ids, rows = lines[2 + there].rsplit(" ", 1)
     assert (json.loads(ids)[0] & 0xFFFFFFFF, len(json.loads(ids)), rows) == (0, 3, "12")
     exported = {"duckdb": "[(12, 2)]", "pandas": "12"}
-    assert lines[2 + there :] == [exported[n] for n in exported if n not in absent]
+    assert lines[3 + there :] == [exported[n] for n in exported if n not in absent]
