@@ -205,12 +205,12 @@ def test_store_and_scratch_may_lie_on_object_storage(store: Path, s3: int, tmp_p
     scratch = place_below(uri, "runs")
     assert open_store(scratch).uri == f"{bucket}/runs"
     index = BeamIndex(searcher, scratch, RunnerSpec(workers=1), Progress(quiet=True))
-    batches = [(["?"] * QUERIES, ASKED)]
+    batches = [Queries(["?"] * QUERIES, ASKED)]
     for where in (None, "label = 'group 1'"):
-        ((_, *found),) = batch_answers(searcher, index, batches, 10, where)
+        (found,) = batch_answers(searcher, index, batches, 10, Ways(), where=where)
         expected = lookalike.open(store).search_vectors(ASKED, 10, where=where)
-        np.testing.assert_array_equal(found[0], expected[0])
-        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_array_equal(found.ids, expected[0])
+        np.testing.assert_array_equal(found.scores, expected[1])
     assert not [path for path in bucket.files("runs") if "batch" in path]
 
 

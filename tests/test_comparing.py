@@ -16,7 +16,7 @@ from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources.listing import Listing, listing_schema
-from lookalike.store import ledger, partitions
+from lookalike.store import exchange, ledger, partitions
 from lookalike.store.ledger import LedgerRow, metadata_hash
 from lookalike.store.objects import open_store
 from tests.scanning import compare, read_files
@@ -98,7 +98,7 @@ def rows_of(store: Path, folder: str) -> list[dict[str, Any]]:
 def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "many partitions":
         monkeypatch.setattr(partitions, "PARTITION_ROWS", 6)
-        monkeypatch.setattr(partitions, "_BUFFER_BYTES", 500)
+        monkeypatch.setattr(exchange, "_BUFFER_BYTES", 500)
         monkeypatch.setattr(listings, "_PART_ROWS", 7)
     return str(request.param)
 

@@ -19,6 +19,7 @@ from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
+from tests import publishing
 from tests.vector_stores import build_index, clustered, make_store
 
 ROWS, DIM, QUERIES, K, NPROBE = 6000, 32, 300, 10, 6
@@ -37,7 +38,7 @@ def made(folder: Path, metric: str, options: dict[str, Any], forget: bool = True
     gone = np.concatenate([ids[::7], ids[(ids >> 32) == 6]])
     record = write_tombstones(open_store(folder), "snapshots/one/tombstones.npy", gone)
     line = {**record.to_json(), "kind": "tombstones"}
-    snapshot.publish(open_store(folder), {**manifest, "files": [*manifest["files"], line]})
+    publishing.publish(open_store(folder), {**manifest, "files": [*manifest["files"], line]})
     return np.setdiff1d(ids, gone)
 
 
@@ -103,7 +104,7 @@ def test_lists_that_lie_in_several_files_are_put_together(kind: str, tmp_path: P
     for part in (paths[:1], paths[1:3], paths[3:]):
         shutil.rmtree(store / "runs")  # where it says that this is done
         lines += build_index(store, part, opened.index.template)
-    snapshot.publish(open_store(store), {**manifest, "files": lines})
+    publishing.publish(open_store(store), {**manifest, "files": lines})
     assert len(lookalike.open(store).index.files) == 3
     parts = faiss.read_index(str(exported(store, "faiss", tmp_path / "parts.faiss")))
     assert parts.ntotal == len(ids)
@@ -130,7 +131,7 @@ def test_a_store_of_nothing_but_deleted_rows(tmp_path: Path) -> None:
     record = write_tombstones(open_store(tmp_path / "store"), "snapshots/one/tombs.npy", ids)
     line = {**record.to_json(), "kind": "tombstones"}
     files = [*manifest["files"], line]
-    snapshot.publish(open_store(tmp_path / "store"), {**manifest, "files": files})
+    publishing.publish(open_store(tmp_path / "store"), {**manifest, "files": files})
     index = faiss.read_index(str(exported(tmp_path / "store", "faiss", tmp_path / "a.faiss")))
     assert index.ntotal == 0
     folder = exported(tmp_path / "store", "npy", tmp_path / "arrays")
@@ -170,7 +171,7 @@ def test_an_index_of_other_rows_is_not_exported(
 ) -> None:
     _, _, manifest = make_store(tmp_path / "store", VECTORS[:50])
     twice = [*manifest["files"], *snapshot.files_of(manifest, "index")]
-    snapshot.publish(open_store(tmp_path / "store"), {**manifest, "files": twice})
+    publishing.publish(open_store(tmp_path / "store"), {**manifest, "files": twice})
     out = tmp_path / "a.faiss"
     arguments = ["export", "--store", str(tmp_path / "store"), "--format", "faiss", str(out)]
     assert main(arguments) == 2

@@ -88,6 +88,7 @@ def test_nothing_is_written_where_a_link_leads_out(store: Path, deep: str) -> No
 def test_the_lock_is_no_way_to_empty_a_file_elsewhere(store: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     (store / "runs").mkdir(exist_ok=True)
+    (store / "runs" / "lock").unlink(missing_ok=True)
     (store / "runs" / "lock").symlink_to(tmp_path / "precious")
     with pytest.raises(StoreWriteError, match="leads out of the store"), hold(store):
         pass
