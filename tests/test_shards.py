@@ -241,7 +241,7 @@ def test_a_store_of_more_files_than_may_be_open(tmp_path: Path) -> None:
     expected = np.concatenate([vectors_of(i >> 32, 1, 2) for i in ids.tolist()])
     assert np.array_equal(reader.vectors(ids), expected)
     assert [row["id"] for row in reader.rows(ids.tolist())] == ids.tolist()
-    assert len(list(Path("/proc/self/fd").iterdir())) < before + 200
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + 400  # not all of them
 
 
 # --- vectors in place -------------------------------------------------------------------------
