@@ -11,6 +11,7 @@ long as the reader lives.
 from __future__ import annotations
 
 import mmap
+import os
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,15 @@ Columns = Callable[[_File], tuple[str, ...]]
 
 
 def _most_maps() -> int:
-    """How many files to keep mapped: half of those that the process may have open, at most."""
+    """How many files to keep mapped: half of those that the process may open still, at most."""
     may_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _MAPPED_FILES if may_open < 0 else min(_MAPPED_FILES, max(1, may_open // 2))
+    if may_open < 0:
+        return _MAPPED_FILES
+    try:
+        opened = len(os.listdir("/dev/fd"))
+    except OSError:
+        opened = 0
+    return min(_MAPPED_FILES, max(1, (may_open - opened) // 2))
 
 
 def _mapped_bytes() -> int:
