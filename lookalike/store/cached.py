@@ -64,8 +64,8 @@ class _Held:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self._descriptor)  # at the end of a process the module's own names are gone
 
 
 class FileCache:
