@@ -15,6 +15,7 @@ from lookalike.pipelines.logs import lines_by
 from lookalike.report.text import visible
 
 _LOG = logging.getLogger(__name__)
+_SHORT_S = 1.0
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 15.0
 _BAR_WIDTH = 24  # columns, where the terminal is wide enough
@@ -53,6 +54,8 @@ class Progress:
             total: How many there will be.
             done: How many there are; called from another thread, about twice a second.
             start: How many were there already (not counted in the rate).
+
+        At the end a line says how long it took, but for a single thing that took under a second.
         """
         began, stop = monotonic(), threading.Event()
         pace = _Pace(unit, total, start, began)
@@ -75,6 +78,8 @@ class Progress:
                     self._bar = None
         seconds = monotonic() - began
         count = total - start
+        if count == 1 and seconds < _SHORT_S:
+            return  # what came of it is told by who asked for it
         what = unit.removesuffix("s") if count == 1 else unit
         self.say(f"{name}: {count:,} {what} in {duration(seconds)}")
 
