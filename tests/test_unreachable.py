@@ -228,6 +228,26 @@ def test_a_tar(nights: Nights, kind: str) -> None:
     assert all("Permission denied" in row.detail for row in unknown.values())
 
 
+def test_a_tar_that_is_copied_halfway(nights: Nights) -> None:
+    (nights.root / "t").mkdir()
+    tar = nights.root / "t/a.tar"
+    write_tar(tar, 4)
+    nights.sources.append(str(tar))
+    with tarfile.open(tar) as file:
+        third = file.getmembers()[2]
+
+    @contextmanager
+    def halfway() -> Iterator[None]:
+        whole = tar.read_bytes()
+        tar.write_bytes(whole[: third.offset_data + third.size // 2])
+        yield
+        tar.write_bytes(whole)
+
+    unknown = nights.away_for_a_night(halfway, 2)
+    assert set(unknown) == {f"{tar}#{n:03d}.png" for n in (2, 3)}
+    assert f"of {third.size:,} bytes are in the tar" in unknown[f"{tar}#002.png"].detail
+
+
 @pytest.mark.parametrize("kind", ["glob", "named"])
 def test_a_table_of_images(nights: Nights, kind: str) -> None:
     (nights.root / "t").mkdir()

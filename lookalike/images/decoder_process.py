@@ -134,8 +134,8 @@ def answer_file(
         if rejected.reason == "empty":  # a placeholder, which says nothing of pictures
             return {**known, "ignored": "empty", "detail": rejected.detail}, b""
         return {**known, "rejected": rejected.reason, "detail": rejected.detail}, b""
-    except CutShortError as error:
-        return {**known, "rejected": "truncated", "detail": one_line(error)}, b""
+    except CutShortError as error:  # by the end of its container: what it holds, nobody can tell
+        return {**known, "rejected": "unreadable", "detail": one_line(error)}, b""
     except OSError as error:
         detail = error.strerror or one_line(error)
         if said := system_name(name):
