@@ -8,25 +8,16 @@ loaded only when pictures are embedded, never for vectors.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from threading import Lock
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError
 from lookalike.images.cropping import asked_crop
-from lookalike.ivf.selections import Selection
-from lookalike.ivf.template import TEMPLATE_FILE, Template, load_template
 from lookalike.metrics import Ids, Scores, Vectors, check_vectors
-from lookalike.models import forks as forks  # sees to it that forks are noticed from now on
-from lookalike.parallel import run_all
 from lookalike.search.answering import Index, Request, answer
 from lookalike.search.asked import (
     Exclude,
@@ -37,285 +28,27 @@ from lookalike.search.asked import (
     asked_vectors,
 )
 from lookalike.search.choosing import Chooser, check_group
-from lookalike.search.filters import Filters
 from lookalike.search.like import asked_rows, rows_named, split_unlike
 from lookalike.search.neighbour import Neighbour, Neighbours
+from lookalike.search.opened import OpenSnapshot
 from lookalike.search.queries import Answers, Queries
-from lookalike.search.query_images import embed_images, load_embedder
+from lookalike.search.query_images import embed_images
 from lookalike.search.reranking import exact_depth
-from lookalike.search.vector_index import VectorIndex
 from lookalike.search.ways import Blender, Ways, asked_ways
 from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
-from lookalike.store.cached import HELD
-from lookalike.store.duplicates import DuplicateReader
-from lookalike.store.objects import Store, open_store
 from lookalike.whole_numbers import whole_number
 
-if TYPE_CHECKING:
-    from lookalike.models.features import Embedder, Feature
-    from lookalike.models.projection import Projection
-
 _COLUMNS = frozenset(shards.COLUMNS)  # the others are metadata
-_OF_MODELS = ("features", "metric", "model_fingerprint", "preprocessing_fingerprint")
 _RERANK_PER_K = 10
 _NPROBE = 16
-_READ_KINDS = ("embedding", "index", "template", "duplicates", "tombstones")  # when searching
 
 
-def _half_of_memory() -> int:
-    """Of this machine, in bytes: what a process that does nothing but search may show."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-class Searcher:
+class Searcher(OpenSnapshot):
     """A snapshot, open for searching; closes itself at the end of a `with` block.
 
-    Attributes:
-        store: The store.
-        manifest: As published.
-        dim: Components of a vector.
-        metric: cosine, inner_product, l2 or jaccard.
-        count: Vectors that can be found: those in the snapshot, less the forgotten ones.
-        spec: What its index is.
-        index: The index itself, without the store's defaults.
-        living: The rows that searches may return, where that is not all in the snapshot.
+    What it holds is described at `OpenSnapshot`.
     """
-
-    def __init__(
-        self,
-        store: Store,
-        manifest: Mapping[str, Any],
-        *,
-        check: bool = False,
-        resident: int = 0,
-    ) -> None:
-        """Open the snapshot that a manifest describes, published or not.
-
-        Args:
-            store: The store's root.
-            manifest: Of the snapshot.
-            check: Whether to compare every file's sha256 first.
-            resident: Bytes of stored vectors to keep mapped (see `VectorReader`).
-
-        Raises:
-            RequestError: A file is missing, of another size or, with `check`, of another sha256
-                than the manifest says; or an index shard does not belong to the template.
-        """
-        self.store, self.manifest = store, dict(manifest)
-        self._manifest_path = snapshots.manifest_path(str(manifest.get("name")))
-        self._finished = store.has(self._manifest_path)  # or it is about to be
-        self._opened_as: dict[str, Any] = {"store": store.name, "check": check}
-        self.dim, self.metric = int(manifest["dim"]), str(manifest["metric"])
-        self._check_files(contents=check)
-        lines = snapshots.files_of(manifest, "embedding")
-        self._files = {int(line["file_no"]): str(line["path"]) for line in lines}
-        self._reader = shards.VectorReader(self.store, self._files, resident)
-        self._forgotten = living.deleted_ids(self.store, manifest)
-        self.count = sum(int(line["rows"]) for line in lines) - len(self._forgotten)
-        forgotten = self._forgotten
-        self.living = Selection(forgotten, inverted=True) if len(forgotten) else None
-        template, lines = self._template(), snapshots.files_of(manifest, "index")
-        paths = self._fetched([line["path"] for line in lines])
-        self.index = VectorIndex(template, paths, self._reader, self.living)
-        self.spec = self.index.spec
-        if (self.spec.dim, self.spec.metric) != (self.dim, self.metric):
-            raise RequestError(
-                f"{self.store}: the index is for {self.spec.dim} components and "
-                f"{self.spec.metric}, the manifest says {self.dim} and {self.metric}; index again"
-            )
-        self._filters = Filters(self.store, self._files, self._forgotten)
-        self._embedder: Embedder | None = None
-        self._lock, self._refreshing, self._pid = Lock(), Lock(), os.getpid()
-
-    def _fetched(self, paths: Sequence[str]) -> Iterator[Path]:
-        """Files to map, fetched some at a time: those stay till the next ones are asked for."""
-        for start in range(0, len(paths), HELD):
-            yield from self.store.at_once(self.store.local, paths[start : start + HELD])
-
-    @classmethod
-    def open(
-        cls,
-        store: str | os.PathLike[str],
-        snapshot: str | None = None,
-        *,
-        features: Sequence[Feature] | None = None,
-        projection: Projection | None = None,
-        check: bool = False,
-        cache: str | os.PathLike[str] | None = None,
-    ) -> Searcher:
-        """Open a published snapshot; see `lookalike.open`."""
-        place = open_store(store, cache)
-        while True:
-            published = snapshots.current(place) if place.is_there() else None
-            try:
-                opened = cls._open(place, snapshot or published, features, projection, check)
-            except (RequestError, OSError):
-                # Another snapshot was published meanwhile, and the files of this one may be gone.
-                if snapshot is not None or snapshots.current(place) == published:
-                    raise
-            else:
-                asked = {
-                    "store": place.name, "features": features, "projection": projection,
-                    "check": check, "cache": None if cache is None else os.path.abspath(cache),
-                }  # fmt: skip
-                opened._opened_as = asked
-                return opened
-
-    @classmethod
-    def _open(
-        cls,
-        store: Store,
-        snapshot: str | None,
-        features: Sequence[Feature] | None,
-        projection: Projection | None,
-        check: bool,
-    ) -> Searcher:
-        manifest = snapshots.read_manifest(store, snapshot)
-        if features is not None:
-            from lookalike.models.features import model_fingerprint
-
-            given = model_fingerprint(features, manifest["metric"], projection)
-            if given != manifest["model_fingerprint"]:
-                raise RequestError(
-                    f"{store}: its vectors come from model {manifest['model_fingerprint']}, the "
-                    f"features given are {given}; their vectors do not compare: use the features "
-                    "of the store, or index again with these"
-                )
-        if check:
-            for problem in snapshots.check_manifest(manifest):
-                raise RequestError(f"{store}: {problem}; run: lookalike verify")
-        return cls(store, manifest, check=check, resident=_half_of_memory())
-
-    # --- while it is open -------------------------------------------------------------------------
-
-    @contextmanager
-    def _reading(self) -> Iterator[Searcher]:
-        """This searcher as it is now, whatever `refresh` and `close` do in other threads meanwhile.
-
-        Raises:
-            RequestError: It is closed, or its snapshot was removed, before the work or during it.
-        """
-        now = object.__new__(type(self))
-        now.__dict__ = self.__dict__  # the same one: what is read later on stays for all
-        now._check_open()
-        now._check_there()
-        try:
-            yield now
-        except (OSError, RequestError) as error:
-            now._check_there()
-            if isinstance(error, RequestError):
-                raise
-            raise RequestError(
-                f"{now.store}: a file cannot be read: {one_line(error)}; run: lookalike verify"
-            ) from error
-
-    def _check_open(self) -> None:
-        if "_reader" not in self.__dict__:
-            raise RequestError(f"{self!r}: open the store again: lookalike.open")
-
-    def _check_there(self) -> None:
-        if self._finished and not self.store.has(self._manifest_path):
-            raise RequestError(
-                f"{self.store}: snapshot {self.manifest['name']} was removed since it was opened "
-                "(gc or forget), and its rows may be gone; go to the published one: "
-                "searcher.refresh(), or lookalike.open"
-            )
-
-    def refresh(self) -> bool:
-        """Go to the store's published snapshot, whichever was opened; models stay if they may.
-
-        Searches of other threads that are under way end in the snapshot in which they began.
-
-        Returns:
-            Whether that is another snapshot than before.
-
-        Raises:
-            RequestError: As `lookalike.open`; or the searcher is closed. It stays as it was.
-        """
-        self._check_open()
-        with self._refreshing:
-            opened_as, name = self._opened_as, self.manifest.get("name")
-            if self._finished and name == snapshots.current(self.store):
-                self._check_there()
-                return False
-            fresh = Searcher.open(**opened_as)
-            if self._finished and fresh.manifest["name"] == name:
-                return False
-            if all(fresh.manifest.get(key) == self.manifest.get(key) for key in _OF_MODELS):
-                fresh._embedder = self._embedder
-            self.__dict__ = fresh.__dict__  # at once, for whoever begins to read
-            return True
-
-    def close(self) -> None:
-        """Let go of files, index and models; searches under way end, and later ones are refused."""
-        kept = ("store", "manifest", "dim", "metric", "count")
-        self.__dict__ = {name: self.__dict__[name] for name in kept}
-
-    def __enter__(self) -> Searcher:
-        self._check_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        closed = "" if "_reader" in self.__dict__ else ", closed"
-        return (
-            f"Searcher(store={str(self.store)!r}, snapshot={self.manifest.get('name')!r}, "
-            f"rows={self.count}, metric={self.metric!r}{closed})"
-        )
-
-    def _check_files(self, contents: bool) -> None:
-        """Files are checked before anything reads them: Faiss's formats have no checksum."""
-        if contents:
-            # Hashing takes all cores, so that the largest files had better come first.
-            lines = sorted(self.manifest["files"], key=lambda line: -int(line["bytes"]))
-            problems: Iterable[snapshots.Problem | None] = run_all(
-                lambda line: next(snapshots.check_file(self.store, line), None), lines
-            )
-        else:
-            lines = [line for line in self.manifest["files"] if line["kind"] in _READ_KINDS]
-            problems = snapshots.check_sizes(self.store, lines)
-        for problem in filter(None, problems):
-            raise RequestError(f"{self.store}: {problem}; run: lookalike verify")
-
-    @cached_property
-    def _duplicates(self) -> DuplicateReader:
-        lines = snapshots.files_of(self.manifest, "duplicates")
-        return DuplicateReader(
-            self.store, [line["path"] for line in lines]
-        )  # reads footers, so not on opening
-
-    def _template(self) -> Template:
-        lines = snapshots.files_of(self.manifest, "template")
-        paths = [one["path"] for one in lines if PurePosixPath(one["path"]).name == TEMPLATE_FILE]
-        if len(paths) != 1:
-            raise RequestError(f"{self.store}: the manifest names {len(paths)} templates, not 1")
-        folder = str(PurePosixPath(paths[0]).parent)
-        return load_template(self.store.local_folder(folder), self.manifest["index"]["template"])
-
-    @property
-    def metadata_schema(self) -> Any:
-        """Arrow schema of the metadata columns."""
-        return self._reader.metadata_schema()
-
-    @property
-    def embedder(self) -> Embedder:
-        """The models that made the stored vectors, loaded once.
-
-        Raises:
-            RequestError: The snapshot was made with another preprocessing, or without models; or
-                TensorFlow runs them, and this process is a fork of one that had started it.
-        """
-        if self._pid != os.getpid():  # a thread of the parent may have held the lock for ever
-            self._lock, self._pid = Lock(), os.getpid()
-        with self._lock:
-            if self._embedder is None:
-                self._embedder = load_embedder(self.store, self.manifest)
-            return self._embedder
 
     def embed(self, images: Images, crop: Any = None) -> Vectors:
         """Vectors (n, dim) float32 of pictures, made as the stored ones were.
