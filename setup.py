@@ -60,8 +60,8 @@ setup(
         "remote": _REMOTE,  # stores on object storage; sources on S3
         "dev": [*_DASK, *_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, "hypothesis>=6.100",
                 "flask>=3,<4", "flask-cors>=6,<7", "moto[s3]>=5.2,<6", "mypy>=2,<3",
-                "onnx>=1.19,<2", "pytest>=9,<10", "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18",
-                "types-PyYAML"],
+                "onnx>=1.19,<2", "pytest>=9,<10", "pytest-timeout>=2.4,<3", "pytest-xdist>=3.6,<4",
+                "ruff>=0.17,<0.18", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["lookalike=lookalike.pipelines.cli:main"]},
     classifiers=[

@@ -49,10 +49,12 @@ def on_a_terminal(arguments: list[str], **environment: str) -> str:
                 break
             seen += part
     os.close(ours)
-    assert running.stderr is not None
-    told = running.stderr.read().decode()
-    running.stderr.close()
-    assert running.wait() == 0, told
+    try:
+        _, told = running.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        raise
+    assert running.returncode == 0, told.decode()
     return seen.decode()
 
 
