@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from urllib.parse import parse_qs, quote_plus, unquote, urlsplit
@@ -29,6 +29,7 @@ from lookalike.store.s3 import list_objects
 from lookalike.store.s3_file import S3File
 from lookalike.store.s3_uri import parse
 from tests.conftest import picture
+from tests.documented import ROOT
 from tests.s3_server import BUCKET, KEYS, Answer, faulty_proxy, s3_server, store_uri, stub_server
 from tests.tar_files import pack
 
@@ -436,17 +437,36 @@ def test_one_fault_is_not_noticed(server: int, kind: str) -> None:
             assert faults.failed == 1
 
 
+# In a process of its own: what others left in this one's threads, a fork would wait for.
+_FORKS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from lookalike.store import s3_client, storage
+from lookalike.store.s3_uri import parse
+names = sys.argv[1:]
+expected = [str(number).encode() * 1000 for number in range(len(names))]
+with ThreadPoolExecutor(8) as threads:
+    assert list(threads.map(storage.read_bytes, names)) == expected
+    with get_context("fork").Pool(2) as processes:
+        assert processes.map(storage.read_bytes, names) == expected
+    assert list(threads.map(storage.read_bytes, names)) == expected
+one = s3_client.open_client(parse(names[0]))
+assert one is s3_client.open_client(parse(names[3]))  # one client a process
+"""
+
+
 def test_threads_and_forks(put: Callable[..., str]) -> None:
     uri = put({str(number): str(number).encode() * 1000 for number in range(20)})
     names = [at(uri, str(number)) for number in range(20)]
-    expected = [str(number).encode() * 1000 for number in range(20)]
-    with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(storage.read_bytes, names)) == expected
-        with get_context("fork").Pool(2) as processes:
-            assert processes.map(storage.read_bytes, names) == expected
-        assert list(threads.map(storage.read_bytes, names)) == expected
-    one = s3_client.open_client(parse(uri))
-    assert one is s3_client.open_client(parse(names[3]))  # one client a process
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKS, *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # --- what went wrong --------------------------------------------------------------------------

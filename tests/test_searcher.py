@@ -279,6 +279,47 @@ def test_after_a_fork_pictures_are_answered_or_refused_at_once(
         assert [float(line) for line in lines] == pytest.approx([1, 1], abs=1e-5)
 
 
+_LEFT_BY_A_FORK = """
+import gc, os, signal, sys
+import lookalike
+store, picture, how, end = sys.argv[1:]
+searcher = lookalike.open(store)
+searcher.search(picture, k=1)
+gc.disable()
+if how == "rubbish":
+    searcher.itself = searcher
+    del searcher
+child = os.fork()
+if not child:
+    signal.alarm(60)  # which ends one that waits for ever
+    if how == "dropped":
+        del searcher
+    gc.collect()
+    if how == "kept":
+        print(searcher.search(picture, k=1)[0][0].score)
+    if end == "exit":
+        sys.exit(0)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "_exit"])
+@pytest.mark.parametrize("how", ["rubbish", "dropped", "kept"])
+def test_a_forked_process_may_let_go_of_a_searcher(
+    how: str, end: str, indexed: tuple[Path, Path]
+) -> None:
+    """OpenVINO joins the threads that its models compute in, which no fork has."""
+    pytest.importorskip("openvino")
+    store, folder = indexed
+    arguments = [str(store), str(folder / "first" / "3.png"), how, end]
+    done = subprocess.run(
+        [sys.executable, "-c", _LEFT_BY_A_FORK, *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def _in_a_spawned_process(store: str, picture: str) -> float:
     return lookalike.open(store).search(picture, k=1)[0][0].score
 

@@ -1,17 +1,30 @@
-"""TensorFlow after a fork: refused at once, where it would wait for ever.
+"""Models after a fork: what would wait for ever is refused at once, or left alone.
 
-It has threads of its own, and a forked process has none of its parent's: what was started in the
-parent is waited for in the child without end. OpenVINO does without them.
+A forked process has none of its parent's threads, so that what they were to do is waited for
+without end. TensorFlow computes in threads of its own, and is refused. OpenVINO answers without
+them, but joins them when a model goes: there the parent's models stay until the process ends.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from weakref import WeakSet
 
 from lookalike.errors import RequestError
 
 _started_before_fork = False
+_of_this_process: WeakSet[object] = WeakSet()
+
+
+def keep_in_forks(model: object) -> None:
+    """Let no process that is forked from this one destroy a model, whatever lets go of it there.
+
+    Args:
+        model: To which weak references can be made; this process destroys it as ever.
+    """
+    _of_this_process.add(model)
 
 
 def check_process(pid: int) -> None:
@@ -46,6 +59,9 @@ def _tensorflow_runs() -> bool:
 def _remember() -> None:
     global _started_before_fork
     _started_before_fork = _started_before_fork or _tensorflow_runs()
+    for model in _of_this_process:  # rubbish that is not collected yet is among them
+        # A reference that nothing gives back: a list of them would end with the interpreter.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(model))
 
 
 if hasattr(os, "register_at_fork"):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.models.forks import keep_in_forks
 from lookalike.models.golden import BOUND, agreement, golden_pictures
 from lookalike.models.saved_model import Model, ModelInfo
 
@@ -165,6 +166,7 @@ class OpenVINOModel(Model):
             self._compute_exactly()
         self._lock = Lock()  # a request serves one caller at a time
         self._requests: dict[int, Any] = {}
+        keep_in_forks(self)
 
     def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with self._lock:
