@@ -1,7 +1,7 @@
 """Draws the golden pictures that engines are compared on: `python -m tests.draw_golden`.
 
-The files are what counts: another version of Pillow may draw them a little differently, which does
-no harm, but they need not be drawn again.
+The files are what counts: other versions of the demo's scenes or of Pillow draw them differently,
+which does no harm, but they need not be drawn again.
 """
 
 from __future__ import annotations
