@@ -61,8 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[200_000, 1_000_000, 4_000_000],
-                        metavar="N", help="of the ledger (200000 1000000 4000000)")  # fmt: skip
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[200_000, 1_000_000, 4_000_000],
+        metavar="N",
+        help="of the ledger (200000 1000000 4000000)",
+    )
     parser.add_argument("--work", metavar="DIR", help="where files go (the system's for such)")
     parser.add_argument("--in", dest="store", metavar="DIR", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
@@ -76,9 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         seconds = found["seconds"]
         steps = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-        print(f"{rows:>13,} rows  {rows / sum(seconds.values()):>9,.0f} rows/s  "
-              f"peak {found['peak'] / 2**20:,.0f} MiB  ({steps}; {found['changes']})",
-              flush=True)  # fmt: skip
+        print(
+            f"{rows:>13,} rows  {rows / sum(seconds.values()):>9,.0f} rows/s  "
+            f"peak {found['peak'] / 2**20:,.0f} MiB  ({steps}; {found['changes']})",
+            flush=True,
+        )
     return 0
 
 
@@ -145,12 +153,19 @@ def _ids(numbers: Numbers) -> Numbers:
 def _ledger_rows(names: pa.Array, contents: Numbers, sizes: Numbers, numbers: Numbers) -> pa.Table:
     nothing = pa.repeat("", len(numbers))
     columns: dict[str, Any] = {
-        "uri": names, "status": pa.repeat("embedded", len(numbers)), "reason": nothing,
-        "detail": nothing, "bytes": sizes, "version": _versions(contents),
-        "content_sha256": _digests(contents), "id": _ids(numbers),
+        "uri": names,
+        "status": pa.repeat("embedded", len(numbers)),
+        "reason": nothing,
+        "detail": nothing,
+        "bytes": sizes,
+        "version": _versions(contents),
+        "content_sha256": _digests(contents),
+        "id": _ids(numbers),
         "metadata_hash": np.zeros(len(numbers), dtype=np.int64),
-        "known_status": nothing, "known_reason": nothing, "known_detail": nothing,
-    }  # fmt: skip
+        "known_status": nothing,
+        "known_reason": nothing,
+        "known_detail": nothing,
+    }
     return pa.table(columns, schema=SCHEMA)
 
 
@@ -170,11 +185,15 @@ def _listing_rows(numbers: Numbers, rows: int) -> pa.Table:
 def _listing_table(uris: pa.Array, contents: Numbers) -> pa.Table:
     count = len(contents)
     columns: dict[str, Any] = {
-        "uri": uris, "bytes": _size(contents), "version": _versions(contents),
-        "problem": pa.repeat("", count), "_container": pa.repeat("", count),
-        "_offset": np.full(count, -1), "_group": np.zeros(count, dtype=np.int64),
+        "uri": uris,
+        "bytes": _size(contents),
+        "version": _versions(contents),
+        "problem": pa.repeat("", count),
+        "_container": pa.repeat("", count),
+        "_offset": np.full(count, -1),
+        "_group": np.zeros(count, dtype=np.int64),
         "_hides": pa.nulls(count, pa.string()),
-    }  # fmt: skip
+    }
     return pa.table(columns, schema=listing_schema(_NO_METADATA))
 
 
@@ -206,10 +225,18 @@ def night(store: Path) -> dict[str, Any]:
     shards = {number: "" for number in range(-(-about["rows"] // _SHARD_ROWS))}
     through = meet(open_store(store), RunnerSpec(), Progress(quiet=True))
     found = resolve(
-        place, units, "run/embedded", "run/compared", "run/resolved", meet=through,
-        by_content=True, first_file_no=_NEW_FILE_NO, metadata=_NO_METADATA, listing=listing.parts,
+        place,
+        units,
+        "run/embedded",
+        "run/compared",
+        "run/resolved",
+        meet=through,
+        by_content=True,
+        first_file_no=_NEW_FILE_NO,
+        metadata=_NO_METADATA,
+        listing=listing.parts,
         shards=shards,
-    )  # fmt: skip
+    )
     lap("resolve")
     ledger = ledger_of_run(place, "snapshots/new", "run/compared", "run/resolved", shards, None)
     write_ledger_files(place, ledger, through, about["rows"])

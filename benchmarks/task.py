@@ -84,16 +84,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a way measured by itself.
+    """One way in one round.
 
     Attributes:
         images: Pictures that it finished.
         rate: Images/s once warm.
         ended: When the last one was finished, in seconds since 1970.
         warm_s: Seconds that the rate is measured over.
-        start_up_s: Seconds of the whole that the warm rate does not explain, where the way knows
-            better than whoever launched it when it began.
-        engines: What computed each feature, where the way chose that by itself.
+        start_up_s: Seconds from its launch to its last picture that the warm rate does not explain.
+        stage_start_up_s: The same from the beginning of the embed stage, in the pipeline.
+        engines: What computed each feature in the pipeline, which chooses in every run.
+        peak_bytes: Resident memory of its processes together at its highest until the last picture;
+            None where the system does not tell, or it was over before it was looked at enough.
+        cosine: Mean and least cosine of its vectors to the pipeline's, where it makes any.
     """
 
     images: int
@@ -101,7 +104,10 @@ class Timing:
     ended: float
     warm_s: float
     start_up_s: float | None = None
+    stage_start_up_s: float | None = None
     engines: list[str] | None = None
+    peak_bytes: int | None = None
+    cosine: tuple[float, float] | None = None
 
 
 def timing_of(processes: Sequence[Sequence[Lot]]) -> Timing:

@@ -61,7 +61,7 @@ def _timing(store: Path, shards: list[dict[str, Any]], processes: int, began: fl
     # The local engine deals units out in turn, one after another to each process.
     timing = timing_of([sorted(lots[number::processes]) for number in range(processes)])
     start_up = timing.ended - began - timing.images / timing.rate
-    return replace(timing, start_up_s=max(0.0, start_up))
+    return replace(timing, stage_start_up_s=max(0.0, start_up))
 
 
 def _vectors(store: Path, shards: list[dict[str, Any]], task: Task) -> Vectors:

@@ -164,8 +164,9 @@ def _run(
         )
     rows = {str(path): row for row, path in enumerate(task.files)}
     bundles = _bundles(out)
-    blocks = [np.full((len(rows), len(block[0])), np.nan, np.float32)
-              for block in bundles[0].blocks]  # fmt: skip
+    blocks = [
+        np.full((len(rows), len(block[0])), np.nan, np.float32) for block in bundles[0].blocks
+    ]
     for bundle in bundles:
         where = [rows[path] for path in bundle.paths]
         for block, found in zip(blocks, bundle.blocks, strict=True):

@@ -26,7 +26,7 @@ from benchmarks.index.generator import (
 )
 from benchmarks.index.measure import fastest
 from benchmarks.index.ways import highest
-from benchmarks.memory import Sample
+from benchmarks.processes import Sample
 from lookalike.errors import RequestError
 
 

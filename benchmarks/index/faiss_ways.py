@@ -41,5 +41,7 @@ def settings(index: Any) -> list[dict[str, Any]]:
     probes = [nprobe for nprobe in _NPROBE if nprobe <= ivf.nlist // 2]
     if not hasattr(faiss.downcast_index(ivf.quantizer), "hnsw"):
         return [{"nprobe": nprobe} for nprobe in probes]
-    return [{"nprobe": nprobe, "quantizer_efSearch": max(_EF[0], times * nprobe)}
-            for nprobe, times in product(probes, (1, 4))]  # fmt: skip
+    return [
+        {"nprobe": nprobe, "quantizer_efSearch": max(_EF[0], times * nprobe)}
+        for nprobe, times in product(probes, (1, 4))
+    ]

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 REQUIREMENTS = (
-    "autofaiss==2.18.0", "faiss-cpu==1.9.0.post1", "numpy==1.26.*", "pyarrow==19.*",
-    "embedding-reader<2", "setuptools<82",
-)  # fmt: skip
+    "autofaiss==2.18.0",
+    "faiss-cpu==1.9.0.post1",
+    "numpy==1.26.*",
+    "pyarrow==19.*",
+    "embedding-reader<2",
+    "setuptools<82",
+)
 _PYTHONS = ("python3.11", "python3.10")
 _CHECK = "import sys, autofaiss, faiss; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))"
 
@@ -32,10 +36,17 @@ def environment(folder: Path) -> tuple[Path | None, str]:
     print(f"installing autofaiss into {folder}", file=sys.stderr, flush=True)
     for command in (
         [found, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         *REQUIREMENTS],
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *REQUIREMENTS,
+        ],
         [str(python), "-c", _CHECK],
-    ):  # fmt: skip
+    ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason given"]

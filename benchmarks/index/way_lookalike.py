@@ -32,8 +32,10 @@ class Store:
         rerank = self._searcher.default_rerank(manifest["certificate"]["k"])
         default = {"nprobe": self._searcher.default_nprobe, "rerank": rerank}
         self.settings = _settings(manifest["certificate"].get("sweep", []), default)
-        self._files = {int(line["file_no"]): store / line["path"]
-                       for line in snapshot.files_of(manifest, "embedding")}  # fmt: skip
+        self._files = {
+            int(line["file_no"]): store / line["path"]
+            for line in snapshot.files_of(manifest, "embedding")
+        }
 
     def search(self, setting: dict[str, Any], queries: Any, k: int) -> Any:
         """Ids (n, k)."""
@@ -66,11 +68,19 @@ def _settings(sweep: list[dict[str, Any]], default: dict[str, Any]) -> list[dict
 def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
     """Run the command; tells what each stage took."""
     config = out / "config.yaml"  # JSON is YAML
-    config.write_text(json.dumps({"index": task["index"], "publish": {"min_recall": 0},
-                                  "runner": {"workers": task["workers"]}}))  # fmt: skip
+    config.write_text(
+        json.dumps(
+            {
+                "index": task["index"],
+                "publish": {"min_recall": 0},
+                "runner": {"workers": task["workers"]},
+            }
+        )
+    )
     store = out / "store"
-    status = cli.main(["index", "--embeddings", task["parts"], "--store", str(store),
-                       "--config", str(config)])  # fmt: skip
+    status = cli.main(
+        ["index", "--embeddings", task["parts"], "--store", str(store), "--config", str(config)]
+    )
     if status:
         raise Unbuilt(f"lookalike index ended with status {status}")
     try:
@@ -78,8 +88,11 @@ def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
     except RequestError as error:
         raise Unbuilt(str(error)) from error
     spec, certificate = manifest["index"], manifest["certificate"]
-    searched = [line["bytes"] for kind in ("index", "template")
-                for line in snapshot.files_of(manifest, kind)]  # fmt: skip
+    searched = [
+        line["bytes"]
+        for kind in ("index", "template")
+        for line in snapshot.files_of(manifest, kind)
+    ]
     named = ("k", "recall", "low", "high", "nprobe", "rerank", "reached")
     return {
         "key": f"{spec['kind']}, {spec['nlist']} lists, {spec['code_bytes']} code bytes",
