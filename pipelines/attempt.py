@@ -286,13 +286,18 @@ class Attempt:
         queries = self._comparisons
         new, old = (
             combined(
-                self.scratch, self.config.runner, self.progress, f"{self.folder}/{name}", asked,
+                self.scratch,
+                self.config.runner,
+                self.progress,
+                f"{self.folder}/{name}",
+                asked,
                 [record["truth"]["path"] for record in records],
             )
             for name, asked, records in (
-                ("merged", queries.all, self._made), ("merged-old", queries.some, self._among_old),
+                ("merged", queries.all, self._made),
+                ("merged-old", queries.some, self._among_old),
             )
-        )  # fmt: skip
+        )
         self.result = queries.result(new, old)
         manifest = {
             **self.manifest,

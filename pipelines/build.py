@@ -259,10 +259,20 @@ class IndexBuild:
         for reason in self.spec.reasons if way == ANEW else ():
             self.progress.say(f"index: {reason}")
         made = Attempt(
-            self.store, self.scratch, self.config, self.progress, self.manifest, self.spec, way,
-            self._queries, self._added, self.dead, self._sampler, self.parent,
+            self.store,
+            self.scratch,
+            self.config,
+            self.progress,
+            self.manifest,
+            self.spec,
+            way,
+            self._queries,
+            self._added,
+            self.dead,
+            self._sampler,
+            self.parent,
             None if way == ANEW else self._truth,
-        )  # fmt: skip
+        )
         made.run(self.manifest["stages"])
         made.index |= {"way": way, "why": why}
         if way != ANEW and self.spec.kind != "exact":

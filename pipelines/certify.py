@@ -83,8 +83,11 @@ class Spread:
     ) -> None:
         """Learn the lists of the queries' neighbours, and put them beside what is laid out."""
         self._asking, self._store, self.truth, self.rows = (
-            asking, asking.scratch.store, truth, laid.rows,
-        )  # fmt: skip
+            asking,
+            asking.scratch.store,
+            truth,
+            laid.rows,
+        )
         index = laid.index(self._store, ())
         self.spec, buffer = index.spec, io.BytesIO()
         np.save(buffer, Rater(index, laid.rows, truth, laid.k).lists)
@@ -99,12 +102,19 @@ class Spread:
         folder = f"{asking.folder}/{digest}"
         inquiry = Inquiry(self.laid, folder, self._groups, tuple(questions), queries)
         exchange = Exchange(
-            "certify", self._store.name, partial(deal, inquiry=inquiry),
+            "certify",
+            self._store.name,
+            partial(deal, inquiry=inquiry),
             partial(take, inquiry=inquiry),
-        )  # fmt: skip
+        )
         found = run_exchange(
-            self._store, exchange, len(self._groups), f"{folder}/dealt", f"{folder}/taken",
-            asking.runner, asking.progress,
-        )  # fmt: skip
+            self._store,
+            exchange,
+            len(self._groups),
+            f"{folder}/dealt",
+            f"{folder}/taken",
+            asking.runner,
+            asking.progress,
+        )
         answers = iter(found[number]["answer"] for number in range(len(inquiry.parts)))
         return [[next(answers) for _ in question.blocks(queries)] for question in questions]

@@ -102,16 +102,27 @@ class Erasure:
             if learnt:
                 self.progress.say("train: anew, the template knows what is to be forgotten")
             IndexBuild(
-                self.store, self.scratch, self.config, self.progress, manifest,
-                None if learnt else parent, dead=tombstones, moved=moved,
-            ).run()  # fmt: skip
+                self.store,
+                self.scratch,
+                self.config,
+                self.progress,
+                manifest,
+                None if learnt else parent,
+                dead=tombstones,
+                moved=moved,
+            ).run()
         else:
             manifest["files"] += [line for line in parent["files"] if line["kind"] in _INDEX]
             manifest |= {key: parent[key] for key in _INDEX_KEYS}
         manifest["files"] += write_report(
-            self.store, folder, manifest, parent, {}, Faults(self.progress.say),
+            self.store,
+            folder,
+            manifest,
+            parent,
+            {},
+            Faults(self.progress.say),
             Measuring(self.scratch, self.config.runner, self.progress),
-        )  # fmt: skip
+        )
         return manifest
 
     @cached_property
@@ -153,9 +164,13 @@ class Erasure:
         path = f"{self.scratch.folder}/dead.npy"
         write_tombstones(self.store, path, dead)
         made = run_tasks(
-            self.scratch, ("compact", "embedding shards"), tasks,
-            CompactShards(self.store.name, path), self.config.runner, self.progress,
-        )  # fmt: skip
+            self.scratch,
+            ("compact", "embedding shards"),
+            tasks,
+            CompactShards(self.store.name, path),
+            self.config.runner,
+            self.progress,
+        )
         moving = Moving(tuple(tasks), path)
         gone = moving(self.store).files
         kept = [line for line in lines if line["file_no"] not in gone]
@@ -187,8 +202,17 @@ class Erasure:
         parent = self._parent
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living
-        carried = ("scanned", "request", "sources", "metric", "model_fingerprint",
-                   "preprocessing_fingerprint", "features", "projection", "dim")  # fmt: skip
+        carried = (
+            "scanned",
+            "request",
+            "sources",
+            "metric",
+            "model_fingerprint",
+            "preprocessing_fingerprint",
+            "features",
+            "projection",
+            "dim",
+        )
         manifest = {
             "name": self.name,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -197,14 +221,19 @@ class Erasure:
             **{key: parent[key] for key in carried if key in parent},
             "counts": {**counts.to_json(), "vectors": self._vectors},
             "changes": {
-                "previous": before, "unchanged": counts.listed, "changed": 0,
-                "removed": before - living, "unknown": counts.by_status["unknown"],
-                "added": 0, "renamed": 0, "rehashed": 0,
+                "previous": before,
+                "unchanged": counts.listed,
+                "changed": 0,
+                "removed": before - living,
+                "unknown": counts.by_status["unknown"],
+                "added": 0,
+                "renamed": 0,
+                "rehashed": 0,
             },
             "next_file_no": made + 1,
             "files": list(files),
             "stages": {},
-        }  # fmt: skip
+        }
         redacted: dict[str, Any] = _redacted(manifest, self._sparing)
         return redacted
 
@@ -233,5 +262,6 @@ def _knows(template: Any, vectors: Sequence[npt.NDArray[Any]]) -> bool:
     if kind == "ivf_pq":
         near.append(template.decode(template.encode(prepared, lists), lists))
     lengths = np.linalg.norm(prepared, axis=1)
-    return any(bool((np.linalg.norm(prepared - one, axis=1) <= _ALIKE * lengths).any())
-               for one in near)  # fmt: skip
+    return any(
+        bool((np.linalg.norm(prepared - one, axis=1) <= _ALIKE * lengths).any()) for one in near
+    )

@@ -25,9 +25,12 @@ def export(given: argparse.Namespace) -> int:
         given.store, given.snapshot, check=given.check, cache=given.cache
     ) as opened:
         result: dict[str, Any] = {
-            "format": given.format, "path": str(path), "snapshot": opened.manifest["name"],
-            "metric": opened.metric, "dim": opened.dim,
-        }  # fmt: skip
+            "format": given.format,
+            "path": str(path),
+            "snapshot": opened.manifest["name"],
+            "metric": opened.metric,
+            "dim": opened.dim,
+        }
         if given.format == "faiss":
             result |= {"rows": opened.count, "nprobe": opened.default_nprobe}
             _write_index(opened, path)

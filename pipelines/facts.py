@@ -26,10 +26,24 @@ _THUMBNAILS = 72
 _NO_PAGE = "<!doctype html>\n<title>No report</title>\n<p>It could not be made: see report.json.\n"
 _NO_METRICS = "# EOF\n"
 _KEPT = (
-    "name", "created", "scanned", "parent", "lookalike", "sources", "metric", "dim", "features",
-    "projection", "model_fingerprint", "preprocessing_fingerprint", "counts", "changes", "index",
-    "search", "certificate",
-)  # fmt: skip
+    "name",
+    "created",
+    "scanned",
+    "parent",
+    "lookalike",
+    "sources",
+    "metric",
+    "dim",
+    "features",
+    "projection",
+    "model_fingerprint",
+    "preprocessing_fingerprint",
+    "counts",
+    "changes",
+    "index",
+    "search",
+    "certificate",
+)
 # What a stage works on, where the manifest tells how many: the rate of the others has no meaning.
 _WORKED_ON = {"scan": "listed", "embed": "embedded", "ingest": "embedded"}
 

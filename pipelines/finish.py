@@ -93,8 +93,18 @@ def check_files(
 
 def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
     """What `lookalike index --json` prints."""
-    keys = ("counts", "changes", "index", "search", "certificate", "metric", "dim", "features",
-            "parent", "stages")  # fmt: skip
+    keys = (
+        "counts",
+        "changes",
+        "index",
+        "search",
+        "certificate",
+        "metric",
+        "dim",
+        "features",
+        "parent",
+        "stages",
+    )
     return {
         "snapshot": manifest["name"],
         "new": new,
@@ -120,9 +130,13 @@ class Publication:
         folder, settled = f"snapshots/{manifest['name']}", self.settled
         counts = manifest["counts"]
         ledger = ledger_of_run(
-            self.store, folder, settled.compared, settled.resolved,
-            (line["file_no"] for line in snapshot.files_of(manifest, "embedding")), settled.moving,
-        )  # fmt: skip
+            self.store,
+            folder,
+            settled.compared,
+            settled.resolved,
+            (line["file_no"] for line in snapshot.files_of(manifest, "embedding")),
+            settled.moving,
+        )
         lines = write_ledger_files(self.store, ledger, self.meet, Counts.of(counts).living)
         check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)

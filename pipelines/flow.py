@@ -64,20 +64,37 @@ def run_job(job: Job) -> Manifest:
     manifest = {**_manifest(job, plan, settled), "stages": seconds}
     try:
         finish.check_files(
-            counts, settled.changes["previous"], job.config.publish, job.store, embedded,
+            counts,
+            settled.changes["previous"],
+            job.config.publish,
+            job.store,
+            embedded,
             job.wanted,
-        )  # fmt: skip
+        )
         IndexBuild(
-            job.store, job.scratch, job.config, job.progress, manifest, job.base,
-            added=settled.added, dead=settled.dead, moved=settled.moved,
-        ).run()  # fmt: skip
+            job.store,
+            job.scratch,
+            job.config,
+            job.progress,
+            manifest,
+            job.base,
+            added=settled.added,
+            dead=settled.dead,
+            moved=settled.moved,
+        ).run()
     except NotPublishedError:
         job.scratch.refuse()
         raise
     finish.Publication(
-        job.store, job.scratch, job.progress, job.parent, settled,
-        meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
-    ).publish(manifest, job.noun, plan.listed)  # fmt: skip
+        job.store,
+        job.scratch,
+        job.progress,
+        job.parent,
+        settled,
+        meet(job.store, job.config.runner, job.progress),
+        job.commit,
+        job.config.runner,
+    ).publish(manifest, job.noun, plan.listed)
     job.scratch.finish()
     return finish.summary(manifest, new=True)
 

@@ -94,9 +94,18 @@ def run_index(
             place.check_parent(parent)
             models.install(store, features, Path(work), projection)
             job = ImageJob(
-                config, images, store, parent, progress, sources, features, projection, computed,
-                again=again, commit=place.publish,
-            )  # fmt: skip
+                config,
+                images,
+                store,
+                parent,
+                progress,
+                sources,
+                features,
+                projection,
+                computed,
+                again=again,
+                commit=place.publish,
+            )
             notes += checks.other_models(parent, features, config.metric, projection, job.converts)
             for note in notes:
                 progress.say(note)

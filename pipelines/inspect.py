@@ -22,16 +22,30 @@ def status(given: argparse.Namespace) -> int:
     finished = snapshot.names(store)
     if given.json:
         keys = (
-            "name", "created", "parent", "lookalike", "sources", "features", "metric", "dim",
-            "model_fingerprint", "preprocessing_fingerprint", "counts", "index", "search",
+            "name",
+            "created",
+            "parent",
+            "lookalike",
+            "sources",
+            "features",
+            "metric",
+            "dim",
+            "model_fingerprint",
+            "preprocessing_fingerprint",
+            "counts",
+            "index",
+            "search",
             "certificate",
-        )  # fmt: skip
+        )
         published = {key: manifest[key] for key in keys}
         published["projection"] = manifest.get("projection")
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
-        print(to_json({"store": str(given.store), "snapshots": finished, "published": published},
-                         indent=1))  # fmt: skip
+        print(
+            to_json(
+                {"store": str(given.store), "snapshots": finished, "published": published}, indent=1
+            )
+        )
         return 0
     counts, index = manifest["counts"], manifest["index"]
     print(f"store      {given.store}")
@@ -43,8 +57,10 @@ def status(given: argparse.Namespace) -> int:
     if projection := manifest.get("projection"):
         name, components = projection["handle"], f"{projection['dim']:,} components"
         print(visible(f"projection {name}: {projection['inputs']:,} to {components}"))
-    print(f"files      {counts['listed']:,} listed = "
-          + " + ".join(f"{counts[name]:,} {name}" for name in LISTED))  # fmt: skip
+    print(
+        f"files      {counts['listed']:,} listed = "
+        + " + ".join(f"{counts[name]:,} {name}" for name in LISTED)
+    )
     if counts.get(UNKNOWN):
         print(f"           {counts[UNKNOWN]:,} unknown: not readable then, kept as they were")
     for reason, count in counts["rejected_by_reason"].items():
@@ -52,8 +68,10 @@ def status(given: argparse.Namespace) -> int:
     changes = manifest.get("changes") or {}
     if changes.get("previous"):
         kinds = ("added", "changed", "removed", "renamed")
-        print(f"changes    since {manifest['parent']}: "
-              + ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds))  # fmt: skip
+        print(
+            f"changes    since {manifest['parent']}: "
+            + ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds)
+        )
     print(f"vectors    {counts['vectors']:,} of {manifest['dim']} dimensions, {manifest['metric']}")
     deltas = sum(bool(line.get("delta")) for line in manifest["files"])
     dead = sum(line["rows"] for line in snapshot.files_of(manifest, "embedding"))
@@ -83,8 +101,17 @@ def verify(given: argparse.Namespace) -> int:
     files = len(manifest["files"])
     if given.json:
         found = [problem.__dict__ for problem in problems]
-        print(to_json({"snapshot": manifest["name"], "files": files, "ok": not problems,
-                          "problems": found}, indent=1))  # fmt: skip
+        print(
+            to_json(
+                {
+                    "snapshot": manifest["name"],
+                    "files": files,
+                    "ok": not problems,
+                    "problems": found,
+                },
+                indent=1,
+            )
+        )
     else:
         for problem in problems:
             print(visible(str(problem)))

@@ -81,11 +81,21 @@ def run_plan(given: argparse.Namespace, progress: Progress) -> int:
     )
     scaled = _scale(there, given.workers, spec, prediction)
     if given.json:
-        print(to_json({"sources": there.found, "vectors": there.rows, "dim": there.dim,
-                          "metric": config.metric, "embed_s": there.embed_s,
-                          "index": spec.to_json(), "predicted": prediction.to_json(),
-                         "scale": scaled.to_json() if scaled else None},
-                         indent=1))  # fmt: skip
+        print(
+            to_json(
+                {
+                    "sources": there.found,
+                    "vectors": there.rows,
+                    "dim": there.dim,
+                    "metric": config.metric,
+                    "embed_s": there.embed_s,
+                    "index": spec.to_json(),
+                    "predicted": prediction.to_json(),
+                    "scale": scaled.to_json() if scaled else None,
+                },
+                indent=1,
+            )
+        )
     else:
         for name, text in _lines(there, config, spec, prediction):
             print(f"{name:<10} {text}")
@@ -106,8 +116,7 @@ def _scale(
 
 def _check(given: argparse.Namespace) -> None:
     source = given.images or given.embeddings
-    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6),
-                       ("workers", 10**6)):  # fmt: skip
+    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6), ("workers", 10**6)):
         value = getattr(given, name)
         if value is not None and not 1 <= value <= most:
             raise RequestError(f"--{name} must be from 1 to {most:,}, got {value:,}")

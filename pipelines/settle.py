@@ -128,21 +128,31 @@ class _Stage:
     def resolve(self) -> Resolved:
         plan, lines = self.plan, [*self.kept, *self.embedded]
         return resolve(
-            self.store, self.units, f"{self.scratch.folder}/embedded",
-            f"{self.scratch.folder}/compared", self.folder, meet=self.meet,
-            by_content=self.job.by_content, first_file_no=plan.first_file_no,
-            metadata=plan.metadata, listing=plan.listing,
+            self.store,
+            self.units,
+            f"{self.scratch.folder}/embedded",
+            f"{self.scratch.folder}/compared",
+            self.folder,
+            meet=self.meet,
+            by_content=self.job.by_content,
+            first_file_no=plan.first_file_no,
+            metadata=plan.metadata,
+            listing=plan.listing,
             shards={line["file_no"]: line["path"] for line in lines},
-        )  # fmt: skip
+        )
 
     def copy(self) -> list[Line]:
         """Rows whose name or metadata changed, with the vectors that they have."""
         job, metadata = self.job, self.plan.metadata
         schema = shards.schema(job.made_by()["dim"], metadata, job.properties, job.stored_as())
         lines = copy(
-            self.store, self.folder, meet=self.meet, metadata=metadata, schema=schema,
+            self.store,
+            self.folder,
+            meet=self.meet,
+            metadata=metadata,
+            schema=schema,
             run=self.scratch.name,
-        )  # fmt: skip
+        )
         self.scratch.sweep()
         return lines
 

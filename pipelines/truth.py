@@ -151,11 +151,14 @@ def combined(
     while len(parts) > _TOGETHER:
         tasks = [
             MergeTask(
-                number, queries, tuple(parts[start : start + _TOGETHER]),
-                f"{folder}/{level}/{number:05d}", f"{folder}/{level}/{number:05d}.json",
+                number,
+                queries,
+                tuple(parts[start : start + _TOGETHER]),
+                f"{folder}/{level}/{number:05d}",
+                f"{folder}/{level}/{number:05d}.json",
             )
             for number, start in enumerate(range(0, len(parts), _TOGETHER))
-        ]  # fmt: skip
+        ]
         merge, stage = DoTasks("merge", store.name, merge_parts), ("merge", "parts of the truth")
         records = run_tasks(scratch, stage, tasks, merge, runner, progress)
         parts, level = [record["truth"]["path"] for record in records], level + 1

@@ -17,8 +17,18 @@ from examples.demo.pictures import draw
 
 FOLDER = Path(__file__).parent.parent / "lookalike" / "models" / "golden"
 SIDE = 256
-SCENES = ("balloons", "city", "flowers", "forest", "galaxy", "mountains", "seascape", "tiles",
-          "underwater", "wood")  # fmt: skip
+SCENES = (
+    "balloons",
+    "city",
+    "flowers",
+    "forest",
+    "galaxy",
+    "mountains",
+    "seascape",
+    "tiles",
+    "underwater",
+    "wood",
+)
 
 
 def pictures() -> Iterator[tuple[str, Image.Image]]:

@@ -164,8 +164,11 @@ def test_memory_is_above_the_libraries_of_as_many_processes() -> None:
 
 
 def test_the_fastest_setting_that_reaches_a_recall() -> None:
-    curve = [{"recall": 0.9, "batch_rate": 9.0}, {"recall": 0.96, "batch_rate": 5.0},
-             {"recall": 0.99, "batch_rate": 2.0}]  # fmt: skip
+    curve = [
+        {"recall": 0.9, "batch_rate": 9.0},
+        {"recall": 0.96, "batch_rate": 5.0},
+        {"recall": 0.99, "batch_rate": 2.0},
+    ]
     assert fastest({"curve": curve}, 0.95) == curve[1]
     assert fastest({"curve": curve}, 0.995) is None
 

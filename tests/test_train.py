@@ -166,8 +166,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
     asked = train(trained.images, model, "--force", "--steps", "3")
     begun = subprocess.Popen(
         [sys.executable, "-c", _KILLED, *asked],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert begun.stderr is not None
     for line in begun.stderr:
         if line.startswith("train: step 2,"):
@@ -185,8 +187,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
     # Threads add up in any order, so that bits differ; a step that was lost or done twice shows in
     # the loss.
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
-    here, there = (json.loads((one / "training.json").read_text())["held_out"] for one in
-                   (model, trained.model))  # fmt: skip
+    here, there = (
+        json.loads((one / "training.json").read_text())["held_out"]
+        for one in (model, trained.model)
+    )
     assert here == there
     losses, whole = (
         dict(scalars(tmp_path / "killed.work" / LOGS)["loss"]),

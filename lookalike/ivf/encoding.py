@@ -113,9 +113,13 @@ class Encoded:
         sizes = np.bincount(lists, minlength=template.spec.nlist)
         order = np.lexsort((ids, lists))
         header = shard_header(
-            template, template.layout if whole else "columns", 0, template.spec.nlist, rows,
+            template,
+            template.layout if whole else "columns",
+            0,
+            template.spec.nlist,
+            rows,
             (int(ascending[0]), int(ascending[-1])) if rows else (-1, -1),
-        )  # fmt: skip
+        )
         if whole:
             runs = [order[begin:end] for begin, end in _runs(sizes)]
             write_shard(header, sizes, ((self._codes[run], ids[run]) for run in runs), write)

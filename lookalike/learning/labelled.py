@@ -64,10 +64,17 @@ def read_labelled(
             for row in iter_rows(store.parquet(shard), ["id", "uri"])
         ]
         lives = ~among(np.array([row_id for row_id, _ in rows], dtype=np.int64), dead)
-        found.append(np.array([
-            numbers.setdefault(label, len(numbers)) if alive and label is not None else OTHER
-            for (_, label), alive in zip(rows, lives.tolist(), strict=True)
-        ], dtype=np.int64))  # fmt: skip
+        found.append(
+            np.array(
+                [
+                    numbers.setdefault(label, len(numbers))
+                    if alive and label is not None
+                    else OTHER
+                    for (_, label), alive in zip(rows, lives.tolist(), strict=True)
+                ],
+                dtype=np.int64,
+            )
+        )
     labels = np.concatenate([*found, np.empty(0, dtype=np.int64)])
     most = max(2, most_bytes // (4 * int(manifest["dim"])))
     chosen = sample_by_label(labels, most)

@@ -79,9 +79,13 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = fingerprint_of(features, matrix)
     about = {
-        "format": _FORMAT, "fingerprint": fingerprint, "features": features,
-        "inputs": len(matrix) - 1, "dim": matrix.shape[1], "learned": learned,
-    }  # fmt: skip
+        "format": _FORMAT,
+        "fingerprint": fingerprint,
+        "features": features,
+        "inputs": len(matrix) - 1,
+        "dim": matrix.shape[1],
+        "learned": learned,
+    }
     (folder / ABOUT).unlink(missing_ok=True)
     np.save(folder / MATRIX, np.ascontiguousarray(matrix, dtype="<f4"))
     (folder / CARD).write_text(card, encoding="utf-8")

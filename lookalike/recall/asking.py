@@ -92,9 +92,13 @@ class Rater:
     """
 
     def __init__(
-        self, index: VectorIndex, rows: int, truth: ExactNeighbours, k: int,
+        self,
+        index: VectorIndex,
+        rows: int,
+        truth: ExactNeighbours,
+        k: int,
         lists: Ids | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Learn the neighbours' lists, where they are not given.
 
         Args:

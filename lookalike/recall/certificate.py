@@ -42,9 +42,14 @@ def choose(trial: Trial, k: int, target: float, before: tuple[int, int] | None) 
     lists, most = before or (0, 0)
     for wider in _WIDER if before else ():
         found = certify(
-            trial, k, target, min_nprobe=lists, max_nprobe=wider * lists,
-            max_rerank=max(wider * most, trial.truth.k), reads=_FEW_READS,
-        )  # fmt: skip
+            trial,
+            k,
+            target,
+            min_nprobe=lists,
+            max_nprobe=wider * lists,
+            max_rerank=max(wider * most, trial.truth.k),
+            reads=_FEW_READS,
+        )
         if found["reached"]:
             return found
     return certify(trial, k, target)
@@ -92,14 +97,21 @@ def certify(
     chosen, measured = _choose(sweeper, shallowest)
     recall, low, high = _bounded(sweeper, measured.after[k])
     found: dict[str, Any] = {
-        "k": k, "target": target, "recall": recall, "low": low, "high": high,
-        "queries": sweeper.queries, "population": sweeper.population,
-        "nprobe": chosen.nprobe, "rerank": chosen.rerank, "reached": low >= target,
+        "k": k,
+        "target": target,
+        "recall": recall,
+        "low": low,
+        "high": high,
+        "queries": sweeper.queries,
+        "population": sweeper.population,
+        "nprobe": chosen.nprobe,
+        "rerank": chosen.rerank,
+        "reached": low >= target,
         "levels": _levels(sweeper, chosen, measured, reads),
         "losses": _losses(measured.reachable, measured.candidates, recall),
         "weights": {"list": LIST_COST, "vector": VECTOR_COST},
         "sweep": _rows(sweeper, chosen, shallowest, measured.seconds),
-    }  # fmt: skip
+    }
     return {**found, "advice": advise(found, spec)}
 
 
@@ -194,11 +206,13 @@ def _levels(
             found = _measure(sweeper, setting, [level], reads)
         output.append(
             {
-                "k": level, "rerank": setting.rerank, "queries": found.queries,
+                "k": level,
+                "rerank": setting.rerank,
+                "queries": found.queries,
                 "before": _bounded(sweeper, found.before[level], found.queries),
                 "after": _bounded(sweeper, found.after[level], found.queries),
             }
-        )  # fmt: skip
+        )
     return output
 
 
@@ -218,14 +232,19 @@ def _rows(
             losses = _losses(scan.reachable, recall, recall)
             rows.append(
                 {
-                    "nprobe": nprobe, "rerank": depth, "recall": recall, "low": low, "high": high,
+                    "nprobe": nprobe,
+                    "rerank": depth,
+                    "recall": recall,
+                    "low": low,
+                    "high": high,
                     "cost": round(sweeper.cost(Setting(nprobe, depth))),
                     "ms": round(1000 * (scan.seconds + depth * seconds), 4),
-                    "coarse_miss": losses["coarse_miss"], "code_error": losses["code_error"],
+                    "coarse_miss": losses["coarse_miss"],
+                    "code_error": losses["code_error"],
                     "before": _at_levels(sweeper, scan, sweeper.depth, before=True),
                     "after": _at_levels(sweeper, scan, depth, before=False),
                 }
-            )  # fmt: skip
+            )
     return rows
 
 

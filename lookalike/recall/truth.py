@@ -111,8 +111,10 @@ class Truth:
         one, two = self.known, other.known
         known = ExactNeighbours(
             np.concatenate([one.queries, two.queries]),
-            np.concatenate([one.query_ids, two.query_ids]), one.k, one.metric,
-        )  # fmt: skip
+            np.concatenate([one.query_ids, two.query_ids]),
+            one.k,
+            one.metric,
+        )
         known.ids = np.concatenate([one.ids, two.ids])
         known.scores = np.concatenate([one.scores, two.scores])
         return Truth(
@@ -171,11 +173,17 @@ class Truth:
         buffer = io.BytesIO()
         known = self.known
         np.savez(
-            buffer, queries=known.queries, query_ids=known.query_ids, ids=known.ids,
-            scores=known.scores, metric=np.array(known.metric), keys=self.keys,
-            limit=np.array(self.limit, dtype=np.uint64), edge_scores=self.edge_scores,
+            buffer,
+            queries=known.queries,
+            query_ids=known.query_ids,
+            ids=known.ids,
+            scores=known.scores,
+            metric=np.array(known.metric),
+            keys=self.keys,
+            limit=np.array(self.limit, dtype=np.uint64),
+            edge_scores=self.edge_scores,
             edge_ids=self.edge_ids,
-        )  # fmt: skip
+        )
         return buffer.getvalue()
 
     @classmethod

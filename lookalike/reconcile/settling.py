@@ -29,8 +29,14 @@ from lookalike.store.shard_format import file_numbers, make_id
 
 # what rows on their way are: by names, by contents, or by files of copies
 UNREAD, TOUCHED, CONTENTS, NAMES, LISTED, MOVED, COPIED = (
-    "unread", "touched", "contents", "names", "listed", "moved", "copied"
-)  # fmt: skip
+    "unread",
+    "touched",
+    "contents",
+    "names",
+    "listed",
+    "moved",
+    "copied",
+)
 _BATCH = 1 << 16
 
 

@@ -47,9 +47,14 @@ class Neighbour:
         from lookalike.cells import json_value
 
         row = {
-            "query_uri": self.query_uri, "rank": self.rank, "uri": self.uri, "score": self.score,
-            "id": self.id, "duplicates": self.duplicates, **self.metadata,
-        }  # fmt: skip
+            "query_uri": self.query_uri,
+            "rank": self.rank,
+            "uri": self.uri,
+            "score": self.score,
+            "id": self.id,
+            "duplicates": self.duplicates,
+            **self.metadata,
+        }
         return {name: json_value(value) for name, value in row.items()}
 
     def _repr_html_(self) -> str:

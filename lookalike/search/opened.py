@@ -132,9 +132,12 @@ class OpenSnapshot:
                     raise
             else:
                 asked = {
-                    "store": place.name, "features": features, "projection": projection,
-                    "check": check, "cache": None if cache is None else os.path.abspath(cache),
-                }  # fmt: skip
+                    "store": place.name,
+                    "features": features,
+                    "projection": projection,
+                    "check": check,
+                    "cache": None if cache is None else os.path.abspath(cache),
+                }
                 opened._opened_as = asked
                 return opened
 

@@ -65,10 +65,13 @@ def write_table(rows: LivingRows, path: Path) -> None:
     with (
         write_file(path.parent, path.name) as pending,
         pq.ParquetWriter(
-            pending.file, schema, compression="zstd", use_dictionary=plain,
+            pending.file,
+            schema,
+            compression="zstd",
+            use_dictionary=plain,
             write_statistics=plain,
         ) as writer,
-    ):  # fmt: skip
+    ):
         for table in rows.batches(schema):
             writer.write_table(table)
 
@@ -80,8 +83,11 @@ def write_arrays(rows: LivingRows, folder: Path) -> None:
     if rows.count:
         dim, dtype = vector_type(rows.schema)
         schema = names.append(rows.schema.field("embedding"))
-    head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
-            "shape": (rows.count, dim)}  # fmt: skip
+    head = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (rows.count, dim),
+    }
     with (
         write_file(folder, VECTORS) as vectors,
         write_file(folder, URIS) as uris,

@@ -195,9 +195,12 @@ def _all_of(
                 for vector in reader.vectors(mine):
                     vectors[vector.tobytes()] = vector
     return Held(
-        sorted(names), sorted(contents), list(vectors.values()), np.sort(np.concatenate(ids)),
+        sorted(names),
+        sorted(contents),
+        list(vectors.values()),
+        np.sort(np.concatenate(ids)),
         unread=sorted(names - read),
-    )  # fmt: skip
+    )
 
 
 def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[pa.Table]:

@@ -86,8 +86,11 @@ def united_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
         pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
     )
     first = found[0]
-    known = {key: value for key, value in (first.metadata or {}).items()
-             if key.startswith(_PROPERTIES) and not key.endswith(b"addresses")}  # fmt: skip
+    known = {
+        key: value
+        for key, value in (first.metadata or {}).items()
+        if key.startswith(_PROPERTIES) and not key.endswith(b"addresses")
+    }
     plain = [first.field(name) for name in COLUMNS if name != "embedding"]
     return pa.schema([*plain, *metadata, first.field("embedding")], known)
 

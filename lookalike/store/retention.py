@@ -130,8 +130,11 @@ class Collected:
 
     def to_json(self) -> dict[str, Any]:
         """As `lookalike gc --json` prints it."""
-        return {"kept": [one.__dict__ for one in self.kept], "runs": self.runs,
-                **self.swept.__dict__}  # fmt: skip
+        return {
+            "kept": [one.__dict__ for one in self.kept],
+            "runs": self.runs,
+            **self.swept.__dict__,
+        }
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,10 @@ def gc(
             files it needs; nothing was removed.
     """
     for option, value, least in (
-        ("--keep-last", keep_last, 1), ("--keep-days", keep_days, 0), ("--grace", grace_s, 0),
-    ):  # fmt: skip
+        ("--keep-last", keep_last, 1),
+        ("--keep-days", keep_days, 0),
+        ("--grace", grace_s, 0),
+    ):
         if not value >= least:
             raise RequestError(f"{option} must be at least {least}, got {value}")
     now = time.time() if now is None else now
