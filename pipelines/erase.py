@@ -27,6 +27,7 @@ from lookalike.store import duplicates, forgotten, snapshot
 from lookalike.store.compacting import Moving, plan_compaction
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import Counts
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.sparing import Sparing
@@ -38,10 +39,7 @@ _ALIKE = (
 )
 _INDEX = ("index", "template", "truth")
 _OWN = ("embedding", "ledger", "duplicates", "tombstones", "report", "forgotten", *_INDEX)
-_INDEX_KEYS = ("index", "search", "certificate")
 _REDACTED = "(forgotten)"
-
-Line = dict[str, Any]
 
 
 @dataclass
@@ -77,7 +75,7 @@ class Erasure:
                 f"{self.store}: nothing would be left in it; remove its folder to forget all of it"
             )
 
-    def build(self) -> dict[str, Any]:
+    def build(self) -> Manifest:
         """Compact, index, write ledger and report; the manifest, ready to be published."""
         parent, folder = self._parent, f"snapshots/{self.name}"
         self.check()
@@ -91,11 +89,11 @@ class Erasure:
         files += write_ledger_files(self.store, ledger, through, self._vectors)
         if len(tombstones):
             record = write_tombstones(self.store, f"{folder}/tombstones.npy", tombstones)
-            files.append({**record.to_json(), "kind": "tombstones"})
+            files.append(record.line("tombstones"))
         record = forgotten.write_forgotten(
             self.store, f"{folder}/forgotten.npy", self.held.contents, self._forgotten_before()
         )
-        files.append({**record.to_json(), "kind": forgotten.KIND})
+        files.append(record.line(forgotten.KIND))
         manifest = self._manifest(files, counts_of(self.store, ledger))
         if moved:
             learnt = _knows(self._template(), self.held.vectors)
@@ -113,7 +111,8 @@ class Erasure:
             ).run()
         else:
             manifest["files"] += [line for line in parent["files"] if line["kind"] in _INDEX]
-            manifest |= {key: parent[key] for key in _INDEX_KEYS}
+            manifest["index"], manifest["search"] = parent["index"], parent["search"]
+            manifest["certificate"] = parent["certificate"]
         manifest["files"] += write_report(
             self.store,
             folder,
@@ -126,7 +125,7 @@ class Erasure:
         return manifest
 
     @cached_property
-    def _parent(self) -> Mapping[str, Any]:
+    def _parent(self) -> Manifest:
         return snapshot.read_manifest(self.store)
 
     @cached_property
@@ -151,7 +150,7 @@ class Erasure:
 
     # --- embeddings ---------------------------------------------------------------------------
 
-    def _compact(self) -> tuple[list[Line], Moving | None]:
+    def _compact(self) -> tuple[list[FileLine], Moving | None]:
         """The lines of all embedding shards, those that held something of the images anew."""
         lines = snapshot.files_of(self._parent, "embedding")
         if not len(self.held.ids):
@@ -178,7 +177,7 @@ class Erasure:
 
     # --- ledger -------------------------------------------------------------------------------
 
-    def _ledger(self, folder: str, embeddings: Sequence[Line], moving: Moving | None) -> Ledger:
+    def _ledger(self, folder: str, embeddings: Sequence[FileLine], moving: Moving | None) -> Ledger:
         lines = snapshot.files_of(self._parent, "ledger")
         files = sorted(line["file_no"] for line in embeddings)
         return Ledger(
@@ -197,9 +196,9 @@ class Erasure:
 
     # --- manifest -----------------------------------------------------------------------------
 
-    def _manifest(self, files: Sequence[Line], counts: Counts) -> dict[str, Any]:
+    def _manifest(self, files: Sequence[FileLine], counts: Counts) -> Manifest:
         """What is known before the index is built."""
-        parent = self._parent
+        parent: Mapping[str, Any] = self._parent
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living
         carried = (
@@ -234,7 +233,7 @@ class Erasure:
             "files": list(files),
             "stages": {},
         }
-        redacted: dict[str, Any] = _redacted(manifest, self._sparing)
+        redacted: Manifest = _redacted(manifest, self._sparing)
         return redacted
 
 

@@ -20,11 +20,12 @@ from lookalike.store.attempts import Record
 from lookalike.store.exchange import Meet
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 
 
-def files_of(manifest: Mapping[str, Any]) -> int:
+def files_of(manifest: Manifest) -> int:
     """Files that a snapshot knows, those among them of which nobody could tell."""
     return Counts.of(manifest["counts"]).living
 
@@ -119,13 +120,13 @@ class Publication:
     store: Store
     scratch: Run
     progress: Progress
-    parent: Mapping[str, Any] | None
+    parent: Manifest | None
     settled: Settled
     meet: Meet
-    commit: Callable[[Mapping[str, Any]], None]  # publishes what is finished in the store
+    commit: Callable[[Manifest], None]  # publishes what is finished in the store
     runner: RunnerSpec
 
-    def publish(self, manifest: dict[str, Any], noun: str, listed: int) -> None:
+    def publish(self, manifest: Manifest, noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
         folder, settled = f"snapshots/{manifest['name']}", self.settled
         counts = manifest["counts"]
@@ -153,9 +154,7 @@ class Publication:
             f"{unknown_line(counts)}"
         )
 
-    def _report(
-        self, folder: str, manifest: Mapping[str, Any], ledger: Ledger
-    ) -> list[dict[str, Any]]:
+    def _report(self, folder: str, manifest: Manifest, ledger: Ledger) -> list[FileLine]:
         """Write the report, which says of its own faults what there is to say."""
         faults = Faults(self.progress.say)
         shown = faults.spare("samples", lambda: samples_of(self.store, ledger), {})
@@ -163,7 +162,7 @@ class Publication:
         return write_report(self.store, folder, manifest, self.parent, shown, faults, measuring)
 
 
-def _check_rows(counts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:
+def _check_rows(counts: Mapping[str, Any], lines: list[FileLine]) -> None:
     """The ledger that was written has the rows that were counted.
 
     Raises:

@@ -36,6 +36,7 @@ from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.runs import Plan
 from lookalike.transforms.convert import ConvertShards
 from lookalike.transforms.embed import EmbedSpec, EmbedUnits
@@ -141,7 +142,7 @@ class ImageJob(Job):
             given["selection"] = {"exclude": [*selection.exclude], "hidden": selection.hidden}
         return {"images": self.config.limits.__dict__, "models": asked, **given}
 
-    def made_by(self) -> dict[str, Any]:
+    def made_by(self) -> Manifest:
         """The features."""
         return {
             "features": [feature.to_json() for feature in self.features],
@@ -149,7 +150,7 @@ class ImageJob(Job):
             **({"projection": self.projection.to_json()} if self.projection else {}),
         }
 
-    def more_lines(self) -> list[dict[str, Any]]:
+    def more_lines(self) -> list[FileLine]:
         """Those of the models."""
         return list(models.model_lines(self.store, self.features, self.projection))
 
@@ -158,7 +159,7 @@ class ImageJob(Job):
         """Whether the parent's vectors are not those wanted, but these follow from them."""
         if self.parent is None or self.computed is None:
             return False
-        made: dict[str, Any] = self.parent["request"]
+        made = self.parent["request"]
         prepared = made["fingerprints"][1] == self.settings["fingerprints"][1]
         return bool(prepared and made.get("dtype") == self.settings.get("dtype"))
 

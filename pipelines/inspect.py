@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from lookalike import evaluation
@@ -12,6 +13,7 @@ from lookalike.report.text import visible
 from lookalike.sizes import size_text
 from lookalike.store import snapshot
 from lookalike.store.ledger import LISTED, UNKNOWN
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import open_store
 
 
@@ -37,7 +39,8 @@ def status(given: argparse.Namespace) -> int:
             "search",
             "certificate",
         )
-        published = {key: manifest[key] for key in keys}
+        whole: Mapping[str, Any] = manifest
+        published = {key: whole[key] for key in keys}
         published["projection"] = manifest.get("projection")
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
@@ -138,7 +141,7 @@ def evaluate(given: argparse.Namespace) -> int:
     return 0
 
 
-def _bytes_by_kind(manifest: dict[str, Any]) -> dict[str, int]:
+def _bytes_by_kind(manifest: Manifest) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for line in manifest["files"]:
         sizes[line["kind"]] = sizes.get(line["kind"], 0) + line["bytes"]

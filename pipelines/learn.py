@@ -24,10 +24,9 @@ from lookalike.pipelines.outputs import free_place, new_folder, refusal
 from lookalike.report.text import visible
 from lookalike.search.query_images import load_embedder
 from lookalike.store import snapshot
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store, open_store
 from lookalike.whole_numbers import whole_number
-
-Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

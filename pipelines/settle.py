@@ -25,11 +25,10 @@ from lookalike.store.compacting import (
     needs_compaction,
     plan_compaction,
 )
+from lookalike.store.manifest import FileLine
 from lookalike.store.runs import Plan
 from lookalike.store.tombstones import read_tombstones, write_tombstones
 from lookalike.transforms.compact import CompactShards
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Settled:
     counts: dict[str, Any]
     changes: dict[str, int]
     stands: bool
-    files: list[Line]
-    added: list[Line]
+    files: list[FileLine]
+    added: list[FileLine]
     dead: Ids
     vectors: int
     next_file_no: int
@@ -122,8 +121,8 @@ class _Stage:
         self.all_dead = f"{self.folder}/all-dead.npy"
         self.meet = meet(self.store, self.job.config.runner, self.job.progress)
         base = self.job.base
-        self.kept: list[Line] = snapshot.files_of(base, "embedding") if base else []
-        self.embedded: list[Line] = [unit["shard"] for unit in self.units if unit["shard"]]
+        self.kept: list[FileLine] = snapshot.files_of(base, "embedding") if base else []
+        self.embedded: list[FileLine] = [unit["shard"] for unit in self.units if unit["shard"]]
 
     def resolve(self) -> Resolved:
         plan, lines = self.plan, [*self.kept, *self.embedded]
@@ -141,7 +140,7 @@ class _Stage:
             shards={line["file_no"]: line["path"] for line in lines},
         )
 
-    def copy(self) -> list[Line]:
+    def copy(self) -> list[FileLine]:
         """Rows whose name or metadata changed, with the vectors that they have."""
         job, metadata = self.job, self.plan.metadata
         schema = shards.schema(job.made_by()["dim"], metadata, job.properties, job.stored_as())
@@ -166,7 +165,7 @@ class _Stage:
     # --- compaction -----------------------------------------------------------------------------
 
     def plan_compaction(
-        self, lines: list[Line], added: list[Line], next_file_no: int
+        self, lines: list[FileLine], added: list[FileLine], next_file_no: int
     ) -> list[CompactTask]:
         """The tasks; none where what there is will do."""
         job, dead = self.job, self.dead()
@@ -176,7 +175,7 @@ class _Stage:
         job.progress.say(f"compact: {'; '.join(reasons)}")
         return plan_compaction(lines, dead, next_file_no, self.scratch.name, self.scratch.folder)
 
-    def compact(self, tasks: Sequence[CompactTask]) -> list[Line]:
+    def compact(self, tasks: Sequence[CompactTask]) -> list[FileLine]:
         """The shards written anew."""
         write_tombstones(self.store, self.all_dead, self.dead())
         stage, job = ("compact", "embedding shards"), self.job
@@ -184,10 +183,10 @@ class _Stage:
         done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
         return [record["shard"] for record in done if record["shard"]]
 
-    def tombstones(self, dead: Ids) -> list[Line]:
+    def tombstones(self, dead: Ids) -> list[FileLine]:
         """The manifest's line, where any row is dead."""
         if not len(dead):
             return []
         path = f"snapshots/{self.plan.snapshot}/tombstones.npy"
         record = write_tombstones(self.store, path, dead)
-        return [{**record.to_json(), "kind": "tombstones"}]
+        return [record.line("tombstones")]

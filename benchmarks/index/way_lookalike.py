@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Store:
         return found
 
 
-def _settings(sweep: list[dict[str, Any]], default: dict[str, Any]) -> list[dict[str, Any]]:
+def _settings(sweep: Sequence[Mapping[str, Any]], default: dict[str, Any]) -> list[dict[str, Any]]:
     """The default, and what no cheaper setting of the sweep beats, evenly thinned."""
     best: list[dict[str, Any]] = []
     recall = -1.0
@@ -87,7 +88,8 @@ def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
         manifest = snapshot.read_manifest(open_store(store))
     except RequestError as error:
         raise Unbuilt(str(error)) from error
-    spec, certificate = manifest["index"], manifest["certificate"]
+    spec = manifest["index"]
+    certificate: Mapping[str, Any] = manifest["certificate"]
     searched = [
         line["bytes"]
         for kind in ("index", "template")

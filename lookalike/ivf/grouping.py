@@ -106,7 +106,7 @@ def group(task: GroupTask, store: Store, template: Template) -> Record:
     )
     with store.write(HashedName(task.output, ".lists")) as pending:
         write_shard(header, totals, _runs(store, parts, starts, sizes, totals), pending.write)
-    line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
+    line = {**pending.finished.line("index"), "rows": header.rows}
     return {"shard": line, "header": asdict(header)}
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import Vectors
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
@@ -44,7 +44,7 @@ class Labelled:
 
 def read_labelled(
     store: Store,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     label_of: Callable[[str], str | None],
     *,
     most_bytes: int = BYTES,
@@ -108,7 +108,7 @@ def sample_by_label(labels: Labels, most: int, seed: int = 0) -> npt.NDArray[np.
     return chosen
 
 
-def sample_rows(store: Store, manifest: Mapping[str, Any], most: int, seed: int = 0) -> list[str]:
+def sample_rows(store: Store, manifest: Manifest, most: int, seed: int = 0) -> list[str]:
     """The names of some living rows, drawn at random, in the order they are stored."""
     shards = [line["path"] for line in files_of(manifest, "embedding")]
     dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
@@ -128,7 +128,7 @@ def sample_rows(store: Store, manifest: Mapping[str, Any], most: int, seed: int 
 
 
 def sample_vectors(
-    store: Store, manifest: Mapping[str, Any], most: int, without: set[str], seed: int = 1
+    store: Store, manifest: Manifest, most: int, without: set[str], seed: int = 1
 ) -> Vectors:
     """Vectors of some living rows, at most (most, d), but for those of some names."""
     shards = [line["path"] for line in files_of(manifest, "embedding")]

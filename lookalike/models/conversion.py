@@ -7,9 +7,8 @@ to rounding; and a projection is applied to what features and weights gave.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from lookalike.models.features import (
     model_fingerprint,
 )
 from lookalike.models.projection import Projection, project, read_matrix, stored_projection
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 
 
@@ -71,7 +71,7 @@ def rescale(
 
 
 def conversion(
-    made: Mapping[str, Any],
+    made: Manifest,
     features: Sequence[Feature],
     projection: Projection | None,
     metric: str,

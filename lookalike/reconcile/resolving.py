@@ -47,6 +47,7 @@ from lookalike.store.attempts import Record, finished
 from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
 from lookalike.store.shard_format import Ids
@@ -136,7 +137,7 @@ def resolve(
 
 def copy(
     store: Store, folder: str, *, meet: Meet, metadata: pa.Schema, schema: pa.Schema, run: str
-) -> list[dict[str, Any]]:
+) -> list[FileLine]:
     """Write rows whose name or metadata changed, with the vectors that they have.
 
     Args:

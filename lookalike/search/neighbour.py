@@ -38,7 +38,7 @@ class Neighbour:
     duplicates: tuple[str, ...] = field(default=(), hash=False)
     metadata: Metadata = field(default_factory=dict, hash=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A flat row as `lookalike query --json` prints it: nothing in it that JSON has not.
 
         Metadata columns stand beside the others. Times are ISO 8601 texts, bytes hexadecimal

@@ -72,7 +72,7 @@ class Proof:
     shared: int = 0
     finds: list[Find] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, object]:
         """As `lookalike forget --json` prints it."""
         return {**self.__dict__, "finds": [one.__dict__ for one in self.finds]}
 

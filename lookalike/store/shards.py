@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.store.files import FileRecord, Name, PendingFile
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
     ADDRESSES,
@@ -34,7 +35,7 @@ from lookalike.store.shard_format import (
     schema,
     vector_type,
 )
-from lookalike.store.vector_reader import VectorReader
+from lookalike.store.vector_reader import Row, VectorReader
 
 __all__ = [
     "COLUMNS",
@@ -293,7 +294,7 @@ def iter_ids(path: Path | BinaryIO) -> Iterator[Ids]:
             yield batch["id"].to_numpy()
 
 
-def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a shard as dictionaries of the columns named."""
     with pq.ParquetFile(path) as file:
         for batch in _batches(file, list(columns), 1024):
@@ -316,6 +317,6 @@ def _vectors(table: pa.Table) -> Vectors:
     return np.asarray(flat.reshape(len(column), column.type.list_size), dtype=np.float32)
 
 
-def shard_record(record: FileRecord, file_no: int, rows: int) -> dict[str, Any]:
+def shard_record(record: FileRecord, file_no: int, rows: int) -> FileLine:
     """The manifest's line for a shard."""
-    return {**record.to_json(), "kind": "embedding", "file_no": file_no, "rows": rows}
+    return {**record.line("embedding"), "file_no": file_no, "rows": rows}
