@@ -24,7 +24,7 @@ from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.assembling import Ledger, Remaining, counts_of, write_ledger_files
 from lookalike.store import duplicates, forgotten, snapshot
-from lookalike.store.compacting import Moving, plan_compaction
+from lookalike.store.compacting import Compacting, Moving, plan_compaction
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import Counts
 from lookalike.store.manifest import FileLine, Manifest
@@ -32,7 +32,7 @@ from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.sparing import Sparing
 from lookalike.store.tombstones import read_tombstones, write_tombstones
-from lookalike.transforms.compact import CompactShards
+from lookalike.transforms.tasks import DoTasks
 
 _ALIKE = (
     1e-3  # of a vector's length: a template that gives it back this well has learnt it by heart
@@ -166,7 +166,7 @@ class Erasure:
             self.scratch,
             ("compact", "embedding shards"),
             tasks,
-            CompactShards(self.store.name, path),
+            DoTasks("compact", self.store.name, Compacting(path)),
             self.config.runner,
             self.progress,
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.images.rejections import REASONS
-from lookalike.models.conversion import Conversion, conversion
+from lookalike.models.conversion import Conversion, Converting, conversion
 from lookalike.models.features import (
     Feature,
     check,
@@ -38,8 +38,8 @@ from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.runs import Plan
-from lookalike.transforms.convert import ConvertShards
 from lookalike.transforms.embed import EmbedSpec, EmbedUnits
+from lookalike.transforms.tasks import DoTasks
 
 
 def run_index(
@@ -179,7 +179,8 @@ class ImageJob(Job):
         tasks = convert_tasks(
             snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
         )
-        convert = ConvertShards(self.store.name, self.computed, self.properties)
+        work = Converting(self.computed, dict(self.properties))
+        convert = DoTasks("convert", self.store.name, work)
         stage = ("convert", "embedding shards")
         done = run_tasks(self.scratch, stage, tasks, convert, self.config.runner, self.progress)
         made = [record["shard"] for record in done]

@@ -19,6 +19,7 @@ from lookalike.reconcile.resolving import Resolved, copy, resolve
 from lookalike.store import shards, snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.compacting import (
+    Compacting,
     CompactTask,
     Moved,
     Moving,
@@ -28,7 +29,7 @@ from lookalike.store.compacting import (
 from lookalike.store.manifest import FileLine
 from lookalike.store.runs import Plan
 from lookalike.store.tombstones import read_tombstones, write_tombstones
-from lookalike.transforms.compact import CompactShards
+from lookalike.transforms.tasks import DoTasks
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class _Stage:
         """The shards written anew."""
         write_tombstones(self.store, self.all_dead, self.dead())
         stage, job = ("compact", "embedding shards"), self.job
-        transform = CompactShards(self.store.name, self.all_dead)
+        transform = DoTasks("compact", self.store.name, Compacting(self.all_dead))
         done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
         return [record["shard"] for record in done if record["shard"]]
 

@@ -18,8 +18,7 @@ from lookalike.metrics import Ids
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
-from lookalike.recall.merging import MergeTask, merge_parts, merged
-from lookalike.recall.truth import CROWDED, KEPT, Truth
+from lookalike.recall.truth import CROWDED, KEPT, MergeTask, Truth, merge_parts, merged
 from lookalike.sampling import ALL, sample_key
 from lookalike.store import snapshot
 from lookalike.store.manifest import Manifest

@@ -33,7 +33,6 @@ from lookalike.ivf.training import TrainTask, train_template
 from lookalike.models.features import Embedder, Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater
-from lookalike.recall.merging import MergeTask, merge_parts
 from lookalike.recall.spread import (
     CertifyTask,
     Inquiry,
@@ -44,7 +43,7 @@ from lookalike.recall.spread import (
     shard_groups,
     take,
 )
-from lookalike.recall.truth import Truth
+from lookalike.recall.truth import MergeTask, Truth, merge_parts
 from lookalike.reconcile.assembling import ledger_of_run
 from lookalike.reconcile.by_content import ByContent, Copies
 from lookalike.reconcile.by_name import ByName

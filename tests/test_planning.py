@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.ivf import effort
+from lookalike.ivf import codes
 from lookalike.ivf.planner import IndexSpec, plan
 from lookalike.metrics import METRICS
 from lookalike.pipelines.config import parse_config
@@ -143,7 +143,7 @@ def test_every_plan_is_sound(n, dim, metric, nbits, bytes_each, target):
     assert spec.part_rows >= 131_072
     assert n / spec.part_rows <= 4096
     assert 1 <= spec.shards <= max(1, n / 16e6 + 1)
-    assert 0 < spec.rerank <= min(n, effort.DEEPEST)
+    assert 0 < spec.rerank <= min(n, codes.DEEPEST)
     assert len(spec.reasons) == 6
     assert IndexSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
@@ -237,7 +237,7 @@ def test_high_targets_want_longer_codes_and_more_effort():
     assert (usual.code_bytes, high.code_bytes) == (32, 64)
     deeper = plan(10**6, 512, "cosine", {"target_recall": 0.97})
     assert deeper.rerank > plan(10**6, 512, "cosine", {"target_recall": 0.9}).rerank
-    assert plan(10**6, 512, "cosine", {"target_recall": 1}).rerank <= effort.DEEPEST
+    assert plan(10**6, 512, "cosine", {"target_recall": 1}).rerank <= codes.DEEPEST
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_high_targets_want_longer_codes_and_more_effort():
     ],
 )
 def test_guessed_depth_is_near_what_was_measured(n, code_bytes, loss, measured):
-    guess = effort.depth(n, code_bytes, 1 - 2 * loss)
+    guess = codes.depth(n, code_bytes, 1 - 2 * loss)
     assert measured / 1.6 <= guess <= measured * 1.6 + 10
 
 
@@ -264,7 +264,7 @@ def test_guessed_depth_is_near_what_was_measured(n, code_bytes, loss, measured):
     [(128, 0.025, 14), (512, 0.025, 18), (1024, 0.025, 22), (2048, 0.025, 22), (1024, 0.01, 41)],
 )
 def test_guessed_probes_are_near_what_was_measured(nlist, loss, measured):
-    assert measured / 1.5 <= effort.probes(nlist, 1 - 2 * loss) <= measured * 1.5
+    assert measured / 1.5 <= codes.probes(nlist, 1 - 2 * loss) <= measured * 1.5
 
 
 @pytest.mark.parametrize(

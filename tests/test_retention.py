@@ -19,9 +19,9 @@ from lookalike.pipelines.cli import main
 from lookalike.search.searcher import Searcher
 from lookalike.store import retention, snapshot
 from lookalike.store.files import file_record, write_bytes, write_json
+from lookalike.store.folder import walk
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
-from lookalike.store.tree import walk
 from tests import publishing
 from tests.vector_stores import clustered, make_store
 

@@ -7,7 +7,7 @@ to rounding; and a projection is applied to what features and weights gave.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from lookalike.models.features import (
     model_fingerprint,
 )
 from lookalike.models.projection import Projection, project, read_matrix, stored_projection
+from lookalike.store.attempts import Record
+from lookalike.store.converting import ConvertTask, convert_shard
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 
@@ -59,6 +61,24 @@ class Conversion:
             return found if matrix is None else project(matrix, found)
 
         return convert
+
+
+@dataclass(frozen=True)
+class Converting:
+    """`convert_shard`, as the work of tasks wherever they run.
+
+    Attributes:
+        conversion: How the new vectors follow from the old.
+        properties: Key-value metadata of every shard.
+    """
+
+    conversion: Conversion
+    properties: Mapping[str, str]
+
+    def __call__(self, task: ConvertTask, store: Store) -> Record:
+        """Do one task."""
+        convert = self.conversion.load(store)
+        return convert_shard(task, store, convert, self.conversion.dim, self.properties)
 
 
 def rescale(
