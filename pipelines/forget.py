@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError
-from lookalike.json_text import to_json
 from lookalike.pipelines import preflight
 from lookalike.pipelines.config import Config, PublishConfig, load_config
 from lookalike.pipelines.erase import Erasure
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.prove import Proving
 from lookalike.pipelines.stores import to_keep
+from lookalike.pipelines.streams import print_as_json
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
@@ -78,21 +78,18 @@ def run_forget(given: argparse.Namespace) -> int:
         runner = _config(given.config, store).runner
         found = Proving(run, runner, progress, held, manifest).prove()
     if given.json:
-        print(
-            to_json(
-                {
-                    **_described(held),
-                    "snapshot": noted.snapshot,
-                    "certificate": manifest.get("certificate"),
-                    "removed": {
-                        "snapshots": swept.snapshots,
-                        "files": swept.files,
-                        "bytes": swept.bytes,
-                    },
-                    "proof": found.to_json(),
+        print_as_json(
+            {
+                **_described(held),
+                "snapshot": noted.snapshot,
+                "certificate": manifest.get("certificate"),
+                "removed": {
+                    "snapshots": swept.snapshots,
+                    "files": swept.files,
+                    "bytes": swept.bytes,
                 },
-                indent=1,
-            )
+                "proof": found.to_json(),
+            }
         )
     else:
         _report(held, noted.snapshot, found)
@@ -176,7 +173,7 @@ def _described(held: Held) -> dict[str, Any]:
 
 def _say_what_would_go(given: argparse.Namespace, held: Held) -> int:
     if given.json:
-        print(to_json({**_described(held), "dry_run": True}, indent=1))
+        print_as_json({**_described(held), "dry_run": True})
         return 0
     print(f"would forget {_summary(held)}:")
     _list("", held.names)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lookalike import evaluation
-from lookalike.json_text import to_json
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.certificate import certificate_line, losses_line
 from lookalike.report.text import visible
 from lookalike.sizes import size_text
@@ -44,11 +44,7 @@ def status(given: argparse.Namespace) -> int:
         published["projection"] = manifest.get("projection")
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
-        print(
-            to_json(
-                {"store": str(given.store), "snapshots": finished, "published": published}, indent=1
-            )
-        )
+        print_as_json({"store": str(given.store), "snapshots": finished, "published": published})
         return 0
     counts, index = manifest["counts"], manifest["index"]
     print(f"store      {given.store}")
@@ -104,16 +100,13 @@ def verify(given: argparse.Namespace) -> int:
     files = len(manifest["files"])
     if given.json:
         found = [problem.__dict__ for problem in problems]
-        print(
-            to_json(
-                {
-                    "snapshot": manifest["name"],
-                    "files": files,
-                    "ok": not problems,
-                    "problems": found,
-                },
-                indent=1,
-            )
+        print_as_json(
+            {
+                "snapshot": manifest["name"],
+                "files": files,
+                "ok": not problems,
+                "problems": found,
+            }
         )
     else:
         for problem in problems:
@@ -131,7 +124,7 @@ def evaluate(given: argparse.Namespace) -> int:
     label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)
     result = evaluation.evaluate(store, manifest, label_of, given.k)
     if given.json:
-        print(to_json({"snapshot": manifest["name"], **result.to_json()}, indent=1))
+        print_as_json({"snapshot": manifest["name"], **result.to_json()})
     else:
         print(
             f"P@{result.k} {result.precision_at_k:.3f}, mAP {result.mean_average_precision:.3f} "

@@ -21,6 +21,7 @@ from lookalike.learning.tuning import Tuned, tune
 from lookalike.models.features import Feature, is_normalised, stored_features
 from lookalike.models.projection import Projection, open_folder, save, stored_projection
 from lookalike.pipelines.outputs import free_place, new_folder, refusal
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.search.query_images import load_embedder
 from lookalike.store import snapshot
@@ -293,19 +294,16 @@ def _report(
 ) -> None:
     used = int((data.labels >= 0).sum())
     if given.json:
-        print(
-            to_json(
-                {
-                    "snapshot": asked.manifest["name"],
-                    "images": used,
-                    "of": data.of,
-                    "labels": data.classes,
-                    "held_out": gain.to_json(),
-                    "found": found,
-                    "written": written,
-                },
-                indent=1,
-            )
+        print_as_json(
+            {
+                "snapshot": asked.manifest["name"],
+                "images": used,
+                "of": data.of,
+                "labels": data.classes,
+                "held_out": gain.to_json(),
+                "found": found,
+                "written": written,
+            }
         )
         return
     what = "pictures and altered copies" if given.labels is None else "labelled images"

@@ -21,6 +21,7 @@ from lookalike.learning.state import STATE
 from lookalike.pipelines.checks import check_images
 from lookalike.pipelines.outputs import free_place, new_folder, refusal
 from lookalike.pipelines.progress import Progress, duration
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
 from lookalike.store.files import read_json, remove_tree, write_json
@@ -284,18 +285,15 @@ def _report(
     written: str | None,
 ) -> None:
     if given.json:
-        print(
-            to_json(
-                {
-                    "images": len(pictures.labels),
-                    "of": sample.listed,
-                    "failed": dict(pictures.failed),
-                    "held_out": gain.to_json(),
-                    "found": learned,
-                    "written": written,
-                },
-                indent=1,
-            )
+        print_as_json(
+            {
+                "images": len(pictures.labels),
+                "of": sample.listed,
+                "failed": dict(pictures.failed),
+                "held_out": gain.to_json(),
+                "found": learned,
+                "written": written,
+            }
         )
         return
     what = "labels" if learned["labels"] == "given" else "pictures, by themselves"
