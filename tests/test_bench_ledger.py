@@ -34,7 +34,7 @@ def test_a_night_on_a_made_ledger_finds_what_was_changed(
         if listed[uri].content_sha256 != before[uri].content_sha256
     }
     changes = found["changes"]
-    assert (len(before), len(listed)) == (6000, about["listed"])
+    assert (len(before), len(listed)) == (6000, about["rows"])
     assert (changes["added"], changes["removed"]) == (len(new), len(gone))
     assert changes["changed"] == len(changed)
     assert min(len(new), len(gone), len(changed), changes["renamed"]) > 0
