@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command import arguments, run, versions
-from benchmarks.pillow import pillow
 
 DECODED = 200  # pictures per measurement of decoding
 QUERIES, K = 200, 10
@@ -66,6 +65,7 @@ def measure(given: Namespace) -> dict[str, Any]:
     """Everything that is to be told, as the JSON file has it."""
     from benchmarks.launch import WAYS, least_files, make_task, measure_way
     from benchmarks.pictures import gather
+    from benchmarks.task import pillow
     from lookalike.models.resolving import DEFAULT_FEATURES
     from lookalike.pipelines.config import Config, load_config
     from lookalike.pipelines.runner import cores

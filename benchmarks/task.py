@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from lookalike.images import preparing as images
 from lookalike.images.preparing import ImageLimits, Pixels
@@ -147,3 +150,9 @@ def load(out: Path) -> tuple[Timing, Vectors | None]:
     timing = Timing(**json.loads((out / "timing.json").read_text()))
     saved = out / "vectors.npy"
     return timing, np.load(saved) if saved.exists() else None
+
+
+def pillow(data: bytes, size: tuple[int, int]) -> Any:
+    """Open, convert, resize, as samples have it: (height, width, 3) uint8."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))

@@ -31,8 +31,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from benchmarks.pillow import pillow
-from benchmarks.task import HAND_BATCH, Task, Timing, save, timing_of
+from benchmarks.task import HAND_BATCH, Task, Timing, pillow, save, timing_of
 
 Example = tuple[Any, ...]
 """One picture as the models take it: an array per input."""

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from benchmarks.index import vectors
 from benchmarks.index.__main__ import main
 from benchmarks.index.crops import boxes
-from benchmarks.index.exact import nearest, recall
 from benchmarks.index.generator import (
     BLOCK,
     MOST_NEAR,
@@ -25,6 +24,7 @@ from benchmarks.index.generator import (
     thinned,
 )
 from benchmarks.index.measure import fastest
+from benchmarks.index.way_exact import nearest, recall
 from benchmarks.index.ways import highest
 from benchmarks.processes import Sample
 from lookalike.errors import RequestError

@@ -66,13 +66,15 @@ def prepare(given: Namespace) -> dict[str, Any]:
 
 def _measure(given: Namespace, folder: Path) -> dict[str, Any]:
     """Everything that is to be told, as the JSON file has it."""
-    from benchmarks.index import generator, match, rival, vectors
+    from benchmarks.index import generator, match, vectors, way_autofaiss
     from benchmarks.index.measure import lay_out, measure
     from lookalike.parallel import cores
 
     pythons, notes = dict.fromkeys(given.ways, sys.executable), {}
     if "autofaiss" in given.ways:
-        python, problem = rival.environment(given.autofaiss_env or rival.default_folder())
+        python, problem = way_autofaiss.environment(
+            given.autofaiss_env or way_autofaiss.default_folder()
+        )
         pythons["autofaiss"] = str(python)
         if python is None:
             notes["autofaiss"] = problem

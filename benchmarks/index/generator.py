@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.index.exact import nearest
+from benchmarks.index.way_exact import nearest
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

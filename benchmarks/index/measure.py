@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.command import say
 from benchmarks.index import vectors
-from benchmarks.index.exact import nearest
+from benchmarks.index.way_exact import nearest
 from benchmarks.index.ways import TITLES, Built, Way
 from lookalike.parallel import cores
 

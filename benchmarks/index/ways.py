@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.index.exact import Rows, recall
+from benchmarks.index.way_exact import Rows, recall
 from benchmarks.processes import Process, Sample
 
 TITLES = {
