@@ -99,11 +99,9 @@ def embed_unit(
     if writer.rows:
         shard = shards.shard_record(pending.finished, unit.file_no, writer.rows)
     return {
-        "counts": counts.to_json(),
-        "ledger": part.to_json(),
-        "shard": shard,
+        "counts": counts.to_json(), "ledger": part.to_json(), "shard": shard,
         "misstated": misstated,
-    }
+    }  # fmt: skip
 
 
 def _ledger_row(outcome: Embedded | Failed, writer: shards.ShardWriter) -> LedgerRow:
@@ -113,10 +111,8 @@ def _ledger_row(outcome: Embedded | Failed, writer: shards.ShardWriter) -> Ledge
             return forgotten_row(file.uri, outcome.sha256)
         return replace(
             _about(file, outcome.sha256),
-            status=outcome.status,
-            reason=outcome.reason,
-            detail=outcome.detail,
-        )
+            status=outcome.status, reason=outcome.reason, detail=outcome.detail,
+        )  # fmt: skip
     row_id = writer.append(
         {
             **file.metadata,
@@ -135,15 +131,9 @@ def _ledger_row(outcome: Embedded | Failed, writer: shards.ShardWriter) -> Ledge
 def _about(file: SourceFile, sha256: bytes | None) -> LedgerRow:
     """The row of a file that was embedded, but for the id."""
     return LedgerRow(
-        file.uri,
-        "embedded",
-        "",
-        "",
-        file.bytes,
-        file.version,
-        sha256,
+        file.uri, "embedded", "", "", file.bytes, file.version, sha256,
         metadata_hash=metadata_hash(file.metadata),
-    )
+    )  # fmt: skip
 
 
 def _unchanged(outcome: Duplicate, row_id: int) -> LedgerRow:
@@ -157,8 +147,5 @@ def _like(repeat: Duplicate, first: LedgerRow) -> LedgerRow:
     detail = first.uri if status == "duplicate" else first.detail
     return replace(
         _about(repeat.file, repeat.sha256),
-        status=status,
-        reason=first.reason,
-        detail=detail,
-        id=first.id,
-    )
+        status=status, reason=first.reason, detail=detail, id=first.id,
+    )  # fmt: skip
