@@ -1,7 +1,6 @@
-"""`python -m benchmarks.child WAY TASK OUT`: one way, in a process of its own.
+"""`python -m benchmarks.child WAY OUT`: one way of embedding, in a process of its own.
 
-So no way inherits another's threads, memory or imports, and its memory can be told. A request that
-is wrong is left as OUT/error.txt.
+A request that is wrong is left as OUT/error.txt.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from benchmarks.task import Task
 from lookalike.errors import RequestError
 
 FUNCTIONS = {
-    "models": "benchmarks.models:resolve",
     "pipeline": "benchmarks.way_pipeline:pipeline",
     "bare": "benchmarks.way_bare:bare",
     "hub": "benchmarks.way_hub:tf_data",
@@ -27,9 +25,9 @@ FUNCTIONS = {
 """function(task, out) by way; imported by name, so that a process imports what it needs."""
 
 
-def main(way: str, task_file: Path, out: Path) -> int:
+def main(way: str, out: Path) -> int:
     """Run one way; returns the exit status."""
-    task: Task = pickle.loads(task_file.read_bytes())
+    task: Task = pickle.loads((out / "task.pickle").read_bytes())
     try:
         resolve_name(FUNCTIONS[way])(task, out)
     except RequestError as error:
@@ -39,4 +37,4 @@ def main(way: str, task_file: Path, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -20,70 +20,39 @@ the time of the one and then of the other. No network is needed.
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import platform
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lookalike.errors import RequestError
+from benchmarks.command import arguments, at_least_one, chosen, run, say, versions
 
-_LIBRARIES = ("tensorflow", "tensorflow-hub", "openvino", "apache-beam", "pillow", "numpy")
 _ALL = ("pipeline", "bare", "hub", "runinference", "runinference-engine", "decode", "model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write the JSON file if asked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.embed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--images", metavar="SRC", help="pictures to use (default: drawn ones)")
-    parser.add_argument("--model", metavar="HANDLE",
-                        help="one feature, builtin:photo or a SavedModel say (default: those of "
-                             "lookalike index)")  # fmt: skip
-    parser.add_argument("--engine", default="auto", help="what computes the model (auto)")
-    parser.add_argument("--files", type=int, default=0,
-                        help="pictures to embed (2000, more on more than 10 cores)")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=3, help="how often each way runs (3)")
-    parser.add_argument("--workers", type=int, default=0, help="processes (0: one per core)")
-    parser.add_argument("--ways", default=",".join(_ALL), metavar="WAY,…",
-                        help=f"beside the pipeline, of {', '.join(_ALL)} (all)")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="write all numbers here")
+    parser = arguments("benchmarks.embed", __doc__)
+    add = parser.add_argument
+    add("--images", metavar="SRC", help="pictures to use (default: drawn ones)")
+    add("--model", metavar="HANDLE", help="one feature (default: those of lookalike index)")
+    add("--engine", default="auto", help="what computes the model (auto)")
+    add("--files", type=int, default=0, help="pictures (2000, more on more than 10 cores)")
+    add("--rounds", type=int, default=3, help="how often each way runs (3)")
+    add("--workers", type=int, default=0, help="processes (0: one per core)")
+    add("--ways", default=",".join(_ALL), metavar="WAY,…", help=f"of {', '.join(_ALL)} (all)")
     given = parser.parse_args(argv)
-    asked = [way for way in given.ways.split(",") if way]
-    if unknown := [way for way in asked if way not in _ALL]:
-        parser.error(f"--ways knows {', '.join(_ALL)}, not {', '.join(unknown)}")
-    if given.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    ways = [way for way in _ALL if way == "pipeline" or way in asked]
-    logging.getLogger().setLevel(logging.ERROR)  # Beam talks while it is imported
-    from benchmarks.launch import WayError
-
-    try:
-        document = measure(given, ways)
-    except RequestError as error:
-        print(f"bench-embed: {error}", file=sys.stderr)
-        return 2
-    except WayError as error:
-        print(f"bench-embed: {error}", file=sys.stderr)
-        return 1
-    print(table(document))
-    if given.json:
-        Path(given.json).write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+    given.ways = chosen(parser, given.ways, _ALL)
+    at_least_one(parser, given, "rounds")
+    return run("bench-embed", given, measure, table)
 
 
-def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
+def measure(given: Namespace) -> dict[str, Any]:
     """Everything that is to be told, as the JSON file has it.
 
     Raises:
@@ -96,16 +65,14 @@ def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
     from lookalike.pipelines.config import parse_config
     from lookalike.pipelines.runner import cores
 
-    features = [{"name": "model", "handle": given.model}]
-    config = parse_config(
-        {
-            **({"features": features} if given.model else {}),
-            "engine": given.engine,
-            "index": {"kind": "exact"},  # what follows the embed stage is not measured
-            "runner": {"workers": given.workers},
-        },
-        [],
-    )
+    asked: dict[str, Any] = {
+        "engine": given.engine,
+        "index": {"kind": "exact"},  # what follows the embed stage is not measured
+        "runner": {"workers": given.workers},
+    }
+    if given.model:
+        asked["features"] = [{"name": "model", "handle": given.model}]
+    config = parse_config(asked, [])
     with TemporaryDirectory(prefix="lookalike-bench-") as folder:
         work = Path(folder)
         files = given.files or max(2000, 2 * least_files(config.runner.processes))
@@ -113,23 +80,21 @@ def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
         task = make_task(config, pictures.paths, work)
         rounds = []
         for number in range(given.rounds):
-            shift = number % len(ways)
+            shift = number % len(given.ways)
             (work / f"round-{number}").mkdir()
-            in_turn = [*ways[shift:], *ways[:shift]]
-            say = partial(_say, f"round {number + 1} of {given.rounds}")
-            rounds.append(measure_round(in_turn, task, work / f"round-{number}", say))
+            in_turn = [*given.ways[shift:], *given.ways[:shift]]
+            tell = partial(_say, f"round {number + 1} of {given.rounds}")
+            rounds.append(measure_round(in_turn, task, work / f"round-{number}", tell))
     found: dict[str, Any] = {}
-    for way in ways:
-        runs = [each[way] for each in rounds]
-        found[way] = {"title": WAYS[way], "rate": median(run.rate for run in runs),
-                      "start_up_s": median(run.start_up_s for run in runs),
-                      "rounds": [asdict(run) for run in runs]}  # fmt: skip
-    for way in ways:
-        found[way]["pipeline_ratio"] = found["pipeline"]["rate"] / found[way]["rate"]
+    for way in given.ways:
+        runs = [asdict(each[way]) for each in rounds]
+        medians = {name: median(one[name] for one in runs) for name in ("rate", "start_up_s")}
+        ratio = (found or {way: medians})[given.ways[0]]["rate"] / medians["rate"]
+        found[way] = {"title": WAYS[way], **medians, "pipeline_ratio": ratio, "rounds": runs}
     bound = None
-    if {"decode", "model"} <= set(ways):
+    if {"decode", "model"} <= set(given.ways):
         bound = 1 / (1 / found["decode"]["rate"] + 1 / found["model"]["rate"])
-    others = [run["engines"] for run in found["pipeline"]["rounds"]]
+    others = [one["engines"] for one in found["pipeline"]["rounds"]]
     return {
         "model": " + ".join(feature.handle for feature in task.features),
         "engine": ", ".join(str(feature.engine) for feature in task.features),
@@ -143,32 +108,14 @@ def measure(given: argparse.Namespace, ways: Sequence[str]) -> dict[str, Any]:
         "threads": task.threads,
         "batch": task.batch,
         "hand_batch": HAND_BATCH,
-        "versions": _versions(),
+        "versions": versions(),
         "bound": bound,
         "ways": found,
     }
 
 
 def _say(when: str, line: str) -> None:
-    print(f"{when}: {line}", file=sys.stderr, flush=True)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "machine": platform.platform()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _notes(document: dict[str, Any]) -> list[str]:
-    changed = document["engine_changed"]
-    if not changed:
-        return []
-    return [f"NOT COMPARABLE: in {changed} rounds the pipeline chose another engine than the other "
-            "ways had; name one with --engine"]  # fmt: skip
+    say(f"{when}: {line}")
 
 
 def table(document: dict[str, Any]) -> str:
@@ -181,14 +128,18 @@ def table(document: dict[str, Any]) -> str:
         f"threads, batches of {document['batch']} ({document['hand_batch']} by hand); "
         f"{document['rounds']} rounds, medians",
         ", ".join(f"{name} {value}" for name, value in document["versions"].items()),
-        *_notes(document),
-        "",
-        f"{'':38} {'images/s':>9} {'pipeline is':>12} {'start-up':>9} {'memory':>9} {'cosine':>8}",
     ]
+    if changed := document["engine_changed"]:
+        lines.append(
+            f"NOT COMPARABLE: in {changed} rounds the pipeline chose another engine than the other "
+            "ways had; name one with --engine"
+        )
+    head = f"{'images/s':>9} {'pipeline is':>12} {'start-up':>9} {'memory':>9} {'cosine':>8}"
+    lines += ["", f"{'':38} {head}"]
     for way in document["ways"].values():
-        peaks = [run["peak_bytes"] for run in way["rounds"] if run["peak_bytes"]]
+        peaks = [one["peak_bytes"] for one in way["rounds"] if one["peak_bytes"]]
         memory = f"{median(peaks) / 2**20:,.0f} MiB" if peaks else ""
-        compared = [run["cosine"][0] for run in way["rounds"] if run["cosine"]]
+        compared = [one["cosine"][0] for one in way["rounds"] if one["cosine"]]
         cosine = f"{median(compared):.5f}" if compared else ""
         lines.append(
             f"{way['title']:38} {way['rate']:9,.1f} {way['pipeline_ratio']:11.2f}x "
@@ -197,9 +148,10 @@ def table(document: dict[str, Any]) -> str:
     if bound := document["bound"]:
         share = document["ways"]["pipeline"]["rate"] / bound
         lines.append(f"{'both of these, sharing the cores':38} {bound:9,.1f} {share:11.2f}x")
-    start_up = median(run["stage_start_up_s"] for run in document["ways"]["pipeline"]["rounds"])
-    lines += ["", f"start-up of the embed stage, of the pipeline's: {start_up:.1f} s"]
-    return "\n".join(lines)
+    start_up = median(one["stage_start_up_s"] for one in document["ways"]["pipeline"]["rounds"])
+    return "\n".join(
+        [*lines, "", f"start-up of the embed stage, of the pipeline's: {start_up:.1f} s"]
+    )
 
 
 if __name__ == "__main__":

@@ -7,25 +7,25 @@ images/s           the model alone, one thread, on this machine as busy as it is
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.changes import CHANGES, Picture, changed
+from benchmarks.command import arguments, run, say
 from lookalike.errors import RequestError
 from lookalike.evaluation import average_precision, folder_label
 from lookalike.images import preparing as images
 from lookalike.images.preparing import NotAnImage, Rejected
-from lookalike.models.features import Embedder
+from lookalike.models.features import Embedder, fuse
 from lookalike.models.handles import BUILTINS
 from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
 from lookalike.pipelines.models import choose_engines, resolve_features
@@ -36,27 +36,6 @@ Vectors = npt.NDArray[np.float32]
 K = 10
 _BLOCK = 512  # queries at once
 _LARGE = (512, 512)  # pixels that pictures to be changed have
-
-
-@dataclass(frozen=True)
-class Quality:
-    """One line of the tables.
-
-    Attributes:
-        feature: Its handle, or "default".
-        dim: Components.
-        rate: Images/s of the models.
-        precision: At 10; None where there is nothing to tell apart.
-        mean_average_precision: Over all others.
-        robustness: By change: (mean cosine to the original, share whose nearest it is).
-    """
-
-    feature: str
-    dim: int
-    rate: float
-    precision: float | None
-    mean_average_precision: float | None
-    robustness: Mapping[str, tuple[float, float]]
 
 
 def precision_and_map(vectors: Vectors, labels: Sequence[str]) -> tuple[float, float] | None:
@@ -89,10 +68,14 @@ def robustness(originals: Vectors, rows: Sequence[int], changed_: Vectors) -> tu
     return float(own.mean()), float((own >= best - 1e-6).mean())
 
 
-def measure(
-    source: str, count: int, sample: int, say: Callable[[str], None] = print
-) -> list[Quality]:
-    """Measure every shipped feature and the default on at most `count` pictures of a source.
+def measure(given: Namespace) -> list[dict[str, Any]]:
+    """Measure every shipped feature and the default on at most `files` pictures of a source.
+
+    Returns:
+        For each feature its handle, or "default"; `dim`; `rate`, images/s of the models;
+        `precision` at 10 and `mean_average_precision`, None where there is nothing to tell apart;
+        and `robustness`: by change, the mean cosine to the original, and the share whose nearest
+        it is.
 
     Raises:
         RequestError: There are fewer than two pictures.
@@ -103,52 +86,59 @@ def measure(
         features = choose_engines(features, "auto", "cosine", Path(work), lambda line: None)
         embedders = [Embedder([one], Path(work), "cosine", threads=1) for one in features]
         sizes = list(dict.fromkeys(size for one in embedders for size in one.sizes))
-        pictures, labels, larges = _read(source, count, [*sizes, _LARGE], sample)
-        rows = sorted(larges)
-        say(
-            f"{len(labels):,} pictures of {len(set(labels)):,} folders, {len(rows)} of them changed"
-        )
+        pictures, labels, larges = _read(given.images, given.files, [*sizes, _LARGE], given.changed)
+        rows, folders = sorted(larges), len(set(labels))
+        say(f"{len(labels):,} pictures of {folders:,} folders, {len(rows)} of them changed")
         altered = {
             name: [_again(larges[row], change, sizes) for row in rows]
             for name, change in CHANGES.items()
         }
-        found: dict[str, tuple[Vectors, float, dict[str, Vectors]]] = {}
+        found: dict[str, tuple[float, dict[str, Vectors]]] = {}
         for feature, embedder in zip(features, embedders, strict=True):
             vectors, rate = _embed(embedder, pictures, sizes)
             others = {name: _embed(embedder, one, sizes)[0] for name, one in altered.items()}
-            found[feature.handle] = vectors, rate, others
+            found[feature.handle] = rate, {"": vectors, **others}
     weights = {one.handle: one.weight for one in DEFAULT_FEATURES}
     parts = [found[handle] for handle in weights]
     name = " + ".join(f"{handle} {weight:g}" for handle, weight in weights.items())
     found[f"default: {name}"] = (
-        _joined([part[0] for part in parts], [*weights.values()]),
-        1 / sum(1 / part[1] for part in parts),
+        1 / sum(1 / rate for rate, _ in parts),
         {
-            change: _joined([part[2][change] for part in parts], [*weights.values()])
-            for change in CHANGES
+            change: fuse([part[change] for _, part in parts], [*weights.values()], "cosine")[0]
+            for change in ("", *CHANGES)
         },
     )
     lines = []
-    for handle, (vectors, rate, others) in found.items():
+    for handle, (rate, by_change) in found.items():
+        vectors = by_change.pop("")
         precision, average = precision_and_map(vectors, labels) or (None, None)
-        table = {name: robustness(vectors, rows, one) for name, one in others.items()}
-        lines.append(Quality(handle, vectors.shape[1], rate, precision, average, table))
+        robust = {change: robustness(vectors, rows, one) for change, one in by_change.items()}
+        lines.append(
+            {
+                "feature": handle,
+                "dim": vectors.shape[1],
+                "rate": rate,
+                "precision": precision,
+                "mean_average_precision": average,
+                "robustness": robust,
+            }
+        )
     return lines
 
 
-def markdown(lines: Sequence[Quality]) -> str:
+def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     """The two tables."""
     rows = ["| feature | dimensions | P@10 | mAP | images/s |", "|---|---|---|---|---|"]
     for line in lines:
-        scores = (line.precision, line.mean_average_precision)
-        shown = ["-" if score is None else f"{score:.3f}" for score in scores]
-        rows.append(f"| {line.feature} | {line.dim:,} | {' | '.join(shown)} | {line.rate:,.0f} |")
+        scores = (line["precision"], line["mean_average_precision"])
+        shown = " | ".join("-" if score is None else f"{score:.3f}" for score in scores)
+        rows.append(f"| {line['feature']} | {line['dim']:,} | {shown} | {line['rate']:,.0f} |")
     rows += ["", "Mean cosine to the original, and how often it is the nearest:", ""]
-    names = [line.feature.removeprefix("builtin:").partition(":")[0] for line in lines]
+    names = [line["feature"].removeprefix("builtin:").partition(":")[0] for line in lines]
     rows.append(f"| changed by | {' | '.join(names)} |")
     rows.append("|---" * (len(lines) + 1) + "|")
-    for name in lines[0].robustness:
-        cells = ["{:.2f}, {:.2f}".format(*line.robustness[name]) for line in lines]
+    for name in CHANGES:
+        cells = ["{:.2f}, {:.2f}".format(*line["robustness"][name]) for line in lines]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -203,41 +193,16 @@ def _embed(
     return np.concatenate(parts), len(chosen) / (time.perf_counter() - start)
 
 
-def _joined(blocks: Sequence[Vectors], weights: Sequence[float]) -> Vectors:
-    scaled = [block * weight**0.5 for block, weight in zip(blocks, weights, strict=True)]
-    joined = np.concatenate(scaled, axis=1) / np.float32(sum(weights) ** 0.5)
-    lengths = np.linalg.norm(joined, axis=1, keepdims=True)
-    return (joined / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and write the JSON file if asked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments("benchmarks.quality", __doc__)
     parser.add_argument("--images", metavar="SRC", required=True, help="folders are labels")
     parser.add_argument("--files", type=int, default=5000, help="at most so many (5000)")
     parser.add_argument("--changed", type=int, default=100, help="pictures to change (100)")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers here")
     given = parser.parse_args(argv)
     if given.files < 2 or given.changed < 1:
         parser.error("--files must be at least 2 and --changed at least 1")
-    try:
-        lines = measure(given.images, given.files, given.changed, _tell)
-    except RequestError as error:
-        print(f"bench-quality: {error}", file=sys.stderr)
-        return 2
-    print(markdown(lines))
-    if given.json:
-        document = json.dumps([asdict(line) for line in lines], indent=1)
-        Path(given.json).write_text(document + "\n", encoding="utf-8")
-    return 0
+    return run("bench-quality", given, measure, markdown)
 
 
 if __name__ == "__main__":

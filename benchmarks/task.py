@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from lookalike.images import preparing as images
 from lookalike.images.preparing import ImageLimits, Pixels
@@ -84,16 +87,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a way measured by itself.
+    """One way in one round.
 
     Attributes:
         images: Pictures that it finished.
         rate: Images/s once warm.
         ended: When the last one was finished, in seconds since 1970.
         warm_s: Seconds that the rate is measured over.
-        start_up_s: Seconds of the whole that the warm rate does not explain, where the way knows
-            better than whoever launched it when it began.
-        engines: What computed each feature, where the way chose that by itself.
+        start_up_s: Seconds from its launch to its last picture that the warm rate does not explain.
+        stage_start_up_s: The same from the beginning of the embed stage, in the pipeline.
+        engines: What computed each feature in the pipeline, which chooses in every run.
+        peak_bytes: Resident memory of its processes together at its highest until the last picture;
+            None where the system does not tell, or it was over before it was looked at enough.
+        cosine: Mean and least cosine of its vectors to the pipeline's, where it makes any.
     """
 
     images: int
@@ -101,7 +107,10 @@ class Timing:
     ended: float
     warm_s: float
     start_up_s: float | None = None
+    stage_start_up_s: float | None = None
     engines: list[str] | None = None
+    peak_bytes: int | None = None
+    cosine: tuple[float, float] | None = None
 
 
 def timing_of(processes: Sequence[Sequence[Lot]]) -> Timing:
@@ -141,3 +150,9 @@ def load(out: Path) -> tuple[Timing, Vectors | None]:
     timing = Timing(**json.loads((out / "timing.json").read_text()))
     saved = out / "vectors.npy"
     return timing, np.load(saved) if saved.exists() else None
+
+
+def pillow(data: bytes, size: tuple[int, int]) -> Any:
+    """Open, convert, resize, as samples have it: (height, width, 3) uint8."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))

@@ -21,6 +21,7 @@ from lookalike.pipelines.config import Config, PublishConfig
 from lookalike.pipelines.index import run_index
 from lookalike.pipelines.progress import Progress
 from lookalike.store import snapshot
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import open_store
 
 
@@ -49,7 +50,7 @@ class _EmbedClock(Progress):
         yield
 
 
-def _timing(store: Path, shards: list[dict[str, Any]], processes: int, began: float) -> Timing:
+def _timing(store: Path, shards: list[FileLine], processes: int, began: float) -> Timing:
     """A process's lots are its work units, which end as their shards are finished."""
     if len(shards) < 2 * processes:
         raise RequestError(
@@ -61,10 +62,10 @@ def _timing(store: Path, shards: list[dict[str, Any]], processes: int, began: fl
     # The local engine deals units out in turn, one after another to each process.
     timing = timing_of([sorted(lots[number::processes]) for number in range(processes)])
     start_up = timing.ended - began - timing.images / timing.rate
-    return replace(timing, start_up_s=max(0.0, start_up))
+    return replace(timing, stage_start_up_s=max(0.0, start_up))
 
 
-def _vectors(store: Path, shards: list[dict[str, Any]], task: Task) -> Vectors:
+def _vectors(store: Path, shards: list[FileLine], task: Task) -> Vectors:
     """(n, d) in the order of the files; rows of files that were not embedded are NaN."""
     rows = {os.fspath(path.resolve()): row for row, path in enumerate(task.files)}
     dim = sum(feature.info.dim for feature in task.features)

@@ -31,8 +31,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from benchmarks.pillow import pillow
-from benchmarks.task import HAND_BATCH, Task, Timing, save, timing_of
+from benchmarks.task import HAND_BATCH, Task, Timing, pillow, save, timing_of
 
 Example = tuple[Any, ...]
 """One picture as the models take it: an array per input."""
@@ -164,8 +163,9 @@ def _run(
         )
     rows = {str(path): row for row, path in enumerate(task.files)}
     bundles = _bundles(out)
-    blocks = [np.full((len(rows), len(block[0])), np.nan, np.float32)
-              for block in bundles[0].blocks]  # fmt: skip
+    blocks = [
+        np.full((len(rows), len(block[0])), np.nan, np.float32) for block in bundles[0].blocks
+    ]
     for bundle in bundles:
         where = [rows[path] for path in bundle.paths]
         for block, found in zip(blocks, bundle.blocks, strict=True):

@@ -26,9 +26,15 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program decid
 
 __version__ = "0.1.0"
 __all__ = [
-    "Neighbour", "Neighbours", "NotPublishedError", "RequestError", "Searcher", "__version__",
-    "dataset", "open",
-]  # fmt: skip
+    "Neighbour",
+    "Neighbours",
+    "NotPublishedError",
+    "RequestError",
+    "Searcher",
+    "__version__",
+    "dataset",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -203,9 +203,14 @@ class EmbedSpec:
             check(features, metric, behind)
             install(open_store(Path(place)), features, Path(work), behind)
         return cls(
-            tuple(features), place, metric, limits or ImageLimits(), threads, dtype,
+            tuple(features),
+            place,
+            metric,
+            limits or ImageLimits(),
+            threads,
+            dtype,
             projection=behind,
-        )  # fmt: skip
+        )
 
     @property
     def dim(self) -> int:
@@ -232,14 +237,21 @@ class EmbedSpec:
         """A flat row: of `schema` for a vector, of `FAILED_SCHEMA` for none."""
         if isinstance(outcome, Failed):
             return {
-                "uri": uri, "status": outcome.status, "reason": outcome.reason,
-                "detail": outcome.detail, "content_sha256": outcome.sha256,
-            }  # fmt: skip
+                "uri": uri,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "detail": outcome.detail,
+                "content_sha256": outcome.sha256,
+            }
         return {
-            "uri": uri, "content_sha256": outcome.sha256, "width": outcome.width,
-            "height": outcome.height, "format": outcome.format, "bytes": outcome.bytes,
+            "uri": uri,
+            "content_sha256": outcome.sha256,
+            "width": outcome.width,
+            "height": outcome.height,
+            "format": outcome.format,
+            "bytes": outcome.bytes,
             "embedding": outcome.vector.astype(self.dtype),
-        }  # fmt: skip
+        }
 
     def load(self) -> Embedder:
         """The models, in this process."""

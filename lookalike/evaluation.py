@@ -7,7 +7,7 @@ certificate of its own).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from lookalike.errors import RequestError
 from lookalike.metrics import better_is_higher, score
 from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
+from lookalike.store.manifest import Manifest as SnapshotManifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
@@ -76,7 +77,7 @@ def file_labels(path: str) -> Callable[[str], str | None]:
 
 
 def evaluate(
-    store: Store, manifest: Mapping[str, Any], label_of: Callable[[str], str | None], k: int = 10
+    store: Store, manifest: SnapshotManifest, label_of: Callable[[str], str | None], k: int = 10
 ) -> Evaluation:
     """Rank all labelled images for each of them.
 

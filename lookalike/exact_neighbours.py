@@ -106,9 +106,13 @@ class ExactNeighbours:
         """Everything, as an uncompressed .npz file."""
         buffer = io.BytesIO()
         np.savez(
-            buffer, queries=self.queries, query_ids=self.query_ids, ids=self.ids,
-            scores=self.scores, metric=np.array(self.metric),
-        )  # fmt: skip
+            buffer,
+            queries=self.queries,
+            query_ids=self.query_ids,
+            ids=self.ids,
+            scores=self.scores,
+            metric=np.array(self.metric),
+        )
         return buffer.getvalue()
 
     @classmethod
@@ -116,9 +120,11 @@ class ExactNeighbours:
         """The inverse of `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             read = cls(
-                stored["queries"], stored["query_ids"], stored["ids"].shape[1],
+                stored["queries"],
+                stored["query_ids"],
+                stored["ids"].shape[1],
                 str(stored["metric"]),
-            )  # fmt: skip
+            )
             read.ids, read.scores = stored["ids"], stored["scores"]
         return read
 

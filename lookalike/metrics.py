@@ -74,8 +74,9 @@ def score_pairs(
     ends = np.cumsum(counts)
     slices = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
     if metric in ("jaccard", "l2"):
-        parts = [score(wide[i : i + 1], vectors[rows[one]], metric)[0]
-                 for i, one in enumerate(slices)]  # fmt: skip
+        parts = [
+            score(wide[i : i + 1], vectors[rows[one]], metric)[0] for i, one in enumerate(slices)
+        ]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
     products = np.empty(len(rows), dtype=np.float64)
     for query, one in zip(wide, slices, strict=True):

@@ -156,23 +156,34 @@ def _limits(found: Scale, images: int, predicted: Prediction, manifest: int) -> 
     """What is near a limit, the worst first."""
     gib, requests = 1 << 30, found.requests - images
     near = [
-        (predicted.training_bytes / LARGE_TASK,
-         f"training holds {predicted.training_bytes / gib:,.0f} GiB in one task: set index.memory "
-         "or index.nlist lower, or give that task a larger machine"),
-        (predicted.searcher_bytes / LARGE_TASK,
-         f"a searching process holds {predicted.searcher_bytes / gib:,.0f} GiB of codes, ids and "
-         "centroids: split the images into several stores, and merge their answers"),
-        (manifest / LARGE_MANIFEST,
-         f"the manifest has {manifest / (1 << 20):,.0f} MiB, which whoever opens the store reads"),
-        (requests / MANY_REQUESTS,
-         f"{requests:,} requests to the store, beside one for each image, which are billed"),
+        (
+            predicted.training_bytes / LARGE_TASK,
+            f"training holds {predicted.training_bytes / gib:,.0f} GiB in one task: set "
+            "index.memory or index.nlist lower, or give that task a larger machine",
+        ),
+        (
+            predicted.searcher_bytes / LARGE_TASK,
+            f"a searching process holds {predicted.searcher_bytes / gib:,.0f} GiB of codes, ids "
+            "and centroids: split the images into several stores, and merge their answers",
+        ),
+        (
+            manifest / LARGE_MANIFEST,
+            f"the manifest has {manifest / (1 << 20):,.0f} MiB, which whoever opens the store "
+            "reads",
+        ),
+        (
+            requests / MANY_REQUESTS,
+            f"{requests:,} requests to the store, beside one for each image, which are billed",
+        ),
         *(
-            (stage.seconds / LONG_S,
-             f"{stage.name} takes {stage.seconds / 3600:,.0f} hours"
-             + (" in one task" if stage.tasks == 1 else "; more workers shorten it"))
+            (
+                stage.seconds / LONG_S,
+                f"{stage.name} takes {stage.seconds / 3600:,.0f} hours"
+                + (" in one task" if stage.tasks == 1 else "; more workers shorten it"),
+            )
             for stage in found.stages
         ),
-    ]  # fmt: skip
+    ]
     for share, words in sorted(near, key=lambda one: -one[0]):
         if share > 1:
             yield words

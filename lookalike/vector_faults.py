@@ -14,12 +14,32 @@ import pyarrow.compute as pc
 
 from lookalike.metrics import about_length, too_long
 
-REASONS = ("", "null_uri", "duplicate_uri", "null_vector", "wrong_dimension", "not_finite",
-           "zero_vector", "negative", "unreadable", "too_long")  # fmt: skip
+REASONS = (
+    "",
+    "null_uri",
+    "duplicate_uri",
+    "null_vector",
+    "wrong_dimension",
+    "not_finite",
+    "zero_vector",
+    "negative",
+    "unreadable",
+    "too_long",
+)
 """Why a row has no vector in the store; the first that applies, "" for none."""
 
-(_, NULL_URI, DUPLICATE_URI, NULL_VECTOR, WRONG_DIMENSION, NOT_FINITE, ZERO_VECTOR, NEGATIVE,
- UNREADABLE_ROW, TOO_LONG) = range(len(REASONS))  # fmt: skip
+(
+    _,
+    NULL_URI,
+    DUPLICATE_URI,
+    NULL_VECTOR,
+    WRONG_DIMENSION,
+    NOT_FINITE,
+    ZERO_VECTOR,
+    NEGATIVE,
+    UNREADABLE_ROW,
+    TOO_LONG,
+) = range(len(REASONS))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from lookalike.pipelines.tasks import run_tasks
 from lookalike.pipelines.truth import Comparisons, chosen, combined, query_seed
 from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
+from lookalike.store.manifest import Certificate, FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.transforms.encode import EncodeParts, GroupLists
@@ -38,8 +39,6 @@ from lookalike.transforms.tasks import DoTasks
 
 _WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started
 DELTA, AGAIN, ANEW = "delta", "again", "anew"
-
-Line = dict[str, Any]
 
 
 @dataclass
@@ -71,18 +70,18 @@ class Attempt:
     scratch: Run
     config: Config
     progress: Progress
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     spec: IndexSpec
     way: str
     queries: int
-    added: Sequence[Line]
+    added: Sequence[FileLine]
     dead: Ids
     sampler: Sampler
-    parent: Mapping[str, Any] | None
+    parent: Manifest | None
     truth: Truth | None
-    files: list[Line] = field(default_factory=list)
-    index: Line = field(default_factory=dict)
-    certificate: Line = field(default_factory=dict)
+    files: list[FileLine] = field(default_factory=list)
+    index: dict[str, Any] = field(default_factory=dict)
+    certificate: Certificate = field(default_factory=Certificate)
     result: Truth | None = None
 
     def run(self, seconds: dict[str, float]) -> None:
@@ -103,11 +102,11 @@ class Attempt:
         return f"{self.scratch.folder}/index-{digest.hexdigest()[:12]}"
 
     @cached_property
-    def _shards(self) -> list[Line]:
+    def _shards(self) -> list[FileLine]:
         return snapshot.files_of(self.manifest, "embedding")
 
     @cached_property
-    def _encoded(self) -> list[Line]:
+    def _encoded(self) -> list[FileLine]:
         """Embedding shards to encode."""
         return [*self.added] if self.way == DELTA else self._shards
 
@@ -150,7 +149,7 @@ class Attempt:
             return chosen(samples[0], living, self.spec)
         return self.truth if self.way == DELTA else self.truth.restarted()
 
-    def _template_of(self, samples: Samples | None) -> Line:
+    def _template_of(self, samples: Samples | None) -> Mapping[str, Any]:
         """The parent's, or one that is trained; as `train_template` records it."""
         if self.way != ANEW:
             assert self.parent is not None
@@ -206,7 +205,7 @@ class Attempt:
             for number, group in enumerate(self._groups(old))
         ]
 
-    def _groups(self, shards: Sequence[Line]) -> Iterator[tuple[Line, ...]]:
+    def _groups(self, shards: Sequence[FileLine]) -> Iterator[tuple[FileLine, ...]]:
         """Embedding shards for one task each."""
         return together(((line, int(line["rows"])) for line in shards), self.spec.part_rows)
 
@@ -239,14 +238,14 @@ class Attempt:
         return sum(Span.of(line).living(self.dead) for line in self._encoded)
 
     @cached_property
-    def _kept(self) -> list[Line]:
+    def _kept(self) -> list[FileLine]:
         """The parent's index shards that stay."""
         if self.way != DELTA:
             return []
         assert self.parent is not None
         return snapshot.files_of(self.parent, "index")
 
-    def _fitness(self) -> Line:
+    def _fitness(self) -> dict[str, Any]:
         """How well the template fits what is in the index."""
         fitness = total_fitness(self.store, self._made, self._template)
         measures = fitness.measures()
@@ -273,11 +272,12 @@ class Attempt:
             stage = ("group", "index shards")
             runner, progress = self.config.runner, self.progress
             made = run_tasks(self.scratch, stage, tasks, group, runner, progress)
-        lines = [record["shard"] for record in made]
+        lines: list[FileLine] = [record["shard"] for record in made]
         rows = sum(line["rows"] for line in lines)
         self._check(rows, "in index shards")
-        delta = {"delta": True} if self.way == DELTA else {}
-        self.files += [*self._kept, *({**line, **delta} for line in lines)]
+        if self.way == DELTA:
+            lines = [{**line, "delta": True} for line in lines]
+        self.files += [*self._kept, *lines]
 
     # --- certify ------------------------------------------------------------------------------
 
@@ -286,15 +286,20 @@ class Attempt:
         queries = self._comparisons
         new, old = (
             combined(
-                self.scratch, self.config.runner, self.progress, f"{self.folder}/{name}", asked,
+                self.scratch,
+                self.config.runner,
+                self.progress,
+                f"{self.folder}/{name}",
+                asked,
                 [record["truth"]["path"] for record in records],
             )
             for name, asked, records in (
-                ("merged", queries.all, self._made), ("merged-old", queries.some, self._among_old),
+                ("merged", queries.all, self._made),
+                ("merged-old", queries.some, self._among_old),
             )
-        )  # fmt: skip
+        )
         self.result = queries.result(new, old)
-        manifest = {
+        manifest: Manifest = {
             **self.manifest,
             "files": [*self.manifest["files"], *self.files],
             "index": self.index,

@@ -42,11 +42,18 @@ class BeamIndex:
         name = manifest["index"]["template"]
         embeddings = snapshot.files_of(manifest, "embedding")
         self._batch = BatchSpec(
-            searcher.store.name, "", f"templates/{name}", name,
+            searcher.store.name,
+            "",
+            f"templates/{name}",
+            name,
             tuple(line["path"] for line in snapshot.files_of(manifest, "index")),
             {int(line["file_no"]): str(line["path"]) for line in embeddings},
-            queries=0, block_rows=1, together=1, k=1, threads=runner.threads,
-        )  # fmt: skip
+            queries=0,
+            block_rows=1,
+            together=1,
+            k=1,
+            threads=runner.threads,
+        )
 
     def search(
         self,

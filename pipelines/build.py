@@ -29,14 +29,13 @@ from lookalike.recall.advice import advise
 from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
 from lookalike.store.compacting import Moved, needs_compaction
+from lookalike.store.manifest import Certificate, FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.tombstones import write_tombstones
 
 QUERIES = 1000  # held out; ± about 1.5 points at 95% recall
 _MADE_OF = ("dim", "metric", "model_fingerprint", "preprocessing_fingerprint")
-
-Line = dict[str, Any]
 
 
 @dataclass
@@ -61,9 +60,9 @@ class IndexBuild:
     scratch: Run
     config: Config
     progress: Progress
-    manifest: dict[str, Any]
-    parent: Mapping[str, Any] | None
-    added: Sequence[Line] | None = None
+    manifest: Manifest
+    parent: Manifest | None
+    added: Sequence[FileLine] | None = None
     dead: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     moved: Moved | None = None
 
@@ -76,7 +75,7 @@ class IndexBuild:
         if len(self.dead) and not snapshot.files_of(self.manifest, "tombstones"):
             path = f"snapshots/{self.manifest['name']}/tombstones.npy"
             record = write_tombstones(self.store, path, self.dead)
-            self.manifest["files"].append({**record.to_json(), "kind": "tombstones"})
+            self.manifest["files"].append(record.line("tombstones"))
         with timed(self.manifest["stages"], "plan"):
             way, why = self._way()
         made = self._attempt(way, why)
@@ -127,7 +126,7 @@ class IndexBuild:
         found = needs_compaction(self.parent, self._shards, self._added, self.dead, limits)
         return "; ".join(found)
 
-    def _lacking(self, certificate: Mapping[str, Any]) -> str:
+    def _lacking(self, certificate: Certificate) -> str:
         """Why an index that goes on from the parent's will not do, where a new one may; or ""."""
         assert self.parent is not None
         if self.spec.kind == "exact":
@@ -153,9 +152,11 @@ class IndexBuild:
     @cached_property
     def _old(self) -> IndexSpec | None:
         """What the parent's index is, where that is of vectors of the same kind."""
-        if self.parent is None or any(self.parent[one] != self.manifest[one] for one in _MADE_OF):
+        before: Mapping[str, Any] | None = self.parent
+        now: Mapping[str, Any] = self.manifest
+        if before is None or any(before[one] != now[one] for one in _MADE_OF):
             return None
-        return load_spec(self.store.local_folder(f"templates/{self.parent['index']['template']}"))
+        return load_spec(self.store.local_folder(f"templates/{before['index']['template']}"))
 
     @property
     def _rows(self) -> int:
@@ -168,7 +169,7 @@ class IndexBuild:
         return min(most, rows if self.spec.kind == "exact" else max(1, rows // HELD_OUT))
 
     @cached_property
-    def _shards(self) -> list[Line]:
+    def _shards(self) -> list[FileLine]:
         return snapshot.files_of(self.manifest, "embedding")
 
     @cached_property
@@ -178,7 +179,7 @@ class IndexBuild:
         return frozenset(line["path"] for line in lines)
 
     @cached_property
-    def _added(self) -> list[Line]:
+    def _added(self) -> list[FileLine]:
         if self.added is not None:
             return list(self.added)
         return [line for line in self._shards if line["path"] not in self._parents]
@@ -259,10 +260,20 @@ class IndexBuild:
         for reason in self.spec.reasons if way == ANEW else ():
             self.progress.say(f"index: {reason}")
         made = Attempt(
-            self.store, self.scratch, self.config, self.progress, self.manifest, self.spec, way,
-            self._queries, self._added, self.dead, self._sampler, self.parent,
+            self.store,
+            self.scratch,
+            self.config,
+            self.progress,
+            self.manifest,
+            self.spec,
+            way,
+            self._queries,
+            self._added,
+            self.dead,
+            self._sampler,
+            self.parent,
             None if way == ANEW else self._truth,
-        )  # fmt: skip
+        )
         made.run(self.manifest["stages"])
         made.index |= {"way": way, "why": why}
         if way != ANEW and self.spec.kind != "exact":
@@ -285,11 +296,11 @@ class IndexBuild:
         assert made.result is not None
         path = f"snapshots/{manifest['name']}/truth.npz"
         record = self.store.put(path, made.result.to_bytes())
-        manifest["files"] += [*made.files, {**record.to_json(), "kind": "truth"}]
+        manifest["files"] += [*made.files, record.line("truth")]
         manifest |= {
             "index": made.index,
             "certificate": certificate,
-            "search": {name: certificate[name] for name in ("nprobe", "rerank")},
+            "search": {"nprobe": certificate["nprobe"], "rerank": certificate["rerank"]},
         }
         target = certificate["target"]
         short = f"; target_recall {target} is not certain: {certificate['advice']}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from lookalike.recall.spread import (
     shard_groups,
     take,
 )
+from lookalike.store.manifest import Certificate, Manifest
 from lookalike.store.runs import Run
 from lookalike.transforms.exchange import Exchange
 from lookalike.transforms.tasks import DoTasks
@@ -54,11 +55,11 @@ class Asking:
     runner: RunnerSpec
     progress: Progress
     folder: str
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     def certificate(
         self, truth: ExactNeighbours, target: float, before: tuple[int, int] | None
-    ) -> dict[str, Any]:
+    ) -> Certificate:
         """The certificate (see `lookalike.recall.certificate.choose`)."""
         store = self.scratch.store
         laid = lay_out(store, self.folder, self.manifest, truth, K)
@@ -70,7 +71,7 @@ class Asking:
         do = DoTasks("certify", store.name, certify_index, spread=False)
         stage = ("certify", "snapshots")
         [found] = run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)
-        return found
+        return cast(Certificate, found)
 
 
 class Spread:
@@ -83,8 +84,11 @@ class Spread:
     ) -> None:
         """Learn the lists of the queries' neighbours, and put them beside what is laid out."""
         self._asking, self._store, self.truth, self.rows = (
-            asking, asking.scratch.store, truth, laid.rows,
-        )  # fmt: skip
+            asking,
+            asking.scratch.store,
+            truth,
+            laid.rows,
+        )
         index = laid.index(self._store, ())
         self.spec, buffer = index.spec, io.BytesIO()
         np.save(buffer, Rater(index, laid.rows, truth, laid.k).lists)
@@ -99,12 +103,19 @@ class Spread:
         folder = f"{asking.folder}/{digest}"
         inquiry = Inquiry(self.laid, folder, self._groups, tuple(questions), queries)
         exchange = Exchange(
-            "certify", self._store.name, partial(deal, inquiry=inquiry),
+            "certify",
+            self._store.name,
+            partial(deal, inquiry=inquiry),
             partial(take, inquiry=inquiry),
-        )  # fmt: skip
+        )
         found = run_exchange(
-            self._store, exchange, len(self._groups), f"{folder}/dealt", f"{folder}/taken",
-            asking.runner, asking.progress,
-        )  # fmt: skip
+            self._store,
+            exchange,
+            len(self._groups),
+            f"{folder}/dealt",
+            f"{folder}/taken",
+            asking.runner,
+            asking.progress,
+        )
         answers = iter(found[number]["answer"] for number in range(len(inquiry.parts)))
         return [[next(answers) for _ in question.blocks(queries)] for question in questions]

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.models.features import (
@@ -30,6 +29,7 @@ from lookalike.sources.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.sources.tar_shards import is_tar
 from lookalike.store.folder import FolderStore
 from lookalike.store.locks import why_not_writable
+from lookalike.store.manifest import Manifest
 from lookalike.store.object_uri import place_of
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, path_from_uri, plain_name
@@ -158,7 +158,7 @@ def _shows_image(file: SourceFile, contents: Contents) -> bool:
         return True  # the run will say what is wrong with it
 
 
-def check_vectors(store: Store, parent: dict[str, Any] | None) -> None:
+def check_vectors(store: Store, parent: Manifest | None) -> None:
     """A store of pictures takes no vectors made elsewhere."""
     if parent is not None and parent["features"]:
         handles = ", ".join(feature["handle"] for feature in parent["features"])
@@ -168,7 +168,7 @@ def check_vectors(store: Store, parent: dict[str, Any] | None) -> None:
         )
 
 
-def other_vectors(parent: dict[str, Any] | None, dim: int, metric: str) -> list[str]:
+def other_vectors(parent: Manifest | None, dim: int, metric: str) -> list[str]:
     """Lines that say why nothing of the published snapshot can be kept; none where it can be."""
     if parent is None or (parent["dim"], parent["metric"]) == (dim, metric):
         return []
@@ -187,7 +187,7 @@ def check_reasons(given: frozenset[str] | None, known: Sequence[str]) -> None:
             raise RequestError(f"--retry-rejects {reason}: no such reason; there are {names}")
 
 
-def check_pictures(store: Store, parent: dict[str, Any] | None) -> None:
+def check_pictures(store: Store, parent: Manifest | None) -> None:
     """A store of vectors made elsewhere takes no pictures."""
     if parent is not None and not parent["features"]:
         raise RequestError(
@@ -197,7 +197,7 @@ def check_pictures(store: Store, parent: dict[str, Any] | None) -> None:
 
 
 def other_models(
-    parent: dict[str, Any] | None,
+    parent: Manifest | None,
     features: Sequence[Feature],
     metric: str,
     projection: Projection | None = None,

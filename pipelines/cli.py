@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.errors import one_line
-from lookalike.json_text import to_json
 from lookalike.pipelines import flags, logs, streams, temporary
 from lookalike.pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
 from lookalike.pipelines.temporary import variable
@@ -126,10 +125,6 @@ def _fail(message: str, status: int, debug: bool = False) -> int:
     return status
 
 
-def _print_json(value: Any) -> None:
-    print(to_json(value, indent=1))
-
-
 def _index(given: argparse.Namespace, beam: list[str]) -> int:
     began, status, published = time.monotonic(), AGAIN, False
     if given.metrics:
@@ -140,7 +135,7 @@ def _index(given: argparse.Namespace, beam: list[str]) -> int:
         result = _run_index(given, beam)
         status, published = DONE, result["new"]
         if given.json:
-            _print_json(result)
+            streams.print_as_json(result)
     except BaseException as error:
         status = status_of(error)
         raise

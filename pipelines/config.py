@@ -27,8 +27,18 @@ from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
 
 DTYPES = ("auto", "float32", "float16")
-_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_SIZES = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,17 @@ def parse_config(
     """Check what YAML gave; `folder` is where relative model paths may also start."""
     top = _mapping("the config", raw)
     known = (
-        "features", "projection", "metric", "engine", "index", "publish", "compact", "runner",
-        "images", "embed",
-    )  # fmt: skip
+        "features",
+        "projection",
+        "metric",
+        "engine",
+        "index",
+        "publish",
+        "compact",
+        "runner",
+        "images",
+        "embed",
+    )
     _known("", top, known)
     metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
     features = DEFAULT_FEATURES

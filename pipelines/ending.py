@@ -13,9 +13,19 @@ DONE, AGAIN, WRONG_REQUEST, NOT_PUBLISHED, FAULT = range(5)
 # Errors of a program, or of data that nobody foresaw: they do not pass by waiting. What is not
 # among them may be the machine's fault (a disk, a network, memory, a process that was killed).
 _LASTING = (
-    ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, ModuleNotFoundError,
-    NameError, NotImplementedError, RecursionError, SyntaxError, TypeError, ValueError,
-)  # fmt: skip
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    LookupError,
+    ModuleNotFoundError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 _PASSING = (OSError, MemoryError)  # some are errors of value too
 # A bare RuntimeError is how native libraries say both that and this.
 _SCARCE = re.compile(

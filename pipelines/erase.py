@@ -24,24 +24,22 @@ from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.assembling import Ledger, Remaining, counts_of, write_ledger_files
 from lookalike.store import duplicates, forgotten, snapshot
-from lookalike.store.compacting import Moving, plan_compaction
+from lookalike.store.compacting import Compacting, Moving, plan_compaction
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import Counts
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.sparing import Sparing
 from lookalike.store.tombstones import read_tombstones, write_tombstones
-from lookalike.transforms.compact import CompactShards
+from lookalike.transforms.tasks import DoTasks
 
 _ALIKE = (
     1e-3  # of a vector's length: a template that gives it back this well has learnt it by heart
 )
 _INDEX = ("index", "template", "truth")
 _OWN = ("embedding", "ledger", "duplicates", "tombstones", "report", "forgotten", *_INDEX)
-_INDEX_KEYS = ("index", "search", "certificate")
 _REDACTED = "(forgotten)"
-
-Line = dict[str, Any]
 
 
 @dataclass
@@ -77,7 +75,7 @@ class Erasure:
                 f"{self.store}: nothing would be left in it; remove its folder to forget all of it"
             )
 
-    def build(self) -> dict[str, Any]:
+    def build(self) -> Manifest:
         """Compact, index, write ledger and report; the manifest, ready to be published."""
         parent, folder = self._parent, f"snapshots/{self.name}"
         self.check()
@@ -91,31 +89,43 @@ class Erasure:
         files += write_ledger_files(self.store, ledger, through, self._vectors)
         if len(tombstones):
             record = write_tombstones(self.store, f"{folder}/tombstones.npy", tombstones)
-            files.append({**record.to_json(), "kind": "tombstones"})
+            files.append(record.line("tombstones"))
         record = forgotten.write_forgotten(
             self.store, f"{folder}/forgotten.npy", self.held.contents, self._forgotten_before()
         )
-        files.append({**record.to_json(), "kind": forgotten.KIND})
+        files.append(record.line(forgotten.KIND))
         manifest = self._manifest(files, counts_of(self.store, ledger))
         if moved:
             learnt = _knows(self._template(), self.held.vectors)
             if learnt:
                 self.progress.say("train: anew, the template knows what is to be forgotten")
             IndexBuild(
-                self.store, self.scratch, self.config, self.progress, manifest,
-                None if learnt else parent, dead=tombstones, moved=moved,
-            ).run()  # fmt: skip
+                self.store,
+                self.scratch,
+                self.config,
+                self.progress,
+                manifest,
+                None if learnt else parent,
+                dead=tombstones,
+                moved=moved,
+            ).run()
         else:
             manifest["files"] += [line for line in parent["files"] if line["kind"] in _INDEX]
-            manifest |= {key: parent[key] for key in _INDEX_KEYS}
+            manifest["index"], manifest["search"] = parent["index"], parent["search"]
+            manifest["certificate"] = parent["certificate"]
         manifest["files"] += write_report(
-            self.store, folder, manifest, parent, {}, Faults(self.progress.say),
+            self.store,
+            folder,
+            manifest,
+            parent,
+            {},
+            Faults(self.progress.say),
             Measuring(self.scratch, self.config.runner, self.progress),
-        )  # fmt: skip
+        )
         return manifest
 
     @cached_property
-    def _parent(self) -> Mapping[str, Any]:
+    def _parent(self) -> Manifest:
         return snapshot.read_manifest(self.store)
 
     @cached_property
@@ -140,7 +150,7 @@ class Erasure:
 
     # --- embeddings ---------------------------------------------------------------------------
 
-    def _compact(self) -> tuple[list[Line], Moving | None]:
+    def _compact(self) -> tuple[list[FileLine], Moving | None]:
         """The lines of all embedding shards, those that held something of the images anew."""
         lines = snapshot.files_of(self._parent, "embedding")
         if not len(self.held.ids):
@@ -153,9 +163,13 @@ class Erasure:
         path = f"{self.scratch.folder}/dead.npy"
         write_tombstones(self.store, path, dead)
         made = run_tasks(
-            self.scratch, ("compact", "embedding shards"), tasks,
-            CompactShards(self.store.name, path), self.config.runner, self.progress,
-        )  # fmt: skip
+            self.scratch,
+            ("compact", "embedding shards"),
+            tasks,
+            DoTasks("compact", self.store.name, Compacting(path)),
+            self.config.runner,
+            self.progress,
+        )
         moving = Moving(tuple(tasks), path)
         gone = moving(self.store).files
         kept = [line for line in lines if line["file_no"] not in gone]
@@ -163,7 +177,7 @@ class Erasure:
 
     # --- ledger -------------------------------------------------------------------------------
 
-    def _ledger(self, folder: str, embeddings: Sequence[Line], moving: Moving | None) -> Ledger:
+    def _ledger(self, folder: str, embeddings: Sequence[FileLine], moving: Moving | None) -> Ledger:
         lines = snapshot.files_of(self._parent, "ledger")
         files = sorted(line["file_no"] for line in embeddings)
         return Ledger(
@@ -182,13 +196,22 @@ class Erasure:
 
     # --- manifest -----------------------------------------------------------------------------
 
-    def _manifest(self, files: Sequence[Line], counts: Counts) -> dict[str, Any]:
+    def _manifest(self, files: Sequence[FileLine], counts: Counts) -> Manifest:
         """What is known before the index is built."""
-        parent = self._parent
+        parent: Mapping[str, Any] = self._parent
         made = max([self.file_no - 1, *(one["file_no"] for one in files if "file_no" in one)])
         living, before = counts.living, Counts.of(parent["counts"]).living
-        carried = ("scanned", "request", "sources", "metric", "model_fingerprint",
-                   "preprocessing_fingerprint", "features", "projection", "dim")  # fmt: skip
+        carried = (
+            "scanned",
+            "request",
+            "sources",
+            "metric",
+            "model_fingerprint",
+            "preprocessing_fingerprint",
+            "features",
+            "projection",
+            "dim",
+        )
         manifest = {
             "name": self.name,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -197,15 +220,20 @@ class Erasure:
             **{key: parent[key] for key in carried if key in parent},
             "counts": {**counts.to_json(), "vectors": self._vectors},
             "changes": {
-                "previous": before, "unchanged": counts.listed, "changed": 0,
-                "removed": before - living, "unknown": counts.by_status["unknown"],
-                "added": 0, "renamed": 0, "rehashed": 0,
+                "previous": before,
+                "unchanged": counts.listed,
+                "changed": 0,
+                "removed": before - living,
+                "unknown": counts.by_status["unknown"],
+                "added": 0,
+                "renamed": 0,
+                "rehashed": 0,
             },
             "next_file_no": made + 1,
             "files": list(files),
             "stages": {},
-        }  # fmt: skip
-        redacted: dict[str, Any] = _redacted(manifest, self._sparing)
+        }
+        redacted: Manifest = _redacted(manifest, self._sparing)
         return redacted
 
 
@@ -233,5 +261,6 @@ def _knows(template: Any, vectors: Sequence[npt.NDArray[Any]]) -> bool:
     if kind == "ivf_pq":
         near.append(template.decode(template.encode(prepared, lists), lists))
     lengths = np.linalg.norm(prepared, axis=1)
-    return any(bool((np.linalg.norm(prepared - one, axis=1) <= _ALIKE * lengths).any())
-               for one in near)  # fmt: skip
+    return any(
+        bool((np.linalg.norm(prepared - one, axis=1) <= _ALIKE * lengths).any()) for one in near
+    )

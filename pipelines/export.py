@@ -8,8 +8,8 @@ from typing import Any
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.json_text import to_json
 from lookalike.pipelines.outputs import free_place, new_folder
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.store.exporting import LivingRows, write_arrays, write_table
 from lookalike.store.files import write_file
@@ -25,9 +25,12 @@ def export(given: argparse.Namespace) -> int:
         given.store, given.snapshot, check=given.check, cache=given.cache
     ) as opened:
         result: dict[str, Any] = {
-            "format": given.format, "path": str(path), "snapshot": opened.manifest["name"],
-            "metric": opened.metric, "dim": opened.dim,
-        }  # fmt: skip
+            "format": given.format,
+            "path": str(path),
+            "snapshot": opened.manifest["name"],
+            "metric": opened.metric,
+            "dim": opened.dim,
+        }
         if given.format == "faiss":
             result |= {"rows": opened.count, "nprobe": opened.default_nprobe}
             _write_index(opened, path)
@@ -41,7 +44,7 @@ def export(given: argparse.Namespace) -> int:
                     folder.mkdir()
                     write_arrays(rows, folder)
     if given.json:
-        print(to_json(result, indent=1))
+        print_as_json(result)
     else:
         print(f"{result['rows']:,} rows of {result['snapshot']} written: {visible(str(path))}")
     return 0

@@ -15,6 +15,7 @@ from lookalike.images.thumbnails import Thumbnails
 from lookalike.recall.measured import Measure, Samples, measure
 from lookalike.report.metrics import metrics_text
 from lookalike.report.report import render_report
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote
 
@@ -26,27 +27,39 @@ _THUMBNAILS = 72
 _NO_PAGE = "<!doctype html>\n<title>No report</title>\n<p>It could not be made: see report.json.\n"
 _NO_METRICS = "# EOF\n"
 _KEPT = (
-    "name", "created", "scanned", "parent", "lookalike", "sources", "metric", "dim", "features",
-    "projection", "model_fingerprint", "preprocessing_fingerprint", "counts", "changes", "index",
-    "search", "certificate",
-)  # fmt: skip
+    "name",
+    "created",
+    "scanned",
+    "parent",
+    "lookalike",
+    "sources",
+    "metric",
+    "dim",
+    "features",
+    "projection",
+    "model_fingerprint",
+    "preprocessing_fingerprint",
+    "counts",
+    "changes",
+    "index",
+    "search",
+    "certificate",
+)
 # What a stage works on, where the manifest tells how many: the rate of the others has no meaning.
 _WORKED_ON = {"scan": "listed", "embed": "embedded", "ingest": "embedded"}
 
 _COLUMNS = ("uri", "previous", "status", "reason", "detail", "bytes", "id")  # of a sample's row
 
-Line = dict[str, Any]
-
 
 def write_report(
     store: Store,
     folder: str,
-    manifest: Mapping[str, Any],
-    parent: Mapping[str, Any] | None,
+    manifest: Manifest,
+    parent: Manifest | None,
     samples: Samples,
     faults: Faults,
     measure: Measure = measure,
-) -> list[Line]:
+) -> list[FileLine]:
     """Write report.html, report.json and metrics.txt of a snapshot that is about to be published.
 
     Whatever part of them cannot be made is left out, with a note in its place: a report informs,
@@ -80,10 +93,10 @@ def write_report(
         store.write_json(f"{folder}/report.json", known),
         store.put(f"{folder}/metrics.txt", text.encode("utf-8", "backslashreplace")),
     ]
-    return [{**record.to_json(), "kind": "report"} for record in written]
+    return [record.line("report") for record in written]
 
 
-def _decoder(manifest: Mapping[str, Any]) -> Thumbnails:
+def _decoder(manifest: Manifest) -> Thumbnails:
     """What makes thumbnails, on its way already where pictures are sure to be shown."""
     small = Thumbnails()
     if manifest.get("features"):
@@ -99,8 +112,8 @@ def _made(small: Thumbnails, known: Mapping[str, Any]) -> Mapping[str, bytes]:
 
 
 def facts(
-    manifest: Mapping[str, Any],
-    parent: Mapping[str, Any] | None,
+    manifest: Manifest,
+    parent: Manifest | None,
     samples: Samples,
     measured: Mapping[str, Any],
     faults: Faults,
@@ -129,7 +142,7 @@ def facts(
     return {**known, "faults": dict(faults.noted)}
 
 
-def from_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def from_manifest(manifest: Manifest) -> dict[str, Any]:
     """The facts that a manifest holds by itself."""
     kept = {key: manifest.get(key) for key in _KEPT}
     return {**kept, "stages": _stages(manifest), "files": _files(manifest["files"])}
@@ -161,7 +174,7 @@ def _some_of(samples: Samples, kind: str) -> list[Mapping[str, Any]]:
     return [row for turn in turns for row in turn if row is not None]
 
 
-def _before(parent: Mapping[str, Any]) -> dict[str, Any]:
+def _before(parent: Manifest) -> dict[str, Any]:
     """What a change is seen against."""
     certificate = parent.get("certificate") or {}
     return {
@@ -172,8 +185,8 @@ def _before(parent: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stages(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    stages = {}
+def _stages(manifest: Manifest) -> dict[str, Any]:
+    stages: dict[str, dict[str, float]] = {}
     for name, seconds in (manifest.get("stages") or {}).items():
         count = manifest.get("counts", {}).get(_WORKED_ON.get(name, ""))
         stages[name] = {"seconds": seconds}

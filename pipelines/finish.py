@@ -20,11 +20,12 @@ from lookalike.store.attempts import Record
 from lookalike.store.exchange import Meet
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 
 
-def files_of(manifest: Mapping[str, Any]) -> int:
+def files_of(manifest: Manifest) -> int:
     """Files that a snapshot knows, those among them of which nobody could tell."""
     return Counts.of(manifest["counts"]).living
 
@@ -93,8 +94,18 @@ def check_files(
 
 def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
     """What `lookalike index --json` prints."""
-    keys = ("counts", "changes", "index", "search", "certificate", "metric", "dim", "features",
-            "parent", "stages")  # fmt: skip
+    keys = (
+        "counts",
+        "changes",
+        "index",
+        "search",
+        "certificate",
+        "metric",
+        "dim",
+        "features",
+        "parent",
+        "stages",
+    )
     return {
         "snapshot": manifest["name"],
         "new": new,
@@ -109,20 +120,24 @@ class Publication:
     store: Store
     scratch: Run
     progress: Progress
-    parent: Mapping[str, Any] | None
+    parent: Manifest | None
     settled: Settled
     meet: Meet
-    commit: Callable[[Mapping[str, Any]], None]  # publishes what is finished in the store
+    commit: Callable[[Manifest], None]  # publishes what is finished in the store
     runner: RunnerSpec
 
-    def publish(self, manifest: dict[str, Any], noun: str, listed: int) -> None:
+    def publish(self, manifest: Manifest, noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
         folder, settled = f"snapshots/{manifest['name']}", self.settled
         counts = manifest["counts"]
         ledger = ledger_of_run(
-            self.store, folder, settled.compared, settled.resolved,
-            (line["file_no"] for line in snapshot.files_of(manifest, "embedding")), settled.moving,
-        )  # fmt: skip
+            self.store,
+            folder,
+            settled.compared,
+            settled.resolved,
+            (line["file_no"] for line in snapshot.files_of(manifest, "embedding")),
+            settled.moving,
+        )
         lines = write_ledger_files(self.store, ledger, self.meet, Counts.of(counts).living)
         check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
@@ -139,9 +154,7 @@ class Publication:
             f"{unknown_line(counts)}"
         )
 
-    def _report(
-        self, folder: str, manifest: Mapping[str, Any], ledger: Ledger
-    ) -> list[dict[str, Any]]:
+    def _report(self, folder: str, manifest: Manifest, ledger: Ledger) -> list[FileLine]:
         """Write the report, which says of its own faults what there is to say."""
         faults = Faults(self.progress.say)
         shown = faults.spare("samples", lambda: samples_of(self.store, ledger), {})
@@ -149,7 +162,7 @@ class Publication:
         return write_report(self.store, folder, manifest, self.parent, shown, faults, measuring)
 
 
-def _check_rows(counts: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:
+def _check_rows(counts: Mapping[str, Any], lines: list[FileLine]) -> None:
     """The ledger that was written has the rows that were counted.
 
     Raises:

@@ -21,16 +21,15 @@ from lookalike.pipelines.scan import scan
 from lookalike.pipelines.settle import Settled, settle
 from lookalike.pipelines.tasks import meet
 from lookalike.store.ledger import Counts
+from lookalike.store.manifest import Manifest
 from lookalike.store.runs import Plan
-
-Manifest = dict[str, Any]
 
 
 class NothingToIndexError(RequestError):
     """There are files, but no image among them."""
 
 
-def run_job(job: Job) -> Manifest:
+def run_job(job: Job) -> dict[str, Any]:
     """All stages; each is skipped as far as its files say that it is done.
 
     Returns:
@@ -61,28 +60,46 @@ def run_job(job: Job) -> Manifest:
         raise NothingToIndexError(
             f"none of the {plan.listed:,} {job.noun} is an image (by content or by name)"
         )
-    manifest = {**_manifest(job, plan, settled), "stages": seconds}
+    manifest = _manifest(job, plan, settled)
+    manifest["stages"] = seconds
     try:
         finish.check_files(
-            counts, settled.changes["previous"], job.config.publish, job.store, embedded,
+            counts,
+            settled.changes["previous"],
+            job.config.publish,
+            job.store,
+            embedded,
             job.wanted,
-        )  # fmt: skip
+        )
         IndexBuild(
-            job.store, job.scratch, job.config, job.progress, manifest, job.base,
-            added=settled.added, dead=settled.dead, moved=settled.moved,
-        ).run()  # fmt: skip
+            job.store,
+            job.scratch,
+            job.config,
+            job.progress,
+            manifest,
+            job.base,
+            added=settled.added,
+            dead=settled.dead,
+            moved=settled.moved,
+        ).run()
     except NotPublishedError:
         job.scratch.refuse()
         raise
     finish.Publication(
-        job.store, job.scratch, job.progress, job.parent, settled,
-        meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
-    ).publish(manifest, job.noun, plan.listed)  # fmt: skip
+        job.store,
+        job.scratch,
+        job.progress,
+        job.parent,
+        settled,
+        meet(job.store, job.config.runner, job.progress),
+        job.commit,
+        job.config.runner,
+    ).publish(manifest, job.noun, plan.listed)
     job.scratch.finish()
     return finish.summary(manifest, new=True)
 
 
-def _stands(job: Job, plan: Plan) -> Manifest:
+def _stands(job: Job, plan: Plan) -> dict[str, Any]:
     assert job.parent is not None
     job.scratch.finish()
     job.progress.say(

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import RequestError
-from lookalike.json_text import to_json
 from lookalike.pipelines import preflight
 from lookalike.pipelines.config import Config, PublishConfig, load_config
 from lookalike.pipelines.erase import Erasure
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.prove import Proving
 from lookalike.pipelines.stores import to_keep
+from lookalike.pipelines.streams import print_as_json
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
@@ -78,11 +78,19 @@ def run_forget(given: argparse.Namespace) -> int:
         runner = _config(given.config, store).runner
         found = Proving(run, runner, progress, held, manifest).prove()
     if given.json:
-        print(to_json({**_described(held), "snapshot": noted.snapshot,
-                          "certificate": manifest.get("certificate"),
-                          "removed": {"snapshots": swept.snapshots, "files": swept.files,
-                                      "bytes": swept.bytes},
-                          "proof": found.to_json()}, indent=1))  # fmt: skip
+        print_as_json(
+            {
+                **_described(held),
+                "snapshot": noted.snapshot,
+                "certificate": manifest.get("certificate"),
+                "removed": {
+                    "snapshots": swept.snapshots,
+                    "files": swept.files,
+                    "bytes": swept.bytes,
+                },
+                "proof": found.to_json(),
+            }
+        )
     else:
         _report(held, noted.snapshot, found)
     return 1 if found.finds else 0
@@ -113,13 +121,21 @@ class _Note:
 
     def save(self, run: Run) -> None:
         held = self.held
-        run.note({
-            "names": held.names, "contents": [one.hex() for one in held.contents],
-            "vectors": [base64.b64encode(one.astype("<f4").tobytes()).decode()
-                        for one in held.vectors],
-            "ids": held.ids.tolist(), "unknown": held.unknown, "unread": held.unread,
-            "snapshot": self.snapshot, "file_no": self.file_no,
-        }, _NOTE)  # fmt: skip
+        run.note(
+            {
+                "names": held.names,
+                "contents": [one.hex() for one in held.contents],
+                "vectors": [
+                    base64.b64encode(one.astype("<f4").tobytes()).decode() for one in held.vectors
+                ],
+                "ids": held.ids.tolist(),
+                "unknown": held.unknown,
+                "unread": held.unread,
+                "snapshot": self.snapshot,
+                "file_no": self.file_no,
+            },
+            _NOTE,
+        )
 
 
 def _new_name(run: Run) -> str:
@@ -146,14 +162,18 @@ def _config(path: str | None, store: Store) -> Config:
 
 def _described(held: Held) -> dict[str, Any]:
     return {
-        "images": len(held.contents), "names": held.names, "vectors": len(held.vectors),
-        "rows": len(held.ids), "unknown": held.unknown, "unread": held.unread,
-    }  # fmt: skip
+        "images": len(held.contents),
+        "names": held.names,
+        "vectors": len(held.vectors),
+        "rows": len(held.ids),
+        "unknown": held.unknown,
+        "unread": held.unread,
+    }
 
 
 def _say_what_would_go(given: argparse.Namespace, held: Held) -> int:
     if given.json:
-        print(to_json({**_described(held), "dry_run": True}, indent=1))
+        print_as_json({**_described(held), "dry_run": True})
         return 0
     print(f"would forget {_summary(held)}:")
     _list("", held.names)

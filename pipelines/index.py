@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.images.rejections import REASONS
-from lookalike.models.conversion import Conversion, conversion
+from lookalike.models.conversion import Conversion, Converting, conversion
 from lookalike.models.features import (
     Feature,
     check,
@@ -36,9 +36,10 @@ from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.runs import Plan
-from lookalike.transforms.convert import ConvertShards
 from lookalike.transforms.embed import EmbedSpec, EmbedUnits
+from lookalike.transforms.tasks import DoTasks
 
 
 def run_index(
@@ -94,9 +95,18 @@ def run_index(
             place.check_parent(parent)
             models.install(store, features, Path(work), projection)
             job = ImageJob(
-                config, images, store, parent, progress, sources, features, projection, computed,
-                again=again, commit=place.publish,
-            )  # fmt: skip
+                config,
+                images,
+                store,
+                parent,
+                progress,
+                sources,
+                features,
+                projection,
+                computed,
+                again=again,
+                commit=place.publish,
+            )
             notes += checks.other_models(parent, features, config.metric, projection, job.converts)
             for note in notes:
                 progress.say(note)
@@ -132,7 +142,7 @@ class ImageJob(Job):
             given["selection"] = {"exclude": [*selection.exclude], "hidden": selection.hidden}
         return {"images": self.config.limits.__dict__, "models": asked, **given}
 
-    def made_by(self) -> dict[str, Any]:
+    def made_by(self) -> Manifest:
         """The features."""
         return {
             "features": [feature.to_json() for feature in self.features],
@@ -140,7 +150,7 @@ class ImageJob(Job):
             **({"projection": self.projection.to_json()} if self.projection else {}),
         }
 
-    def more_lines(self) -> list[dict[str, Any]]:
+    def more_lines(self) -> list[FileLine]:
         """Those of the models."""
         return list(models.model_lines(self.store, self.features, self.projection))
 
@@ -149,7 +159,7 @@ class ImageJob(Job):
         """Whether the parent's vectors are not those wanted, but these follow from them."""
         if self.parent is None or self.computed is None:
             return False
-        made: dict[str, Any] = self.parent["request"]
+        made = self.parent["request"]
         prepared = made["fingerprints"][1] == self.settings["fingerprints"][1]
         return bool(prepared and made.get("dtype") == self.settings.get("dtype"))
 
@@ -169,7 +179,8 @@ class ImageJob(Job):
         tasks = convert_tasks(
             snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
         )
-        convert = ConvertShards(self.store.name, self.computed, self.properties)
+        work = Converting(self.computed, dict(self.properties))
+        convert = DoTasks("convert", self.store.name, work)
         stage = ("convert", "embedding shards")
         done = run_tasks(self.scratch, stage, tasks, convert, self.config.runner, self.progress)
         made = [record["shard"] for record in done]

@@ -21,6 +21,7 @@ from lookalike.sources.vector_listing import VectorListing
 from lookalike.sources.vector_pieces import UNIT_ROWS, VectorCutting
 from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, metadata_schema
 from lookalike.store import snapshot
+from lookalike.store.manifest import Manifest
 from lookalike.store.runs import Plan
 from lookalike.transforms.ingest import IngestUnits
 from lookalike.vector_faults import REASONS, Rules
@@ -88,7 +89,7 @@ class VectorJob(Job):
         """What they are stored as."""
         return {"vectors": self.rules.dtype, "dim": self.rules.dim}
 
-    def made_by(self) -> dict[str, Any]:
+    def made_by(self) -> Manifest:
         """No features."""
         return {"features": [], "dim": self.rules.dim}
 

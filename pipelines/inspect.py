@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from lookalike import evaluation
-from lookalike.json_text import to_json
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.certificate import certificate_line, losses_line
 from lookalike.report.text import visible
 from lookalike.sizes import size_text
 from lookalike.store import snapshot
 from lookalike.store.ledger import LISTED, UNKNOWN
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import open_store
 
 
@@ -22,16 +24,27 @@ def status(given: argparse.Namespace) -> int:
     finished = snapshot.names(store)
     if given.json:
         keys = (
-            "name", "created", "parent", "lookalike", "sources", "features", "metric", "dim",
-            "model_fingerprint", "preprocessing_fingerprint", "counts", "index", "search",
+            "name",
+            "created",
+            "parent",
+            "lookalike",
+            "sources",
+            "features",
+            "metric",
+            "dim",
+            "model_fingerprint",
+            "preprocessing_fingerprint",
+            "counts",
+            "index",
+            "search",
             "certificate",
-        )  # fmt: skip
-        published = {key: manifest[key] for key in keys}
+        )
+        whole: Mapping[str, Any] = manifest
+        published = {key: whole[key] for key in keys}
         published["projection"] = manifest.get("projection")
         published["changes"] = manifest.get("changes")  # snapshots of the first versions have none
         published["bytes"] = _bytes_by_kind(manifest)
-        print(to_json({"store": str(given.store), "snapshots": finished, "published": published},
-                         indent=1))  # fmt: skip
+        print_as_json({"store": str(given.store), "snapshots": finished, "published": published})
         return 0
     counts, index = manifest["counts"], manifest["index"]
     print(f"store      {given.store}")
@@ -43,8 +56,10 @@ def status(given: argparse.Namespace) -> int:
     if projection := manifest.get("projection"):
         name, components = projection["handle"], f"{projection['dim']:,} components"
         print(visible(f"projection {name}: {projection['inputs']:,} to {components}"))
-    print(f"files      {counts['listed']:,} listed = "
-          + " + ".join(f"{counts[name]:,} {name}" for name in LISTED))  # fmt: skip
+    print(
+        f"files      {counts['listed']:,} listed = "
+        + " + ".join(f"{counts[name]:,} {name}" for name in LISTED)
+    )
     if counts.get(UNKNOWN):
         print(f"           {counts[UNKNOWN]:,} unknown: not readable then, kept as they were")
     for reason, count in counts["rejected_by_reason"].items():
@@ -52,8 +67,10 @@ def status(given: argparse.Namespace) -> int:
     changes = manifest.get("changes") or {}
     if changes.get("previous"):
         kinds = ("added", "changed", "removed", "renamed")
-        print(f"changes    since {manifest['parent']}: "
-              + ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds))  # fmt: skip
+        print(
+            f"changes    since {manifest['parent']}: "
+            + ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds)
+        )
     print(f"vectors    {counts['vectors']:,} of {manifest['dim']} dimensions, {manifest['metric']}")
     deltas = sum(bool(line.get("delta")) for line in manifest["files"])
     dead = sum(line["rows"] for line in snapshot.files_of(manifest, "embedding"))
@@ -83,8 +100,14 @@ def verify(given: argparse.Namespace) -> int:
     files = len(manifest["files"])
     if given.json:
         found = [problem.__dict__ for problem in problems]
-        print(to_json({"snapshot": manifest["name"], "files": files, "ok": not problems,
-                          "problems": found}, indent=1))  # fmt: skip
+        print_as_json(
+            {
+                "snapshot": manifest["name"],
+                "files": files,
+                "ok": not problems,
+                "problems": found,
+            }
+        )
     else:
         for problem in problems:
             print(visible(str(problem)))
@@ -101,7 +124,7 @@ def evaluate(given: argparse.Namespace) -> int:
     label_of = evaluation.folder_label if folders else evaluation.file_labels(given.labels)
     result = evaluation.evaluate(store, manifest, label_of, given.k)
     if given.json:
-        print(to_json({"snapshot": manifest["name"], **result.to_json()}, indent=1))
+        print_as_json({"snapshot": manifest["name"], **result.to_json()})
     else:
         print(
             f"P@{result.k} {result.precision_at_k:.3f}, mAP {result.mean_average_precision:.3f} "
@@ -111,7 +134,7 @@ def evaluate(given: argparse.Namespace) -> int:
     return 0
 
 
-def _bytes_by_kind(manifest: dict[str, Any]) -> dict[str, int]:
+def _bytes_by_kind(manifest: Manifest) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for line in manifest["files"]:
         sizes[line["kind"]] = sizes.get(line["kind"], 0) + line["bytes"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from lookalike.reconcile.one_partition import LeftOut, nothing_left_out
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record, finished
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
@@ -26,8 +27,6 @@ from lookalike.store.storage import is_remote, path_from_uri
 
 _TRIES = 3  # of the embed stage, when workers are lost
 _WORTH_A_PROCESS = 256  # files: fewer are done before another process has loaded its libraries
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Job(ABC):
     progress: Progress
     again: Again = field(default_factory=Again, kw_only=True)
     # publishes what is finished in the store, see lookalike.pipelines.stores.Place
-    commit: Callable[[Mapping[str, Any]], None] = field(kw_only=True)
+    commit: Callable[[Manifest], None] = field(kw_only=True)
 
     noun: ClassVar[str] = "files"
     wanted: ClassVar[str] = "images"  # what files may turn out not to be
@@ -96,7 +95,7 @@ class Job(ABC):
         """Whether the parent's vectors are what this run would make: then it adds to them."""
         if self.parent is None:
             return False
-        made: dict[str, Any] = self.parent["request"]
+        made = self.parent["request"]
         same = ("metric", "fingerprints", "dtype", "vectors", "dim")
         return all(made.get(name) == self.settings.get(name) for name in same)
 
@@ -123,7 +122,7 @@ class Job(ABC):
         """PCollection[int] -> PCollection[int], units by number: the stage that writes shards."""
 
     @abstractmethod
-    def made_by(self) -> dict[str, Any]:
+    def made_by(self) -> Manifest:
         """The manifest's features and dim."""
 
     @abstractmethod
@@ -148,11 +147,11 @@ class Job(ABC):
         """Whether there is anything to bring to it."""
         return False
 
-    def more_lines(self) -> list[dict[str, Any]]:
+    def more_lines(self) -> list[FileLine]:
         """The manifest's lines for files that are not of the units."""
         return []
 
-    def forgotten(self) -> list[dict[str, Any]]:
+    def forgotten(self) -> list[FileLine]:
         """The manifest's lines for the list of what must not come back."""
         return snapshot.files_of(self.parent, "forgotten") if self.parent else []
 

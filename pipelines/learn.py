@@ -21,13 +21,13 @@ from lookalike.learning.tuning import Tuned, tune
 from lookalike.models.features import Feature, is_normalised, stored_features
 from lookalike.models.projection import Projection, open_folder, save, stored_projection
 from lookalike.pipelines.outputs import free_place, new_folder, refusal
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.search.query_images import load_embedder
 from lookalike.store import snapshot
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store, open_store
 from lookalike.whole_numbers import whole_number
-
-Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -219,14 +219,20 @@ def _learned(asked: _Asked, found: Adapted, given: argparse.Namespace) -> dict[s
         "lookalike": __version__,
         "features": [
             {
-                "name": one.name, "handle": one.handle, "weight": one.weight,
-                "fingerprint": one.fingerprint, "dim": one.info.dim,
-            } for one in asked.features
+                "name": one.name,
+                "handle": one.handle,
+                "weight": one.weight,
+                "fingerprint": one.fingerprint,
+                "dim": one.info.dim,
+            }
+            for one in asked.features
         ],
         "labels": "self" if given.labels is None else "given",
-        "images": found.images, "classes": found.classes, "strength": found.strength,
+        "images": found.images,
+        "classes": found.classes,
+        "strength": found.strength,
         "components": found.components,
-    }  # fmt: skip
+    }
 
 
 def _card(asked: _Asked, found: Adapted, learned: Mapping[str, Any]) -> str:
@@ -288,9 +294,17 @@ def _report(
 ) -> None:
     used = int((data.labels >= 0).sum())
     if given.json:
-        print(to_json({"snapshot": asked.manifest["name"], "images": used, "of": data.of,
-                          "labels": data.classes, "held_out": gain.to_json(), "found": found,
-                          "written": written}, indent=1))  # fmt: skip
+        print_as_json(
+            {
+                "snapshot": asked.manifest["name"],
+                "images": used,
+                "of": data.of,
+                "labels": data.classes,
+                "held_out": gain.to_json(),
+                "found": found,
+                "written": written,
+            }
+        )
         return
     what = "pictures and altered copies" if given.labels is None else "labelled images"
     print(f"learned from {used:,} {what} of {data.classes:,} labels ({asked.manifest['name']})")
@@ -298,8 +312,10 @@ def _report(
         now, then = found["weights"], found["before"]
         print(visible("weights: " + ", ".join(f"{k} {then[k]:g} -> {now[k]:g}" for k in now)))
     else:
-        print(f"projection: {sum(asked.dims):,} to {found['components']:,} components, strength "
-              f"{found['strength']:g}")  # fmt: skip
+        print(
+            f"projection: {sum(asked.dims):,} to {found['components']:,} components, strength "
+            f"{found['strength']:g}"
+        )
     print(f"held out: {gain}")
     if not gain.helps:
         print("this does not help for certain: the gain's interval reaches 0")

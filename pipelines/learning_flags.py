@@ -123,9 +123,13 @@ def _train(commands: Any) -> None:
         "that was stopped goes on by the same command; the model's folder is a handle for index"
     )
     parser.add_argument(
-        "--images", action="extend", nargs="+", required=True, metavar="SRC",
+        "--images",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="SRC",
         help="what to learn from: whatever index takes; may be given several times",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--labels",
         metavar="folders|FILE",
@@ -149,9 +153,12 @@ def _train(commands: Any) -> None:
         help="where pictures, the state and logs for TensorBoard lie (default: MODEL.work)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=30, metavar="M",
+        "--minutes",
+        type=float,
+        default=30,
+        metavar="M",
         help="to train at most, all runs together (default 30)",
-    )  # fmt: skip
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="to do at most (default: no limit)")
     parser.add_argument(
         "--sample", type=int, metavar="N", help="files to read at most (default 20000)"

@@ -65,9 +65,10 @@ class SourceListing:
         pieces: list[Piece] = [Place(number) for number in range(len(sources))]
         # Which columns there are, the containers tell that a glob holds: it is walked before.
         unsure = {
-            number for number, source in enumerate(sources)
+            number
+            for number, source in enumerate(sources)
             if source.kind == "glob" and source.may_hold_containers()
-        }  # fmt: skip
+        }
         for number in unsure:
             sources[number] = sources[number].holding([])
         pieces = self._listed(pieces, sources, _NO_COLUMNS, unsure)
@@ -99,10 +100,7 @@ class SourceListing:
         rows: float = _HERE_ROWS
         here = True
         while any(map(wanted, pieces)):
-            groups = [
-                (is_wanted, list(run))
-                for is_wanted, run in groupby(pieces, wanted)
-            ]  # fmt: skip
+            groups = [(is_wanted, list(run)) for is_wanted, run in groupby(pieces, wanted)]
             cut = [
                 (is_wanted, some)
                 for is_wanted, run in groups

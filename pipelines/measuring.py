@@ -14,6 +14,7 @@ from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.recall.measured import MeasureTask, Samples, measure_index
 from lookalike.store.files import HashedName, json_bytes
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.transforms.tasks import DoTasks
@@ -38,7 +39,7 @@ class Measuring:
     def __call__(
         self,
         store: Store,
-        manifest: Mapping[str, Any],
+        manifest: Manifest,
         parent: Mapping[str, Any] | None,
         samples: Samples,
         faults: Faults,
@@ -55,7 +56,7 @@ class Measuring:
             "samples": ids,
         }
 
-        def run() -> dict[str, Any]:
+        def run() -> Mapping[str, Any]:
             name = HashedName(f"{self.scratch.folder}/measured/given", ".json")
             path = store.put(name, json_bytes(given)).path
             task = MeasureTask(path, path.replace("/given-", "/found-"))

@@ -16,6 +16,7 @@ from lookalike.models.resolving import FeatureConfig, installed_files, projectio
 from lookalike.models.resolving import install as install
 from lookalike.models.resolving import resolve_features as resolve_features
 from lookalike.models.resolving import resolve_projection as resolve_projection
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 
 
@@ -64,7 +65,7 @@ def choose_engines(
 
 def model_lines(
     store: Store, features: Sequence[Feature], projection: Projection | None = None
-) -> list[dict[str, Any]]:
+) -> list[FileLine]:
     """The manifest's lines for the models' files."""
     names = {
         f"{feature.folder}/{name}"
@@ -74,4 +75,4 @@ def model_lines(
     if projection:
         folder = projection.folder
         names |= {f"{folder}/{name}" for name in projection_files(store.local_folder(folder))}
-    return [{**store.record(name).to_json(), "kind": "model"} for name in sorted(names)]
+    return [store.record(name).line("model") for name in sorted(names)]

@@ -12,13 +12,13 @@ from typing import Any
 from lookalike.errors import RequestError
 from lookalike.ivf.planner import DEFAULT_TARGET, IndexSpec, plan
 from lookalike.ivf.predicting import Prediction, calibrate, predict
-from lookalike.json_text import to_json
 from lookalike.models.features import dim_of
 from lookalike.models.resolving import DEFAULT_FEATURES
 from lookalike.pipelines import checks, models, trial
 from lookalike.pipelines.config import Config, load_config
 from lookalike.pipelines.progress import Progress, duration
 from lookalike.pipelines.runner import cores
+from lookalike.pipelines.streams import print_as_json
 from lookalike.records import SourceFile
 from lookalike.scaling import EMBED_S, Scale, scale
 from lookalike.sizes import size_text
@@ -81,11 +81,18 @@ def run_plan(given: argparse.Namespace, progress: Progress) -> int:
     )
     scaled = _scale(there, given.workers, spec, prediction)
     if given.json:
-        print(to_json({"sources": there.found, "vectors": there.rows, "dim": there.dim,
-                          "metric": config.metric, "embed_s": there.embed_s,
-                          "index": spec.to_json(), "predicted": prediction.to_json(),
-                         "scale": scaled.to_json() if scaled else None},
-                         indent=1))  # fmt: skip
+        print_as_json(
+            {
+                "sources": there.found,
+                "vectors": there.rows,
+                "dim": there.dim,
+                "metric": config.metric,
+                "embed_s": there.embed_s,
+                "index": spec.to_json(),
+                "predicted": prediction.to_json(),
+                "scale": scaled.to_json() if scaled else None,
+            }
+        )
     else:
         for name, text in _lines(there, config, spec, prediction):
             print(f"{name:<10} {text}")
@@ -106,8 +113,7 @@ def _scale(
 
 def _check(given: argparse.Namespace) -> None:
     source = given.images or given.embeddings
-    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6),
-                       ("workers", 10**6)):  # fmt: skip
+    for name, most in (("rows", 10**15), ("dim", _MOST_DIM), ("sample", 10**6), ("workers", 10**6)):
         value = getattr(given, name)
         if value is not None and not 1 <= value <= most:
             raise RequestError(f"--{name} must be from 1 to {most:,}, got {value:,}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from lookalike.store import snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.files import HashedName
 from lookalike.store.forgetting import Held, meanings
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.proof import (
     Proof,
@@ -53,7 +53,7 @@ class Proving:
     runner: RunnerSpec
     progress: Progress
     held: Held
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     def prove(self) -> Proof:
         """The proof; nothing of the run is left."""

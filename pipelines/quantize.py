@@ -16,7 +16,6 @@ import numpy.typing as npt
 from lookalike import evaluation
 from lookalike.errors import NotPublishedError, RequestError, one_line
 from lookalike.images.decoding import Decoder
-from lookalike.json_text import to_json
 from lookalike.learning.quantised import compare
 from lookalike.models import openvino_engine
 from lookalike.models.engines import INSTALL
@@ -44,6 +43,7 @@ from lookalike.pipelines.quantized import (
     lines,
     named,
 )
+from lookalike.pipelines.streams import print_as_json
 from lookalike.pipelines.trial import survey
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
@@ -76,7 +76,7 @@ def run_quantize(given: argparse.Namespace, progress: Progress) -> int:
         else:  # nobody will ask for it again
             shutil.rmtree(models_cache(work) / made.feature.fingerprint, ignore_errors=True)
     if given.json:
-        print(to_json(as_json(made, str(place) if written else None), indent=1))
+        print_as_json(as_json(made, str(place) if written else None))
     else:
         for line in [*lines(made), *([f"written: {place}"] if written else [])]:
             print(visible(line))

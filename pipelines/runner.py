@@ -137,8 +137,9 @@ def _cause(error: Exception) -> EngineError:
     if _NO_CODE.search(str(error)):
         return EngineError(
             "the workers cannot import lookalike: install it on them, in this version (on Dask on "
-            "the scheduler too)", "ModuleNotFoundError",
-        )  # fmt: skip
+            "the scheduler too)",
+            "ModuleNotFoundError",
+        )
     lines = [line for line in str(error).splitlines() if line[:1].strip()]
     named = [line for line in lines if _NAMED.match(line)]
     last = (named or lines or [""])[-1]

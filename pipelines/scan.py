@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from lookalike.errors import NotPublishedError
 from lookalike.pipelines import finish
-from lookalike.pipelines.job import Job, Manifest
+from lookalike.pipelines.job import Job
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.reconcile.compared import Comparison, candidates, files_of
 from lookalike.reconcile.comparing import Comparing
@@ -18,6 +18,7 @@ from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
 from lookalike.store.ledger import Counts, is_unknown, ledger_tables
+from lookalike.store.manifest import Manifest
 from lookalike.store.runs import Plan
 
 

@@ -19,17 +19,17 @@ from lookalike.reconcile.resolving import Resolved, copy, resolve
 from lookalike.store import shards, snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.compacting import (
+    Compacting,
     CompactTask,
     Moved,
     Moving,
     needs_compaction,
     plan_compaction,
 )
+from lookalike.store.manifest import FileLine
 from lookalike.store.runs import Plan
 from lookalike.store.tombstones import read_tombstones, write_tombstones
-from lookalike.transforms.compact import CompactShards
-
-Line = dict[str, Any]
+from lookalike.transforms.tasks import DoTasks
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Settled:
     counts: dict[str, Any]
     changes: dict[str, int]
     stands: bool
-    files: list[Line]
-    added: list[Line]
+    files: list[FileLine]
+    added: list[FileLine]
     dead: Ids
     vectors: int
     next_file_no: int
@@ -122,27 +122,37 @@ class _Stage:
         self.all_dead = f"{self.folder}/all-dead.npy"
         self.meet = meet(self.store, self.job.config.runner, self.job.progress)
         base = self.job.base
-        self.kept: list[Line] = snapshot.files_of(base, "embedding") if base else []
-        self.embedded: list[Line] = [unit["shard"] for unit in self.units if unit["shard"]]
+        self.kept: list[FileLine] = snapshot.files_of(base, "embedding") if base else []
+        self.embedded: list[FileLine] = [unit["shard"] for unit in self.units if unit["shard"]]
 
     def resolve(self) -> Resolved:
         plan, lines = self.plan, [*self.kept, *self.embedded]
         return resolve(
-            self.store, self.units, f"{self.scratch.folder}/embedded",
-            f"{self.scratch.folder}/compared", self.folder, meet=self.meet,
-            by_content=self.job.by_content, first_file_no=plan.first_file_no,
-            metadata=plan.metadata, listing=plan.listing,
+            self.store,
+            self.units,
+            f"{self.scratch.folder}/embedded",
+            f"{self.scratch.folder}/compared",
+            self.folder,
+            meet=self.meet,
+            by_content=self.job.by_content,
+            first_file_no=plan.first_file_no,
+            metadata=plan.metadata,
+            listing=plan.listing,
             shards={line["file_no"]: line["path"] for line in lines},
-        )  # fmt: skip
+        )
 
-    def copy(self) -> list[Line]:
+    def copy(self) -> list[FileLine]:
         """Rows whose name or metadata changed, with the vectors that they have."""
         job, metadata = self.job, self.plan.metadata
         schema = shards.schema(job.made_by()["dim"], metadata, job.properties, job.stored_as())
         lines = copy(
-            self.store, self.folder, meet=self.meet, metadata=metadata, schema=schema,
+            self.store,
+            self.folder,
+            meet=self.meet,
+            metadata=metadata,
+            schema=schema,
             run=self.scratch.name,
-        )  # fmt: skip
+        )
         self.scratch.sweep()
         return lines
 
@@ -156,7 +166,7 @@ class _Stage:
     # --- compaction -----------------------------------------------------------------------------
 
     def plan_compaction(
-        self, lines: list[Line], added: list[Line], next_file_no: int
+        self, lines: list[FileLine], added: list[FileLine], next_file_no: int
     ) -> list[CompactTask]:
         """The tasks; none where what there is will do."""
         job, dead = self.job, self.dead()
@@ -166,18 +176,18 @@ class _Stage:
         job.progress.say(f"compact: {'; '.join(reasons)}")
         return plan_compaction(lines, dead, next_file_no, self.scratch.name, self.scratch.folder)
 
-    def compact(self, tasks: Sequence[CompactTask]) -> list[Line]:
+    def compact(self, tasks: Sequence[CompactTask]) -> list[FileLine]:
         """The shards written anew."""
         write_tombstones(self.store, self.all_dead, self.dead())
         stage, job = ("compact", "embedding shards"), self.job
-        transform = CompactShards(self.store.name, self.all_dead)
+        transform = DoTasks("compact", self.store.name, Compacting(self.all_dead))
         done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
         return [record["shard"] for record in done if record["shard"]]
 
-    def tombstones(self, dead: Ids) -> list[Line]:
+    def tombstones(self, dead: Ids) -> list[FileLine]:
         """The manifest's line, where any row is dead."""
         if not len(dead):
             return []
         path = f"snapshots/{self.plan.snapshot}/tombstones.npy"
         record = write_tombstones(self.store, path, dead)
-        return [{**record.to_json(), "kind": "tombstones"}]
+        return [record.line("tombstones")]

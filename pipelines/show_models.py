@@ -45,8 +45,10 @@ def models(given: argparse.Namespace) -> int:
         print("\n\n".join(_page(one) for one in found))
     else:
         for one in found:
-            print(f"{one['handle']:<24}{one['dim']:>6,} dimensions  {one['licence']:<12}"
-                  f"{one['purpose']}")  # fmt: skip
+            print(
+                f"{one['handle']:<24}{one['dim']:>6,} dimensions  {one['licence']:<12}"
+                f"{one['purpose']}"
+            )
         print("lookalike models HANDLE tries a handle and measures it; docs/features.md says more")
     return 0
 

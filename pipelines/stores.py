@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.pipelines import checks
 from lookalike.store import snapshot
 from lookalike.store.locks import StoreBusyError
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Found, Store, open_store
 
 
@@ -40,7 +40,7 @@ class Place:
             self.store.delete([one.path for one in self.store.leftovers()])
             yield
 
-    def check_parent(self, parent: Mapping[str, Any] | None) -> None:
+    def check_parent(self, parent: Manifest | None) -> None:
         """While the store is held: is still published what was when the run looked?
 
         Raises:
@@ -53,7 +53,7 @@ class Place:
                 f"{known or 'nothing'}; run the same command again"
             )
 
-    def publish(self, manifest: Mapping[str, Any]) -> None:
+    def publish(self, manifest: Manifest) -> None:
         """Publish a snapshot whose files are all there; while the store is held.
 
         Raises:

@@ -13,7 +13,9 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
+
+from lookalike.json_text import to_json
 
 _GONE = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN}
 
@@ -97,3 +99,8 @@ def _text(usual: TextIO | None, descriptor: int, informs: bool) -> TextIO:
         line_buffering=informs or raw.isatty(),
         write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
     )
+
+
+def print_as_json(value: Any) -> None:
+    """Print what a command found, as `--json` wants it."""
+    print(to_json(value, indent=1))

@@ -116,7 +116,7 @@ def run_exchange(
         run(build, runner)
     pieces = (piece for _, record in records(dealt) for piece in record.get("pieces", ()))
     sent = sum(rows for _, side, *_, rows in pieces if side in (exchange.sides or (side,)))
-    found = {
+    found: dict[int, Record] = {
         number: {name: value for name, value in record.items() if name != "pieces"}
         for number, record in records(taken)
     }

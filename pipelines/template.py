@@ -84,9 +84,12 @@ def drift(index: Mapping[str, Any], template: Template, new: int, sample: Drawn)
     ratio = round(max(error, _NOTHING) / usual, 4) if rows else 1.0
     enough = rows >= _DRIFT_SHARE * int(training["rows"])
     return {
-        "rows": rows, "error": error, "standard_error": spread, "error_ratio": ratio,
+        "rows": rows,
+        "error": error,
+        "standard_error": spread,
+        "error_ratio": ratio,
         "drifted": bool(enough and ratio > MOST_ERROR + chance),
-    }  # fmt: skip
+    }
 
 
 def misfit(training: Mapping[str, Any], template: Template, sample: Drawn) -> tuple[bool, str]:

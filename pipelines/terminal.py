@@ -69,7 +69,9 @@ class Terminal:
             also = f"  (also {len(one.duplicates)} more names)" if one.duplicates else ""
             cells = (one.metadata.get(name) for name in columns)
             table.add_row(
-                f"{one.rank}", f"{one.score:.4f}", Text(visible(one.uri) + also),
+                f"{one.rank}",
+                f"{one.score:.4f}",
+                Text(visible(one.uri) + also),
                 *(Text("" if cell is None else visible(str(cell))) for cell in cells),
-            )  # fmt: skip
+            )
         self._console.print(table)

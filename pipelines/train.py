@@ -21,6 +21,7 @@ from lookalike.learning.state import STATE
 from lookalike.pipelines.checks import check_images
 from lookalike.pipelines.outputs import free_place, new_folder, refusal
 from lookalike.pipelines.progress import Progress, duration
+from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
 from lookalike.store.files import read_json, remove_tree, write_json
@@ -78,17 +79,27 @@ def _train(
     from lookalike.learning.networks import PhotoNetwork, ScratchNetwork
 
     held = len(dealt.held.rows)
-    say(f"train: {len(dealt.rows):,} pictures to learn from, {held:,} held out to judge by, on "
-        f"{judging.device()}")  # fmt: skip
+    say(
+        f"train: {len(dealt.rows):,} pictures to learn from, {held:,} held out to judge by, on "
+        f"{judging.device()}"
+    )
     photo = given.start != "scratch"
     network = PhotoNetwork() if photo else ScratchNetwork(given.seed)
     teacher = PhotoNetwork() if photo else None
     limits = Limits(60 * given.minutes, given.steps)
     recipe = RECIPES[given.start, bool(given.labels)]
     fitted = fit(
-        network, pictures, dealt, recipe, limits, work,
-        labelled=bool(given.labels), teacher=teacher, seed=given.seed, say=say,
-    )  # fmt: skip
+        network,
+        pictures,
+        dealt,
+        recipe,
+        limits,
+        work,
+        labelled=bool(given.labels),
+        teacher=teacher,
+        seed=given.seed,
+        say=say,
+    )
     say(f"train: ended after step {fitted.steps:,}, {duration(fitted.seconds)}: {fitted.why}")
     shipped = {
         handle: judging.shipped(handle, pictures, dealt) for handle in _COMPARED[given.start]
@@ -97,14 +108,23 @@ def _train(
     gain = gain_of(dealt.held.halves, before, fitted.after)
     numbers, module, precision = judging.choose(network, fitted.score, pictures, dealt)
     learned: dict[str, Any] = {
-        "lookalike": __version__, "from": given.start,
-        "labels": "given" if given.labels else "self", "images": len(dealt.rows),
-        "kinds": dealt.kinds, "steps": fitted.steps, "step": fitted.best,
-        "seconds": round(fitted.seconds, 1), "ended": fitted.why, "recipe": asdict(recipe),
-        "seed": given.seed, "numbers": numbers, "precision": precision,
+        "lookalike": __version__,
+        "from": given.start,
+        "labels": "given" if given.labels else "self",
+        "images": len(dealt.rows),
+        "kinds": dealt.kinds,
+        "steps": fitted.steps,
+        "step": fitted.best,
+        "seconds": round(fitted.seconds, 1),
+        "ended": fitted.why,
+        "recipe": asdict(recipe),
+        "seed": given.seed,
+        "numbers": numbers,
+        "precision": precision,
         "compared": {handle: judging.mean(one) for handle, one in shipped.items()},
-        "input_size": list(network.size), "dim": network.dim,
-    }  # fmt: skip
+        "input_size": list(network.size),
+        "dim": network.dim,
+    }
     written = gain.helps or given.force
     if written:
         with new_folder(path) as folder:
@@ -129,8 +149,13 @@ def _train(
 
 
 def _check(given: argparse.Namespace) -> None:
-    for flag, low, high in (("sample", 1, 10**7), ("minutes", 0, 10**6), ("seed", 0, 2**31 - 1),
-                            ("steps", 1, 10**9), ("k", 1, 1000)):  # fmt: skip
+    for flag, low, high in (
+        ("sample", 1, 10**7),
+        ("minutes", 0, 10**6),
+        ("seed", 0, 2**31 - 1),
+        ("steps", 1, 10**9),
+        ("k", 1, 1000),
+    ):
         value = getattr(given, flag)
         if value is not None and not low <= value <= high:
             name = "-k" if flag == "k" else f"--{flag}"
@@ -172,9 +197,12 @@ def _request(given: argparse.Namespace, sample: Sample) -> dict[str, Any]:
     """What must be the same for a training to be gone on with."""
     labels = {None: "none", "folders": "folders"}.get(given.labels, "a file")
     return {
-        "--from": given.start, "--labels": labels, "--seed": given.seed, "-k": given.k,
+        "--from": given.start,
+        "--labels": labels,
+        "--seed": given.seed,
+        "-k": given.k,
         "the pictures or their labels": sample.fingerprint,
-    }  # fmt: skip
+    }
 
 
 def _same_request(work: Path, request: Mapping[str, Any]) -> None:
@@ -257,15 +285,26 @@ def _report(
     written: str | None,
 ) -> None:
     if given.json:
-        print(to_json({"images": len(pictures.labels), "of": sample.listed,
-                       "failed": dict(pictures.failed), "held_out": gain.to_json(),
-                       "found": learned, "written": written}, indent=1))  # fmt: skip
+        print_as_json(
+            {
+                "images": len(pictures.labels),
+                "of": sample.listed,
+                "failed": dict(pictures.failed),
+                "held_out": gain.to_json(),
+                "found": learned,
+                "written": written,
+            }
+        )
         return
     what = "labels" if learned["labels"] == "given" else "pictures, by themselves"
-    print(f"learned from {learned['images']:,} pictures of {learned['kinds']:,} {what}, from "
-          f"{learned['from']}: {learned['steps']:,} steps, {learned['numbers']}")  # fmt: skip
-    print("to be better than: " + ", ".join(
-        f"{one} P@{gain.k} {score:.3f}" for one, score in learned["compared"].items()))  # fmt: skip
+    print(
+        f"learned from {learned['images']:,} pictures of {learned['kinds']:,} {what}, from "
+        f"{learned['from']}: {learned['steps']:,} steps, {learned['numbers']}"
+    )
+    print(
+        "to be better than: "
+        + ", ".join(f"{one} P@{gain.k} {score:.3f}" for one, score in learned["compared"].items())
+    )
     print(f"held out: {gain}")
     if not gain.helps:
         print("this does not help for certain: the gain's interval reaches 0")

@@ -6,10 +6,9 @@ only the queries that are new, or lost so many of their neighbours that too few 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,10 @@ from lookalike.metrics import Ids
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
-from lookalike.recall.merging import MergeTask, merge_parts, merged
-from lookalike.recall.truth import CROWDED, KEPT, Truth
+from lookalike.recall.truth import CROWDED, KEPT, MergeTask, Truth, merge_parts, merged
 from lookalike.sampling import ALL, sample_key
 from lookalike.store import snapshot
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.transforms.tasks import DoTasks
@@ -39,7 +38,7 @@ def chosen(drawn: Drawn, living: int, spec: IndexSpec) -> Truth:
 
 
 def carried(
-    store: Store, parent: Mapping[str, Any], dead: Ids, moved: Callable[[Ids], Ids] | None
+    store: Store, parent: Manifest, dead: Ids, moved: Callable[[Ids], Ids] | None
 ) -> Truth | None:
     """The parent's truth, as far as its rows live; None where it has none."""
     lines = snapshot.files_of(parent, "truth")
@@ -151,11 +150,14 @@ def combined(
     while len(parts) > _TOGETHER:
         tasks = [
             MergeTask(
-                number, queries, tuple(parts[start : start + _TOGETHER]),
-                f"{folder}/{level}/{number:05d}", f"{folder}/{level}/{number:05d}.json",
+                number,
+                queries,
+                tuple(parts[start : start + _TOGETHER]),
+                f"{folder}/{level}/{number:05d}",
+                f"{folder}/{level}/{number:05d}.json",
             )
             for number, start in enumerate(range(0, len(parts), _TOGETHER))
-        ]  # fmt: skip
+        ]
         merge, stage = DoTasks("merge", store.name, merge_parts), ("merge", "parts of the truth")
         records = run_tasks(scratch, stage, tasks, merge, runner, progress)
         parts, level = [record["truth"]["path"] for record in records], level + 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from lookalike.json_text import to_json
 from lookalike.pipelines.stores import to_keep
+from lookalike.pipelines.streams import print_as_json
 from lookalike.sizes import size_text
 from lookalike.store import retention, snapshot
 
@@ -19,7 +19,7 @@ def rollback(given: argparse.Namespace) -> int:
         manifest = retention.rollback(store, given.snapshot, check=given.check)
     if given.json:
         found = {"snapshot": manifest["name"], "before": before, "counts": manifest["counts"]}
-        print(to_json(found, indent=1))
+        print_as_json(found)
     else:
         print(
             f"published {manifest['name']} (created {manifest['created']}) in place of {before}, "
@@ -37,7 +37,7 @@ def gc(given: argparse.Namespace) -> int:
             store, given.keep_last, given.keep_days, given.grace, dry_run=given.dry_run
         )
     if given.json:
-        print(to_json({"store": str(store), **found.to_json()}, indent=1))
+        print_as_json({"store": str(store), **found.to_json()})
         return 0
     kept = ", ".join(f"{one.name} ({one.why})" for one in found.kept)
     verb = "would remove" if given.dry_run else "removed"

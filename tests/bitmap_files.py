@@ -7,8 +7,9 @@ import numpy as np
 RAW, RLE8, RLE4, BITFIELDS = 0, 1, 2, 3
 
 
-def write_bmp(values, bits, palette=None, *, compression=RAW, header=40, masks=(), top_down=False,
-              runs=None):  # fmt: skip
+def write_bmp(
+    values, bits, palette=None, *, compression=RAW, header=40, masks=(), top_down=False, runs=None
+):
     """A Windows or OS/2 bitmap.
 
     Args:
@@ -28,20 +29,35 @@ def write_bmp(values, bits, palette=None, *, compression=RAW, header=40, masks=(
     else:
         pixels = _rows(rows, bits)
     entry = 3 if header == 12 else 4
-    colours = b"" if palette is None else b"".join(
-        bytes([blue, green, red]) + bytes(entry - 3) for red, green, blue in np.asarray(palette)
-    )  # fmt: skip
+    colours = (
+        b""
+        if palette is None
+        else b"".join(
+            bytes([blue, green, red]) + bytes(entry - 3) for red, green, blue in np.asarray(palette)
+        )
+    )
     number = 0 if palette is None else len(palette)
     if header == 12:
         head = struct.pack("<IHHHH", 12, width, height, 1, bits)
     else:
-        head = struct.pack("<IiiHHIIiiII", header, width, -height if top_down else height, 1, bits,
-                           compression, len(pixels), 0, 0, number, 0)  # fmt: skip
+        head = struct.pack(
+            "<IiiHHIIiiII",
+            header,
+            width,
+            -height if top_down else height,
+            1,
+            bits,
+            compression,
+            len(pixels),
+            0,
+            0,
+            number,
+            0,
+        )
         fields = struct.pack(f"<{len(masks)}I", *masks)
         head += fields[:12] if header == 40 else fields.ljust(header - 40, b"\0")[: header - 40]
     start = 14 + len(head) + len(colours)
-    return (b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + head + colours
-            + pixels)  # fmt: skip
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + head + colours + pixels
 
 
 def _rows(rows, bits):
@@ -68,17 +84,20 @@ def _runs(rows, halves, lengths):
                 out += bytes([len(part), value])
             else:
                 odd = [*part, 0]
-                packed = bytes(
-                    odd[i] << 4 | odd[i + 1] for i in range(0, length, 2)
-                ) if halves else bytes(part)  # fmt: skip
+                packed = (
+                    bytes(odd[i] << 4 | odd[i + 1] for i in range(0, length, 2))
+                    if halves
+                    else bytes(part)
+                )
                 out += bytes([0, length]) + packed + bytes(len(packed) % 2)
             left += len(part)
         out += b"\0\0"
     return bytes(out + b"\0\1")
 
 
-def write_tga(values, kind, depth, *, origin=0x20, palette=None, map_depth=0, first=0, flags=0,
-              name=b""):  # fmt: skip
+def write_tga(
+    values, kind, depth, *, origin=0x20, palette=None, map_depth=0, first=0, flags=0, name=b""
+):
     """A Targa file.
 
     Args:
@@ -103,10 +122,20 @@ def write_tga(values, kind, depth, *, origin=0x20, palette=None, map_depth=0, fi
         stored = np.asarray(palette).astype("<u4").view(np.uint8).reshape(-1, 4)
         colours = stored[:, : -(-map_depth // 8)].tobytes()
     head = struct.pack(
-        "<BBBHHBHHHHBB", len(name), palette is not None, kind, first,
-        0 if palette is None else len(palette), map_depth, 0, 0, width, height, depth,
+        "<BBBHHBHHHHBB",
+        len(name),
+        palette is not None,
+        kind,
+        first,
+        0 if palette is None else len(palette),
+        map_depth,
+        0,
+        0,
+        width,
+        height,
+        depth,
         origin | flags,
-    )  # fmt: skip
+    )
     return head + name + colours + pixels
 
 

@@ -54,8 +54,12 @@ def prism(user: OtherUser, environment: Mapping[str, str]) -> Iterator[Cluster]:
     pool = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
     user.start(pool, environment)
     _wait_for(lambda: _answers(port), user)
-    runner = {"name": "prism", "prism_location": str(PRISM), "environment_type": "EXTERNAL",
-              "environment_config": f"localhost:{port}"}  # fmt: skip
+    runner = {
+        "name": "prism",
+        "prism_location": str(PRISM),
+        "environment_type": "EXTERNAL",
+        "environment_config": f"localhost:{port}",
+    }
     yield Cluster(runner, user, retries=False)
 
 

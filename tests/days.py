@@ -86,8 +86,9 @@ class Store:
 
     def rows(self, day: int = -1) -> dict[str, LedgerRow]:
         """A day's ledger by uri."""
-        found = [row for line in self.days[day].ledger
-                 for row in read_ledger(self.root / line["path"])]  # fmt: skip
+        found = [
+            row for line in self.days[day].ledger for row in read_ledger(self.root / line["path"])
+        ]
         assert len({row.uri for row in found}) == len(found)
         return {row.uri: row for row in found}
 
@@ -100,9 +101,14 @@ class Store:
         }
 
     def run(
-        self, world: World, cuts: Sequence[int] = (), known: bool = True, *,
-        lost: Collection[str] = (), invented: Mapping[bytes | None, int | None] = NONE,
-    ) -> Day:  # fmt: skip
+        self,
+        world: World,
+        cuts: Sequence[int] = (),
+        known: bool = True,
+        *,
+        lost: Collection[str] = (),
+        invented: Mapping[bytes | None, int | None] = NONE,
+    ) -> Day:
         """One night: compare, embed, resolve, copy, assemble.
 
         Args:
@@ -134,9 +140,13 @@ class Store:
         self.units = self._embed(world, run, cuts, known, lost, invented)
         resolved = self.resolve()
         copied = copy(
-            open_store(self.root), f"{run}/resolved", meet=meet_here(open_store(self.root)),
-            metadata=METADATA, schema=SCHEMA, run="x",
-        )  # fmt: skip
+            open_store(self.root),
+            f"{run}/resolved",
+            meet=meet_here(open_store(self.root)),
+            metadata=METADATA,
+            schema=SCHEMA,
+            run="x",
+        )
         assert len(copied) == resolved.copy_shards
         for line in copied:
             self.shards[line["file_no"]] = line["path"]
@@ -173,9 +183,14 @@ class Store:
         )
 
     def _embed(
-        self, world: World, run: str, cuts: Sequence[int], known: bool, lost: Collection[str],
+        self,
+        world: World,
+        run: str,
+        cuts: Sequence[int],
+        known: bool,
+        lost: Collection[str],
         invented: Mapping[bytes | None, int | None],
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Let the units leave what they leave; returns how many there are."""
         uris: list[str] = []
         for path in files_of(open_store(self.root), f"{run}/compared", "candidates"):
@@ -188,17 +203,24 @@ class Store:
             by_unit.setdefault(cuts[i % len(cuts)] if cuts else 0, []).append(uri)
         for number, names in enumerate(by_unit.values()):
             record = self._embed_unit(
-                f"{run}/ledger/{number:06d}", names, world, before,
+                f"{run}/ledger/{number:06d}",
+                names,
+                world,
+                before,
                 ids if known and not invented else invented,
-            )  # fmt: skip
+            )
             open_store(self.root).write_json(f"{run}/embedded/{number:06d}.json", record)
             self.next_file_no += 1
         return len(by_unit)
 
     def _embed_unit(
-        self, ledger: str, names: Sequence[str], world: World, before: Mapping[str, LedgerRow],
+        self,
+        ledger: str,
+        names: Sequence[str],
+        world: World,
+        before: Mapping[str, LedgerRow],
         ids: Mapping[bytes | None, int | None],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         rows: list[LedgerRow] = []
         first: dict[bytes, LedgerRow] = {}
         file_no = self.next_file_no
@@ -216,17 +238,37 @@ class Store:
                     status, detail, row_id = "duplicate", first[sha256].uri, first[sha256].id
                 elif self.by_content and sha256 in ids:
                     status, row_id = "unchanged", ids[sha256]
-                elif not self.by_content and old is not None and (
-                    old.content_sha256 == sha256
-                    and old.metadata_hash == metadata_hash({"label": file.label})
-                ):  # fmt: skip
+                elif (
+                    not self.by_content
+                    and old is not None
+                    and (
+                        old.content_sha256 == sha256
+                        and old.metadata_hash == metadata_hash({"label": file.label})
+                    )
+                ):
                     status, row_id = "unchanged", old.id
                 else:
-                    row = {"uri": uri, "content_sha256": sha256, "width": 1, "height": file.content,
-                           "format": "PNG", "bytes": 9, "label": file.label}  # fmt: skip
+                    row = {
+                        "uri": uri,
+                        "content_sha256": sha256,
+                        "width": 1,
+                        "height": file.content,
+                        "format": "PNG",
+                        "bytes": 9,
+                        "label": file.label,
+                    }
                     row_id = writer.append(row, vector(file.content))
-                row = LedgerRow(uri, status, reason, detail, 10, str(file.version), sha256, row_id,
-                                metadata_hash({"label": file.label}))  # fmt: skip
+                row = LedgerRow(
+                    uri,
+                    status,
+                    reason,
+                    detail,
+                    10,
+                    str(file.version),
+                    sha256,
+                    row_id,
+                    metadata_hash({"label": file.label}),
+                )
                 rows.append(row)
                 if row_id is not None:
                     first.setdefault(sha256, row)

@@ -1,7 +1,7 @@
 """Draws the golden pictures that engines are compared on: `python -m tests.draw_golden`.
 
-The files are what counts: another version of Pillow may draw them a little differently, which does
-no harm, but they need not be drawn again.
+The files are what counts: other versions of the demo's scenes or of Pillow draw them differently,
+which does no harm, but they need not be drawn again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,18 @@ from examples.demo.pictures import draw
 
 FOLDER = Path(__file__).parent.parent / "lookalike" / "models" / "golden"
 SIDE = 256
-SCENES = ("balloons", "city", "flowers", "forest", "galaxy", "mountains", "seascape", "tiles",
-          "underwater", "wood")  # fmt: skip
+SCENES = (
+    "balloons",
+    "city",
+    "flowers",
+    "forest",
+    "galaxy",
+    "mountains",
+    "seascape",
+    "tiles",
+    "underwater",
+    "wood",
+)
 
 
 def pictures() -> Iterator[tuple[str, Image.Image]]:

@@ -40,10 +40,12 @@ def draw(name: str, options: dict[str, object]) -> None:
     shard = read_shard(folder / "shard.lists", template)
     found, scores = shard.search(asked, 3, *template.coarse(asked, spec.nlist))
     answers = {
-        "template": template.sha256, "queries": queries.tolist(), "ids": found.tolist(),
+        "template": template.sha256,
+        "queries": queries.tolist(),
+        "ids": found.tolist(),
         "scores": scores.tolist(),
         "codes": template.encode(prepared, lists)[np.lexsort((ids, lists))].tolist(),
-    }  # fmt: skip
+    }
     (folder / "answers.json").write_text(json.dumps(answers))
 
 

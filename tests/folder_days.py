@@ -28,9 +28,20 @@ class Folder:
     def day(self, things: int) -> list[str]:
         """Let so many things happen; says which."""
         kinds = [self.add] * 4 + [
-            self.edit, self.touch, self.rename, self.rename, self.copy, self.copy, self.delete,
-            self.delete, self.damage, self.repair, self.ignored, self.swap, self.move_folder,
-        ]  # fmt: skip
+            self.edit,
+            self.touch,
+            self.rename,
+            self.rename,
+            self.copy,
+            self.copy,
+            self.delete,
+            self.delete,
+            self.damage,
+            self.repair,
+            self.ignored,
+            self.swap,
+            self.move_folder,
+        ]
         done = []
         for _ in range(things):
             thing = self.random.choice(kinds if len(self.files()) > 3 else [self.add])

@@ -78,8 +78,15 @@ def shuffle_parts(data: bytearray, chance: random.Random) -> None:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    flip_bits, flip_in_the_header, extreme_number, cut_off, cut_out, repeat, noise, shuffle_parts,
-)  # fmt: skip
+    flip_bits,
+    flip_in_the_header,
+    extreme_number,
+    cut_off,
+    cut_out,
+    repeat,
+    noise,
+    shuffle_parts,
+)
 
 
 def mutate(seeds: Sequence[bytes], chance: random.Random) -> bytes:

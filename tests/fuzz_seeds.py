@@ -32,17 +32,24 @@ def made_seeds():
     palette = np.random.default_rng(1).integers(0, 256, (16, 3))
     for runs in ([21], [1], [3, 2, 8], [255]):
         for compression, bits in ((bitmap_files.RLE4, 4), (bitmap_files.RLE8, 8)):
-            seeds.append(bitmap_files.write_bmp(gray[..., 0] // 16, bits, palette, runs=runs,
-                                                compression=compression))  # fmt: skip
+            seeds.append(
+                bitmap_files.write_bmp(
+                    gray[..., 0] // 16, bits, palette, runs=runs, compression=compression
+                )
+            )
     for bits, header in itertools.product((1, 2, 4, 8), (12, 40, 64, 124)):
         values = gray[..., 0] >> (8 - bits)
-        seeds.append(bitmap_files.write_bmp(values, bits, np.resize(palette, (2**bits, 3)),
-                                            header=header))  # fmt: skip
+        seeds.append(
+            bitmap_files.write_bmp(values, bits, np.resize(palette, (2**bits, 3)), header=header)
+        )
     for kind, depth in ((2, 16), (10, 16), (2, 32), (10, 32), (3, 16), (11, 8)):
         seeds.append(bitmap_files.write_tga(gray[..., 0], kind, depth))
     for kind in (1, 9):
-        seeds.append(bitmap_files.write_tga(gray[..., 0] // 16, kind, 8, map_depth=32, origin=0x10,
-                                            palette=palette[:, 0]))  # fmt: skip
+        seeds.append(
+            bitmap_files.write_tga(
+                gray[..., 0] // 16, kind, 8, map_depth=32, origin=0x10, palette=palette[:, 0]
+            )
+        )
     seeds += [lossless_jpeg(gray), lossless_jpeg(colours)]
     seeds += [encode(scene(), "JPEG", progressive=True, subsampling=s) for s in (0, 1, 2)]
     whole = VALID["png"]

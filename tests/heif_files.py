@@ -64,8 +64,12 @@ def with_properties(data, *properties, instead_of=(), wide=False):
     ipma = b""
     for kind, content in inner:
         if kind == b"ipma":
-            ipma = _associated(content, item, range(first, first + len(properties)),
-                               [i + 1 for i, k in enumerate(kinds) if k in instead_of])  # fmt: skip
+            ipma = _associated(
+                content,
+                item,
+                range(first, first + len(properties)),
+                [i + 1 for i, k in enumerate(kinds) if k in instead_of],
+            )
     if wide:
         ipma = _widened(ipma)
     iprp = box(b"iprp", box(b"ipco", ipco, *properties), box(b"ipma", ipma))
@@ -180,8 +184,9 @@ def as_grid(files, rows, columns, width, height, *properties):
     for data in files:
         items = Items.read(data)
         coded.append(b"".join(data[at : at + n] for at, n in _places(data)[items.primary]))
-        known += [box(*one) for one in items.properties(items.primary)
-                  if one[0] in (b"hvcC", b"ispe")]  # fmt: skip
+        known += [
+            box(*one) for one in items.properties(items.primary) if one[0] in (b"hvcC", b"ispe")
+        ]
     for i in range(count):
         first = 1 + 2 * (i % len(files))
         associations += struct.pack(">HBBB", i + 1, 2, first, first + 1)
@@ -191,10 +196,14 @@ def as_grid(files, rows, columns, width, height, *properties):
     associations += bytes(range(len(known) + 1, len(known) + 1 + len(mine)))
     descriptor = bytes([0, 0, rows - 1, columns - 1]) + struct.pack(">HH", width, height)
     entries = b"".join(
-        box(b"infe", b"\2\0\0" + bytes([i != whole]), struct.pack(">HH", i, 0),
-            (b"grid" if i == whole else b"hvc1") + b"\0")
+        box(
+            b"infe",
+            b"\2\0\0" + bytes([i != whole]),
+            struct.pack(">HH", i, 0),
+            (b"grid" if i == whole else b"hvc1") + b"\0",
+        )
         for i in range(1, whole + 1)
-    )  # fmt: skip
+    )
     references = box(b"dimg", struct.pack(f">HH{count}H", whole, count, *range(1, whole)))
     parts = [*coded, descriptor]
 
@@ -206,14 +215,19 @@ def as_grid(files, rows, columns, width, height, *properties):
             for i, part in enumerate(which, 1)
         )
         return box(
-            b"meta", bytes(4), box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            b"meta",
+            bytes(4),
+            box(b"hdlr", bytes(8), b"pict", bytes(13)),
             box(b"pitm", bytes(4), struct.pack(">H", whole)),
             box(b"iinf", bytes(4), struct.pack(">H", whole), entries),
-            box(b"iprp", box(b"ipco", *known, *mine),
-                box(b"ipma", bytes(4), struct.pack(">I", whole), associations)),
+            box(
+                b"iprp",
+                box(b"ipco", *known, *mine),
+                box(b"ipma", bytes(4), struct.pack(">I", whole), associations),
+            ),
             box(b"iref", bytes(4), references),
             box(b"iloc", b"\1\0\0\0\x44\0", struct.pack(">H", whole), places),
-        )  # fmt: skip
+        )
 
     start = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
     return start + meta(len(start) + len(meta(0)) + 8) + box(b"mdat", *parts)

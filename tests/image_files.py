@@ -72,14 +72,28 @@ def dng(rgb, orientation=1):
     matrix = b"".join(struct.pack("<ii", round(10000 * value), 10000) for value in from_xyz)
     short, long, ratio, signed_ratio = 3, 4, 5, 10
     tags = [
-        (254, long, 1, 0), (256, long, 1, width), (257, long, 1, height), (258, short, 1, 16),
-        (259, short, 1, 1), (262, short, 1, 32803), (271, 2, 2, b"T\0"), (272, 2, 2, b"T\0"),
-        (273, long, 1, 512), (274, short, 1, orientation), (277, short, 1, 1),
-        (278, long, 1, height), (279, long, 1, plane.nbytes), (33421, short, 2, b"\2\0\2\0"),
-        (33422, 1, 4, b"\0\1\1\2"), (50706, 1, 4, b"\1\4\0\0"), (50708, 2, 2, b"T\0"),
-        (50717, long, 1, 65535), (50721, signed_ratio, 9, matrix),
-        (50728, ratio, 3, struct.pack("<6I", *[1] * 6)), (50778, short, 1, 21),
-    ]  # fmt: skip
+        (254, long, 1, 0),
+        (256, long, 1, width),
+        (257, long, 1, height),
+        (258, short, 1, 16),
+        (259, short, 1, 1),
+        (262, short, 1, 32803),
+        (271, 2, 2, b"T\0"),
+        (272, 2, 2, b"T\0"),
+        (273, long, 1, 512),
+        (274, short, 1, orientation),
+        (277, short, 1, 1),
+        (278, long, 1, height),
+        (279, long, 1, plane.nbytes),
+        (33421, short, 2, b"\2\0\2\0"),
+        (33422, 1, 4, b"\0\1\1\2"),
+        (50706, 1, 4, b"\1\4\0\0"),
+        (50708, 2, 2, b"T\0"),
+        (50717, long, 1, 65535),
+        (50721, signed_ratio, 9, matrix),
+        (50728, ratio, 3, struct.pack("<6I", *[1] * 6)),
+        (50778, short, 1, 21),
+    ]
     directory, tail = struct.pack("<H", len(tags)), b""
     for tag, kind, count, value in tags:
         field = value if isinstance(value, bytes) else struct.pack("<I", value)

@@ -48,9 +48,14 @@ class Nights:
         with shards.open_shard(open_store(self.store), path, schema, number) as (writer, pending):
             for row, vector in enumerate(vectors):
                 fields = {
-                    "uri": f"/{number}/{row}.png", "content_sha256": b"\0" * 32, "width": 4,
-                    "height": 3, "format": "PNG", "bytes": 9, "label": f"group {row % 3}",
-                }  # fmt: skip
+                    "uri": f"/{number}/{row}.png",
+                    "content_sha256": b"\0" * 32,
+                    "width": 4,
+                    "height": 3,
+                    "format": "PNG",
+                    "bytes": 9,
+                    "label": f"group {row % 3}",
+                }
                 self.rows[writer.append(fields, vector)] = np.asarray(vector, dtype=np.float32)
         line = shards.shard_record(pending.finished, number, len(vectors))
         self.lines.append(line)
@@ -92,18 +97,30 @@ class Nights:
             )
             files.append({**record.to_json(), "kind": "tombstones"})
         manifest: dict[str, Any] = {
-            "name": name, "features": [], "metric": "cosine", "dim": self.dim,
-            "model_fingerprint": "m" * 64, "preprocessing_fingerprint": "p" * 64,
-            "counts": {**Counts().to_json(), "vectors": len(self.rows)}, "files": files,
+            "name": name,
+            "features": [],
+            "metric": "cosine",
+            "dim": self.dim,
+            "model_fingerprint": "m" * 64,
+            "preprocessing_fingerprint": "p" * 64,
+            "counts": {**Counts().to_json(), "vectors": len(self.rows)},
+            "files": files,
             "stages": {},
-        }  # fmt: skip
+        }
         config = parse_config({**self.settings, **settings}, [], vectors=True)
         scratch = Run(open_store(self.store), name)
         scratch.start()
         build = IndexBuild(
-            open_store(self.store), scratch, config, _Said(self.said), manifest, self.manifest,
-            added=self.new, dead=self.dead, moved=self.moved,
-        )  # fmt: skip
+            open_store(self.store),
+            scratch,
+            config,
+            _Said(self.said),
+            manifest,
+            self.manifest,
+            added=self.new,
+            dead=self.dead,
+            moved=self.moved,
+        )
         build.run()
         publishing.publish(open_store(self.store), manifest)
         scratch.finish()

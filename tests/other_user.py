@@ -52,19 +52,33 @@ class OtherUser:
         """Start Python in the background; what it says goes to a file in its home."""
         with open(self._root / f"log-{len(self._started)}", "wb") as log:
             process = subprocess.Popen(
-                [self.python, *arguments], env={**self.environment, **more}, cwd="/", user=_USER,
-                group=_USER, extra_groups=[], start_new_session=True, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log,
-            )  # fmt: skip
+                [self.python, *arguments],
+                env={**self.environment, **more},
+                cwd="/",
+                user=_USER,
+                group=_USER,
+                extra_groups=[],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         self._started.append(process)
         return process
 
     def run(self, code: str) -> subprocess.CompletedProcess[str]:
         """Run code to its end."""
         return subprocess.run(
-            [self.python, "-c", code], env=self.environment, cwd="/", user=_USER, group=_USER,
-            extra_groups=[], capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            [self.python, "-c", code],
+            env=self.environment,
+            cwd="/",
+            user=_USER,
+            group=_USER,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def logs(self) -> str:
         """What its processes said."""

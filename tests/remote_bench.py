@@ -90,13 +90,20 @@ class Bench:
 
     def start(self, command: list[str], home: Path | None = None) -> subprocess.Popen[str]:
         environment = {
-            **os.environ, "HOME": str(home or self.home), "PYTHONPATH": str(ROOT),
+            **os.environ,
+            "HOME": str(home or self.home),
+            "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str((home or self.home) / "cache"),
-        }  # fmt: skip
+        }
         return subprocess.Popen(
-            command, env=environment, cwd=self.home, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            command,
+            env=environment,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def run(self, command: list[str], status: int = 0, home: Path | None = None) -> str:
         """What it prints."""
@@ -118,10 +125,15 @@ class Bench:
                 there = table.filter(table["id"].is_valid())
                 vectors = iter(reader.vectors(there["id"].to_numpy()))
                 rows += [
-                    (row["uri"], row["status"], row["reason"], row["content_sha256"],
-                     b"" if row["id"] is None else next(vectors).tobytes())
+                    (
+                        row["uri"],
+                        row["status"],
+                        row["reason"],
+                        row["content_sha256"],
+                        b"" if row["id"] is None else next(vectors).tobytes(),
+                    )
                     for row in table.to_pylist()
-                ]  # fmt: skip
+                ]
         certificate = manifest["certificate"]
         for setting in certificate["sweep"]:
             del setting["ms"]  # as measured

@@ -57,15 +57,23 @@ def test_too_few_queries_are_told_and_so_many_would_do(tmp_path):
 
 
 CERTIFICATE = {
-    "k": 10, "target": 0.95, "recall": 0.8, "low": 0.78, "high": 0.82, "queries": 1000,
-    "population": 10**6, "nprobe": 64, "rerank": 1000, "reached": False,
+    "k": 10,
+    "target": 0.95,
+    "recall": 0.8,
+    "low": 0.78,
+    "high": 0.82,
+    "queries": 1000,
+    "population": 10**6,
+    "nprobe": 64,
+    "rerank": 1000,
+    "reached": False,
     "losses": {"coarse_miss": 0.02, "code_error": 0.18, "final": 0.0},
     "sweep": [
         {"nprobe": 64, "rerank": 500, "recall": 0.77},
         {"nprobe": 64, "rerank": 1000, "recall": 0.8},
         {"nprobe": 32, "rerank": 500, "recall": 0.8},
     ],
-}  # fmt: skip
+}
 SPEC = IndexSpec("ivf_pq", 512, "cosine", nlist=4096, code_bytes=32, nbits=4, rotation_dim=128)
 
 

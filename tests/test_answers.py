@@ -53,8 +53,11 @@ def test_reachable_counts_each_row_once():
 
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=14),
-    st.integers(1, 6), st.integers(1, 6), st.sampled_from(["l2", "inner_product"]), st.data(),
-)  # fmt: skip
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from(["l2", "inner_product"]),
+    st.data(),
+)
 def test_shares_are_recall_at_k_whatever_the_ties(values, k, more, metric, data):
     """One query at 0 (l2) or 1, rows on a line with many ties, and any candidates."""
     scores = np.array([values], dtype=np.float32)

@@ -24,12 +24,28 @@ PACKAGES = {
 # Where a library may be imported, and nowhere else; names of files without .py.
 OWNERS = {
     "tensorflow": {"lookalike.models.saved_model", "lookalike.models.quiet_tf"},
-    "faiss": {*(f"lookalike.ivf.{name}" for name in ("exporting", "rotation", "template", "train")),
-              "lookalike.ivf.invlists"},
-    "PIL": {*(f"lookalike.images.{name}" for name in ("colour", "contact_sheet", "damage", "given",
-                                                        "heic_tiles", "preparing", "loading",
-                                                        "memory", "openers", "pixels",
-                                                        "quiet_pillow"))},
+    "faiss": {
+        *(f"lookalike.ivf.{name}" for name in ("exporting", "rotation", "template", "train")),
+        "lookalike.ivf.invlists",
+    },
+    "PIL": {
+        *(
+            f"lookalike.images.{name}"
+            for name in (
+                "colour",
+                "contact_sheet",
+                "damage",
+                "given",
+                "heic_tiles",
+                "preparing",
+                "loading",
+                "memory",
+                "openers",
+                "pixels",
+                "quiet_pillow",
+            )
+        )
+    },
     "pi_heif": {"lookalike.images.heic"},
     "rawpy": {"lookalike.images.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
@@ -41,7 +57,7 @@ OWNERS = {
     "pyarrow.fs": {"lookalike.store.storage"},
     "rich": {"lookalike.pipelines.progress", "lookalike.pipelines.terminal"},
     "yaml": {"lookalike.pipelines.config"},
-}  # fmt: skip
+}
 # What no module of a package may import.
 FORBIDDEN = {
     "lookalike": {"apache_beam", "argparse", "yaml", "lookalike.transforms", "lookalike.pipelines"},

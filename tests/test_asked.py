@@ -153,7 +153,8 @@ NO_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a Pillow image that is closed": (lambda path: unloaded(path), "image:0: the Pillow image "),
     "a Pillow image without pixels": (lambda p: Image.new("RGB", (0, 4)), "image has 0 x 4 pixels"),
     "floats to 255": (
-        lambda p: pixels(p).astype("f4"), "uint8 or floats from 0 to 1, .* values from 0 to 255$",
+        lambda p: pixels(p).astype("f4"),
+        "uint8 or floats from 0 to 1, .* values from 0 to 255$",
     ),
     "floats below 0": (lambda p: pixels(p) / 127.5 - 1, "floats from 0 to 1, .* from -1 to 1$"),
     "floats that are none": (lambda p: np.full((4, 4), np.nan), "floats from 0 to 1, .* to nan$"),
@@ -167,7 +168,7 @@ NO_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a masked array": (masked, r"images: some values are masked; fill them first"),
     "[a masked array]": (lambda path: [masked(path)], r"image:0: some values are masked"),
     "a tensor elsewhere": (lambda p: [OnADevice(pixels(p))], "image:0: a OnADevice does not .*cpu"),
-}  # fmt: skip
+}
 
 
 def closed(path: Path) -> io.BufferedReader:
@@ -338,7 +339,7 @@ VECTORS: dict[str, tuple[Callable[[Rows], Any], list[int]]] = {
     "an empty array": (lambda rows: np.empty(0), []),
     "an array of no rows": (lambda rows: rows[:0], []),
     "an empty column": (lambda rows: pa.array([], pa.list_(pa.float32())), []),
-}  # fmt: skip
+}
 
 NO_VECTORS: dict[str, tuple[Callable[[Rows], Any], str]] = {
     "a number": (lambda rows: 3, "query vectors are not numbers: int 3$"),
@@ -363,7 +364,7 @@ NO_VECTORS: dict[str, tuple[Callable[[Rows], Any], str]] = {
     "zeros": (lambda rows: rows * 0, "vector 0 is zero, which cosine forbids"),
     "masked": (lambda rows: np.ma.masked_less(rows, 0), "query vectors: some values are masked"),
     "a tensor elsewhere": (lambda r: OnADevice(r), "query vectors: a OnADevice does not turn"),
-}  # fmt: skip
+}
 
 
 def arrays(rows: Rows) -> np.ndarray:

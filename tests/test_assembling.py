@@ -54,8 +54,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     made.run(world, [0, 1, 2])
     world = {
         **{uri: file for uri, file in world.items() if uri not in ("/01", "/02", "/09", "/16")},
-        "/new": File(9), "/moved": File(2, 1), "/03": File(8, 1), "/broken": File(REJECTED),
-    }  # fmt: skip
+        "/new": File(9),
+        "/moved": File(2, 1),
+        "/03": File(8, 1),
+        "/broken": File(REJECTED),
+    }
     made.run(world, [0, 1])
     return made
 
@@ -81,9 +84,13 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
 def test_ids_are_those_after_moving(store: Store) -> None:
     before, names = store.rows(), names_of(store.root, store.days[-1].lines)
     ledger = ledger_of_run(
-        open_store(store.root), "snapshots/moved", "runs/1/compared", "runs/1/resolved",
-        store.shards, None,
-    )  # fmt: skip
+        open_store(store.root),
+        "snapshots/moved",
+        "runs/1/compared",
+        "runs/1/resolved",
+        store.shards,
+        None,
+    )
     ledger = replace(ledger, records="runs/1/moved", moved=moved_away)
     lines = written(store, ledger)
     found = rows_of(store.root, lines)
@@ -93,8 +100,9 @@ def test_ids_are_those_after_moving(store: Store) -> None:
         assert row.id == (None if old is None else old * 2 + 1)
     assert len(names) >= 3
     assert names_of(store.root, lines) == {i * 2 + 1: uris for i, uris in names.items()}
-    [added] = [row for row in samples_of(open_store(store.root), ledger)["added"]
-               if row["uri"] == "/new"]  # fmt: skip
+    [added] = [
+        row for row in samples_of(open_store(store.root), ledger)["added"] if row["uri"] == "/new"
+    ]
     assert added["id"] == found["/new"].id
 
 
@@ -113,9 +121,14 @@ def written(store: Store, ledger: Ledger) -> list[dict[str, Any]]:
 def remaining(store: Store, folder: str, keep: Any, moved: Any) -> Ledger:
     lines = store.days[-1].ledger
     return Ledger(
-        folder, f"runs/{Path(folder).name}", Remaining(tuple(one["path"] for one in lines), keep),
-        tuple(one["partition"] for one in lines), (6, 8), moved, {},
-    )  # fmt: skip
+        folder,
+        f"runs/{Path(folder).name}",
+        Remaining(tuple(one["path"] for one in lines), keep),
+        tuple(one["partition"] for one in lines),
+        (6, 8),
+        moved,
+        {},
+    )
 
 
 def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
@@ -125,9 +138,10 @@ def test_a_ledger_loses_rows_and_its_ids_change(store: Store) -> None:
     counts = counts_of(open_store(store.root), ledger)
     found = rows_of(store.root, lines)
     assert set(found) == {
-        uri for uri, row in before.items()
+        uri
+        for uri, row in before.items()
         if row.status != "removed" and row.content_sha256 != digest(4)
-    }  # fmt: skip
+    }
     assert len(found) < len(before) - 4
     for uri, row in found.items():
         old = before[uri].id
@@ -184,9 +198,13 @@ def test_samples_are_some_of_each_kind(store: Store, monkeypatch: pytest.MonkeyP
     assert renamed["previous"] == "/02"
     monkeypatch.setattr(assembling, "SAMPLES", 2)
     ledger = ledger_of_run(
-        open_store(store.root), "snapshots/few", "runs/1/compared", "runs/1/resolved",
-        store.shards, None,
-    )  # fmt: skip
+        open_store(store.root),
+        "snapshots/few",
+        "runs/1/compared",
+        "runs/1/resolved",
+        store.shards,
+        None,
+    )
     ledger = replace(ledger, records="runs/1/few")
     written(store, ledger)
     few = samples_of(open_store(store.root), ledger)

@@ -33,7 +33,6 @@ from lookalike.ivf.training import TrainTask, train_template
 from lookalike.models.features import Embedder, Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater
-from lookalike.recall.merging import MergeTask, merge_parts
 from lookalike.recall.spread import (
     CertifyTask,
     Inquiry,
@@ -44,7 +43,7 @@ from lookalike.recall.spread import (
     shard_groups,
     take,
 )
-from lookalike.recall.truth import Truth
+from lookalike.recall.truth import MergeTask, Truth, merge_parts
 from lookalike.reconcile.assembling import ledger_of_run
 from lookalike.reconcile.by_content import ByContent, Copies
 from lookalike.reconcile.by_name import ByName
@@ -204,17 +203,33 @@ def template() -> tuple[Template, bytes, np.ndarray]:
 
 SETTLING = ("deal", "touched", "contents", "names", "renames", "copy", "ledger", "duplicates")
 KINDS = (
-    "embed", "ingest", "compact", "convert", "draw", "train", "encode", "group", "merge",
-    "ask", "rate", "certify", "search", *SETTLING,
-)  # fmt: skip
+    "embed",
+    "ingest",
+    "compact",
+    "convert",
+    "draw",
+    "train",
+    "encode",
+    "group",
+    "merge",
+    "ask",
+    "rate",
+    "certify",
+    "search",
+    *SETTLING,
+)
 
 
 @pytest.fixture(params=KINDS)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
     """Makes a new place for a kind of work."""
     kind, count = request.param, [0]
-    needs = {"embed": ("embedder", "decoders"), "encode": ("template",), "group": ("template",),
-             **dict.fromkeys(SETTLING, ("settled",))}  # fmt: skip
+    needs = {
+        "embed": ("embedder", "decoders"),
+        "encode": ("template",),
+        "group": ("template",),
+        **dict.fromkeys(SETTLING, ("settled",)),
+    }
     given = [request.getfixturevalue(name) for name in needs.get(kind, ())]
 
     def make() -> Place:
@@ -287,18 +302,21 @@ def settling(store: Path, settled: tuple[Path, Run], kind: str) -> Place:
     takes: dict[str, tuple[str, str, str, Callable[..., Mapping[str, Any]]]] = {
         "touched": (f"{of.dealt}/000000", TOUCHED, of.record(TOUCHED, 0), Touched(of).take),
         "contents": (
-            f"{of.dealt}/000000", CONTENTS, of.record("dealt/contents", 0), ByContent(of).take
+            f"{of.dealt}/000000",
+            CONTENTS,
+            of.record("dealt/contents", 0),
+            ByContent(of).take,
         ),
-        "names": (
-            f"{of.dealt}/contents/000000", NAMES, of.record("dealt/names", 0), by_name.take
-        ),
+        "names": (f"{of.dealt}/contents/000000", NAMES, of.record("dealt/names", 0), by_name.take),
         "renames": (f"{of.dealt}/names/000000", MOVED, of.record(MOVED, 0), Renames(of).take),
         "copy": (f"{of.dealt}/names/000000", COPIED, of.record(COPIED, 0), copy),
         "duplicates": (
-            f"{ledger.records}/ledger/000000", "", f"{ledger.records}/duplicates/000000.json",
+            f"{ledger.records}/ledger/000000",
+            "",
+            f"{ledger.records}/duplicates/000000.json",
             ledger.take,
         ),
-    }  # fmt: skip
+    }
     work: Callable[[str], Mapping[str, Any]]
     if kind == "deal":
         read = place.read_json(f"{of.embedded}/000000.json")["ledger"]
@@ -482,22 +500,35 @@ def searching(store: Path) -> Place:
 
 
 MAKERS: dict[str, Callable[..., Place]] = {
-    "embed": embedding, "ingest": ingesting, "compact": compacting,
-    "convert": converting, "draw": drawing, "train": training, "encode": encoding,
-    "group": grouping, "merge": merging, "ask": asking, "rate": rating, "certify": certifying,
+    "embed": embedding,
+    "ingest": ingesting,
+    "compact": compacting,
+    "convert": converting,
+    "draw": drawing,
+    "train": training,
+    "encode": encoding,
+    "group": grouping,
+    "merge": merging,
+    "ask": asking,
+    "rate": rating,
+    "certify": certifying,
     "search": searching,
     **{kind: partial(settling, kind=kind) for kind in SETTLING},
-}  # fmt: skip
+}
 
 # Of how many turns an attempt is: one for each file that it names, and its end; one more where it
 # fails at first. Mostly 4 and 3; what comes of a table that cannot be read is a ledger alone.
 LONGER = ("draw", "train", "encode")
 SHORTER = ("rate", "certify", "search")  # they write a record alone
 ORDERS = {
-    "embed": comb(8, 4), "ingest": comb(7, 3), **dict.fromkeys(LONGER, comb(9, 4)),
+    "embed": comb(8, 4),
+    "ingest": comb(7, 3),
+    **dict.fromkeys(LONGER, comb(9, 4)),
     **dict.fromkeys(SHORTER, comb(5, 2)),
-    "names": comb(9, 4), "ledger": comb(9, 4), "renames": comb(5, 2),
-}  # fmt: skip
+    "names": comb(9, 4),
+    "ledger": comb(9, 4),
+    "renames": comb(5, 2),
+}
 
 
 def check(place: Place, runners: list[Runner]) -> None:

@@ -219,13 +219,23 @@ def batch_spec(store: Path, folder: Path, **settings: int) -> BatchSpec:
     searcher = lookalike.open(store)
     lines = snapshot.files_of(searcher.manifest, "index")
     name = searcher.manifest["index"]["template"]
-    files = {line["file_no"]: line["path"]
-             for line in snapshot.files_of(searcher.manifest, "embedding")}  # fmt: skip
+    files = {
+        line["file_no"]: line["path"] for line in snapshot.files_of(searcher.manifest, "embedding")
+    }
     spec = BatchSpec(
-        str(store), str(folder), f"templates/{name}", name, tuple(one["path"] for one in lines),
-        files, queries=QUERIES, block_rows=25, together=2, k=10, depth=40,
+        str(store),
+        str(folder),
+        f"templates/{name}",
+        name,
+        tuple(one["path"] for one in lines),
+        files,
+        queries=QUERIES,
+        block_rows=25,
+        together=2,
+        k=10,
+        depth=40,
         **{"nprobe": 3, **settings},
-    )  # fmt: skip
+    )
     write_batch(spec, ASKED, asked_exclusions(None, QUERIES), None)
     return spec
 

@@ -78,9 +78,12 @@ def test_nothing_is_lost_on_dask(indexed: tuple[Path, Path], tmp_path: Path) -> 
     arguments = [str(indexed[0]), json.dumps([*good, bad]), str(tmp_path / "found")]
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.test_beam_engines", *arguments], timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.test_beam_engines", *arguments],
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert sorted((tmp_path / "found-embedded").read_text().splitlines()) == good
     assert (tmp_path / "found-failed").read_text().splitlines() == [bad]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from benchmarks.index import vectors
 from benchmarks.index.__main__ import main
 from benchmarks.index.crops import boxes
-from benchmarks.index.exact import nearest, recall
 from benchmarks.index.generator import (
     BLOCK,
     MOST_NEAR,
@@ -25,8 +24,9 @@ from benchmarks.index.generator import (
     thinned,
 )
 from benchmarks.index.measure import fastest
+from benchmarks.index.way_exact import nearest, recall
 from benchmarks.index.ways import highest
-from benchmarks.memory import Sample
+from benchmarks.processes import Sample
 from lookalike.errors import RequestError
 
 
@@ -164,8 +164,11 @@ def test_memory_is_above_the_libraries_of_as_many_processes() -> None:
 
 
 def test_the_fastest_setting_that_reaches_a_recall() -> None:
-    curve = [{"recall": 0.9, "batch_rate": 9.0}, {"recall": 0.96, "batch_rate": 5.0},
-             {"recall": 0.99, "batch_rate": 2.0}]  # fmt: skip
+    curve = [
+        {"recall": 0.9, "batch_rate": 9.0},
+        {"recall": 0.96, "batch_rate": 5.0},
+        {"recall": 0.99, "batch_rate": 2.0},
+    ]
     assert fastest({"curve": curve}, 0.95) == curve[1]
     assert fastest({"curve": curve}, 0.995) is None
 

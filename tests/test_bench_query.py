@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.launch import worker_threads
-from benchmarks.query.__main__ import main
-from benchmarks.query.made import queries
-from benchmarks.query.measure import Round, busy, middle, summary
+from benchmarks.processes import worker_threads
+from benchmarks.query import busy, main, middle, summary
+from benchmarks.query_store import queries
 from tests.vector_stores import clustered, make_store
 
 
@@ -56,10 +55,9 @@ def test_the_middle_of_rounds_is_that_of_each_number() -> None:
     first = {"seconds": [0.001, 0.003], "own": 0.004, "others": 0.0}
     second = {"seconds": [0.002], "own": 0.002, "others": 0.003}
     one = summary([first, second])
-    assert (one.p50, one.p90) == pytest.approx((2, 2.8))
-    assert (one.own_ms, one.others_ms) == pytest.approx((2, 1))
-    rounds = [Round(1, 9, 3, 0), Round(2, 7, 1, 0), Round(3, 8, 2, 5)]
-    assert middle(rounds) == {"p50": 2, "p90": 8, "own_ms": 2, "others_ms": 0}
+    assert one == pytest.approx({"p50": 2, "p90": 2.8, "own_ms": 2, "others_ms": 1})
+    rounds = [{"p50": 1, "p90": 9}, {"p50": 2, "p90": 7}, {"p50": 3, "p90": 8}]
+    assert middle(rounds) == {"p50": 2, "p90": 8}
 
 
 def test_busy_processes_end_with_the_block_and_with_their_parent() -> None:
@@ -73,7 +71,7 @@ def test_busy_processes_end_with_the_block_and_with_their_parent() -> None:
     with busy(2):
         assert len(children()) >= before + 2
     assert len(children()) <= before
-    code = "import os\nfrom benchmarks.query.measure import busy\nwith busy(1):\n os._exit(0)"
+    code = "import os\nfrom benchmarks.query import busy\nwith busy(1):\n os._exit(0)"
     # Whoever holds the pipe is the busy process: it must end by itself, or this would wait.
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=60)
 

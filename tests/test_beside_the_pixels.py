@@ -70,8 +70,10 @@ def test_what_is_needed_of_png_stays():
             turned = decode(with_chunks(extra, chunk(b"eXIf", exif(6))))
             assert (turned.width, turned.height) == (48, 64)
     text = b"\nexif\n%8d\n%s\n" % (len(exif(6)), exif(6).hex().encode())
-    for raw in (chunk(b"tEXt", b"Raw profile type exif\0" + text),
-                chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))):  # fmt: skip
+    for raw in (
+        chunk(b"tEXt", b"Raw profile type exif\0" + text),
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)),
+    ):
         assert decode(with_chunks(UNNEEDED["zTXt"], raw)).width == 48
         assert decode(WHOLE[:-12] + raw + WHOLE[-12:]).width == 48
     dark = decode(with_chunks(UNNEEDED["zTXt"], chunk(b"gAMA", struct.pack(">I", 100_000))))
@@ -113,8 +115,9 @@ def test_palettes_and_frames_stay():
     assert np.array_equal(
         decode(with_chunks(UNNEEDED["tIME"], data=data)).pixels, decode(data).pixels
     )
-    frames = encode(Image.fromarray(scene()), "PNG", save_all=True,
-                    append_images=[Image.new("RGB", (64, 48))])  # fmt: skip
+    frames = encode(
+        Image.fromarray(scene()), "PNG", save_all=True, append_images=[Image.new("RGB", (64, 48))]
+    )
     assert np.array_equal(decode(with_chunks(UNNEEDED["tIME"], data=frames)).pixels, scene())
 
 

@@ -24,12 +24,14 @@ def palettes(bits):
     """Palettes, some of which look as if there were none, or as if pixels had fewer bits."""
     levels = np.arange(2**bits)
     return {
-        "colours": RANDOM[: 2**bits], "fewer": RANDOM[: max(1, 2**bits - 3)],
+        "colours": RANDOM[: 2**bits],
+        "fewer": RANDOM[: max(1, 2**bits - 3)],
         "black and white": np.array([[0] * 3, [255] * 3]),
-        "white and black": np.array([[255] * 3, [0] * 3]), "black": np.zeros((1, 3), int),
+        "white and black": np.array([[255] * 3, [0] * 3]),
+        "black": np.zeros((1, 3), int),
         "its numbers": np.stack([levels] * 3, axis=1),
         "grays": np.stack([levels * 255 // (2**bits - 1)] * 3, axis=1),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("kind", palettes(1))
@@ -57,8 +59,13 @@ def test_bmp_of_runs(bits, compression, runs, kind):
 
 def runs_of(bits, *parts):
     """A bitmap of 4 x 3 pixels made of these runs, with colours that are their numbers."""
-    data = write_bmp(np.zeros((3, 4), int), bits, [[i, 2 * i, 3 * i] for i in range(16)],
-                     compression=RLE4 if bits == 4 else RLE8, runs=[255])  # fmt: skip
+    data = write_bmp(
+        np.zeros((3, 4), int),
+        bits,
+        [[i, 2 * i, 3 * i] for i in range(16)],
+        compression=RLE4 if bits == 4 else RLE8,
+        runs=[255],
+    )
     start = int.from_bytes(data[10:14], "little")
     return data[:start] + b"".join(parts)
 
@@ -122,16 +129,23 @@ def test_bmp_of_bit_fields(kind):
         if header == 64:
             continue  # of OS/2, which has no masks
         filling = masks[3] if filled else 0  # else all alpha is 0, and counts for nothing
-        data = write_bmp(values | filling, bits, compression=BITFIELDS, header=header,
-                         masks=masks, top_down=top_down)  # fmt: skip
+        data = write_bmp(
+            values | filling,
+            bits,
+            compression=BITFIELDS,
+            header=header,
+            masks=masks,
+            top_down=top_down,
+        )
         read = first if header in (40, 52) else others
         if read:
             assert np.abs(decode(data).pixels - shown).max() <= 1, (header, top_down, filled)
         else:
             error = rejection(data)
             assert (error.reason, error.detail) == (
-                "unsupported_format", "Unsupported BMP bitfields layout"
-            )  # fmt: skip
+                "unsupported_format",
+                "Unsupported BMP bitfields layout",
+            )
 
 
 @pytest.mark.parametrize("top_down", [False, True])
@@ -140,8 +154,10 @@ def test_bmp_of_plain_colours(header, top_down):
     if header == 12 and top_down:
         return
     for bits, values, shown in (
-        (16, RGB15, FIVE * 255 / 31), (24, RGB24, COLOURS), (32, RGB24 | 0x80 << 24, COLOURS)
-    ):  # fmt: skip
+        (16, RGB15, FIVE * 255 / 31),
+        (24, RGB24, COLOURS),
+        (32, RGB24 | 0x80 << 24, COLOURS),
+    ):
         data = write_bmp(values, bits, header=header, top_down=top_down, compression=RAW)
         assert np.abs(decode(data).pixels - shown).max() <= 1, bits
 
@@ -153,11 +169,15 @@ def test_tga(origin, packed, name):
     way = {"origin": origin, "name": name}
     grays = np.stack([GRAY] * 3, axis=2)
     for values, kind, depth, flags, shown in (
-        (GRAY, 3, 8, 0, grays), (GRAY | 0xFF00, 3, 16, 8, grays), (GRAY, 3, 16, 0, grays),
-        (RGB24, 2, 24, 0, COLOURS), (RGB24 | 0xFF << 24, 2, 32, 8, COLOURS),
-        (RGB24, 2, 32, 0, COLOURS), (RGB15, 2, 16, 0, FIVE * 255 / 31),
+        (GRAY, 3, 8, 0, grays),
+        (GRAY | 0xFF00, 3, 16, 8, grays),
+        (GRAY, 3, 16, 0, grays),
+        (RGB24, 2, 24, 0, COLOURS),
+        (RGB24 | 0xFF << 24, 2, 32, 8, COLOURS),
+        (RGB24, 2, 32, 0, COLOURS),
+        (RGB15, 2, 16, 0, FIVE * 255 / 31),
         (RGB15 | 0x8000, 2, 16, 1, FIVE * 255 / 31),
-    ):  # fmt: skip
+    ):
         data = write_tga(values, kind + packed, depth, flags=flags, **way)
         assert np.abs(decode(data, "x.tga").pixels - shown).max() <= 1, (kind, depth, flags)
     numbers = GRAY >> 2
@@ -167,8 +187,9 @@ def test_tga(origin, packed, name):
             palette, shown = fives @ (1 << 10, 1 << 5, 1), fives * 255 / 31
         else:
             palette, shown = RANDOM[:64] @ (1 << 16, 1 << 8, 1), RANDOM[:64]
-        data = write_tga(numbers + first, 1 + packed, 8, palette=palette, map_depth=depth,
-                         first=first, **way)  # fmt: skip
+        data = write_tga(
+            numbers + first, 1 + packed, 8, palette=palette, map_depth=depth, first=first, **way
+        )
         if depth == 15:
             assert "colours of 15 bits" in rejection(data, "x.tga").detail
         else:
@@ -176,8 +197,12 @@ def test_tga(origin, packed, name):
     unused = write_tga(RGB24, 2 + packed, 24, palette=palette, map_depth=24, **way)
     assert np.array_equal(decode(unused, "x.tga").pixels, COLOURS)
     for values, kind, depth, flags in (
-        (RGB15, 2, 15, 0), (numbers, 1, 16, 0), (RGB24, 2, 24, 0x40), (RGB24, 2, 24, 0x80)
-    ):  # fmt: skip
-        odd = write_tga(values, kind + packed, depth, flags=flags, palette=palette[:64],
-                        map_depth=24, **way)  # fmt: skip
+        (RGB15, 2, 15, 0),
+        (numbers, 1, 16, 0),
+        (RGB24, 2, 24, 0x40),
+        (RGB24, 2, 24, 0x80),
+    ):
+        odd = write_tga(
+            values, kind + packed, depth, flags=flags, palette=palette[:64], map_depth=24, **way
+        )
         assert rejection(odd, "x.tga").reason == "unsupported_format"

@@ -46,8 +46,9 @@ def test_raw_files_come_upright(orientation):
 
 def test_a_sensor_without_colours_gives_gray():
     pytest.importorskip("rawpy")
-    data = dng(scene(240, 320)).replace(struct.pack("<HHIH", 262, 3, 1, 32803),
-                                        struct.pack("<HHIH", 262, 3, 1, 34892))  # fmt: skip
+    data = dng(scene(240, 320)).replace(
+        struct.pack("<HHIH", 262, 3, 1, 32803), struct.pack("<HHIH", 262, 3, 1, 34892)
+    )
     got = decode(data, "x.dng").pixels
     assert got.shape == (240, 320, 3)
     assert (got[..., 0] == got[..., 2]).all()

@@ -72,9 +72,12 @@ def test_ivf_pq_reaches_its_target_after_re_ranking(metric, tmp_path):
     expected[np.arange(len(chosen)), chosen] = np.inf if metric == "l2" else -np.inf
     order = best(expected, 10, metric)
     got, _ = searcher.search_vectors(
-        vectors[chosen], 10, nprobe=found["nprobe"], rerank=found["rerank"],
+        vectors[chosen],
+        10,
+        nprobe=found["nprobe"],
+        rerank=found["rerank"],
         exclude=ids[chosen, None],
-    )  # fmt: skip
+    )
     share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(got, ids[order], strict=True)])
     # Where the query was not among its own candidates, a search has one more.
     assert found["recall"] - 1e-6 <= share <= found["recall"] + 0.01

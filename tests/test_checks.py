@@ -94,10 +94,12 @@ def test_another_choice_of_features_is_named() -> None:
     deep = Feature("d", "builtin:photo", 0.7, "ab" * 32, info, "models/a")
     low = Feature("l", "builtin:color-texture", 0.3, "cd" * 32, info, "models/c")
     parent = {
-        "name": "N", "metric": "cosine", "features": [low.to_json()],
+        "name": "N",
+        "metric": "cosine",
+        "features": [low.to_json()],
         "model_fingerprint": model_fingerprint([low], "cosine"),
         "preprocessing_fingerprint": preprocessing_fingerprint([low]),
-    }  # fmt: skip
+    }
     assert other_models(parent, [low], "cosine") == []
     assert other_models(None, [low], "cosine") == []
     lines = other_models(parent, [deep, low], "cosine")
@@ -114,10 +116,12 @@ def test_another_version_of_a_shipped_feature_is_named() -> None:
     fingerprint = builtin_fingerprint(old.handle)
     new = replace(old, fingerprint=fingerprint, folder="models/new")
     parent = {
-        "name": "N", "metric": "cosine", "features": [old.to_json()],
+        "name": "N",
+        "metric": "cosine",
+        "features": [old.to_json()],
         "model_fingerprint": model_fingerprint([old], "cosine"),
         "preprocessing_fingerprint": preprocessing_fingerprint([old]),
-    }  # fmt: skip
+    }
     assert other_models(parent, [new], "cosine")[1:] == [
         "builtin:color-texture is version 2 here, and another in N, whose vectors do not compare "
         "with it",
@@ -131,10 +135,13 @@ def test_another_projection_is_named_with_how_to_keep_the_vectors() -> None:
     features = model_fingerprint([low], "cosine")
     old, new = (Projection("mine", one * 32, features, 4, 2, "models/p") for one in ("12", "34"))
     parent = {
-        "name": "N", "metric": "cosine", "features": [low.to_json()], "projection": old.to_json(),
+        "name": "N",
+        "metric": "cosine",
+        "features": [low.to_json()],
+        "projection": old.to_json(),
         "model_fingerprint": model_fingerprint([low], "cosine", old),
         "preprocessing_fingerprint": preprocessing_fingerprint([low]),
-    }  # fmt: skip
+    }
     assert other_models(parent, [low], "cosine", old) == []
     for asked, shown in ((new, "mine (343434343434)"), (None, "none")):
         lines = other_models(parent, [low], "cosine", asked)

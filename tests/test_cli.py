@@ -294,8 +294,11 @@ def test_a_lifetime_of_a_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert status == 0, err
     counts = first["counts"]
     assert {name: counts[name] for name in ("listed", "embedded", "duplicate", "ignored")} == {
-        "listed": 9, "embedded": 5, "duplicate": 1, "ignored": 1,
-    }  # fmt: skip
+        "listed": 9,
+        "embedded": 5,
+        "duplicate": 1,
+        "ignored": 1,
+    }
     assert counts["rejected_by_reason"] == {"unreadable": 2}
     assert "not entered" in err
     assert first["new"] is True

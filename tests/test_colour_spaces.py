@@ -52,11 +52,12 @@ FILES = {
     "cHRM": with_chunks(scene(), chrm(*P3_PLACES)),
     "cHRM and gAMA": with_chunks(scene(), gama(0.45455), chrm(*P3_PLACES)),
     "AVIF": with_properties(
-        encode(scene(), "AVIF", quality=100, subsampling="4:4:4"), nclx(P3, SRGB),
+        encode(scene(), "AVIF", quality=100, subsampling="4:4:4"),
+        nclx(P3, SRGB),
         instead_of=(b"colr",),
     ),
     "HEIC": with_properties(golden("plain"), nclx(P3, SRGB), instead_of=(b"colr",)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -71,10 +72,18 @@ def test_the_numbers_of_display_p3_are_worth_its_profile(kind):
 
 @pytest.mark.parametrize(
     "chunks",
-    [[gama(0.45455)], [gama(0.45)], [gama(0.45455), chrm(*SRGB_PLACES)], [chrm(*SRGB_PLACES)],
-     [chrm(0.31269, 0.32899, 0.63999, 0.33001, 0.3, 0.6, 0.15, 0.05999)], [cicp(1, SRGB)],
-     [cicp(1, 1)], [cicp(2, 2)], [chunk(b"sRGB", b"\0"), gama(1), chrm(*P3_PLACES)]],
-)  # fmt: skip
+    [
+        [gama(0.45455)],
+        [gama(0.45)],
+        [gama(0.45455), chrm(*SRGB_PLACES)],
+        [chrm(*SRGB_PLACES)],
+        [chrm(0.31269, 0.32899, 0.63999, 0.33001, 0.3, 0.6, 0.15, 0.05999)],
+        [cicp(1, SRGB)],
+        [cicp(1, 1)],
+        [cicp(2, 2)],
+        [chunk(b"sRGB", b"\0"), gama(1), chrm(*P3_PLACES)],
+    ],
+)
 def test_what_means_srgb_changes_nothing(chunks):
     for image in (scene(), Image.fromarray(scene()).convert("L")):
         assert np.array_equal(
@@ -84,11 +93,20 @@ def test_what_means_srgb_changes_nothing(chunks):
 
 @pytest.mark.parametrize(
     "chunks",
-    [[gama(0)], [gama(0.00001)], [gama(20_000)], [chrm(*[0] * 8)], [chrm(*[0.3] * 8)],
-     [chrm(*[40_000] * 8)], [chrm(0.3127, 0, *P3_PLACES[2:])], [chrm(0.9, 0.05, *P3_PLACES[2:])],
-     [cicp(P3, SRGB, matrix=9)], [cicp(77, 99)],
-     [chunk(b"cICP", b"\x09")]],
-)  # fmt: skip
+    [
+        [gama(0)],
+        [gama(0.00001)],
+        [gama(20_000)],
+        [chrm(*[0] * 8)],
+        [chrm(*[0.3] * 8)],
+        [chrm(*[40_000] * 8)],
+        [chrm(0.3127, 0, *P3_PLACES[2:])],
+        [chrm(0.9, 0.05, *P3_PLACES[2:])],
+        [cicp(P3, SRGB, matrix=9)],
+        [cicp(77, 99)],
+        [chunk(b"cICP", b"\x09")],
+    ],
+)
 def test_numbers_without_sense_count_for_nothing(chunks):
     assert np.array_equal(decode(with_chunks(scene(), *chunks)).pixels, scene())
 

@@ -18,11 +18,14 @@ from lookalike.store.columns import cast, common_type, fit
         (pa.binary(16), pa.string(), pa.string()),
         (pa.binary(), pa.null(), pa.binary()),
         (pa.timestamp("us"), pa.timestamp("ns"), pa.timestamp("ns")),
-        (pa.timestamp("us", "Europe/Berlin"), pa.timestamp("ns", "+01:00"),
-         pa.timestamp("ns", "UTC")),
+        (
+            pa.timestamp("us", "Europe/Berlin"),
+            pa.timestamp("ns", "+01:00"),
+            pa.timestamp("ns", "UTC"),
+        ),
         (pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.string()),
     ],
-)  # fmt: skip
+)
 def test_common_types(one: pa.DataType, other: pa.DataType, expected: pa.DataType) -> None:
     assert common_type(one, other) == common_type(other, one) == expected
 

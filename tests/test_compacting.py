@@ -159,8 +159,9 @@ def test_what_is_full_or_alone_stays() -> None:
     [task] = plan_compaction(lines(65_536, 65_536), few, 9, "run", "runs/run", only={0})
     assert task.rows == 65_436
     assert (task.output, task.done) == (
-        "embeddings/00000009-run", "runs/run/compacted/000000.json",
-    )  # fmt: skip
+        "embeddings/00000009-run",
+        "runs/run/compacted/000000.json",
+    )
 
 
 def test_a_shard_without_living_rows_leaves_none(tmp_path: Path) -> None:

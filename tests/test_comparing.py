@@ -23,37 +23,60 @@ from tests.scanning import compare, read_files
 
 METADATA = pa.schema([("label", pa.string()), ("n", pa.int64())])
 SCANNED = 1_700_000_000_000_000_000
-FAST = settings(max_examples=60, deadline=None, derandomize=True,
-                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+FAST = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 VERSIONS = st.sampled_from(
     [
-        "", "v1", "v2", "17", "0017", "abc+5", "+5",
+        "",
+        "v1",
+        "v2",
+        "17",
+        "0017",
+        "abc+5",
+        "+5",
         *(str(SCANNED + late) for late in (-2_000_000_001, -2_000_000_000, 0, 5)),
-        f"{SCANNED - 10**10}+3", f"{SCANNED}+3", f"{SCANNED}-3", f"0{SCANNED - 10**10}", "9" * 25,
+        f"{SCANNED - 10**10}+3",
+        f"{SCANNED}+3",
+        f"{SCANNED}-3",
+        f"0{SCANNED - 10**10}",
+        "9" * 25,
     ]
-)  # fmt: skip
+)
 LABELS = st.sampled_from([{}, {"label": None}, {"label": "a"}, {"label": "a", "n": 1}, {"n": 0}])
 URIS = st.integers(0, 30).map(lambda i: f"/é{i}.jpg")
 FILES = st.lists(
     st.builds(
-        SourceFile, uri=URIS, bytes=st.integers(-1, 2), version=VERSIONS,
-        problem=st.sampled_from(["", "", "", "gone"]), metadata=LABELS,
+        SourceFile,
+        uri=URIS,
+        bytes=st.integers(-1, 2),
+        version=VERSIONS,
+        problem=st.sampled_from(["", "", "", "gone"]),
+        metadata=LABELS,
     ),
     max_size=30,
-)  # fmt: skip
+)
 ROWS = st.lists(
     st.builds(
-        LedgerRow, uri=URIS,
-        status=st.sampled_from(["embedded", "unchanged", "duplicate", "rejected", "ignored",
-                                "removed"]),
+        LedgerRow,
+        uri=URIS,
+        status=st.sampled_from(
+            ["embedded", "unchanged", "duplicate", "rejected", "ignored", "removed"]
+        ),
         reason=st.sampled_from(["", "unreadable", "corrupt", "empty"]),
-        bytes=st.integers(-1, 2), version=VERSIONS, id=st.none() | st.integers(0, 2**40),
+        bytes=st.integers(-1, 2),
+        version=VERSIONS,
+        id=st.none() | st.integers(0, 2**40),
         content_sha256=st.none() | st.binary(min_size=32, max_size=32),
         metadata_hash=LABELS.map(metadata_hash),
     ),
-    max_size=30, unique_by=lambda row: row.uri,
-)  # fmt: skip
+    max_size=30,
+    unique_by=lambda row: row.uri,
+)
 
 
 def write_parent(store: Path, rows: Sequence[LedgerRow], parts: int = 0) -> list[dict[str, Any]]:
@@ -64,8 +87,9 @@ def write_parent(store: Path, rows: Sequence[LedgerRow], parts: int = 0) -> list
     names = pa.array([row.uri for row in rows], pa.string())
     which, lines = partitions.uri_partitions(names, parts), []
     for part in sorted(set(which.tolist())):
-        own = sorted((row for row, i in zip(rows, which, strict=True) if i == part),
-                     key=lambda row: row.uri)  # fmt: skip
+        own = sorted(
+            (row for row, i in zip(rows, which, strict=True) if i == part), key=lambda row: row.uri
+        )
         path = f"parent/{part}.parquet"
         ledger.write_ledger(open_store(store), path, own)
         lines.append({"path": path, "rows": len(own), "kind": "ledger", "partition": [part, parts]})
@@ -106,10 +130,13 @@ def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("division")
 @FAST
 @given(
-    files=FILES, rows=ROWS, parts=st.sampled_from([0, 1, 2, 8, 16, 64]),
-    scanned=st.sampled_from([None, SCANNED]), rehash=st.sampled_from([False] * 5 + [True]),
+    files=FILES,
+    rows=ROWS,
+    parts=st.sampled_from([0, 1, 2, 8, 16, 64]),
+    scanned=st.sampled_from([None, SCANNED]),
+    rehash=st.sampled_from([False] * 5 + [True]),
     retry=st.sampled_from([None, frozenset(), frozenset({"corrupt"})]),
-)  # fmt: skip
+)
 def test_it_agrees_with_the_rule_for_one_file(
     tmp_path_factory: pytest.TempPathFactory,
     files: list[SourceFile],
@@ -135,18 +162,24 @@ def test_it_agrees_with_the_rule_for_one_file(
 
     listed: dict[str, SourceFile] = {}
     for file in files:
-        listed.setdefault(file.uri, replace(file, metadata={"label": None, "n": None,
-                                                            **file.metadata}))  # fmt: skip
+        listed.setdefault(
+            file.uri, replace(file, metadata={"label": None, "n": None, **file.metadata})
+        )
     before = {row.uri: row for row in rows if row.status != "removed"}
-    same = {uri for uri in listed.keys() & before
-            if not rehash and is_same(listed[uri], before[uri], scanned, retry)}  # fmt: skip
+    same = {
+        uri
+        for uri in listed.keys() & before
+        if not rehash and is_same(listed[uri], before[uri], scanned, retry)
+    }
 
     carried = [LedgerRow(**row) for row in rows_of(store, "compared/carried")]
     assert {row.uri: row for row in carried} == {
-        uri: replace(before[uri], status={"embedded": "unchanged"}.get(before[uri].status,
-                                                                       before[uri].status))
+        uri: replace(
+            before[uri],
+            status={"embedded": "unchanged"}.get(before[uri].status, before[uri].status),
+        )
         for uri in same
-    }  # fmt: skip
+    }
     assert len(carried) == len(same)
 
     read = candidates(open_store(store), "compared")
@@ -245,8 +278,14 @@ def test_a_first_run_compares_with_nothing(tmp_path: Path) -> None:
 def test_nothing_listed_is_all_gone(tmp_path: Path) -> None:
     rows = [LedgerRow("/1", "embedded", "", "", 5, "1", b"c" * 32, 7)]
     parent = write_parent(tmp_path, rows)
-    found = compare(open_store(tmp_path), Listing((), 0, 0), parent, "compared", scanned_ns=None,
-                    metadata=METADATA)  # fmt: skip
+    found = compare(
+        open_store(tmp_path),
+        Listing((), 0, 0),
+        parent,
+        "compared",
+        scanned_ns=None,
+        metadata=METADATA,
+    )
     assert (found.previous, found.gone, found.listed) == (1, 1, 0)
     assert candidates(open_store(tmp_path), "compared") == Listing((), 0, 0)
 
@@ -287,8 +326,13 @@ ROW_VALUES = st.fixed_dictionaries(
 def test_metadata_hashes_are_those_of_each_row(
     rows: list[dict[str, object]], names: set[str]
 ) -> None:
-    kinds = {"f": pa.float64(), "s": pa.string(), "i": pa.int64(), "b": pa.bool_(),
-             "l": pa.list_(pa.int64())}  # fmt: skip
+    kinds = {
+        "f": pa.float64(),
+        "s": pa.string(),
+        "i": pa.int64(),
+        "b": pa.bool_(),
+        "l": pa.list_(pa.int64()),
+    }
     schema = pa.schema([(name, kinds[name]) for name in sorted(names)])
     table = pa.Table.from_pylist(rows, schema)
     expected = [metadata_hash({name: row[name] for name in names}) for row in rows]
@@ -322,14 +366,23 @@ OLD = str(SCANNED - 10**10)
         *(
             ({"version": version}, {"version": version}, {"scanned_ns": SCANNED}, same)
             for version, same in [
-                (str(SCANNED - 2 * 10**9 - 1), True), (str(SCANNED - 2 * 10**9), False),
-                (str(SCANNED + 5), False), (f"{OLD}+{SCANNED}", True), (f"{SCANNED}+1", False),
-                (f"0{OLD}", True), (f"00{SCANNED}", False), ("9" * 25, False), ("0", True),
-                ("17", True), (f"{SCANNED}-1", True), (f"v{SCANNED}", True), (f"+{SCANNED}", True),
+                (str(SCANNED - 2 * 10**9 - 1), True),
+                (str(SCANNED - 2 * 10**9), False),
+                (str(SCANNED + 5), False),
+                (f"{OLD}+{SCANNED}", True),
+                (f"{SCANNED}+1", False),
+                (f"0{OLD}", True),
+                (f"00{SCANNED}", False),
+                ("9" * 25, False),
+                ("0", True),
+                ("17", True),
+                (f"{SCANNED}-1", True),
+                (f"v{SCANNED}", True),
+                (f"+{SCANNED}", True),
             ]
         ),
     ],
-)  # fmt: skip
+)
 def test_one_file(
     tmp_path: Path,
     file: dict[str, Any],

@@ -77,8 +77,17 @@ def test_every_key_is_read() -> None:
             FeatureConfig("square", "/n", 1.0, None, None, (96, 96)),
         ),
         "l2",
-        {"kind": "ivf_pq", "target_recall": 1.0, "memory": 3 << 29, "nlist": 64, "code_bytes": 32,
-         "nbits": 4, "shards": 3, "seed": 0, "queries": 50},
+        {
+            "kind": "ivf_pq",
+            "target_recall": 1.0,
+            "memory": 3 << 29,
+            "nlist": 64,
+            "code_bytes": 32,
+            "nbits": 4,
+            "shards": 3,
+            "seed": 0,
+            "queries": 50,
+        },
         PublishConfig(0.0, 1.0, 0.25),
         CompactConfig(0.5, 0.0, 3),
         RunnerSpec(
@@ -87,14 +96,21 @@ def test_every_key_is_read() -> None:
         ImageLimits(max_pixels=1_000_000, max_bytes=20_000_000, max_memory=1 << 30),
         64,
         "openvino-bf16",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
     ("written", "size"),
-    [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1 tib", 1 << 40), (4096, 4096), ("7B", 7),
-     ("0.5KiB", 512), (" 2kb ", 2000)],
-)  # fmt: skip
+    [
+        ("4GiB", 4 << 30),
+        ("500MB", 500_000_000),
+        ("1 tib", 1 << 40),
+        (4096, 4096),
+        ("7B", 7),
+        ("0.5KiB", 512),
+        (" 2kb ", 2000),
+    ],
+)
 def test_sizes(written: Any, size: int) -> None:
     assert parse(index={"memory": written}).index["memory"] == size
 
@@ -110,8 +126,9 @@ def test_model_paths_may_start_from_the_config(
     (tmp_path / "configs" / "c.yaml").write_text(yaml.safe_dump({"features": listed}))
     config = load_config("configs/c.yaml")
     assert [feature.handle for feature in config.features] == [
-        str(tmp_path / "configs" / "model"), *names[1:],
-    ]  # fmt: skip
+        str(tmp_path / "configs" / "model"),
+        *names[1:],
+    ]
 
 
 # --- what is wrong ----------------------------------------------------------------------------
@@ -125,8 +142,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     # unknown keys
     ({"metrik": "l2"}, r"^metrik: unknown key; did you mean metric\? known here: features, "),
     ({"projection": 4}, r"^projection: needs a text, got 4"),
-    ({"projection": "m", "metric": "l2", "features": [{"name": "a", "handle": "b"}]},
-     r"^projection: needs vectors of unit length, and a single feature under metric l2 has none"),
+    (
+        {"projection": "m", "metric": "l2", "features": [{"name": "a", "handle": "b"}]},
+        r"^projection: needs vectors of unit length, and a single feature under metric l2 has none",
+    ),
     ({"index": {"nlists": 4}}, r"^index.nlists: unknown key; did you mean nlist\?"),
     ({"index": {"zzz": 4}}, r"^index.zzz: unknown key; known here: kind, "),
     ({"publish": {"min_recal": 1}}, r"^publish.min_recal: unknown key; did you mean min_recall\?"),
@@ -181,10 +200,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"index": {"seed": -1}}, r"^index.seed: needs a whole number from 0, got -1"),
     ({"index": {"kind": "exact", "nlist": 4}}, r"^index.nlist: an exact index has no nlist; "),
     ({"index": {"kind": "exact", "code_bytes": 4}}, r"^index.code_bytes: an exact index has no"),
-    *[({"index": {"memory": value}}, r"^index.memory: needs a size such as 4GiB or 500MB, got ")
-      for value in ("much", "4 GiBs", "-4GiB", "", None, True, [], "4,5GiB", -1, "1" * 40 + "GiB")],
-    *[({"index": {"memory": value}}, r"^index.memory: needs at least one byte, got ")
-      for value in (0, "0GiB", 0.2)],
+    *[
+        ({"index": {"memory": value}}, r"^index.memory: needs a size such as 4GiB or 500MB, got ")
+        for value in ("much", "4 GiBs", "-4GiB", "", None, True, [], "4,5GiB", -1, "1" * 40 + "GiB")
+    ],
+    *[
+        ({"index": {"memory": value}}, r"^index.memory: needs at least one byte, got ")
+        for value in (0, "0GiB", 0.2)
+    ],
     # limits
     ({"publish": {"min_recall": 1.1}}, r"^publish.min_recall: needs a number from 0 to 1, got 1.1"),
     ({"publish": {"min_recall": "x"}}, r"^publish.min_recall: needs a number from 0 to 1, got 'x'"),
@@ -198,7 +221,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"runner": {"workers": True}}, r"^runner.workers: needs a whole number from 0, got True"),
     ({"runner": {"name": 3}}, r"^runner.name: needs one of direct, prism, dask, .*, got 3"),
     ({"runner": {"name": "FlinkRunner"}}, r"^runner.name: needs one of .*, got 'FlinkRunner'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("top", "message"), WRONG, ids=[message[:40] for _, message in WRONG])
@@ -249,7 +272,8 @@ def test_a_config_without_features_has_the_shipped_ones(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("metric: l2\n")
     assert load_config(str(tmp_path / "c.yaml")).features == DEFAULT_FEATURES
     assert [(one.handle, one.weight) for one in DEFAULT_FEATURES] == [
-        ("builtin:photo", 0.7), ("builtin:color-texture", 0.3),
-    ]  # fmt: skip
+        ("builtin:photo", 0.7),
+        ("builtin:color-texture", 0.3),
+    ]
     quickstart = ROOT / "configs" / "quickstart.yaml"
     assert load_config(str(quickstart)).features == DEFAULT_FEATURES

@@ -24,9 +24,19 @@ from tests.exchanged import meet_here
 
 METADATA = pa.schema([("label", pa.string()), ("year", pa.int64()), ("source", pa.string())])
 OF = Settling(
-    compared="compared", folder="resolved", embedded="embedded", units=2, at_once=1,
-    first_file_no=38, by_content=True, touched=9, parts=4, contents=2, goes_on=True, unread=False,
-)  # fmt: skip
+    compared="compared",
+    folder="resolved",
+    embedded="embedded",
+    units=2,
+    at_once=1,
+    first_file_no=38,
+    by_content=True,
+    touched=9,
+    parts=4,
+    contents=2,
+    goes_on=True,
+    unread=False,
+)
 
 
 def stored(store: Path, dtype: str) -> dict[int, str]:
@@ -38,9 +48,14 @@ def stored(store: Path, dtype: str) -> dict[int, str]:
         with shards.open_shard(open_store(store), paths[number], schema, number) as (writer, _):
             for row in range(3):
                 values = {
-                    "uri": f"/{number}/{row}", "content_sha256": bytes([number, row]) * 16,
-                    "width": row, "height": number, "format": "PNG", "bytes": row + 9, "old": "x",
-                }  # fmt: skip
+                    "uri": f"/{number}/{row}",
+                    "content_sha256": bytes([number, row]) * 16,
+                    "width": row,
+                    "height": number,
+                    "format": "PNG",
+                    "bytes": row + 9,
+                    "old": "x",
+                }
                 vector = np.array([number + row / 3, -0.0], dtype=np.float32)
                 writer.append(values, vector.astype(dtype))
     return paths
@@ -54,10 +69,15 @@ def test_copies_have_the_vectors_bit_for_bit(
     paths = stored(tmp_path, dtype)
     source = [(8 << 32) + 1, 3 << 32, (8 << 32) + 2]
     rows = pa.table(
-        {"id": [(20 << 32) + i for i in (2, 0, 1)], "_was_id": [source[i] for i in (2, 0, 1)],
-         "uri": ["/c", "/a", "/b"], "label": ["m", "l", None], "year": [None, 1, 2],
-         "source": ["z", "x", "y"]}
-    )  # fmt: skip
+        {
+            "id": [(20 << 32) + i for i in (2, 0, 1)],
+            "_was_id": [source[i] for i in (2, 0, 1)],
+            "uri": ["/c", "/a", "/b"],
+            "label": ["m", "l", None],
+            "year": [None, 1, 2],
+            "source": ["z", "x", "y"],
+        }
+    )
     schema = shards.schema(2, METADATA, {"lookalike.x": "y"}, dtype)
     name = HashedName("embeddings/20", ".parquet")
     line = copy_rows(open_store(tmp_path), name, 20, rows, paths, schema)
@@ -66,13 +86,18 @@ def test_copies_have_the_vectors_bit_for_bit(
     assert line == shards.shard_record(record, 20, 3)
     assert path == f"embeddings/20-{record.sha256[:16]}.parquet"
     assert pq.read_schema(tmp_path / path).metadata[b"lookalike.x"] == b"y"
-    before = {row["id"]: row for path in paths.values()
-              for row in pq.read_table(tmp_path / path).to_pylist()}  # fmt: skip
+    before = {
+        row["id"]: row
+        for path in paths.values()
+        for row in pq.read_table(tmp_path / path).to_pylist()
+    }
     rows = pq.read_table(tmp_path / path).to_pylist()
     assert [row["id"] for row in rows] == [(20 << 32) + i for i in range(3)]
     assert [(row["uri"], row["label"], row["year"], row["source"]) for row in rows] == [
-        ("/a", "l", 1, "x"), ("/b", None, 2, "y"), ("/c", "m", None, "z")
-    ]  # fmt: skip
+        ("/a", "l", 1, "x"),
+        ("/b", None, 2, "y"),
+        ("/c", "m", None, "z"),
+    ]
     for row, old in zip(rows, source, strict=True):
         for name in ("content_sha256", "width", "height", "format", "bytes"):
             assert row[name] == before[old][name]
@@ -88,9 +113,10 @@ def listed(store: Store, names: list[str]) -> tuple[str, ...]:
     half = len(files) // 2
     schema = listing_schema(METADATA)
     return tuple(
-        path for number, some in enumerate((files[:half], files[half:]))
+        path
+        for number, some in enumerate((files[:half], files[half:]))
         for path in write_listing(store, f"listing/{number}", some, schema).parts
-    )  # fmt: skip
+    )
 
 
 def settled(store: Store, wanted: dict[int, list[str]]) -> Copies:
@@ -101,13 +127,19 @@ def settled(store: Store, wanted: dict[int, list[str]]) -> Copies:
         count = len(uris)
         sources = np.arange(count) % 3 + (3 << 32)
         columns = {
-            "uri": uris, "status": ["unchanged"] * count, "reason": [""] * count,
-            "detail": [""] * count, "bytes": [1] * count, "version": ["v"] * count,
+            "uri": uris,
+            "status": ["unchanged"] * count,
+            "reason": [""] * count,
+            "detail": [""] * count,
+            "bytes": [1] * count,
+            "version": ["v"] * count,
             "content_sha256": [bytes([number, i]) * 16 for i in range(count)],
-            "id": -1 - (number << 32 | np.arange(count)), "metadata_hash": [1] * count,
+            "id": -1 - (number << 32 | np.arange(count)),
+            "metadata_hash": [1] * count,
             **{f"known_{name}": [None] * count for name in ("status", "reason", "detail")},
-            "was": ["unchanged"] * count, "source": sources,
-        }  # fmt: skip
+            "was": ["unchanged"] * count,
+            "source": sources,
+        }
         table = pa.table(columns, schema=SETTLED)
         with Dealing(store, OF.scratch("dealt/contents", number), 4) as dealing:
             dealing.write(table, uri_partitions(table["uri"], 4), NAMES)
@@ -123,10 +155,16 @@ def conclude(store: Store, copies: Copies, parts: tuple[str, ...]) -> None:
     by_name = ByName(OF, copies, METADATA, parts)
     meet_here(store)(
         Meeting(
-            "names", by_name.tasks, by_name.deal, by_name.take, OF.dealt,
-            f"{OF.folder}/dealt/names", sides=(NAMES, LISTED), every=OF.parts,
+            "names",
+            by_name.tasks,
+            by_name.deal,
+            by_name.take,
+            OF.dealt,
+            f"{OF.folder}/dealt/names",
+            sides=(NAMES, LISTED),
+            every=OF.parts,
         )
-    )  # fmt: skip
+    )
 
 
 def test_metadata_come_from_the_first_listing_of_a_name(
@@ -158,8 +196,9 @@ def test_metadata_come_from_the_first_listing_of_a_name(
         for row in rows
     ] == [
         (uri, f"{uri} {uri[1:]}", int(uri[1:]), "s", i % 3)
-        for uris in wanted.values() for i, uri in enumerate(uris)
-    ]  # fmt: skip
+        for uris in wanted.values()
+        for i, uri in enumerate(uris)
+    ]
 
 
 def test_a_name_that_is_not_listed_is_an_error(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_long_field_is_read_whole() -> None:
         (b"\xff\xfeu\0r\0i\0\n\0\0\xd8a\0", "line 1 or one soon after it: no UTF-16"),
         (b"u\0r\0i\0\n\0a\0\0\0\n\0", "line 2: a NUL character"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_sound_is_refused_with_its_lines(text: str | bytes, message: str) -> None:
     assert refused(text).startswith(message)
 

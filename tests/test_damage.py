@@ -176,11 +176,24 @@ def test_policies_of_threads_do_not_mix():
 
 @pytest.mark.parametrize(
     "error",
-    [SyntaxError("odd"), OSError(), ValueError("x"), struct.error("short"), OverflowError("big"),
-     IndexError("i"), KeyError("k"), ZeroDivisionError("z"), TypeError("t"), AttributeError("a"),
-     RuntimeError("r"), zlib.error("z"), RecursionError("r"), AssertionError("a")],
+    [
+        SyntaxError("odd"),
+        OSError(),
+        ValueError("x"),
+        struct.error("short"),
+        OverflowError("big"),
+        IndexError("i"),
+        KeyError("k"),
+        ZeroDivisionError("z"),
+        TypeError("t"),
+        AttributeError("a"),
+        RuntimeError("r"),
+        zlib.error("z"),
+        RecursionError("r"),
+        AssertionError("a"),
+    ],
     ids=lambda e: type(e).__name__,
-)  # fmt: skip
+)
 def test_whatever_a_decoder_raises_becomes_a_rejection(error, monkeypatch):
     def broken(self):
         raise error
@@ -194,9 +207,12 @@ def test_whatever_a_decoder_raises_becomes_a_rejection(error, monkeypatch):
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(MemoryError(), "out_of_memory"), (EOFError("no more"), "truncated"),
-     (Image.DecompressionBombError("too big"), "too_many_pixels")],
-)  # fmt: skip
+    [
+        (MemoryError(), "out_of_memory"),
+        (EOFError("no more"), "truncated"),
+        (Image.DecompressionBombError("too big"), "too_many_pixels"),
+    ],
+)
 def test_errors_with_a_reason_of_their_own(error, reason, monkeypatch):
     def broken(self):
         raise error

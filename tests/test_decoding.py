@@ -102,10 +102,15 @@ def test_every_kind_of_file_has_its_outcome(tmp_path: Path) -> None:
     assert isinstance(outcomes[7], Duplicate)
     assert outcomes[7].sha256 == outcomes[0].sha256
     assert [(o.status, o.reason) for o in outcomes if isinstance(o, Failed)] == [
-        ("rejected", "truncated"), ("ignored", "empty"), ("rejected", "not_an_image"),
-        ("ignored", "no_image"), ("ignored", "no_image"), ("rejected", "too_many_bytes"),
-        ("rejected", "unreadable"), ("rejected", "unreadable"),
-    ]  # fmt: skip
+        ("rejected", "truncated"),
+        ("ignored", "empty"),
+        ("rejected", "not_an_image"),
+        ("ignored", "no_image"),
+        ("ignored", "no_image"),
+        ("rejected", "too_many_bytes"),
+        ("rejected", "unreadable"),
+        ("rejected", "unreadable"),
+    ]
     assert "5,000 bytes, the limit is 4,900" in outcomes[6].detail
     assert [type(one) for one in again] == [Decoded, Decoded]
 

@@ -31,10 +31,10 @@ def drawn(tmp_path_factory):
 
 def test_counts():
     paths = [path for path, _ in demo.recipes()]
-    assert len(paths) == len(set(paths)) == 12 * 30 + 24 + 4
+    assert len(paths) == len(set(paths)) == 10 * 36 + 20 + 4
     groups = Counter(path.split("/")[1] for path in paths if path.count("/") == 2)
-    assert groups == dict.fromkeys(demo.SCENES, 30) | {"forest": 31, "galaxy": 31, "city": 31}
-    assert sum(path.startswith("queries/") for path in paths) == 24
+    assert groups == dict.fromkeys(demo.SCENES, 36) | {"forest": 37, "galaxy": 37, "city": 37}
+    assert sum(path.startswith("queries/") for path in paths) == 20
 
 
 def test_the_files_are_those_of_the_recipes(drawn):
@@ -110,7 +110,7 @@ def test_a_run_cut_short_starts_over(tmp_path, monkeypatch):
     (tmp_path / demo.MARKER).touch()  # as a run that did not finish leaves it
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
-    assert demo.write_demo(tmp_path) == 12
+    assert demo.write_demo(tmp_path) == 10
     assert half.read_bytes() == demo.encode("balloons", 0)
     assert demo.write_demo(tmp_path) == 0
 

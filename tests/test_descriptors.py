@@ -89,7 +89,7 @@ def test_vectors_are_finite_non_negative_and_no_longer_than_one(
         ("texture", stripes(4), stripes(4, (0.1, 0.2, 0.8), RED), stripes(32)),
         ("shape", stripes(32), stripes(32, (0.9, 0.8, 0.1)), stripes(32, upright=False)),
     ],
-)  # fmt: skip
+)
 def test_what_a_feature_is_about_decides(
     describe: Callable[[str, Any], Array], name: str, picture: Array, near: Array, far: Array
 ) -> None:

@@ -70,9 +70,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_as_reader(command: list[str], place: Path) -> str:
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {
-        **os.environ, "HOME": str(place), "PYTHONPATH": os.pathsep.join(paths),
+        **os.environ,
+        "HOME": str(place),
+        "PYTHONPATH": os.pathsep.join(paths),
         "PATH": os.pathsep.join([str(COMMAND.parent), os.environ["PATH"]]),
-    }  # fmt: skip
+    }
     environment.pop("XDG_CACHE_HOME", None)
     ended = subprocess.run(
         command, cwd=place, env=environment, capture_output=True, text=True, timeout=600
@@ -167,8 +169,9 @@ def test_the_page_on_beam(place: Path, beam_page: str) -> None:
     assert tables["tables"].num_rows == 12
     products = tables["products"].select(["product", "uri"]).to_pylist()
     assert sorted((one["product"], one["uri"]) for one in products) == [
-        (17, "pictures/0.png"), (18, "./pictures/1.png")
-    ]  # fmt: skip
+        (17, "pictures/0.png"),
+        (18, "./pictures/1.png"),
+    ]
     rows = [pq.read_metadata(path).num_rows for path in (place / "shards/embeddings").iterdir()]
     assert sum(rows) == 12
     found = place / "own.store" / "index"

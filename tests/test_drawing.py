@@ -63,9 +63,13 @@ def run(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    count=st.integers(0, 500), seed=st.integers(0, 3), order=st.permutations(sorted(ROWS)),
-    cut=st.integers(0, 3), halves=st.booleans(), data=st.data(),
-)  # fmt: skip
+    count=st.integers(0, 500),
+    seed=st.integers(0, 3),
+    order=st.permutations(sorted(ROWS)),
+    cut=st.integers(0, 3),
+    halves=st.booleans(),
+    data=st.data(),
+)
 def test_tasks_draw_what_one_look_at_all_ids_draws(
     store: Store,
     count: int,

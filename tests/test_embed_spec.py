@@ -304,8 +304,14 @@ def test_values_that_mean_the_same(spec: EmbedSpec, indexed: tuple[Path, Path]) 
 
 def test_schemas_name_columns_as_a_store_does(spec: EmbedSpec) -> None:
     assert spec.schema.names == [
-        "uri", "content_sha256", "width", "height", "format", "bytes", "embedding"
-    ]  # fmt: skip
+        "uri",
+        "content_sha256",
+        "width",
+        "height",
+        "format",
+        "bytes",
+        "embedding",
+    ]
     assert FAILED_SCHEMA.names == ["uri", "status", "reason", "detail", "content_sha256"]
     file = SourceFile("/a", 3, "")
     vector = np.arange(spec.dim, dtype=np.float32)

@@ -37,9 +37,13 @@ def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
         with shards.open_shard(open_store(store), paths[-1], schema, number) as (writer, _):
             for row in rows:
                 fields = {
-                    "uri": f"/{row}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
-                    "format": "PNG", "bytes": 9,
-                }  # fmt: skip
+                    "uri": f"/{row}.png",
+                    "content_sha256": b"\0" * 32,
+                    "width": 4,
+                    "height": 3,
+                    "format": "PNG",
+                    "bytes": 9,
+                }
                 writer.append(fields, vectors[row])
     return template, encode_tasks([[path] for path in paths], "runs", "")
 

@@ -32,9 +32,13 @@ def write_embeddings(store, vectors, cuts):
         with shards.open_shard(open_store(store), paths[-1], schema, number) as (writer, _):
             for row in rows:
                 fields = {
-                    "uri": f"/{row}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
-                    "format": "PNG", "bytes": 9,
-                }  # fmt: skip
+                    "uri": f"/{row}.png",
+                    "content_sha256": b"\0" * 32,
+                    "width": 4,
+                    "height": 3,
+                    "format": "PNG",
+                    "bytes": 9,
+                }
                 ids.append(writer.append(fields, vectors[row]))
     return paths, np.array(ids)
 
@@ -63,8 +67,10 @@ def entries(part, template):
     )
     np.testing.assert_array_equal(np.lexsort((ids, lists)), np.arange(rows))
     np.testing.assert_array_equal(part.ids(start, rows), ids)
-    return {i: (n, code.tobytes()) for i, n, code in zip(ids.tolist(), lists.tolist(), codes,
-                                                         strict=True)}  # fmt: skip
+    return {
+        i: (n, code.tobytes())
+        for i, n, code in zip(ids.tolist(), lists.tolist(), codes, strict=True)
+    }
 
 
 def output(store, name="shard"):
@@ -94,8 +100,10 @@ def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
     prepared = template.prepare(vectors)
     lists = template.assign(prepared)
     codes = template.encode(prepared, lists)
-    expected = {i: (n, code.tobytes()) for i, n, code in zip(ids.tolist(), lists.tolist(), codes,
-                                                             strict=True)}  # fmt: skip
+    expected = {
+        i: (n, code.tobytes())
+        for i, n, code in zip(ids.tolist(), lists.tolist(), codes, strict=True)
+    }
     assert entries(open_as(tmp_path, template), template) == expected
     found = ExactNeighbours.from_bytes(output(tmp_path, "truth").read_bytes())
     scores = brute_force(vectors[:20], vectors, metric)

@@ -109,8 +109,11 @@ def test_every_engine_makes_the_same_store(
     assert first == nights["direct"][0]
     statuses = [row[1] for row in first[0]]
     assert {one: statuses.count(one) for one in statuses} == {
-        "embedded": 40, "duplicate": 1, "rejected": 1, "ignored": 2,
-    }  # fmt: skip
+        "embedded": 40,
+        "duplicate": 1,
+        "rejected": 1,
+        "ignored": 2,
+    }
     assert second == nights["direct"][1]
     assert [row[1] for row in second[0]].count("removed") == 2
     assert len(second[0]) == len(first[0]) + 4

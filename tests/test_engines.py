@@ -133,9 +133,16 @@ def test_agreement_is_the_lowest_cosine(seed: int, length: float) -> None:
 
 @pytest.mark.parametrize(
     ("row", "reference", "expected"),
-    [([0, 0], [0, 0], 1), ([0, 0], [1, 0], 0), ([1, 0], [0, 0], 0), ([np.nan, 1], [1, 1], 0),
-     ([np.inf, 1], [1, 1], 0), ([1, 1], [np.nan, 1], 0), ([2, 0], [-1, 0], -1)],
-)  # fmt: skip
+    [
+        ([0, 0], [0, 0], 1),
+        ([0, 0], [1, 0], 0),
+        ([1, 0], [0, 0], 0),
+        ([np.nan, 1], [1, 1], 0),
+        ([np.inf, 1], [1, 1], 0),
+        ([1, 1], [np.nan, 1], 0),
+        ([2, 0], [-1, 0], -1),
+    ],
+)
 def test_agreement_of_odd_rows(row: list[float], reference: list[float], expected: float) -> None:
     sound = [1.0, 1.0]
     a, b = np.array([sound, row], np.float32), np.array([sound, reference], np.float32)
@@ -222,8 +229,10 @@ def test_without_openvino_a_model_is_made_ready_for_tensorflow(saved: Saved) -> 
     assert prepared.files(folder, KEY) == [f"{prepared.FOLDER}/{KEY}.npy"]
     np.testing.assert_allclose(
         FrozenModel(folder, found.info)(golden_pictures(SIZE)),
-        prepared.golden_vectors(folder, KEY), rtol=1e-5, atol=1e-6,
-    )  # fmt: skip
+        prepared.golden_vectors(folder, KEY),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_without_openvino_only_its_own_vectors_are_out_of_reach(
@@ -373,8 +382,9 @@ def test_workers_need_no_tensorflow(tmp_path: Path, saved: Saved) -> None:
     features = [one, replace(one, name="two")]
     features = choose_engines(features, "openvino", "cosine", work, lines.append)
     assert [line.split(" (")[0] for line in lines] == [
-        "model one: engine openvino", "model two: engine openvino",
-    ]  # fmt: skip
+        "model one: engine openvino",
+        "model two: engine openvino",
+    ]
     install(open_store(store), features, work)
     install(open_store(store), features, work)  # leaves alone what is there
 
@@ -394,8 +404,11 @@ def test_workers_need_no_tensorflow(tmp_path: Path, saved: Saved) -> None:
     environment = {**os.environ, "HOME": str(home)}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True, text=True, check=True, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
     assert done.stdout.split() == ["4"]
     assert list(home.iterdir()) == []
     here, _ = Embedder(features, store, "cosine").embed([(one,) for one in pictures(7)])

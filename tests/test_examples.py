@@ -39,13 +39,20 @@ def nightly(tmp_path, ends, gc=0, **settings):
     command.write_text(COMMAND.format(folder=shlex.quote(str(tmp_path)), gc=gc))
     command.chmod(0o755)
     environment = {
-        "PATH": os.environ["PATH"], "STORE": f"{tmp_path}/a store", "LOOKALIKE": str(command),
-        "LOG": f"{tmp_path}/log", "PAUSE": "0", **settings,
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "STORE": f"{tmp_path}/a store",
+        "LOOKALIKE": str(command),
+        "LOG": f"{tmp_path}/log",
+        "PAUSE": "0",
+        **settings,
+    }
     ended = subprocess.run(
         [SCRIPT, "--images", "two words", "--config", "c"],
-        env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert ended.stderr == ""
     calls = (tmp_path / "calls").read_text().splitlines()
     return ended.returncode, ended.stdout, calls, (tmp_path / "log").read_text()
@@ -167,8 +174,11 @@ def test_the_dag_is_one_where_airflow_is_installed():
 def commands_in(path):
     """Arguments of every `lookalike` in the comments of a file."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.split("lookalike index ", 1)[1] for line in lines if "# " in line
-            and "lookalike index " in line]  # fmt: skip
+    return [
+        line.split("lookalike index ", 1)[1]
+        for line in lines
+        if "# " in line and "lookalike index " in line
+    ]
 
 
 @pytest.mark.parametrize("name", ["flink", "dataflow", "object-storage"])
@@ -212,9 +222,10 @@ def test_every_task_manager_has_a_pool_of_its_own():
 
 def test_workers_have_the_beam_that_is_tested_with():
     pinned = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
         if line.startswith("apache-beam==")
-    )  # fmt: skip
+    )
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     (base,) = [line for line in lines if line.startswith("FROM ")]
     assert base.endswith(f"_sdk:{pinned['apache-beam']}")

@@ -27,13 +27,17 @@ NAME = HashedName("runs/a/b/dealt/000000", ".arrow")
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     tasks=st.lists(st.lists(st.lists(st.integers(0, 9), max_size=20), max_size=4), max_size=4),
-    count=st.integers(10, 12), buffer=st.sampled_from([1, 300, 10**6]),
+    count=st.integers(10, 12),
+    buffer=st.sampled_from([1, 300, 10**6]),
     shuffled=st.randoms(use_true_random=False),
-)  # fmt: skip
+)
 def test_rows_come_out_where_they_were_sent_in_order(
-    tmp_path_factory: pytest.TempPathFactory, tasks: list[list[list[int]]], count: int, buffer: int,
+    tmp_path_factory: pytest.TempPathFactory,
+    tasks: list[list[list[int]]],
+    count: int,
+    buffer: int,
     shuffled: Any,
-) -> None:  # fmt: skip
+) -> None:
     store = open_store(tmp_path_factory.mktemp("store"))
     sent: dict[tuple[str, int], list[dict[str, Any]]] = {}
     pieces: list[tuple[int, Reference]] = []
@@ -90,9 +94,12 @@ def test_some_bytes_are_held_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("which", "said"),
-    [([0, 3], "numbered from 0 to 2, got numbers from 0 to 3"),
-     ([-1, 0], "got numbers from -1 to 0"), ([0], "2 rows, 1 numbers")],
-)  # fmt: skip
+    [
+        ([0, 3], "numbered from 0 to 2, got numbers from 0 to 3"),
+        ([-1, 0], "got numbers from -1 to 0"),
+        ([0], "2 rows, 1 numbers"),
+    ],
+)
 def test_what_leads_nowhere_is_refused_and_no_file_is_left(
     tmp_path: Path, which: list[int], said: str
 ) -> None:

@@ -74,8 +74,14 @@ def test_faiss_finds_the_same_candidates(
     searcher = lookalike.open(tmp_path / "store")
     order = {row: i for i, row in enumerate(living.tolist())}
     truth = ExactNeighbours(ASKED, np.full(QUERIES, -1), K, metric)
-    truth.update(living, searcher.rows(living, ["embedding"])["embedding"].combine_chunks()
-                 .flatten().to_numpy().reshape(-1, DIM))  # fmt: skip
+    truth.update(
+        living,
+        searcher.rows(living, ["embedding"])["embedding"]
+        .combine_chunks()
+        .flatten()
+        .to_numpy()
+        .reshape(-1, DIM),
+    )
 
     def recall(ids: np.ndarray) -> float:
         assert all(row in order for row in ids.ravel().tolist())
@@ -234,6 +240,11 @@ def test_the_result_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "format": "faiss", "path": str(out), "snapshot": "one", "metric": "cosine", "dim": DIM,
-        "rows": 50, "nprobe": 1,
-    }  # fmt: skip
+        "format": "faiss",
+        "path": str(out),
+        "snapshot": "one",
+        "metric": "cosine",
+        "dim": DIM,
+        "rows": 50,
+        "nprobe": 1,
+    }

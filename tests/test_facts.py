@@ -26,8 +26,17 @@ from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 
 NO_SAMPLES: dict[str, list[dict[str, object]]] = {}
-COUNTS = {"listed": 400, "embedded": 100, "unchanged": 300, "duplicate": 0, "rejected": 0,
-          "ignored": 0, "removed": 0, "rejected_by_reason": {}, "vectors": 400}  # fmt: skip
+COUNTS = {
+    "listed": 400,
+    "embedded": 100,
+    "unchanged": 300,
+    "duplicate": 0,
+    "rejected": 0,
+    "ignored": 0,
+    "removed": 0,
+    "rejected_by_reason": {},
+    "vectors": 400,
+}
 
 
 def made(store, options=None, n=400, **more):
@@ -35,18 +44,30 @@ def made(store, options=None, n=400, **more):
     ids, _, manifest = make_store(store, clustered(n, 16), options=options)
     numbers = [line["file_no"] for line in snapshot.files_of(manifest, "embedding")]
     manifest |= {
-        "counts": COUNTS, "created": "2026-01-02T03:04:05+00:00", "parent": "zero",
-        "stages": {"scan": 0.5, "embed": 2.0}, "changes": {"previous": 300, "unchanged": 300},
+        "counts": COUNTS,
+        "created": "2026-01-02T03:04:05+00:00",
+        "parent": "zero",
+        "stages": {"scan": 0.5, "embed": 2.0},
+        "changes": {"previous": 300, "unchanged": 300},
         **more,
-    }  # fmt: skip
+    }
     parent = {**manifest, "name": "zero", "next_file_no": numbers[-1]}
     return ids, manifest, parent
 
 
 def row(uri, **more):
-    return {"uri": str(uri), "status": "embedded", "reason": "", "detail": "", "bytes": 9,
-            "version": "1", "content_sha256": b"\1" * 32, "metadata_hash": 0, "id": 1,
-            **more}  # fmt: skip
+    return {
+        "uri": str(uri),
+        "status": "embedded",
+        "reason": "",
+        "detail": "",
+        "bytes": 9,
+        "version": "1",
+        "content_sha256": b"\1" * 32,
+        "metadata_hash": 0,
+        "id": 1,
+        **more,
+    }
 
 
 def known_of(store, manifest, parent):
@@ -79,8 +100,9 @@ def test_three_files_are_written_and_named(tmp_path):
     assert parsed.values("img", "alt") == ["<b>new.png"]
     assert "was from.png" in parsed.inside("div")
     found = json.loads(known)["samples"]
-    assert found["added"] == [{"uri": str(picture), "status": "embedded", "reason": "",
-                               "detail": "", "bytes": 9, "id": 1}]  # fmt: skip
+    assert found["added"] == [
+        {"uri": str(picture), "status": "embedded", "reason": "", "detail": "", "bytes": 9, "id": 1}
+    ]
     assert [one["reason"] for one in found["rejected"]][:3] == ["empty", "truncated", "truncated"]
     assert len(found["rejected"]) == 12
     assert read(text)["lookalike_vectors", None] == 400

@@ -76,9 +76,11 @@ def test_merging_on_disk_with_shifted_ids_gives_duplicate_ids_so_ids_are_given_o
     assert len(np.unique(merged)) < 1800  # the trap
     # Ours: files of unequal length, several parts, grouped by list.
     ids, _, manifest = make_store(
-        tmp_path / "store", clustered(130, 16)[np.r_[0:100, 0:30]], files=3,
+        tmp_path / "store",
+        clustered(130, 16)[np.r_[0:100, 0:30]],
+        files=3,
         options={"kind": "ivf_pq", "nlist": 4, "shards": 2},
-    )  # fmt: skip
+    )
     searcher = Searcher(open_store(tmp_path / "store"), manifest)
     found = [np.concatenate([*shard.file.ids()]) for shard in searcher.index._shards]
     assert len(found) == 2
@@ -244,11 +246,25 @@ def test_faiss_servers_merge_by_smallest_whatever_the_metric_and_ours_do_not():
 def test_nothing_of_faiss_that_merges_reads_lists_or_comes_from_its_demos_is_used():
     """merge_to_ondisk.py calls what no longer exists, and it is not in the wheel to be shown."""
     forbidden = {
-        "merge_ondisk", "merge_from", "merge_into", "merge_from_multiple", "add_with_ids",
-        "IndexRefineFlat", "IndexRefine", "IndexShardsIVF", "IndexShards", "IndexIDMap",
-        "IndexIDMap2", "read_InvertedLists", "write_InvertedLists", "read_index", "write_index",
-        "train_ivf_index_with_2level", "add_sa_codes", "search_and_reconstruct",
-    }  # fmt: skip
+        "merge_ondisk",
+        "merge_from",
+        "merge_into",
+        "merge_from_multiple",
+        "add_with_ids",
+        "IndexRefineFlat",
+        "IndexRefine",
+        "IndexShardsIVF",
+        "IndexShards",
+        "IndexIDMap",
+        "IndexIDMap2",
+        "read_InvertedLists",
+        "write_InvertedLists",
+        "read_index",
+        "write_index",
+        "train_ivf_index_with_2level",
+        "add_sa_codes",
+        "search_and_reconstruct",
+    }
     looked_at = 0
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))

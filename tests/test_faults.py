@@ -101,10 +101,18 @@ NEXT = ("create /d/.b.tmp  0", "fsync /d/.b.tmp  0", "rename /d/.b.tmp /d/b 0")
         ((*WRITTEN[:2], *LINKED, *NEXT), ["/d/a is named before its fsync"]),
         ((*WRITTEN, *LINKED[:2], *NEXT), ["/d/a is not durable when /d/b gets its name"]),
         ((*WRITTEN, NAMED[0], "write /d/a  1", NAMED[1], *NEXT), ["/d/a is not durable"]),
-        (("mkdir /d/sub  0", "create /d/sub/.x  0", "rename /d/sub/.x /d/sub/x 0",
-          "fsync /d/sub  0", *NEXT), ["/d/sub/x is not durable"]),
+        (
+            (
+                "mkdir /d/sub  0",
+                "create /d/sub/.x  0",
+                "rename /d/sub/.x /d/sub/x 0",
+                "fsync /d/sub  0",
+                *NEXT,
+            ),
+            ["/d/sub/x is not durable"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_disorder_is_found(lines: tuple[str, ...], found: list[str], tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text(trace_of(*lines))

@@ -95,8 +95,11 @@ def test_an_array_that_is_none_is_named_with_a_remedy(kind: str, tmp_path: Path)
     said = str(caught.value)
     assert said.startswith(f"{path}: no .npy file: it is {kind}; ")
     assert "pickle" not in said.replace("a Python pickle", "")
-    remedy = {"a Parquet table": "name it .parquet", "a picture (PNG)": "by --images",
-              "a NumPy archive (.npz)": "archive[NAME]"}.get(kind, "numpy.save(")  # fmt: skip
+    remedy = {
+        "a Parquet table": "name it .parquet",
+        "a picture (PNG)": "by --images",
+        "a NumPy archive (.npz)": "archive[NAME]",
+    }.get(kind, "numpy.save(")
     assert remedy in said
 
 

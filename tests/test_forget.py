@@ -123,8 +123,10 @@ def test_of_ten_images_nothing_is_left_and_the_others_are_as_they_were(made, roo
     names = names_of(made, 3, 7, 20, 31, 32, 33, 60, 91, 95, 99)  # 20 was deleted since
     (root / "list.txt").write_text("\n".join(names) + "\n")
     held = forgetting.find(open_store(store), names)
-    copy, longer = (str(made / "pictures" / name)
-                    for name in ("a copy of three.png", "picture-003.png.orig.png"))  # fmt: skip
+    copy, longer = (
+        str(made / "pictures" / name)
+        for name in ("a copy of three.png", "picture-003.png.orig.png")
+    )
     assert held.names == sorted([*names, copy])
     assert len(held.contents) == len(held.vectors) == 10
 
@@ -305,8 +307,11 @@ def test_what_an_attempt_leaves_that_nobody_waits_for_is_searched_too(
 
 
 def test_requests_that_name_nothing_or_everything_change_nothing(made, root, capfd, monkeypatch):
-    before = sorted((path, path.stat().st_mtime_ns) for path in (root / "store").rglob("*")
-                    if path.name not in ("lock", "runs"))  # fmt: skip
+    before = sorted(
+        (path, path.stat().st_mtime_ns)
+        for path in (root / "store").rglob("*")
+        if path.name not in ("lock", "runs")
+    )
     for flags, message in (
         (["--uri", "/nowhere.png", "picture-003.png"], "none of 2 names is in it"),
         (["--where", "width > 0"], "nothing would be left in it; remove its folder"),
@@ -315,8 +320,11 @@ def test_requests_that_name_nothing_or_everything_change_nothing(made, root, cap
     ):
         assert forget(root, *flags, status=2), flags
         assert message in capfd.readouterr().err
-    after = sorted((path, path.stat().st_mtime_ns) for path in (root / "store").rglob("*")
-                   if path.name not in ("lock", "runs"))  # fmt: skip
+    after = sorted(
+        (path, path.stat().st_mtime_ns)
+        for path in (root / "store").rglob("*")
+        if path.name not in ("lock", "runs")
+    )
     assert after == before
     monkeypatch.chdir(made / "pictures")  # a relative name is one in the working folder
     assert forget(root, "--uri", "picture-003.png", "--dry-run")
@@ -337,11 +345,14 @@ def test_lists_of_names(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "none.parquet").write_bytes(b"PAR1")
     for name, message in (
-        ("none.csv", "no column uri"), ("empty.txt", "names nothing"),
+        ("none.csv", "no column uri"),
+        ("empty.txt", "names nothing"),
         ("stray.csv", "lines 3 to 4: a quote is opened and never closed"),
-        ("none.parquet", "cannot be read"), ("absent", "cannot be read"),
-        ("array", "is no text; it needs one uri in a line"), (".", "cannot be read: .*directory"),
-    ):  # fmt: skip
+        ("none.parquet", "cannot be read"),
+        ("absent", "cannot be read"),
+        ("array", "is no text; it needs one uri in a line"),
+        (".", "cannot be read: .*directory"),
+    ):
         with pytest.raises(RequestError, match=message):
             forgetting.read_list(tmp_path / name)
 

@@ -70,8 +70,11 @@ def test_another_file_is_refused(tmp_path: Path, bad: str) -> None:
     if bad == "text":
         path.write_text("forgotten")
     else:
-        wrong = {"type": np.zeros((2, 32)), "shape": np.zeros((2, 31), np.uint8),
-                 "objects": np.array([{}])}[bad]  # fmt: skip
+        wrong = {
+            "type": np.zeros((2, 32)),
+            "shape": np.zeros((2, 31), np.uint8),
+            "objects": np.array([{}]),
+        }[bad]
         np.save(path, wrong, allow_pickle=True)
     with pytest.raises(RequestError, match=r"a\.npy: not "):
         Forgotten.load([path])

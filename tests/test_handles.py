@@ -133,8 +133,11 @@ def test_an_archive_is_the_folder_it_was_made_of(
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, mode) as tar:  # type: ignore[call-overload]
         for path in sorted(model.rglob("*")):  # without an entry for the folder itself
-            tar.add(path, inside + ("/" if inside == "." else "") + str(path.relative_to(model)),
-                    recursive=False)  # fmt: skip
+            tar.add(
+                path,
+                inside + ("/" if inside == "." else "") + str(path.relative_to(model)),
+                recursive=False,
+            )
     found = resolve(str(archive), tmp_path / "work")
     assert found.fingerprint == folder_fingerprint(model)
     assert found.folder == tmp_path / "work" / found.fingerprint

@@ -53,9 +53,16 @@ def test_every_order_of_crop_turn_and_mirror(kind, order):
 
 @pytest.mark.parametrize(
     "aperture",
-    [clap((61, 2), (71, 3), (1, 3), (-5, 4)), clap(31, 21, 0, 0), clap(30, 20, (1, 2), (1, 2)),
-     clap(64, 48, 0, 0), clap(200, 20, 0, 0), clap(40, 30, 20, 15), clap(40, 30, -25, -15)],
-)  # fmt: skip
+    [
+        clap((61, 2), (71, 3), (1, 3), (-5, 4)),
+        clap(31, 21, 0, 0),
+        clap(30, 20, (1, 2), (1, 2)),
+        clap(64, 48, 0, 0),
+        clap(200, 20, 0, 0),
+        clap(40, 30, 20, 15),
+        clap(40, 30, -25, -15),
+    ],
+)
 def test_crops_of_parts_of_pixels_and_beyond_the_edge_are_those_of_libheif(aperture):
     avif, heic = (decode(with_properties(data, aperture)).pixels for data in FILES.values())
     assert heic.shape == avif.shape
@@ -64,9 +71,15 @@ def test_crops_of_parts_of_pixels_and_beyond_the_edge_are_those_of_libheif(apert
 
 @pytest.mark.parametrize(
     "aperture",
-    [clap(0, 0), clap((1, 3), 1), clap(-5, 20), clap((30, 0), 20), clap(30, 20, (1, 0)),
-     clap(20, 20, 1000)],
-)  # fmt: skip
+    [
+        clap(0, 0),
+        clap((1, 3), 1),
+        clap(-5, 20),
+        clap((30, 0), 20),
+        clap(30, 20, (1, 0)),
+        clap(20, 20, 1000),
+    ],
+)
 def test_a_crop_that_leaves_nothing_or_makes_no_sense_counts_for_nothing(aperture):
     got = decode(with_properties(FILES["AVIF"], aperture)).pixels
     assert got.shape == (48, 64, 3)
@@ -104,9 +117,13 @@ def test_alpha_goes_with_the_colours_that_are_turned(steps):
 def test_the_first_frame_of_a_sequence_is_turned_as_its_track_says():
     frames = [Image.fromarray(scene()), Image.fromarray(np.ascontiguousarray(scene()[::-1]))]
     data = encode(
-        frames[0], "AVIF", save_all=True, append_images=frames[1:], quality=95,
+        frames[0],
+        "AVIF",
+        save_all=True,
+        append_images=frames[1:],
+        quality=95,
         subsampling="4:4:4",
-    )  # fmt: skip
+    )
     assert difference(decode(data).pixels, scene()) < 4
     expected, found = changed(scene(), [("clap", (6, 4, 36, 43)), ("irot", 3)])
     turned = decode(with_sample_properties(data, *found))

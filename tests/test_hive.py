@@ -67,12 +67,18 @@ def test_types() -> None:
         ]
     )
     assert {one.name: str(one.type) for one in kinds} == {
-        "whole": "int64", "mixed": "string", "none": "string", "big": "string", "low": "int64",
-        "empty": "string", "real": "string",
-    }  # fmt: skip
+        "whole": "int64",
+        "mixed": "string",
+        "none": "string",
+        "big": "string",
+        "low": "int64",
+        "empty": "string",
+        "real": "string",
+    }
     assert Partitions(["/m=01/id=a/t", "/m=12/t"]).of("/m=01/id=a/t") == {
-        "m": 1, "manifest_id": "a",
-    }  # fmt: skip
+        "m": 1,
+        "manifest_id": "a",
+    }
 
 
 Write = Callable[..., Path]
@@ -127,8 +133,10 @@ def test_manifests(write: Write) -> None:
     assert images_listed(root / "label=8/*.csv")[1] == [{"label": 8, "x": 1}]
     files = list(open_source(str(root / "**/*.parquet")).files(pytest.fail))
     assert [file.uri for file in files] == [
-        f"{root}/label=7/day=a b/1.jpg", f"{root}/label=7/day=a b/2.jpg", "/3.jpg",
-    ]  # fmt: skip
+        f"{root}/label=7/day=a b/1.jpg",
+        f"{root}/label=7/day=a b/2.jpg",
+        "/3.jpg",
+    ]
 
 
 def test_a_rows_own_value_counts_and_is_told_where_it_differs(write: Write) -> None:
@@ -157,8 +165,9 @@ def test_tables_of_vectors(spec: str, write: Write) -> None:
     kinds = {one.name: str(one.type) for one in vector_schema(tables)}
     assert kinds == {"month": "int64", "label": "string"}
     assert [dict(table.partitions) for table in tables] == [
-        {"label": "🐈"}, {"label": "cat", "month": "01"},
-    ]  # fmt: skip
+        {"label": "🐈"},
+        {"label": "cat", "month": "01"},
+    ]
 
 
 def test_rows_of_vectors_bear_the_values(write: Write, tmp_path: Path) -> None:

@@ -81,8 +81,12 @@ def test_a_tfhub_handle_with_redirects_a_dead_lock_and_half_a_folder(
     place, told = cache / named(handle), list[str]()
     shutil.copytree(model, place)
     (place / "saved_model.pb").unlink()  # as cleaners of /tmp leave one
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
     (cache / f"{place.name}.lock").write_text(f"{socket.gethostname()}.{dead}.download")
     (cache / f"{place.name}.download.tmp").mkdir()
 
@@ -226,9 +230,13 @@ def test_the_load_format(
 
 
 def test_progress_is_shown(
-    server: Server, model: Path, tmp_path: Path, here: Callable[[str], Path],
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    server: Server,
+    model: Path,
+    tmp_path: Path,
+    here: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TFHUB_DOWNLOAD_PROGRESS", "1")
     handle = server.sends("/google/model/1", pack(model, tmp_path / "m.tgz").read_bytes())
     here(handle)

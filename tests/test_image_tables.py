@@ -78,9 +78,10 @@ def test_structs_of_bytes_and_path(write: Write) -> None:
     path = write({"image": structs(rows), "label": [5, 6, 7]})
     files = listed(path)
     assert [dict(file.metadata) for file in files] == [
-        {"label": 5, "image_path": "a.jpg"}, {"label": 6, "image_path": "b.jpg"},
+        {"label": 5, "image_path": "a.jpg"},
+        {"label": 6, "image_path": "b.jpg"},
         {"label": 7, "image_path": None},
-    ]  # fmt: skip
+    ]
     with Contents() as contents:
         assert contents.read(files[0]) == b"1"
         for file in files[1:]:
@@ -92,16 +93,26 @@ def test_structs_of_bytes_and_path(write: Write) -> None:
 
 def test_metadata_columns(write: Write) -> None:
     when = datetime(2024, 1, 2, 3, 4, 5, 678901)
-    table = pa.table({
-        "image": [b"1"], "id": [9], "word": pa.array(["x"]).dictionary_encode(),
-        "other": [b"left out"], "boxes": [[1, 2]], "when": pa.array([when], pa.timestamp("ns")),
-        "nothing": pa.nulls(1), "size": pa.array([2**63], pa.uint64()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "image": [b"1"],
+            "id": [9],
+            "word": pa.array(["x"]).dictionary_encode(),
+            "other": [b"left out"],
+            "boxes": [[1, 2]],
+            "when": pa.array([when], pa.timestamp("ns")),
+            "nothing": pa.nulls(1),
+            "size": pa.array([2**63], pa.uint64()),
+        }
+    )
     source = open_source(str(write(table)))
     assert {column.name: str(column.type) for column in source.metadata} == {
-        "manifest_id": "int64", "word": "string", "when": "timestamp[ns]", "nothing": "null",
+        "manifest_id": "int64",
+        "word": "string",
+        "when": "timestamp[ns]",
+        "nothing": "null",
         "size": "uint64",
-    }  # fmt: skip
+    }
     said: list[str] = []
     [file] = source.files(said.append)
     assert [line.partition(" is left out: ")[0] for line in said] == [
@@ -109,9 +120,12 @@ def test_metadata_columns(write: Write) -> None:
         f"{source.spec}: the column boxes (list<element: int64>)",
     ]
     assert file.metadata == {
-        "manifest_id": 9, "word": "x", "when": 1_704_164_645_678_901_000, "nothing": None,
+        "manifest_id": 9,
+        "word": "x",
+        "when": 1_704_164_645_678_901_000,
+        "nothing": None,
         "size": 2**63,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -136,8 +150,10 @@ def test_which_column_holds_the_images(write: Write, names: list[str], chosen: s
 def test_a_table_with_uris_is_a_manifest_unless_it_plainly_holds_images(write: Write) -> None:
     assert open_source(str(write({"uri": ["a.jpg"], "x": [1]}))).kind == "manifest"
     assert open_source(str(write({"uri": ["a.jpg"], "hash": [b"1"]}))).kind == "manifest"
-    for table in ({"uri": ["a.jpg"], "jpg": [b"1"]},
-                  {"uri": ["a.jpg"], "x": structs([{"bytes": b"1", "path": None}])}):  # fmt: skip
+    for table in (
+        {"uri": ["a.jpg"], "jpg": [b"1"]},
+        {"uri": ["a.jpg"], "x": structs([{"bytes": b"1", "path": None}])},
+    ):
         source = open_source(str(write(table)))
         assert source.kind == "table"
         [file] = source.files(pytest.fail)
@@ -180,8 +196,10 @@ def test_a_glob_of_tables(write: Write, tmp_path: Path) -> None:
     (tmp_path / "4.parquet").write_bytes(b"PAR1 no more")
     source = open_source(str(tmp_path / "*.parquet"))
     assert {column.name: str(column.type) for column in source.metadata} == {
-        "a": "double", "b": "string", "c": "bool",
-    }  # fmt: skip
+        "a": "double",
+        "b": "string",
+        "c": "bool",
+    }
     one, two, listed_there, broken, other = source.files(pytest.fail)
     assert contents_of([one, two]) == [b"1", b"2"]
     assert (listed_there.uri, listed_there.metadata) == (str(tmp_path / "a.jpg"), {"c": True})
@@ -192,8 +210,12 @@ def test_a_glob_of_tables(write: Write, tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_group_costs_no_other(write: Write) -> None:
-    path = write({"image": IMAGES, "n": list(range(100))}, row_group_size=25, compression="none",
-                 use_dictionary=False)  # fmt: skip
+    path = write(
+        {"image": IMAGES, "n": list(range(100))},
+        row_group_size=25,
+        compression="none",
+        use_dictionary=False,
+    )
     footer = pq.read_metadata(path)
     for group, column in ((1, 0), (2, 1)):  # the images of one, the metadata of another
         chunk = footer.row_group(group).column(column)
@@ -225,8 +247,13 @@ def test_a_table_that_changed_is_not_read(write: Write) -> None:
 
 def test_large_row_groups_are_read_in_bounded_memory(write: Write) -> None:
     megabyte = bytes(1 << 20)
-    path = write({"image": [megabyte + bytes([i]) for i in range(200)]}, compression="none",
-                 use_dictionary=False, write_statistics=False, write_batch_size=8)  # fmt: skip
+    path = write(
+        {"image": [megabyte + bytes([i]) for i in range(200)]},
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        write_batch_size=8,
+    )
     files = listed(path)
     before = pa.total_allocated_bytes()
     with Contents() as contents:

@@ -46,9 +46,13 @@ def test_only_the_first_frame_counts(fmt):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("plain", scene()), ("ten_bit", scene()), ("two", 255 - scene()),
-     ("alpha", np.concatenate([np.full((24, 64, 3), 255, np.uint8), scene()[24:]]))],
-)  # fmt: skip
+    [
+        ("plain", scene()),
+        ("ten_bit", scene()),
+        ("two", 255 - scene()),
+        ("alpha", np.concatenate([np.full((24, 64, 3), 255, np.uint8), scene()[24:]])),
+    ],
+)
 def test_heic_of_8_and_10_bits_with_alpha_and_of_two_pictures(name, expected):
     got = decode(golden(name))
     assert got.format == "HEIC"
@@ -72,11 +76,19 @@ def test_the_largest_icon_of_most_colours_counts():
 
 @pytest.mark.parametrize(
     "data",
-    [b"P1\n# made by hand\n2 1\n0 1\n", b"P2 2 1 255 255 0\n", b"P3 2 1 9 9 9 9 0 0 0\n",
-     b"P4 2 1\n\x40", b"P5 2 1 255\n\xff\0", b"P5 2 1 65535\n\xff\xff\0\0", b"P5 2 1 7\n\7\0",
-     b"P6 2 1 255\n\xff\xff\xff\0\0\0", b"P6 2 1 65535\n" + b"\xff" * 6 + bytes(6),
-     b"Pf 2 1 -1.0\n" + struct.pack("<2f", 1, 0)],
-)  # fmt: skip
+    [
+        b"P1\n# made by hand\n2 1\n0 1\n",
+        b"P2 2 1 255 255 0\n",
+        b"P3 2 1 9 9 9 9 0 0 0\n",
+        b"P4 2 1\n\x40",
+        b"P5 2 1 255\n\xff\0",
+        b"P5 2 1 65535\n\xff\xff\0\0",
+        b"P5 2 1 7\n\7\0",
+        b"P6 2 1 255\n\xff\xff\xff\0\0\0",
+        b"P6 2 1 65535\n" + b"\xff" * 6 + bytes(6),
+        b"Pf 2 1 -1.0\n" + struct.pack("<2f", 1, 0),
+    ],
+)
 def test_portable_maps_of_every_kind(data):
     got = decode(data, "x.pnm")
     assert got.format == "PNM"
@@ -183,8 +195,16 @@ def test_16_bit_colour_is_that_of_8_bits():
     alpha = np.concatenate([wide, np.full((60, 80, 1), 65535, ">u2")], axis=2)
     with_alpha = b"".join(b"\0" + row.tobytes() for row in alpha)
     little = wide.astype("<u2").tobytes()
-    tags = [(256, 4, 80), (257, 4, 60), (259, 3, 1), (262, 3, 2), (273, 4, 200), (277, 3, 3),
-            (278, 4, 60), (279, 4, len(little))]  # fmt: skip
+    tags = [
+        (256, 4, 80),
+        (257, 4, 60),
+        (259, 3, 1),
+        (262, 3, 2),
+        (273, 4, 200),
+        (277, 3, 3),
+        (278, 4, 60),
+        (279, 4, len(little)),
+    ]
     directory = tiff([*tags, (258, 3, 180)]).replace(
         struct.pack("<HHII", 258, 3, 1, 180), struct.pack("<HHII", 258, 3, 3, 180)
     )

@@ -40,8 +40,9 @@ def config(tmp_path: Path, text: str = "") -> str:
 
 
 def index(store: Path, *sources: Path | str, config: str) -> int:
-    return main(["index", "--embeddings", *map(str, sources), "--store", str(store), "--config",
-                 config])  # fmt: skip
+    return main(
+        ["index", "--embeddings", *map(str, sources), "--store", str(store), "--config", config]
+    )
 
 
 def rows_of_ledger(store: Path) -> list[Any]:
@@ -80,8 +81,11 @@ def test_a_store_of_given_vectors_is_whole(
     assert main(["verify", "--store", str(store)]) == 0
     assert main(["status", "--store", str(store)]) == 0
     assert "300" in capsys.readouterr().out
-    stored = [block for line in snapshot.files_of(manifest, "embedding")
-              for _, block in iter_blocks(store / line["path"])]  # fmt: skip
+    stored = [
+        block
+        for line in snapshot.files_of(manifest, "embedding")
+        for _, block in iter_blocks(store / line["path"])
+    ]
     assert np.array_equal(np.concatenate(stored), vectors)
     assert sorted(row.uri for row in rows_of_ledger(store)) == sorted(
         f"{number}/{row}" for number in range(3) for row in range(100)
@@ -158,12 +162,19 @@ def test_faults_are_counted_with_their_reasons(
     assert index(tmp_path / "store", tmp_path / "in", config=config(tmp_path)) == 0
     counts = snapshot.read_manifest(open_store(tmp_path / "store"))["counts"]
     assert {name: counts[name] for name in ("listed", "embedded", "rejected", "vectors")} == {
-        "listed": 48, "embedded": 40, "rejected": 8, "vectors": 40,
-    }  # fmt: skip
+        "listed": 48,
+        "embedded": 40,
+        "rejected": 8,
+        "vectors": 40,
+    }
     assert counts["rejected_by_reason"] == {
-        "duplicate_uri": 2, "not_finite": 1, "null_uri": 1, "null_vector": 2, "wrong_dimension": 1,
+        "duplicate_uri": 2,
+        "not_finite": 1,
+        "null_uri": 1,
+        "null_vector": 2,
+        "wrong_dimension": 1,
         "zero_vector": 1,
-    }  # fmt: skip
+    }
     details = {row.uri: row.detail for row in rows_of_ledger(tmp_path / "store") if row.detail}
     assert details[f"{path}#row=3"] == "row 3: its uri is null or empty"
     other = tmp_path / "in/b.parquet"
@@ -196,17 +207,27 @@ def test_requests_that_are_wrong(
         ([*to_new, "--embeddings", str(tmp_path / "absent")], "absent: no such file or folder"),
         ([*to_new, "--embeddings", str(empty)], "no vector in the first 0 rows"),
         ([*to_new, "--embeddings", str(torn)], "torn.parquet: not readable as Parquet"),
-        ([*to_new, "--embeddings", str(tmp_path / "columns.parquet")],
-         "columns.parquet: needs the columns uri and embedding, it has uri, v"),
-        ([*to_new, "--embeddings", str(folder), "--config", str(tmp_path / "features.yaml")],
-         "features: vectors made elsewhere (--embeddings) need no models"),
-        (["index", "--store", str(store), "--images", str(images)],
-         "its vectors were made elsewhere (--embeddings)"),
-        (["index", "--store", str(images_store), "--embeddings", str(folder)],
-         "its vectors come from models (builtin:color-texture)"),
-        (["query", "--store", str(store), "--vectors", str(wide)],
-         f"row 0: its embedding has {DIM + 1} components, the store's have {DIM}"),
-    ):  # fmt: skip
+        (
+            [*to_new, "--embeddings", str(tmp_path / "columns.parquet")],
+            "columns.parquet: needs the columns uri and embedding, it has uri, v",
+        ),
+        (
+            [*to_new, "--embeddings", str(folder), "--config", str(tmp_path / "features.yaml")],
+            "features: vectors made elsewhere (--embeddings) need no models",
+        ),
+        (
+            ["index", "--store", str(store), "--images", str(images)],
+            "its vectors were made elsewhere (--embeddings)",
+        ),
+        (
+            ["index", "--store", str(images_store), "--embeddings", str(folder)],
+            "its vectors come from models (builtin:color-texture)",
+        ),
+        (
+            ["query", "--store", str(store), "--vectors", str(wide)],
+            f"row 0: its embedding has {DIM + 1} components, the store's have {DIM}",
+        ),
+    ):
         assert main(arguments) == 2, arguments
         said = capsys.readouterr().err
         assert message in said
@@ -240,9 +261,13 @@ def test_one_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "given", "kept"),
-    [("", "float16", "float16"), ("embed: {dtype: float16}", "float64", "float16"),
-     ("embed: {dtype: float32}", "float16", "float32"), ("", "float64", "float32")],
-)  # fmt: skip
+    [
+        ("", "float16", "float16"),
+        ("embed: {dtype: float16}", "float64", "float16"),
+        ("embed: {dtype: float32}", "float16", "float32"),
+        ("", "float64", "float32"),
+    ],
+)
 def test_half_floats(tmp_path: Path, text: str, given: str, kept: str) -> None:
     vectors = clustered(50, DIM)
     path = write_vectors(tmp_path / "a.parquet", vectors, dtype=given)
@@ -276,13 +301,17 @@ def test_another_run_brings_the_changes(tmp_path: Path) -> None:
 def rows_of(store: Path) -> set[tuple[str, bytes, str | None]]:
     """What lives in a store: uri, vector and label of every row that is no tombstone."""
     manifest = snapshot.read_manifest(open_store(store))
-    dead = {*read_tombstones(store / line["path"] for line in
-                             snapshot.files_of(manifest, "tombstones")).tolist()}  # fmt: skip
+    dead = {
+        *read_tombstones(
+            store / line["path"] for line in snapshot.files_of(manifest, "tombstones")
+        ).tolist()
+    }
     found = set()
     for line in snapshot.files_of(manifest, "embedding"):
         path = store / line["path"]
-        names = [column for column in ("id", "uri", "label")
-                 if column in pq.read_schema(path).names]  # fmt: skip
+        names = [
+            column for column in ("id", "uri", "label") if column in pq.read_schema(path).names
+        ]
         vectors = np.concatenate([block for _, block in iter_blocks(path)])
         for row, vector in zip(iter_rows(path, names), vectors, strict=True):
             if row["id"] not in dead:
@@ -372,8 +401,9 @@ def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = subprocess.Popen(
         [sys.executable, "-m", "lookalike.pipelines.cli", *arguments, "--store", str(store)],
-        start_new_session=True, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
 
     def done() -> dict[str, tuple[int, int]]:
         found = {}
@@ -402,8 +432,7 @@ def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
     def stored(root: Path) -> dict[int, bytes]:
         lines = snapshot.files_of(snapshot.read_manifest(open_store(root)), "embedding")
         blocks = [block for line in lines for block in iter_blocks(root / line["path"])]
-        return {int(i): v.tobytes() for ids, rows in blocks
-                for i, v in zip(ids, rows, strict=True)}  # fmt: skip
+        return {int(i): v.tobytes() for ids, rows in blocks for i, v in zip(ids, rows, strict=True)}
 
     assert stored(store) == stored(tmp_path / "uninterrupted")
     assert len(stored(store)) == 3000

@@ -69,9 +69,16 @@ def range_shard(path, template, ids, vectors, first, last):
     order = order[(lists[order] >= first) & (lists[order] < last)]
     sizes = np.bincount(lists[order] - first, minlength=last - first)
     header = ShardHeader(
-        template.sha256, template.layout, len(order), first, last, template.spec.nlist,
-        template.code_size, int(ids[order].min(initial=-1)), int(ids[order].max(initial=-1)),
-    )  # fmt: skip
+        template.sha256,
+        template.layout,
+        len(order),
+        first,
+        last,
+        template.spec.nlist,
+        template.code_size,
+        int(ids[order].min(initial=-1)),
+        int(ids[order].max(initial=-1)),
+    )
     with open(path, "wb") as file:
         write_shard(header, sizes, [(codes[order], ids[order])], file.write)
 
@@ -111,9 +118,13 @@ def test_a_mapped_shard_answers_as_a_faiss_index_in_memory(kind, options, metric
     expected_ids = np.empty((20, 10), np.int64)
     pointers = [faiss.swig_ptr(one) for one in (queries, probed, distances, expected, expected_ids)]
     plain.search_preassigned_c(
-        20, pointers[0], 10, *pointers[1:], False,
+        20,
+        pointers[0],
+        10,
+        *pointers[1:],
+        False,
         faiss.SearchParametersIVF(nprobe=probed.shape[1]),
-    )  # fmt: skip
+    )
     found_ids, found = read_shard(tmp_path / "s", template).search(queries, 10, distances, probed)
     np.testing.assert_array_equal(found_ids, expected_ids)
     np.testing.assert_array_equal(found, expected)
@@ -163,9 +174,10 @@ def test_packing_loses_nothing(seed, blocks, size):
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.lists(st.integers(0, 70), min_size=1, max_size=9), st.integers(1, 40),
+    st.lists(st.integers(0, 70), min_size=1, max_size=9),
+    st.integers(1, 40),
     st.sampled_from(["plain", "blocks32"]),
-)  # fmt: skip
+)
 def test_lists_are_aligned_and_lie_apart(sizes, code_size, layout):
     header = ShardHeader("t", layout, sum(sizes), 0, len(sizes), len(sizes), code_size, -1, -1)
     written = io.BytesIO()

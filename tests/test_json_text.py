@@ -88,8 +88,16 @@ def test_json_lines_of_answers(tmp_path):
     with to_file(tmp_path / "a.jsonl", _Searcher()) as sink:
         sink(QueryResult("/q", (near,)))
     (line,) = (tmp_path / "a.jsonl").read_bytes().splitlines()
-    assert strict(line) == {"query_uri": "/q", "rank": 1, "uri": "/a", "score": None, "id": 3,
-                            "duplicates": [], "f": None, "deep": [1.0, None]}  # fmt: skip
+    assert strict(line) == {
+        "query_uri": "/q",
+        "rank": 1,
+        "uri": "/a",
+        "score": None,
+        "id": 3,
+        "duplicates": [],
+        "f": None,
+        "deep": [1.0, None],
+    }
 
 
 def test_files_of_a_store(tmp_path):
@@ -142,10 +150,15 @@ def test_every_output_of_every_command(tmp_path, capsys):
     said(*query, "--output", str(tmp_path / "a.jsonl"))
     assert [strict(line) for line in (tmp_path / "a.jsonl").read_bytes().splitlines()] == lines
     for arguments in (
-        ["status"], ["verify"], ["evaluate", "--labels", str(labels)], ["gc", "--dry-run"],
-        ["forget", "--uri", "/group 0/0", "--dry-run"], ["rollback"], ["gc"],
+        ["status"],
+        ["verify"],
+        ["evaluate", "--labels", str(labels)],
+        ["gc", "--dry-run"],
+        ["forget", "--uri", "/group 0/0", "--dry-run"],
+        ["rollback"],
+        ["gc"],
         ["forget", "--uri", "/group 0/0"],
-    ):  # fmt: skip
+    ):
         assert strict(said(*arguments, "--json")), arguments
     capsys.readouterr()
     assert main(["plan", "--rows", "500", "--dim", "4", "--json"]) == 0

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.ivf import lloyd as lloyd_module
+from lookalike.ivf import coarse
+from lookalike.ivf.coarse import lloyd, means, nearest
 from lookalike.ivf.kmeans import apportion, kmeans
-from lookalike.ivf.lloyd import lloyd, means, nearest
 from tests.vector_stores import clustered
 
 
@@ -29,7 +29,7 @@ def textbook(rows, k, iterations):
 
 
 def test_means_are_those_of_the_rows(monkeypatch):
-    monkeypatch.setattr(lloyd_module, "_BLOCK", 64)  # several blocks
+    monkeypatch.setattr(coarse, "_SUMMED", 64)  # several blocks
     rows = clustered(500, 6)
     lists = np.random.default_rng(0).integers(0, 20, 500)
     expected = np.stack([rows[lists == one].mean(axis=0) for one in range(20)])

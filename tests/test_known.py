@@ -25,8 +25,12 @@ from lookalike.store.objects import open_store
 from tests.scanning import compare, cut
 
 METADATA = pa.schema([])
-FAST = settings(max_examples=60, deadline=None, derandomize=True,
-                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+FAST = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 # few sizes and contents, so that much is alike
 CONTENTS = st.integers(0, 40).map(lambda i: bytes([i % 7]) * (i // 7))
 PILES = st.dictionaries(st.integers(0, 60).map(lambda i: f"/{i}.jpg"), CONTENTS, max_size=60)
@@ -82,8 +86,14 @@ def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("division")
 @FAST
-@given(old=PILES, new=PILES, touched=st.sets(st.integers(0, 60)), lost=st.sets(st.integers(0, 60)),
-       tar=st.sets(st.integers(0, 60)), rows=st.integers(1, 12))  # fmt: skip
+@given(
+    old=PILES,
+    new=PILES,
+    touched=st.sets(st.integers(0, 60)),
+    lost=st.sets(st.integers(0, 60)),
+    tar=st.sets(st.integers(0, 60)),
+    rows=st.integers(1, 12),
+)
 def test_every_content_with_a_vector_is_known_where_it_may_come(
     tmp_path_factory: pytest.TempPathFactory,
     old: dict[str, bytes],
@@ -98,14 +108,24 @@ def test_every_content_with_a_vector_is_known_where_it_may_come(
     vectors = {row.content_sha256: row.id for row in before if row.id is not None}
     again, inside = ({f"/{i}.jpg" for i in numbers} for numbers in (touched, tar))
     files = [
-        SourceFile(uri, len(data), "2" if uri in again else "1", "", {},
-                   *(("/a.tar", number, number // 4) if uri in inside else ()))
+        SourceFile(
+            uri,
+            len(data),
+            "2" if uri in again else "1",
+            "",
+            {},
+            *(("/a.tar", number, number // 4) if uri in inside else ()),
+        )
         for number, (uri, data) in enumerate(new.items())
-    ]  # fmt: skip
+    ]
     found_units = night(store, before, files, rows)
 
-    sizes = [len(data) for data in {row.content_sha256: old[row.uri] for row in before
-                                    if row.id is not None}.values()]  # fmt: skip
+    sizes = [
+        len(data)
+        for data in {
+            row.content_sha256: old[row.uri] for row in before if row.id is not None
+        }.values()
+    ]
     common = {size for size in sizes if sizes.count(size) > 4}
     previous = {row.uri: row for row in before}
     for number in range(len(found_units)):
@@ -129,10 +149,18 @@ def test_every_content_with_a_vector_is_known_where_it_may_come(
 def contents(count: int, size: int = 32, status: str = "unchanged") -> list[LedgerRow]:
     """Rows of as many contents of one size."""
     return [
-        LedgerRow(f"/{size}-{i:04d}.bmp", status, "", "", size, "1", sha256(b"%d-%d" % (size, i)),
-                  None if status == "rejected" else i)
+        LedgerRow(
+            f"/{size}-{i:04d}.bmp",
+            status,
+            "",
+            "",
+            size,
+            "1",
+            sha256(b"%d-%d" % (size, i)),
+            None if status == "rejected" else i,
+        )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def test_sizes_of_very_many_contents_are_common(tmp_path: Path) -> None:
@@ -141,8 +169,10 @@ def test_sizes_of_very_many_contents_are_common(tmp_path: Path) -> None:
     copies = [replace(row, uri=f"{row.uri}.copy", status="duplicate") for row in contents(9, 20)]
     lost = [replace(row, uri=f"{row.uri}.lost", id=None) for row in contents(9, 20)]
     before = [*contents(most + 1, 10), *contents(most, 20), *copies, *lost, *contents(9, -1)]
-    files = [SourceFile(f"/{name}.bmp", size, "2") for name, size in
-             [("10-0007", 10), ("x", 10), ("y", 20), ("z", -1)]]  # fmt: skip
+    files = [
+        SourceFile(f"/{name}.bmp", size, "2")
+        for name, size in [("10-0007", 10), ("x", 10), ("y", 20), ("z", -1)]
+    ]
     units = night(tmp_path, before, [*files, *members(10)], 1)
     found = {}
     for number in range(len(units)):

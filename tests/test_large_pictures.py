@@ -146,8 +146,10 @@ def test_tiles_are_what_libheif_makes_of_the_whole(properties):
     whole, tiled = decode(data), decode(data, limits=tight)
     assert (tiled.width, tiled.height) == (whole.width, whole.height)
     assert difference(tiled.pixels, whole.pixels) < 0.5
-    small = [prepare(data, sizes=[(20, 20)], limits=limits).arrays[0]
-             for limits in (ImageLimits(), tight)]  # fmt: skip
+    small = [
+        prepare(data, sizes=[(20, 20)], limits=limits).arrays[0]
+        for limits in (ImageLimits(), tight)
+    ]
     assert difference(*small) < 2
 
 

@@ -308,20 +308,50 @@ def test_rescaled_vectors_are_those_that_the_weights_would_have_made() -> None:
 
 def test_the_config_written_is_the_snapshots_but_for_the_weights() -> None:
     asked = [
-        {"name": "a: b", "handle": "builtin:photo", "weight": 0.7, "signature": None,
-         "output": "o", "input_size": [32, 64]},
-        {"name": "low", "handle": "builtin:color-texture", "weight": 0.3, "signature": None,
-         "output": None, "input_size": None, "options": {}},
-        {"name": "onnx", "handle": "m.onnx", "weight": 1.0, "signature": None, "output": None,
-         "input_size": None, "options": {"mean": [1, 2, 3], "layout": "NCHW"}},
-        {"name": "own", "handle": "python:mine:edges", "weight": 1.0, "signature": None,
-         "output": None, "input_size": None, "options": {"params": {"bins": 4}}},
-    ]  # fmt: skip
+        {
+            "name": "a: b",
+            "handle": "builtin:photo",
+            "weight": 0.7,
+            "signature": None,
+            "output": "o",
+            "input_size": [32, 64],
+        },
+        {
+            "name": "low",
+            "handle": "builtin:color-texture",
+            "weight": 0.3,
+            "signature": None,
+            "output": None,
+            "input_size": None,
+            "options": {},
+        },
+        {
+            "name": "onnx",
+            "handle": "m.onnx",
+            "weight": 1.0,
+            "signature": None,
+            "output": None,
+            "input_size": None,
+            "options": {"mean": [1, 2, 3], "layout": "NCHW"},
+        },
+        {
+            "name": "own",
+            "handle": "python:mine:edges",
+            "weight": 1.0,
+            "signature": None,
+            "output": None,
+            "input_size": None,
+            "options": {"params": {"bins": 4}},
+        },
+    ]
     index = {"kind": "exact", "queries": 50}
     request = {
-        "models": asked, "index": index, "dtype": "float16", "images": {"max_frames": 7},
+        "models": asked,
+        "index": index,
+        "dtype": "float16",
+        "images": {"max_frames": 7},
         "selection": {"exclude": ["cache/"], "hidden": False},
-    }  # fmt: skip
+    }
     manifest = {"name": "20260101T000000Z-abc", "metric": "cosine", "request": request}
     fold = Fold(np.arange(2), np.arange(2), np.array([0, 1]), 10)
     gain = gain_of([fold], [np.zeros(2)], [np.ones(2)])

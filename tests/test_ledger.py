@@ -32,9 +32,21 @@ WITH_METADATA = [replace(row, metadata_hash=7 * n - 9) for n, row in enumerate(R
 # And with a file that could not be reached, which came with version 3.
 WITH_UNKNOWN = [
     *WITH_METADATA,
-    LedgerRow("/g/h.jpg", "unknown", "unlisted", "/g: Permission denied", 5, "6", b"h" * 32, 9, 4,
-              "duplicate", "", "/a.jpg"),
-]  # fmt: skip
+    LedgerRow(
+        "/g/h.jpg",
+        "unknown",
+        "unlisted",
+        "/g: Permission denied",
+        5,
+        "6",
+        b"h" * 32,
+        9,
+        4,
+        "duplicate",
+        "",
+        "/a.jpg",
+    ),
+]
 ROW = st.builds(
     LedgerRow,
     uri=st.text(st.characters(exclude_categories=["Cs"])),

@@ -87,24 +87,32 @@ def test_members_of_a_tar_answer_with_their_own_captions(place: Path, name: str)
         return (place / f"{seed}.png").read_bytes()
 
     shard = [
-        ("d/a.png", image(0)), ("d/a.json", b'{"caption": "first"}'),
-        ("d/a.png", image(1)), ("d/a.json", b'{"caption": "second"}'),
-        ("d/track 2.0.png", image(2)), ("d/track 2.0.json", b'{"caption": "third"}'),
-        ("copy.png", b"->d/track 2.0.png"), ("out.png", b"~>/etc/hostname"),
+        ("d/a.png", image(0)),
+        ("d/a.json", b'{"caption": "first"}'),
+        ("d/a.png", image(1)),
+        ("d/a.json", b'{"caption": "second"}'),
+        ("d/track 2.0.png", image(2)),
+        ("d/track 2.0.json", b'{"caption": "third"}'),
+        ("copy.png", b"->d/track 2.0.png"),
+        ("out.png", b"~>/etc/hostname"),
         ("e.json", b'{"caption": "nobody\'s"}'),
-    ]  # fmt: skip
+    ]
     path = write_tar(place, shard, name)
     assert index(place, name) == 0
     found = {uri.removeprefix(f"{name}#"): row for uri, row in ledger(place).items()}
     second = next(uri for uri in found if uri.startswith("d/a.png@"))
     assert found == {
-        "d/a.png": ("embedded", "", ""), second: ("embedded", "", ""),
+        "d/a.png": ("embedded", "", ""),
+        second: ("embedded", "", ""),
         "copy.png": ("embedded", "", ""),  # the smallest name of its content
         "d/track 2.0.png": ("duplicate", "", f"{path}#copy.png"),
-        "out.png": ("rejected", "unreadable",
-                    "a link to '/etc/hostname', which is no file in the tar"),
+        "out.png": (
+            "rejected",
+            "unreadable",
+            "a link to '/etc/hostname', which is no file in the tar",
+        ),
         "e.json": ("ignored", "no_image", "neither content nor name says image"),
-    }  # fmt: skip
+    }
     searcher = lookalike.open(place / "store")
     for seed, caption in ((0, "first"), (1, "second")):
         [[best]] = searcher.search(images=[place / f"{seed}.png"], k=1)

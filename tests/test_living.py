@@ -166,9 +166,15 @@ def test_columns_that_some_files_lack_are_null(tmp_path: Path) -> None:
         path = f"embeddings/{number}.parquet"
         with shards.open_shard(open_store(tmp_path), path, schema, number) as (writer, pending):
             fields = {
-                "uri": f"/{number}.png", "content_sha256": b"\0" * 32, "width": 4, "height": 3,
-                "format": "PNG", "bytes": 9, "label": f"l{number}", "price": number,
-            }  # fmt: skip
+                "uri": f"/{number}.png",
+                "content_sha256": b"\0" * 32,
+                "width": 4,
+                "height": 3,
+                "format": "PNG",
+                "bytes": 9,
+                "label": f"l{number}",
+                "price": number,
+            }
             kept = {name: fields[name] for name in schema.names if name in fields}
             ids.append(writer.append(kept, np.ones(DIM)))
         lines.append(shards.shard_record(pending.finished, number, 1))
@@ -228,7 +234,7 @@ def test_rows_of_any_iterable_and_some_columns(nights: Nights) -> None:
         (5, "rows: needs whole numbers, the ids of rows; got int 5"),
         (np.ones((2, 2), int), "rows: needs whole numbers"),
     ],
-)  # fmt: skip
+)
 def test_ids_of_no_living_row_are_refused(ids: Any, message: str, nights: Nights) -> None:
     with pytest.raises(RequestError, match=message):
         lookalike.open(nights.store).rows(ids)

@@ -51,13 +51,28 @@ def metadata(manifest: Manifest) -> list[Mapping[str, Any]]:
 def test_uris_start_in_the_folder_of_the_manifest(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uris = ["a.jpg", "sub/b.jpg", "../c.jpg", "/d.jpg", "file:///e%20f.jpg", "s3://bucket/g h.jpg",
-            " i.jpg", "50%25.jpg", "file:///%FF.jpg"]  # fmt: skip
-    expected = [
-        f"{tmp_path}/a.jpg", f"{tmp_path}/sub/b.jpg", f"{tmp_path.parent}/c.jpg", "/d.jpg",
-        "/e f.jpg", "s3://bucket/g h.jpg", f"{tmp_path}/ i.jpg", f"{tmp_path}/50%25.jpg",
+    uris = [
+        "a.jpg",
+        "sub/b.jpg",
+        "../c.jpg",
+        "/d.jpg",
+        "file:///e%20f.jpg",
+        "s3://bucket/g h.jpg",
+        " i.jpg",
+        "50%25.jpg",
         "file:///%FF.jpg",
-    ]  # fmt: skip
+    ]
+    expected = [
+        f"{tmp_path}/a.jpg",
+        f"{tmp_path}/sub/b.jpg",
+        f"{tmp_path.parent}/c.jpg",
+        "/d.jpg",
+        "/e f.jpg",
+        "s3://bucket/g h.jpg",
+        f"{tmp_path}/ i.jpg",
+        f"{tmp_path}/50%25.jpg",
+        "file:///%FF.jpg",
+    ]
     csv = "\n".join(["uri", *uris])
     for manifest in (write(pa.table({"uri": uris})), write(csv)):
         assert [uri for uri, _, _ in manifest.rows()] == expected
@@ -185,8 +200,11 @@ def test_parquet_types_are_kept_and_dictionaries_are_plain(write: Write) -> None
     )
     manifest = write(table)
     assert types(manifest) == {
-        "word": "string", "large": "large_string", "tags": "list<element: string>", "small": "int8",
-    }  # fmt: skip
+        "word": "string",
+        "large": "large_string",
+        "tags": "list<element: string>",
+        "small": "int8",
+    }
     assert metadata(manifest) == [
         {"word": "x", "large": "y", "tags": ["p", "q"], "small": 1},
         {"word": None, "large": "z", "tags": [], "small": 2},

@@ -14,7 +14,7 @@ from lookalike.pipelines import truth
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.samples import together
-from lookalike.recall.merging import merged
+from lookalike.recall.truth import merged
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from tests.vector_stores import clustered

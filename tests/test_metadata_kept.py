@@ -48,9 +48,14 @@ def test_metadata_come_out_as_they_went_in(
     run("index", "--embeddings", str(tmp_path / "vectors"))
     first = ask("-k", "1")[0]
     assert {name: first[name] for name in [*COLUMNS, "year", "label"]} == {
-        "at": "2024-01-01T01:00:00.123456789+01:00", "took": 1.500000001, "hash": "00ff",
-        "big": 2**53 + 1, "boxes": [{"x": 1.5}], "year": 2024, "label": "cat & dog",
-    }  # fmt: skip
+        "at": "2024-01-01T01:00:00.123456789+01:00",
+        "took": 1.500000001,
+        "hash": "00ff",
+        "big": 2**53 + 1,
+        "boxes": [{"x": 1.5}],
+        "year": 2024,
+        "label": "cat & dog",
+    }
     found = ask(
         "--where", "at > '2024-01-01T00:00:00.123456789Z' and hash = '01FF' and year = 2024"
     )

@@ -285,10 +285,13 @@ def test_traces_of_several_sizes(tmp_path: Path) -> None:
         (lambda x: tf.math.log(colours(x) - 9), spec(4, 4, 3), "not finite"),
         (lambda x: tf.reshape(tf.nn.dropout(x, 0.5), [-1, 48]), spec(4, 4, 3), "another vector"),
         (lambda x: colours(x - tf.reduce_mean(x, 0)), spec(4, 4, 3), "share its batch"),
-        (lambda x: colours(x) + tf.ensure_shape(x, [None, 4, 4, 3])[:, 0, 0], spec(None, None, 3),
-         "fails on an image of height 224 and width 224"),
+        (
+            lambda x: colours(x) + tf.ensure_shape(x, [None, 4, 4, 3])[:, 0, 0],
+            spec(None, None, 3),
+            "fails on an image of height 224 and width 224",
+        ),
     ],
-)  # fmt: skip
+)
 def test_models_that_do_not_fit(tmp_path: Path, call: Any, image: Any, message: str) -> None:
     folder = save(tmp_path / "m", call, image)
     with pytest.raises(RequestError, match=message) as caught:

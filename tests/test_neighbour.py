@@ -57,8 +57,15 @@ def test_an_answer_becomes_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas", reason="pandas is not installed")
     frame = found.to_pandas()
     assert list(frame.columns) == [
-        "query_uri", "rank", "uri", "score", "id", "duplicates", "label", "size",
-    ]  # fmt: skip
+        "query_uri",
+        "rank",
+        "uri",
+        "score",
+        "id",
+        "duplicates",
+        "label",
+        "size",
+    ]
     assert frame["uri"].tolist() == ["/a", "/c"]
     assert frame["label"].tolist() == ["x", "y"]
     assert list(Neighbours().to_pandas().columns)[:3] == ["query_uri", "rank", "uri"]

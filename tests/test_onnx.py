@@ -276,73 +276,110 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
     batch = [node("ReduceMean", "x", "m", axes=[0], keepdims=1), node("Sub", "x m", "y")]
     return {
         "text": (
-            identity(tmp_path / "a.onnx", {"ids": ["n", 77]}, dtype=TensorProto.INT64,
-                     gives=TensorProto.INT64),
-            {}, r"takes ids i64 \[.*77\], which are no images",
+            identity(
+                tmp_path / "a.onnx",
+                {"ids": ["n", 77]},
+                dtype=TensorProto.INT64,
+                gives=TensorProto.INT64,
+            ),
+            {},
+            r"takes ids i64 \[.*77\], which are no images",
         ),
         "two inputs": (
-            save_model(tmp_path / "b.onnx", [node("Add", "x z", "y")], {"x": image, "z": image},
-                       {"y": image}),
-            {}, r"takes 2 inputs \(x f32 .*, z f32 .*\), expected one, the images",
+            save_model(
+                tmp_path / "b.onnx",
+                [node("Add", "x z", "y")],
+                {"x": image, "z": image},
+                {"y": image},
+            ),
+            {},
+            r"takes 2 inputs \(x f32 .*, z f32 .*\), expected one, the images",
         ),
         "gray": (
             identity(tmp_path / "c.onnx", {"x": ["n", 1, 8, 8]}),
-            {}, "none of its axes are the three channels of a picture",
+            {},
+            "none of its axes are the three channels of a picture",
         ),
         "either": (
             identity(tmp_path / "d.onnx", {"x": ["n", 3, 8, 3]}),
-            {}, "set layout to NCHW or NHWC, as both may be meant",
+            {},
+            "set layout to NCHW or NHWC, as both may be meant",
         ),
         "wrong layout": (
             identity(tmp_path / "e.onnx", {"x": image}),
-            {"options": {"layout": "NHWC"}}, "no three channels where layout: NHWC has them",
+            {"options": {"layout": "NHWC"}},
+            "no three channels where layout: NHWC has them",
         ),
         "other size": (
             identity(tmp_path / "f.onnx", {"x": image}),
-            {"input_size": (16, 16)}, "height x width 8x8, not 16x16 as configured",
+            {"input_size": (16, 16)},
+            "height x width 8x8, not 16x16 as configured",
         ),
         "no such output": (
             identity(tmp_path / "g.onnx", {"x": image}),
-            {"output": "z"}, "has no output 'z'; it has: y f32",
+            {"output": "z"},
+            "has no output 'z'; it has: y f32",
         ),
         "outputs": (
-            save_model(tmp_path / "h.onnx",
-                       [node("Identity", "x", "one"), node("Identity", "x", "two")],
-                       {"x": image}, {"one": image, "two": image}),
-            {}, "several outputs, none with a usual name; set output to one of: one f32",
+            save_model(
+                tmp_path / "h.onnx",
+                [node("Identity", "x", "one"), node("Identity", "x", "two")],
+                {"x": image},
+                {"one": image, "two": image},
+            ),
+            {},
+            "several outputs, none with a usual name; set output to one of: one f32",
         ),
         "fixed batch": (
-            save_model(tmp_path / "i.onnx", flat, {"x": [1, 3, 8, 8]}, {"y": [1, 192]},
-                       {"s": np.array([1, 192])}),
-            {}, "fails on two images.*; export it with an open batch axis",
+            save_model(
+                tmp_path / "i.onnx",
+                flat,
+                {"x": [1, 3, 8, 8]},
+                {"y": [1, 192]},
+                {"s": np.array([1, 192])},
+            ),
+            {},
+            "fails on two images.*; export it with an open batch axis",
         ),
         "whole numbers": (
-            save_model(tmp_path / "j.onnx", [node("Cast", "x", "y", to=TensorProto.INT64)],
-                       {"x": image}, {"y": image}, gives=TensorProto.INT64),
-            {}, r"gives y i64 \(2, 3, 8, 8\) for 2 images, expected floats",
+            save_model(
+                tmp_path / "j.onnx",
+                [node("Cast", "x", "y", to=TensorProto.INT64)],
+                {"x": image},
+                {"y": image},
+                gives=TensorProto.INT64,
+            ),
+            {},
+            r"gives y i64 \(2, 3, 8, 8\) for 2 images, expected floats",
         ),
         "not finite": (
             save_model(tmp_path / "k.onnx", [node("Log", "x", "y")], {"x": image}, {"y": image}),
-            {}, "values that are not finite for a plain picture",
+            {},
+            "values that are not finite for a plain picture",
         ),
         "noise": (
             save_model(tmp_path / "l.onnx", noise, {"x": image}, {"y": image}),
-            {}, "gives another vector each time it is called",
+            {},
+            "gives another vector each time it is called",
         ),
         "batch": (
             save_model(tmp_path / "m.onnx", batch, {"x": image}, {"y": image}),
-            {}, "another vector when other pictures share its batch",
+            {},
+            "another vector when other pictures share its batch",
         ),
         "bytes": (
-            identity(tmp_path / "o.onnx", {"x": image}, dtype=TensorProto.UINT8,
-                     gives=TensorProto.UINT8),
-            {"options": {"mean": 0.5}}, "values of 0 to 255, and so no mean and std",
+            identity(
+                tmp_path / "o.onnx", {"x": image}, dtype=TensorProto.UINT8, gives=TensorProto.UINT8
+            ),
+            {"options": {"mean": 0.5}},
+            "values of 0 to 255, and so no mean and std",
         ),
         "signature": (
             identity(tmp_path / "p.onnx", {"x": image}),
-            {"signature": "s"}, "only SavedModels have signatures; remove 's'",
+            {"signature": "s"},
+            "only SavedModels have signatures; remove 's'",
         ),
-    }  # fmt: skip
+    }
 
 
 def test_models_that_are_refused(tmp_path: Path) -> None:
@@ -445,32 +482,60 @@ HALF = ((0.5,) * 3, (0.5,) * 3)
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        (PROCESSOR, {"rescale": 0.00392156862745098, "mean": MEAN, "std": STD,
-                     "input_size": (32, 40)}),
+        (
+            PROCESSOR,
+            {"rescale": 0.00392156862745098, "mean": MEAN, "std": STD, "input_size": (32, 40)},
+        ),
         # DINOv2: made 256 on the shorter side, the middle 224 taken
-        ({"crop_size": {"height": 224, "width": 224}, "size": {"shortest_edge": 256},
-          "image_mean": MEAN, "image_std": STD, "do_normalize": True},
-         {"rescale": 1 / 255, "mean": MEAN, "std": STD, "input_size": (224, 224)}),
+        (
+            {
+                "crop_size": {"height": 224, "width": 224},
+                "size": {"shortest_edge": 256},
+                "image_mean": MEAN,
+                "image_std": STD,
+                "do_normalize": True,
+            },
+            {"rescale": 1 / 255, "mean": MEAN, "std": STD, "input_size": (224, 224)},
+        ),
         # SigLIP, and ViT
-        ({"size": {"height": 384, "width": 256}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-          "rescale_factor": 0.5}, {"rescale": 0.5, "mean": HALF[0], "std": HALF[1],
-                                   "input_size": (384, 256)}),
+        (
+            {
+                "size": {"height": 384, "width": 256},
+                "image_mean": [0.5] * 3,
+                "image_std": [0.5] * 3,
+                "rescale_factor": 0.5,
+            },
+            {"rescale": 0.5, "mean": HALF[0], "std": HALF[1], "input_size": (384, 256)},
+        ),
         # CLIP of 2021: plain numbers
-        ({"crop_size": 224, "do_center_crop": True, "size": 224, "image_mean": MEAN,
-          "image_std": STD}, {"rescale": 1 / 255, "mean": MEAN, "std": STD,
-                              "input_size": (224, 224)}),
+        (
+            {
+                "crop_size": 224,
+                "do_center_crop": True,
+                "size": 224,
+                "image_mean": MEAN,
+                "image_std": STD,
+            },
+            {"rescale": 1 / 255, "mean": MEAN, "std": STD, "input_size": (224, 224)},
+        ),
         # ConvNeXt: no crop of its own
-        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, {"rescale": 1 / 255,
-                                                               "input_size": (224, 224)}),
-        ({"do_center_crop": False, "crop_size": 224, "size": 256},
-         {"rescale": 1 / 255, "input_size": (256, 256)}),
+        (
+            {"size": {"shortest_edge": 224}, "crop_pct": 0.875},
+            {"rescale": 1 / 255, "input_size": (224, 224)},
+        ),
+        (
+            {"do_center_crop": False, "crop_size": 224, "size": 256},
+            {"rescale": 1 / 255, "input_size": (256, 256)},
+        ),
         ({"do_rescale": False, "do_normalize": False, "image_mean": MEAN}, {"rescale": 1.0}),
-        ({"do_flip_channel_order": True, "size": {"longest_edge": 512}},
-         {"rescale": 1 / 255, "channels": "bgr"}),
+        (
+            {"do_flip_channel_order": True, "size": {"longest_edge": 512}},
+            {"rescale": 1 / 255, "channels": "bgr"},
+        ),
         ({"do_resize": False, "size": 99}, {"rescale": 1 / 255}),
         ({}, {"rescale": 1 / 255}),
     ],
-)  # fmt: skip
+)
 def test_processors(tmp_path: Path, raw: dict[str, Any], expected: dict[str, Any]) -> None:
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(raw))

@@ -362,8 +362,12 @@ FACTS = {
     },
     "stages": {"scan": {"seconds": 2.0, "items": 1234, "rate": 617.0}, "train": {"seconds": 6.0}},
     "lists": {
-        "lists": 1024, "median": 3, "max": 9, "imbalance": 1.25,
-        "edges": [0, 5, 10], "counts": [900, 124],
+        "lists": 1024,
+        "median": 3,
+        "max": 9,
+        "imbalance": 1.25,
+        "edges": [0, 5, 10],
+        "counts": [900, 124],
     },
     "codes": {
         "edges": [0, 0.1, 0.2],
@@ -371,13 +375,18 @@ FACTS = {
         "fresh": {"rows": 20, "mean": 0.12, "p95": 0.19, "counts": [5, 15]},
     },
     "neighbourhoods": {
-        "asked": 120, "fresh": 20, "living": 1200, "alike": "cosine of at least 0.98",
-        "with_near_duplicates": 3, "share": 0.02, "group_count": 2,
+        "asked": 120,
+        "fresh": 20,
+        "living": 1200,
+        "alike": "cosine of at least 0.98",
+        "with_near_duplicates": 3,
+        "share": 0.02,
+        "group_count": 2,
         "groups": [{"size": 7, "members": [{"uri": "/d/new.jpg", "fresh": True}, {"uri": "/d/b"}]}],
         "outliers": [{"uri": "/d/odd.jpg", "likeness": 0.1234, "nearest": "/d/b", "fresh": True}],
         "nearest": {"edges": [0, 0.5, 1], "counts": [20, 100]},
     },
-}  # fmt: skip
+}
 
 
 def test_the_report_shows_the_facts():
@@ -395,8 +404,12 @@ def test_the_report_shows_the_facts():
     assert cells[cells.index("nlist") + 1] == "1,024"
     assert cells[cells.index("default nprobe") + 1] == "32"
     assert cells[cells.index("scan") : cells.index("scan") + 5] == [
-        "scan", "2.00", "25%", "1,234", "617"
-    ]  # fmt: skip
+        "scan",
+        "2.00",
+        "25%",
+        "1,234",
+        "617",
+    ]
     assert "recall@10 0.962 (0.951 to 0.971), 500 queries" in notes
     assert parsed.tags.count("polyline") == 2  # the certificate's, and of the new vectors' codes
     at = cells.index("embedding")
@@ -430,17 +443,24 @@ def test_any_string_in_the_facts_is_shown_as_text_and_nothing_else(uri, reason, 
     def report_of(uri, reason, detail, name):
         rows = [{"uri": uri, "reason": reason, "detail": detail, "previous": detail}]
         near = {
-            "asked": 3, "alike": name, "groups": [{"size": 2, "members": rows}],
+            "asked": 3,
+            "alike": name,
+            "groups": [{"size": 2, "members": rows}],
             "outliers": [{"uri": uri, "likeness": 0.5, "nearest": detail}],
-        }  # fmt: skip
+        }
         key = f"{name}?"  # none of those that a report knows
         facts = {
-            "name": name, "parent": reason or "p", "changes": {"previous": 1, key: 1},
-            "counts": {"rejected_by_reason": {reason: 1}}, "stages": {key: {"seconds": 1.0}},
+            "name": name,
+            "parent": reason or "p",
+            "changes": {"previous": 1, key: 1},
+            "counts": {"rejected_by_reason": {reason: 1}},
+            "stages": {key: {"seconds": 1.0}},
             "samples": dict.fromkeys(("added", "changed", "removed", "renamed", "rejected"), rows),
-            "neighbourhoods": near, "files": {key: {"files": 1, "bytes": 1}},
-            "index": {"reasons": [detail]}, "search": {key: 1},
-        }  # fmt: skip
+            "neighbourhoods": near,
+            "files": {key: {"files": 1, "bytes": 1}},
+            "index": {"reasons": [detail]},
+            "search": {key: 1},
+        }
         return Page(render_report(facts, {uri: jpeg()}))
 
     parsed = report_of(uri, reason, detail, name)

@@ -127,9 +127,16 @@ def test_the_config_of_the_page_on_extending_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(re.findall(r"`((?:lookalike|pipelines|tests|docs)/[\w/.]+)`",
-                                  EXTENDING.read_text(encoding="utf-8"))))
-)  # fmt: skip
+    "name",
+    sorted(
+        set(
+            re.findall(
+                r"`((?:lookalike|pipelines|tests|docs)/[\w/.]+)`",
+                EXTENDING.read_text(encoding="utf-8"),
+            )
+        )
+    ),
+)
 def test_files_that_the_page_on_extending_names_are_there(name: str) -> None:
     assert (ROOT / name).exists() or name == "lookalike/sources/json_lines.py"
 

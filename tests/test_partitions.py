@@ -32,8 +32,16 @@ def test_names_fall_to_parts_by_the_leading_bits_of_their_crc(
 
 @pytest.mark.parametrize(
     ("rows", "size", "count"),
-    [(0, 0, 1), (2**19, 0, 1), (2**19 + 1, 0, 2), (3 * 2**19, 0, 4), (10**8, 0, 256),
-     (5, 2**28, 1), (5, 2**28 + 1, 2), (2**21, 2**33, 32)],
-)  # fmt: skip
+    [
+        (0, 0, 1),
+        (2**19, 0, 1),
+        (2**19 + 1, 0, 2),
+        (3 * 2**19, 0, 4),
+        (10**8, 0, 256),
+        (5, 2**28, 1),
+        (5, 2**28 + 1, 2),
+        (2**21, 2**33, 32),
+    ],
+)
 def test_partitions_are_a_power_of_two_and_fit_memory(rows: int, size: int, count: int) -> None:
     assert partition_count(rows, size) == count

@@ -21,9 +21,17 @@ def test_gray_of_16_bits_is_scaled_not_clipped(fmt):
 
 
 def test_big_endian_gray_tiff_of_16_bits():
-    tags = [(256, 3, 64 << 16), (257, 3, 4 << 16), (258, 3, 16 << 16), (259, 3, 1 << 16),
-            (262, 3, 1 << 16), (273, 4, 200), (277, 3, 1 << 16), (278, 3, 4 << 16),
-            (279, 4, 512)]  # fmt: skip
+    tags = [
+        (256, 3, 64 << 16),
+        (257, 3, 4 << 16),
+        (258, 3, 16 << 16),
+        (259, 3, 1 << 16),
+        (262, 3, 1 << 16),
+        (273, 4, 200),
+        (277, 3, 1 << 16),
+        (278, 3, 4 << 16),
+        (279, 4, 512),
+    ]
     entries = b"".join(struct.pack(">HHII", t, kind, 1, v) for t, kind, v in tags)
     head = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(tags)) + entries + bytes(4)
     got = decode(head.ljust(200, b"\0") + RAMP16.astype(">u2").tobytes()).pixels
@@ -38,8 +46,17 @@ def test_white_is_zero_gray_tiff_of_16_bits():
 
 def test_gray_tiff_of_12_bits_reaches_white():
     packed = b"\xff\xff\xff" * 2 + b"\0\0\0" * 2  # rows of four 12-bit values
-    tags = [(256, 4, 4), (257, 4, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 200),
-            (277, 3, 1), (278, 4, 2), (279, 4, 12)]  # fmt: skip
+    tags = [
+        (256, 4, 4),
+        (257, 4, 2),
+        (258, 3, 12),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 200),
+        (277, 3, 1),
+        (278, 4, 2),
+        (279, 4, 12),
+    ]
     got = decode(tiff(tags).ljust(200, b"\0") + packed).pixels
     assert (got[0] == 255).all()
     assert (got[1] == 0).all()

@@ -112,12 +112,21 @@ def by_one(
 @pytest.mark.parametrize(
     "specs",
     [
-        ["tree"], ["tree/*/*/1*.png"], ["tree/**"], ["tree/*"], ["tree/1*"], ["tree", "tree/1"],
-        ["mixed/*"], ["mixed/**/*.parquet"], ["mixed/a.tar", "mixed/b.tar.gz", "tree/0"],
-        ["m.csv"], ["*.csv"], ["m.csv", "mixed/**", "tree"],
+        ["tree"],
+        ["tree/*/*/1*.png"],
+        ["tree/**"],
+        ["tree/*"],
+        ["tree/1*"],
+        ["tree", "tree/1"],
+        ["mixed/*"],
+        ["mixed/**/*.parquet"],
+        ["mixed/a.tar", "mixed/b.tar.gz", "tree/0"],
+        ["m.csv"],
+        ["*.csv"],
+        ["m.csv", "mixed/**", "tree"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_rows_and_their_order_do_not_depend_on_tasks(
     place: Path, tmp_path: Path, few: Callable[[int], None], specs: list[str], rows: int
 ) -> None:
@@ -178,8 +187,10 @@ def test_ranges_part_names(names: list[str], data: st.DataObject) -> None:
         patch.setattr(places, "_RANGES", data.draw(st.integers(1, 9)))
         patch.setattr(places, "FEW", data.draw(st.integers(1, 9)))
         found = list(ranges(names, "", "", folders))
-    parts = [[one for one in names if one > after and (not until or one <= until)]
-             for after, until in found]  # fmt: skip
+    parts = [
+        [one for one in names if one > after and (not until or one <= until)]
+        for after, until in found
+    ]
     assert [one for part in parts for one in part] == names
     assert all(parts)
 
@@ -209,8 +220,7 @@ def test_keys_are_parted_whatever_they_are(keys: list[str], after: str, until: s
     assert len(probes) < 1000
     bounds = [after, *ends, until or "\U0010ffff" * 9]
     left = [key for key in keys if after < key <= bounds[-1]]
-    found = [key for low, high in pairwise(bounds)
-             for key in left if low < key <= high]  # fmt: skip
+    found = [key for low, high in pairwise(bounds) for key in left if low < key <= high]
     assert sorted(found) == left
     if left:
         assert ends == sorted(set(ends))
@@ -245,7 +255,11 @@ def test_notes_are_told_once_and_counted() -> None:
             merged.merge(one.to_json())
     merged.finish()
     assert told == [
-        "a line", "a link", "metadata left out: n", "a link", "a link",
+        "a line",
+        "a link",
+        "metadata left out: n",
+        "a link",
+        "a link",
         "4 .json, .txt or .cls members of tars are no metadata, the first is s0.tar#a.json: why",
         "2 .json, .txt or .cls members of tars are no metadata, the first is s1.tar#a.json: why",
-    ]  # fmt: skip
+    ]

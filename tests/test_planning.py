@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.ivf import effort
+from lookalike.ivf import codes
 from lookalike.ivf.planner import IndexSpec, plan
 from lookalike.metrics import METRICS
 from lookalike.pipelines.config import parse_config
@@ -76,8 +76,11 @@ def test_what_is_chosen(n, dim, expected):
     spec = plan(n, dim, "cosine", MOST)
     found = (
         (spec.kind, spec.nlist, spec.code_bytes, spec.nbits),
-        spec.rotation_dim, spec.train_rows, spec.part_rows, spec.shards,
-    )  # fmt: skip
+        spec.rotation_dim,
+        spec.train_rows,
+        spec.part_rows,
+        spec.shards,
+    )
     assert found == (expected[0], expected[1] or dim, *expected[2:])
 
 
@@ -109,14 +112,20 @@ def test_codes_are_as_long_as_is_useful_and_fits(memory, code_bytes, words):
 
 @settings(max_examples=300)
 @given(
-    st.integers(64, 10**10), st.integers(2, 4000), st.sampled_from(METRICS),
-    st.sampled_from((4, 8)), st.integers(14, 200), st.floats(0.5, 1),
-)  # fmt: skip
+    st.integers(64, 10**10),
+    st.integers(2, 4000),
+    st.sampled_from(METRICS),
+    st.sampled_from((4, 8)),
+    st.integers(14, 200),
+    st.floats(0.5, 1),
+)
 def test_every_plan_is_sound(n, dim, metric, nbits, bytes_each, target):
     options = {
-        "kind": "ivf_pq", "nbits": nbits, "memory": bytes_each * n + 100 * dim * dim + (1 << 24),
+        "kind": "ivf_pq",
+        "nbits": nbits,
+        "memory": bytes_each * n + 100 * dim * dim + (1 << 24),
         "target_recall": target,
-    }  # fmt: skip
+    }
     assume(nbits == 4 or n >= 320)
     spec = plan(n, dim, metric, options)
     available = n - n // 5
@@ -134,7 +143,7 @@ def test_every_plan_is_sound(n, dim, metric, nbits, bytes_each, target):
     assert spec.part_rows >= 131_072
     assert n / spec.part_rows <= 4096
     assert 1 <= spec.shards <= max(1, n / 16e6 + 1)
-    assert 0 < spec.rerank <= min(n, effort.DEEPEST)
+    assert 0 < spec.rerank <= min(n, codes.DEEPEST)
     assert len(spec.reasons) == 6
     assert IndexSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
@@ -180,10 +189,14 @@ def test_nearest_power_of_two_within_the_bounds():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"kind": "ivf_pq", "nlist": 7, "code_bytes": 5, "shards": 4, "seed": 3},
-         ("ivf_pq", 7, 5, 4, 20, 4, 3)),
-        ({"kind": "ivf_pq", "nlist": 7, "code_bytes": 20, "nbits": 8},
-         ("ivf_pq", 7, 20, 8, 80, 1, 0)),
+        (
+            {"kind": "ivf_pq", "nlist": 7, "code_bytes": 5, "shards": 4, "seed": 3},
+            ("ivf_pq", 7, 5, 4, 20, 4, 3),
+        ),
+        (
+            {"kind": "ivf_pq", "nlist": 7, "code_bytes": 20, "nbits": 8},
+            ("ivf_pq", 7, 20, 8, 80, 1, 0),
+        ),
         ({"kind": "ivf_pq", "nlist": 7, "code_bytes": 40}, ("ivf_pq", 7, 40, 4, 80, 1, 0)),
         ({"kind": "ivf_sq"}, ("ivf_sq", 32, 100, 8, 100, 1, 0)),
         ({"kind": "ivf_sq", "nbits": 16}, ("ivf_sq", 32, 200, 16, 100, 1, 0)),
@@ -191,13 +204,18 @@ def test_nearest_power_of_two_within_the_bounds():
         ({"kind": "exact"}, ("exact", 1, 0, 0, 100, 1, 0)),
         ({"kind": "auto", "code_bytes": None}, ("exact", 1, 0, 0, 100, 1, 0)),
     ],
-)  # fmt: skip
+)
 def test_explicit_options_win(options, expected):
     spec = plan(1580, 100, "l2", options)
     assert expected == (
-        spec.kind, spec.nlist, spec.code_bytes, spec.nbits, spec.rotation_dim, spec.shards,
+        spec.kind,
+        spec.nlist,
+        spec.code_bytes,
+        spec.nbits,
+        spec.rotation_dim,
+        spec.shards,
         spec.seed,
-    )  # fmt: skip
+    )
 
 
 def test_a_short_code_of_few_dimensions_is_a_product_code():
@@ -219,19 +237,25 @@ def test_high_targets_want_longer_codes_and_more_effort():
     assert (usual.code_bytes, high.code_bytes) == (32, 64)
     deeper = plan(10**6, 512, "cosine", {"target_recall": 0.97})
     assert deeper.rerank > plan(10**6, 512, "cosine", {"target_recall": 0.9}).rerank
-    assert plan(10**6, 512, "cosine", {"target_recall": 1}).rerank <= effort.DEEPEST
+    assert plan(10**6, 512, "cosine", {"target_recall": 1}).rerank <= codes.DEEPEST
 
 
 @pytest.mark.parametrize(
     ("n", "code_bytes", "loss", "measured"),
     [
-        (7_000, 32, 0.05, 33), (28_000, 32, 0.05, 49), (112_000, 32, 0.05, 75),
-        (112_000, 32, 0.1, 48), (112_000, 32, 0.01, 177), (28_000, 32, 0.01, 119),
-        (7_000, 64, 0.05, 19), (112_000, 64, 0.05, 31), (112_000, 64, 0.01, 63),
+        (7_000, 32, 0.05, 33),
+        (28_000, 32, 0.05, 49),
+        (112_000, 32, 0.05, 75),
+        (112_000, 32, 0.1, 48),
+        (112_000, 32, 0.01, 177),
+        (28_000, 32, 0.01, 119),
+        (7_000, 64, 0.05, 19),
+        (112_000, 64, 0.05, 31),
+        (112_000, 64, 0.01, 63),
     ],
-)  # fmt: skip
+)
 def test_guessed_depth_is_near_what_was_measured(n, code_bytes, loss, measured):
-    guess = effort.depth(n, code_bytes, 1 - 2 * loss)
+    guess = codes.depth(n, code_bytes, 1 - 2 * loss)
     assert measured / 1.6 <= guess <= measured * 1.6 + 10
 
 
@@ -240,7 +264,7 @@ def test_guessed_depth_is_near_what_was_measured(n, code_bytes, loss, measured):
     [(128, 0.025, 14), (512, 0.025, 18), (1024, 0.025, 22), (2048, 0.025, 22), (1024, 0.01, 41)],
 )
 def test_guessed_probes_are_near_what_was_measured(nlist, loss, measured):
-    assert measured / 1.5 <= effort.probes(nlist, 1 - 2 * loss) <= measured * 1.5
+    assert measured / 1.5 <= codes.probes(nlist, 1 - 2 * loss) <= measured * 1.5
 
 
 @pytest.mark.parametrize(
@@ -257,8 +281,12 @@ def test_guessed_probes_are_near_what_was_measured(nlist, loss, measured):
         (1000, {"kind": "ivf_sq", "nbits": 4}, "nbits is 4 for ivf_sq, .* ivf_sq: 8 or 16"),
         (300, {"kind": "ivf_pq", "nbits": 8}, "needs at least 256 vectors to train on.* are 240"),
         (1000, {"kind": "ivf_sq", "code_bytes": 7}, "code_bytes is 7, but scalar codes of 8 bits"),
-        (10**9, {"memory": 10**9}, "memory is 953.7 MiB, but the ids of 1,000,000,000 vectors "
-         "alone have 7.5 GiB, and with 15-byte codes and 262,144 centroids .* raise .* to 22GiB"),
+        (
+            10**9,
+            {"memory": 10**9},
+            "memory is 953.7 MiB, but the ids of 1,000,000,000 vectors "
+            "alone have 7.5 GiB, and with 15-byte codes and 262,144 centroids .* raise .* to 22GiB",
+        ),
         (10**9, {"code_bytes": 8}, "index.memory is 4.0 GiB.* lower index.code_bytes"),
         (10**9, {"kind": "ivf_sq", "memory": GIB}, "with 30-byte codes.* set index.kind: ivf_pq"),
         (10**8, {"kind": "exact"}, "exact index of 100,000,000 vectors of 30 dim.* to 12GiB"),
@@ -267,7 +295,7 @@ def test_guessed_probes_are_near_what_was_measured(nlist, loss, measured):
         (1000, {"kind": "ivf_pq", "target_recall": 0}, "target_recall must be above 0 .* got 0"),
         (1000, {"memory": "4GiB"}, "index.memory must be a whole number from 1, got '4GiB'"),
     ],
-)  # fmt: skip
+)
 def test_impossible_options_are_refused_with_both_values(n, options, message):
     with pytest.raises(RequestError, match=message):
         plan(n, 30, "cosine", options)

@@ -9,8 +9,9 @@ import pytest
 from lookalike.ivf.planner import plan
 from lookalike.ivf.predicting import Rates, calibrate, predict
 
-RATES = Rates(products=1e11, prepare_s=1e-6, encode_s=1e-5, codebooks_s=5, bytes_s=1e9,
-              memory_bytes=1 << 34)  # fmt: skip
+RATES = Rates(
+    products=1e11, prepare_s=1e-6, encode_s=1e-5, codebooks_s=5, bytes_s=1e9, memory_bytes=1 << 34
+)
 MOST = {"memory": 1 << 50}
 
 

@@ -18,8 +18,11 @@ from lookalike.pipelines.engines import ENGINES, all_options, beam_options
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sight import look, shown
 
-FLINK = {"execution_mode_for_batch": "BATCH", "environment_type": "EXTERNAL",
-         "environment_config": "localhost:50000"}  # fmt: skip
+FLINK = {
+    "execution_mode_for_batch": "BATCH",
+    "environment_type": "EXTERNAL",
+    "environment_config": "localhost:50000",
+}
 CLOUD = {"project": "p", "region": "r", "temp_location": "gs://b/t"}
 
 
@@ -42,9 +45,10 @@ def test_traps_are_answered_unless_the_user_answers_them(monkeypatch: pytest.Mon
     assert options("prism") == usual  # Beam looks for one
     for master in ("h:1", "localhost:8081", "http://[::1]:8081"):
         assert options("flink", flink_master=master) == {"flink_master": master, **FLINK}
-    assert options("flink", 0, "--execution_mode_for_batch=PIPELINED")[
-        "execution_mode_for_batch"
-    ] == "PIPELINED"  # fmt: skip
+    assert (
+        options("flink", 0, "--execution_mode_for_batch=PIPELINED")["execution_mode_for_batch"]
+        == "PIPELINED"
+    )
     own = options("flink", environment_type="DOCKER")
     assert own["environment_type"] == "DOCKER"
     assert "environment_config" not in own
@@ -56,9 +60,12 @@ def test_traps_are_answered_unless_the_user_answers_them(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("name", "option", "number"),
-    [("dask", "dask_npartitions", 24), ("flink", "parallelism", 6),
-     ("dataflow", "max_num_workers", 6)],
-)  # fmt: skip
+    [
+        ("dask", "dask_npartitions", 24),
+        ("flink", "parallelism", 6),
+        ("dataflow", "max_num_workers", 6),
+    ],
+)
 def test_workers_are_asked_for_as_each_engine_takes_them(
     name: str, option: str, number: int
 ) -> None:
@@ -130,10 +137,14 @@ def test_what_is_not_installed_is_said(
 
 @pytest.mark.parametrize(
     ("name", "option", "scheme"),
-    [("flink", "flink_master", ""), ("flink", "flink_master", "http://"),
-     ("flink", "job_endpoint", ""), ("spark", "spark_master_url", "spark://"),
-     ("prism", "job_endpoint", "")],
-)  # fmt: skip
+    [
+        ("flink", "flink_master", ""),
+        ("flink", "flink_master", "http://"),
+        ("flink", "job_endpoint", ""),
+        ("spark", "spark_master_url", "spark://"),
+        ("prism", "job_endpoint", ""),
+    ],
+)
 def test_who_does_not_answer_is_named(
     name: str, option: str, scheme: str, refused: Callable[[str], str]
 ) -> None:

@@ -236,11 +236,16 @@ def stored(store: Path, weights: tuple[float, float], informative: bool) -> dict
         for name, weight, dim in zip("ab", weights, (5, 6), strict=True)
     ]
     manifest = make_store(store, vectors, uris, "cosine") | {
-        "name": "one", "dim": 11, "features": [one.to_json() for one in features], "counts": {},
+        "name": "one",
+        "dim": 11,
+        "features": [one.to_json() for one in features],
+        "counts": {},
         "model_fingerprint": model_fingerprint(features, "cosine"),
-        "preprocessing_fingerprint": preprocessing_fingerprint(features), "index": {},
-        "search": {}, "certificate": {},
-    }  # fmt: skip
+        "preprocessing_fingerprint": preprocessing_fingerprint(features),
+        "index": {},
+        "search": {},
+        "certificate": {},
+    }
     publishing.publish(open_store(store), manifest)
     return manifest
 
@@ -304,9 +309,13 @@ def test_tune_and_adapt_write_nothing_that_does_not_help_but_by_force(
     ],
 )
 def test_what_cannot_be_asked_is_said_before_work_begins(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    indexed: tuple[Path, Path], asked: str, said: str,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    indexed: tuple[Path, Path],
+    asked: str,
+    said: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     command, *rest = asked.split()
     stored(tmp_path / "store", (0.5, 0.5), informative=True)

@@ -103,8 +103,11 @@ def test_hashes_and_vectors_are_found_as_bytes_and_hex(tmp_path):
     (tmp_path / "e").write_bytes(np.nextafter(VECTOR, 9).tobytes() + CONTENT[1:])
     wanted = traces(vectors=[(VECTOR, VECTOR.astype(np.float16))])
     assert kinds(tmp_path, wanted) == {
-        ("a", "content"), ("b", "content"), ("c", "vector"), ("d", "vector"),
-    }  # fmt: skip
+        ("a", "content"),
+        ("b", "content"),
+        ("c", "vector"),
+        ("d", "vector"),
+    }
 
 
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
@@ -113,19 +116,25 @@ def test_columns_are_searched_as_they_were_before_compression(compression, dicti
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(VECTOR, 3)), 16)
     table = pa.table(
         {
-            "uri": ["/a", NAME, "/b"], "sha": pa.array([CONTENT] * 3, pa.binary(32)),
-            "uris": [["/c", NAME], [], ["/d"]], "embedding": vectors,
+            "uri": ["/a", NAME, "/b"],
+            "sha": pa.array([CONTENT] * 3, pa.binary(32)),
+            "uris": [["/c", NAME], [], ["/d"]],
+            "embedding": vectors,
         }
-    )  # fmt: skip
+    )
     for column in table.column_names:
         pq.write_table(
-            table.select([column]), tmp_path / f"{column}.parquet",
-            compression=compression, use_dictionary=dictionary,
-        )  # fmt: skip
+            table.select([column]),
+            tmp_path / f"{column}.parquet",
+            compression=compression,
+            use_dictionary=dictionary,
+        )
     assert kinds(tmp_path) == {
-        ("uri.parquet", "name"), ("uris.parquet", "name"), ("sha.parquet", "content"),
+        ("uri.parquet", "name"),
+        ("uris.parquet", "name"),
+        ("sha.parquet", "content"),
         ("embedding.parquet", "vector"),
-    }  # fmt: skip
+    }
 
 
 def test_members_of_npz_files_are_searched_unpacked(tmp_path):

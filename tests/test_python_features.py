@@ -136,12 +136,15 @@ def listed(path: Path) -> SourceFile:
     [
         ("python:a:f", {}, None, ("a", "f", {}, (256, 256))),
         ("python:a.b:f?size=64", {}, None, ("a.b", "f", {}, (64, 64))),
-        ("python:a:f?size=64x48&n=3&word=x&l=[1,2]", {}, None,
-         ("a", "f", {"n": 3, "word": "x", "l": [1, 2]}, (64, 48))),
-        ("python:a:f?size=64&n=3", {"params": {"n": 4}}, (32, 40),
-         ("a", "f", {"n": 4}, (32, 40))),
+        (
+            "python:a:f?size=64x48&n=3&word=x&l=[1,2]",
+            {},
+            None,
+            ("a", "f", {"n": 3, "word": "x", "l": [1, 2]}, (64, 48)),
+        ),
+        ("python:a:f?size=64&n=3", {"params": {"n": 4}}, (32, 40), ("a", "f", {"n": 4}, (32, 40))),
     ],
-)  # fmt: skip
+)
 def test_handles(
     handle: str, options: dict[str, Any], size: tuple[int, int] | None, expected: Any
 ) -> None:
@@ -261,8 +264,16 @@ def test_functions_that_are_refused(mine: Path, tmp_path: Path) -> None:
 
 
 def test_a_function_that_fails_costs_one_picture(mine: Path, tmp_path: Path) -> None:
-    values = {"fine": 0, "zero": 90, "length": 130, "raises": 170, "slow": 210, "aborts": 250,
-              "last": 1, "memory": 70}  # fmt: skip
+    values = {
+        "fine": 0,
+        "zero": 90,
+        "length": 130,
+        "raises": 170,
+        "slow": 210,
+        "aborts": 250,
+        "last": 1,
+        "memory": 70,
+    }
     for name, value in values.items():
         picture_of(tmp_path / f"{name}.png", value)
     function = Function("mine", "hostile", "{}", (16, 16), 2)

@@ -14,24 +14,48 @@ from lookalike.report.plots import Point, draw_curve, draw_histogram, draw_share
 
 
 def row(nprobe, rerank, recall, cost, **more):
-    return {"nprobe": nprobe, "rerank": rerank, "recall": recall, "low": recall - 0.02,
-            "high": min(1.0, recall + 0.02), "cost": cost, "ms": cost / 1e6, **more}  # fmt: skip
+    return {
+        "nprobe": nprobe,
+        "rerank": rerank,
+        "recall": recall,
+        "low": recall - 0.02,
+        "high": min(1.0, recall + 0.02),
+        "cost": cost,
+        "ms": cost / 1e6,
+        **more,
+    }
 
 
 CERTIFICATE = {
-    "k": 10, "target": 0.95, "recall": 0.97, "low": 0.952, "high": 0.98, "queries": 1000,
-    "nprobe": 8, "rerank": 40, "reached": True, "advice": "",
+    "k": 10,
+    "target": 0.95,
+    "recall": 0.97,
+    "low": 0.952,
+    "high": 0.98,
+    "queries": 1000,
+    "nprobe": 8,
+    "rerank": 40,
+    "reached": True,
+    "advice": "",
     "weights": {"list": 500, "vector": 400},
     "losses": {"coarse_miss": 0.02, "code_error": 0.01, "final": 0.0},
     "levels": [
-        {"k": 10, "rerank": 40, "queries": 1000, "before": [0.6, 0.57, 0.63],
-         "after": [0.97, 0.952, 0.98]},
+        {
+            "k": 10,
+            "rerank": 40,
+            "queries": 1000,
+            "before": [0.6, 0.57, 0.63],
+            "after": [0.97, 0.952, 0.98],
+        },
     ],
     "sweep": [
-        row(1, 10, 0.4, 5_000), row(1, 100, 0.45, 50_000), row(8, 40, 0.97, 30_000),
-        row(8, 80, 0.98, 60_000), row(16, 40, 0.979, 70_000),
+        row(1, 10, 0.4, 5_000),
+        row(1, 100, 0.45, 50_000),
+        row(8, 40, 0.97, 30_000),
+        row(8, 80, 0.98, 60_000),
+        row(16, 40, 0.979, 70_000),
     ],
-}  # fmt: skip
+}
 
 
 class Cells(HTMLParser):
@@ -152,8 +176,13 @@ def test_histograms_are_where_the_numbers_are():
     """Shares 1/4 and 3/4 of all; of the second series all in the first bin, the highest."""
     drawn = draw_histogram([0, 10, 20], [1, 3], "a < b", over=[5, 0], words="<w>")
     assert places(drawn, "polygon") == [
-        (0, 100), (0, 75), (50, 75), (50, 25), (100, 25), (100, 100)
-    ]  # fmt: skip
+        (0, 100),
+        (0, 75),
+        (50, 75),
+        (50, 25),
+        (100, 25),
+        (100, 100),
+    ]
     assert places(drawn, "polyline") == [(0, 0), (50, 0), (50, 100), (100, 100)]
     assert 'aria-label="a &lt; b"' in drawn
     assert "&lt;w&gt;" in drawn

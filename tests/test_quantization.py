@@ -50,7 +50,7 @@ RANDOM = np.random.default_rng(3)
         (np.append(RANDOM.uniform(-1, 1, 99_999), 1.9), Grid(1 / 128, -128)),  # but for one
         (np.zeros(9), Grid(2.0**-40, 0)),
     ],
-)  # fmt: skip
+)
 def test_the_grid_that_fits_best(sample: npt.NDArray[np.float64], expected: Grid) -> None:
     grid = best_grid(float(sample.min()), float(sample.max()), sample)
     assert grid == expected
@@ -93,11 +93,19 @@ def mixed(path: Path) -> Path:
         node("ReduceMean", "r6", "y", axes=[1], keepdims=0),
     ]
     constants = {
-        "w1": random(16, 3, 3, 3), "b1": random(16), "w2": random(16, 1, 3, 3), "b2": random(16),
-        "w3": random(16, 16, 1, 1), "w4": random(16, 16, 1, 1), "b4": random(16),
-        "w5": random(24, 16, 2, 2), "b5": random(24), "w6": random(24, 40), "b6": random(40),
+        "w1": random(16, 3, 3, 3),
+        "b1": random(16),
+        "w2": random(16, 1, 3, 3),
+        "b2": random(16),
+        "w3": random(16, 16, 1, 1),
+        "w4": random(16, 16, 1, 1),
+        "b4": random(16),
+        "w5": random(24, 16, 2, 2),
+        "b5": random(24),
+        "w6": random(24, 40),
+        "b6": random(40),
         "shape": np.array([0, 24, 64]),
-    }  # fmt: skip
+    }
     return save_model(path, nodes, {"x": ["n", 3, *SIZE]}, {"y": ["n", 40]}, constants)
 
 
@@ -153,8 +161,10 @@ def test_models_without_layers_to_quantise(tmp_path: Path) -> None:
     one = save_model(
         tmp_path / "one.onnx",
         [node("Conv", "x w", "c"), node("GlobalAveragePool", "c", "p"), node("Flatten", "p", "y")],
-        {"x": ["n", 3, *SIZE]}, {"y": ["n", 8]}, {"w": random(8, 3, 3, 3)},
-    )  # fmt: skip
+        {"x": ["n", 3, *SIZE]},
+        {"y": ["n", 8]},
+        {"w": random(8, 3, 3, 3)},
+    )
     model, _ = graph_of(one, tmp_path / "work")
     with pytest.raises(RequestError, match="one has no layers to quantise"):
         layers_of(model, "one")
@@ -176,10 +186,12 @@ LABELLED = Gain(10, 0.5, 0.495, -0.01, 0.0, 100, 9)
         ({"cosine": 0.97}, ["a mean cosine of 0.9700 to float32, below 0.98"]),
         ({"recall": 0.79}, ["0.790 of the 10 nearest in float32 found, below 0.8"]),
         ({"recall": 0.79, "precision": LABELLED}, []),
-        ({"precision": replace(LABELLED, after=0.48), "cosine": 0.5},
-         ["a mean cosine of 0.5", "0.020 of precision at 10 lost, more than 0.01"]),
+        (
+            {"precision": replace(LABELLED, after=0.48), "cosine": 0.5},
+            ["a mean cosine of 0.5", "0.020 of precision at 10 lost, more than 0.01"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_worth_it(changes: dict[str, Any], reasons: list[str]) -> None:
     found = replace(WORTH, **changes).reasons_against()
     assert len(found) == len(reasons)
@@ -232,8 +244,10 @@ def test_a_model_in_8_bits_is_a_feature_of_its_own(
     assert main([*command, "net", "--json", "--force"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert (told["layers"], told["calibrated_on"], told["written"]) == (
-        1, 36, str(tmp_path / "small"),
-    )  # fmt: skip
+        1,
+        36,
+        str(tmp_path / "small"),
+    )
     assert told["failed"] == {"duplicate": 1, "ignored no_image": 1, "rejected truncated": 1}
     compared = told["compared"]
     assert compared["pictures"] == 36
@@ -303,9 +317,11 @@ def test_what_is_not_worth_it_is_not_written(
 
 
 def test_requests_that_are_wrong(
-    tmp_path: Path, pictures: Callable[..., Path], capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    pictures: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     few = str(pictures(5))
     (tmp_path / "mine_q.py").write_text("def f(picture):\n    return picture.mean((0, 1)) + 1\n")
     monkeypatch.chdir(tmp_path)
@@ -316,17 +332,27 @@ def test_requests_that_are_wrong(
         "go with --quantize": ["builtin:photo", *output],
         "which model? give a HANDLE": ["--quantize", few, *output],
         "is a function of Python, which has no layers": [
-            "python:mine_q:f", "--quantize", few, *output,
+            "python:mine_q:f",
+            "--quantize",
+            few,
+            *output,
         ],
         "--output small/er: no such folder": [
-            "builtin:photo", "--quantize", few, "--output", "small/er",
+            "builtin:photo",
+            "--quantize",
+            few,
+            "--output",
+            "small/er",
         ],
-    }  # fmt: skip
+    }
     if not openvino_engine.missing():
         convolutions(tmp_path / "net.onnx")
         wrong["5 different pictures of 5 files can be used, and it takes 64"] = [
-            "net.onnx", "--quantize", few, *output,
-        ]  # fmt: skip
+            "net.onnx",
+            "--quantize",
+            few,
+            *output,
+        ]
         wrong["there is no model at 'absent.onnx'"] = ["absent.onnx", "--quantize", few, *output]
     for message, arguments in wrong.items():
         assert main(["models", *arguments]) == 2

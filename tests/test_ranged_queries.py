@@ -93,8 +93,9 @@ def test_rows_of_many_files_are_asked_for_at_once_and_each_once(
     assert np.array_equal(far.vectors(wanted), near.vectors(wanted))
     # Of each file its size and footer, known to neither, and its vectors: those of 0 and 1 lie
     # together, and so do no others.
-    assert sorted(set(faults.seen)) == sorted(f"{m} /bucket/four/{p}" for m in ("GET", "HEAD")
-                                              for p in files.values())  # fmt: skip
+    assert sorted(set(faults.seen)) == sorted(
+        f"{m} /bucket/four/{p}" for m in ("GET", "HEAD") for p in files.values()
+    )
     assert sum(one.startswith("GET") for one in faults.seen) <= 4 + 6
     assert far.described(wanted) == near.described(wanted)
     assert far.metadata_schema() == near.metadata_schema()

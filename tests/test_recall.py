@@ -32,9 +32,13 @@ def make(rng, n, d=6):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 2**32 - 1), st.sampled_from(METRICS), st.integers(0, 40), st.integers(1, 8),
-    st.integers(1, 5), st.booleans(),
-)  # fmt: skip
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(METRICS),
+    st.integers(0, 40),
+    st.integers(1, 8),
+    st.integers(1, 5),
+    st.booleans(),
+)
 def test_any_grouping_and_order_gives_the_brute_force_answer(seed, metric, n, k, parts, ties):
     rng = np.random.default_rng(seed)
     # Few distinct vectors make many ties.

@@ -80,11 +80,23 @@ BATCH = BatchSpec("/s", "/s", "", "", (), {}, queries=2, block_rows=1, together=
         (lambda: uri_from_path(b"a/b"), "absolute.*a/b"),
     ],
     ids=[
-        "sizes", "rows in lists", "a run within a list", "a part as a shard", "rows of runs",
-        "rows of a file", "a shard as a part", "ids", "codes", "centroids", "queries", "rejected",
-        "ignored", "status", "relative",
+        "sizes",
+        "rows in lists",
+        "a run within a list",
+        "a part as a shard",
+        "rows of runs",
+        "rows of a file",
+        "a shard as a part",
+        "ids",
+        "codes",
+        "centroids",
+        "queries",
+        "rejected",
+        "ignored",
+        "status",
+        "relative",
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_together(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()

@@ -35,9 +35,18 @@ def test_the_machine_that_made_an_index_keeps_little_of_it(
     store = store_uri(s3, "kept")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     assert not main(
-        ["index", "--config", str(config), "--embeddings", str(tmp_path / "v.parquet"),
-         "--store", store, "--cache", str(tmp_path / "cache")]
-    )  # fmt: skip
+        [
+            "index",
+            "--config",
+            str(config),
+            "--embeddings",
+            str(tmp_path / "v.parquet"),
+            "--store",
+            store,
+            "--cache",
+            str(tmp_path / "cache"),
+        ]
+    )
     manifest = snapshot.read_manifest(open_store(store))
     whole = sum(line["bytes"] for line in manifest["files"])
     kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -19,9 +19,9 @@ from lookalike.pipelines.cli import main
 from lookalike.search.searcher import Searcher
 from lookalike.store import retention, snapshot
 from lookalike.store.files import file_record, write_bytes, write_json
+from lookalike.store.folder import walk
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
-from lookalike.store.tree import walk
 from tests import publishing
 from tests.vector_stores import clustered, make_store
 
@@ -162,8 +162,10 @@ def test_after_going_back_the_newer_have_their_grace_from_then(nights):
 
 @given(
     times=st.lists(st.integers(0, 100), min_size=1, max_size=8, unique=True).map(sorted),
-    last=st.integers(1, 9), days=st.integers(0, 100), grace=st.integers(0, 100),
-)  # fmt: skip
+    last=st.integers(1, 9),
+    days=st.integers(0, 100),
+    grace=st.integers(0, 100),
+)
 def test_the_rule_is_what_it_says(times, last, days, grace, tmp_path_factory):
     """Times in hours; each snapshot is the parent of the next, and the last is published."""
     store = tmp_path_factory.mktemp("rule")

@@ -18,10 +18,17 @@ REQUEST: dict[str, Any] = {
     "parent": None,
 }
 PLAN = Plan(
-    "20240102T030405Z-abcdef", "2024-01-02T03:04:05+00:00", 10, 5, 1, "d" * 64,
-    ("runs/x/listing/00000.parquet",), (0, 2, 3), 40,
+    "20240102T030405Z-abcdef",
+    "2024-01-02T03:04:05+00:00",
+    10,
+    5,
+    1,
+    "d" * 64,
+    ("runs/x/listing/00000.parquet",),
+    (0, 2, 3),
+    40,
     pa.schema([("label", pa.string()), ("tags", pa.list_(pa.float64()))]),
-)  # fmt: skip
+)
 
 
 # --- which run --------------------------------------------------------------------------------

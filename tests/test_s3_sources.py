@@ -36,12 +36,32 @@ from tests.tar_files import pack
 pytest.importorskip("botocore")
 
 ODD = [
-    "/lead.png", "//two.png", "/", "p//a.png", "p/./a.png", "p/../a.png", "../up.png", "./here.png",
-    "p/a.png", "p/a b+c.png", "p/100%.png", "p/100%25.png", "p/%41.png", "p/q?x=1#y.png",
+    "/lead.png",
+    "//two.png",
+    "/",
+    "p//a.png",
+    "p/./a.png",
+    "p/../a.png",
+    "../up.png",
+    "./here.png",
+    "p/a.png",
+    "p/a b+c.png",
+    "p/100%.png",
+    "p/100%25.png",
+    "p/%41.png",
+    "p/q?x=1#y.png",
     "p/é日.png",
-    "p/e\u0301.png", "p/tab\tx.png", "p/<&\"'>.png", "p/[1]*.png", "p/back\\slash", "p/trailing/",
-    "x" * 1024, "é" * 512, "p/.hidden/a.png", "p/ a .png",
-]  # fmt: skip
+    "p/e\u0301.png",
+    "p/tab\tx.png",
+    "p/<&\"'>.png",
+    "p/[1]*.png",
+    "p/back\\slash",
+    "p/trailing/",
+    "x" * 1024,
+    "é" * 512,
+    "p/.hidden/a.png",
+    "p/ a .png",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +141,9 @@ def test_folders_and_globs_of_odd_keys(put: Callable[..., str]) -> None:
 def entries(*keys: str) -> str:
     return "".join(
         f"<Contents><Key>{quote_plus(key)}</Key><LastModified>2025-01-01T00:00:00.123Z"
-        f"</LastModified><ETag>1</ETag><Size>{len(key.encode())}</Size></Contents>" for key in keys
-    )  # fmt: skip
+        f"</LastModified><ETag>1</ETag><Size>{len(key.encode())}</Size></Contents>"
+        for key in keys
+    )
 
 
 def page(keys: list[str], token: str | None = None, truncated: bool | None = None) -> bytes:
@@ -202,14 +223,39 @@ def test_listings_that_cannot_go_on_or_hardly_do() -> None:
 # --- manifests --------------------------------------------------------------------------------
 
 LINES = [
-    "a.png", "./a.png", "sub/../a.png", "../up.png", "/up.png", "../../up.png", "s3://BUCKET/up.png",
-    "s3://BUCKET/d/../up.png", "s3://BUCKET/d//two.png", ".//two.png", "s3://BUCKET/d/../odd.png",
-    "a b.png", "a%20b.png", "absent.png", "//lead.png",
-]  # fmt: skip
+    "a.png",
+    "./a.png",
+    "sub/../a.png",
+    "../up.png",
+    "/up.png",
+    "../../up.png",
+    "s3://BUCKET/up.png",
+    "s3://BUCKET/d/../up.png",
+    "s3://BUCKET/d//two.png",
+    ".//two.png",
+    "s3://BUCKET/d/../odd.png",
+    "a b.png",
+    "a%20b.png",
+    "absent.png",
+    "//lead.png",
+]
 NAMED = [
-    "d/a.png", "d/a.png", "d/a.png", "up.png", "up.png", "up.png", "up.png", "up.png", "d//two.png",
-    "d//two.png", "d/../odd.png", "d/a b.png", "d/a b.png", "d/absent.png", "/lead.png",
-]  # fmt: skip
+    "d/a.png",
+    "d/a.png",
+    "d/a.png",
+    "up.png",
+    "up.png",
+    "up.png",
+    "up.png",
+    "up.png",
+    "d//two.png",
+    "d//two.png",
+    "d/../odd.png",
+    "d/a b.png",
+    "d/a b.png",
+    "d/absent.png",
+    "/lead.png",
+]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -314,8 +360,12 @@ def test_shards_and_tables(put: Callable[..., str], tmp_path: Path, compressed: 
     images = [os.urandom(90_000) for _ in range(4)]
     uri = put({"s//1.tar": pack([(f"{n}.png", data) for n, data in enumerate(images)])})
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"image": images, "n": range(4)}), sink, row_group_size=2,
-                   compression="snappy" if compressed else "none")  # fmt: skip
+    pq.write_table(
+        pa.table({"image": images, "n": range(4)}),
+        sink,
+        row_group_size=2,
+        compression="snappy" if compressed else "none",
+    )
     put({"t/../1.parquet": sink.getvalue().to_pybytes()})
     for spec in ("s//1.tar", "s//*.tar", "t/../1.parquet", "t/.*/*.parquet"):
         files = list(open_source(at(uri, spec)).files(pytest.fail))
@@ -361,8 +411,11 @@ def test_copies_here(put: Callable[..., str], tmp_path: Path) -> None:
     )
     folder = storage.copy_to_local(at(uri, "m/v 1/"), tmp_path)
     assert folder == tmp_path / "v 1"
-    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file()} == {"a": b"1", "sub/b": b"22"}  # fmt: skip
+    assert {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    } == {"a": b"1", "sub/b": b"22"}
     assert storage.copy_to_local(at(uri, "m/v%202"), tmp_path).read_bytes() == b"3"
     with pytest.raises(RequestError, match=r"/bad/../x: its key is no path that a file could have"):
         storage.copy_to_local(at(uri, "bad"), tmp_path)
@@ -387,8 +440,15 @@ def test_a_night_asks_once_for_each_object(server: int, tmp_path: Path) -> None:
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
     )
     with faulty_proxy(server) as (port, faults):
-        asked = ["index", "--config", str(config), "--images", store_uri(port, "night/"),
-                 "--store", str(tmp_path / "store")]  # fmt: skip
+        asked = [
+            "index",
+            "--config",
+            str(config),
+            "--images",
+            store_uri(port, "night/"),
+            "--store",
+            str(tmp_path / "store"),
+        ]
         assert main(asked) == 0
         seen = [request.split("?")[0] for request in faults.seen]
         shown = len(list((tmp_path / "store").glob("snapshots/*/report.html"))) * 12  # its tiles

@@ -13,9 +13,13 @@ from lookalike.scaling import EMBED_S, Scale, scale
 from lookalike.sources.units import MOST_UNITS, unit_rows_for
 
 RATES = Rates(
-    products=1e11, prepare_s=1e-6, encode_s=2e-5, codebooks_s=30.0, bytes_s=1e9,
+    products=1e11,
+    prepare_s=1e-6,
+    encode_s=2e-5,
+    codebooks_s=30.0,
+    bytes_s=1e9,
     memory_bytes=16 << 30,
-)  # fmt: skip
+)
 
 
 def predicted(rows: int, dim: int = 512, **options: object) -> tuple[Scale, Prediction]:

@@ -53,8 +53,10 @@ def gathered(store: Store, plan: Any, tasks: int) -> list[Reference]:
 
 def step(store: Store, kind: str) -> Step:
     """A night of thirty files, up to one of the steps of its scan."""
-    rows = [LedgerRow(f"/{i}", "embedded", "", "", i % 5 + 1, "1", bytes([i]) * 32, i)
-            for i in range(30)]  # fmt: skip
+    rows = [
+        LedgerRow(f"/{i}", "embedded", "", "", i % 5 + 1, "1", bytes([i]) * 32, i)
+        for i in range(30)
+    ]
     write_ledger(store, "ledger.parquet", rows)
     files = [SourceFile(f"/{i}", i % 5 + 1, "1" if i % 2 else "2") for i in range(5, 35)]
     listing = write_listing(store, "listing", files, listing_schema(pa.schema([])))
@@ -85,7 +87,7 @@ def step(store: Store, kind: str) -> Step:
 @pytest.mark.parametrize(
     "kind",
     ["compare: deal", "compare", "cut: deal", "cut", "known: ask", "known: look through", "known"],
-)  # fmt: skip
+)
 def test_the_first_record_counts_and_names_whole_files(kind: str, tmp_path: Path) -> None:
     places: list[Path] = []
 

@@ -197,9 +197,13 @@ def make_store_of_nothing(store, vectors):
     lines = [{**record.to_json(), "kind": "template"}]
     write_json(store, f"{folder}/{index.SPEC_FILE}", spec.to_json())
     manifest = {
-        "name": "one", "metric": "cosine", "dim": 8, "files": lines, "features": [],
+        "name": "one",
+        "metric": "cosine",
+        "dim": 8,
+        "files": lines,
+        "features": [],
         "index": {"template": template.sha256},
-    }  # fmt: skip
+    }
     publishing.publish(open_store(store), manifest)
 
 

@@ -358,9 +358,13 @@ print(json.dumps(states))
 logging.info("log")
 """
 OF_TENSORFLOW = {
-    "ENABLE_RUNTIME_UPTIME_TELEMETRY", "HDF5_PLUGIN_PATH", "TF2_BEHAVIOR", "TPU_ML_PLATFORM",
-    "TPU_ML_PLATFORM_VERSION", "LD_LIBRARY_PATH",
-}  # fmt: skip
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY",
+    "HDF5_PLUGIN_PATH",
+    "TF2_BEHAVIOR",
+    "TPU_ML_PLATFORM",
+    "TPU_ML_PLATFORM_VERSION",
+    "LD_LIBRARY_PATH",
+}
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
@@ -372,8 +376,11 @@ def test_what_a_search_changes_in_its_process(engine: str, indexed: tuple[Path, 
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     done = subprocess.run(
         [sys.executable, "-c", _PROCESS, str(store), str(folder / "first" / "3.png"), engine],
-        cwd=ROOT, env=clean, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
     imported, vectors, pictures = json.loads(first)
@@ -396,10 +403,14 @@ def test_python_api_lists_them() -> None:
 # --- its answers ------------------------------------------------------------------------------
 
 ODD = {
-    "tags": ["a", "b"], "at": datetime(2024, 12, 31, 1, 2, 3, tzinfo=timezone.utc),
-    "took": timedelta(seconds=1.5), "raw": b"\x00\xff", "price": Decimal("1.10"),
-    "nan": float("nan"), "inner": {"x": [float("inf"), None, True]},
-}  # fmt: skip
+    "tags": ["a", "b"],
+    "at": datetime(2024, 12, 31, 1, 2, 3, tzinfo=timezone.utc),
+    "took": timedelta(seconds=1.5),
+    "raw": b"\x00\xff",
+    "price": Decimal("1.10"),
+    "nan": float("nan"),
+    "inner": {"x": [float("inf"), None, True]},
+}
 
 
 def test_neighbours_are_keys_and_json_whatever_their_metadata(tmp_path: Path) -> None:
@@ -410,10 +421,20 @@ def test_neighbours_are_keys_and_json_whatever_their_metadata(tmp_path: Path) ->
     assert hash(one) == hash(same)
     assert len({one, same, other}) == 2
     assert json.loads(json.dumps(one.to_dict(), allow_nan=False)) == {
-        "query_uri": "q", "rank": 1, "uri": "/a", "score": 0.5, "id": 7, "duplicates": ["/b"],
-        "tags": ["a", "b"], "at": "2024-12-31T01:02:03+00:00", "took": 1.5, "raw": "00ff",
-        "price": "1.10", "nan": None, "inner": {"x": [None, None, True]},
-    }  # fmt: skip
+        "query_uri": "q",
+        "rank": 1,
+        "uri": "/a",
+        "score": 0.5,
+        "id": 7,
+        "duplicates": ["/b"],
+        "tags": ["a", "b"],
+        "at": "2024-12-31T01:02:03+00:00",
+        "took": 1.5,
+        "raw": "00ff",
+        "price": "1.10",
+        "nan": None,
+        "inner": {"x": [None, None, True]},
+    }
     plain = Neighbour("q", 1, "/a", 0.5, 7, ("/b",), {"tags": ["a"]})
     assert pickle.loads(pickle.dumps(plain)) == plain
     vectors = night(tmp_path, "one", 0)
@@ -429,9 +450,16 @@ def test_the_package_says_that_it_is_typed() -> None:
 
 
 PUBLIC = [
-    lookalike.open, lookalike.dataset, Searcher.open, Searcher.search, Searcher.search_vectors,
-    Searcher.embed, Searcher.describe, Searcher.rows, Searcher.refresh,
-]  # fmt: skip
+    lookalike.open,
+    lookalike.dataset,
+    Searcher.open,
+    Searcher.search,
+    Searcher.search_vectors,
+    Searcher.embed,
+    Searcher.describe,
+    Searcher.rows,
+    Searcher.refresh,
+]
 
 
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda one: one.__qualname__)

@@ -22,8 +22,17 @@ from lookalike.sources.selection import Selection
 from tests.conftest import picture
 from tests.test_unreachable import Nights, closed
 
-NAMES = ("a.jpg", "b_thumb.jpg", "cache/c.jpg", "deep/cache/d.jpg", "raw/e.jpg", "deep/raw/f.jpg",
-         ".hidden/g.jpg", "deep/.h.jpg", "é b/i.jpg")  # fmt: skip
+NAMES = (
+    "a.jpg",
+    "b_thumb.jpg",
+    "cache/c.jpg",
+    "deep/cache/d.jpg",
+    "raw/e.jpg",
+    "deep/raw/f.jpg",
+    ".hidden/g.jpg",
+    "deep/.h.jpg",
+    "é b/i.jpg",
+)
 RULES: list[tuple[Selection, set[str]]] = [
     (Selection(), set()),
     (Selection(("cache/",)), {"cache/c.jpg", "deep/cache/d.jpg"}),
@@ -33,9 +42,11 @@ RULES: list[tuple[Selection, set[str]]] = [
     (Selection(("*.jpg", "!a.jpg")), {*NAMES} - {"a.jpg"}),
     (Selection(("*_thumb.*", "é b/")), {"b_thumb.jpg", "é b/i.jpg"}),
     (Selection(hidden=False), {".hidden/g.jpg", "deep/.h.jpg"}),
-    (Selection(("deep/",), hidden=False),
-     {".hidden/g.jpg", "deep/.h.jpg", "deep/cache/d.jpg", "deep/raw/f.jpg"}),
-]  # fmt: skip
+    (
+        Selection(("deep/",), hidden=False),
+        {".hidden/g.jpg", "deep/.h.jpg", "deep/cache/d.jpg", "deep/raw/f.jpg"},
+    ),
+]
 
 
 @pytest.fixture
@@ -85,9 +96,15 @@ def test_a_name_itself_is_taken(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "images",
-    [{"exclude": "cache/"}, {"exclude": [3]}, {"exclude": [""]}, {"exclude": ["!"]}, {"hidden": 1},
-     {"exclude": {"a": 1}}],
-)  # fmt: skip
+    [
+        {"exclude": "cache/"},
+        {"exclude": [3]},
+        {"exclude": [""]},
+        {"exclude": ["!"]},
+        {"hidden": 1},
+        {"exclude": {"a": 1}},
+    ],
+)
 def test_a_wrong_selection_is_told(images: dict[str, object]) -> None:
     config = {"features": [{"name": "a", "handle": "b"}], "images": images}
     with pytest.raises(RequestError, match=rf"images\.{next(iter(images))}: "):

@@ -420,9 +420,12 @@ def test_shards_are_still_written_as_version_2(tmp_path: Path) -> None:
     assert pq.read_schema(written).equals(pq.read_schema(GOLDEN_2))
     kept = b"lookalike."
     found, expected = (
-        {key: value for key, value in (pq.read_schema(path).metadata or {}).items()
-         if key.startswith(kept) and key != ADDRESSES.encode()}
+        {
+            key: value
+            for key, value in (pq.read_schema(path).metadata or {}).items()
+            if key.startswith(kept) and key != ADDRESSES.encode()
+        }
         for path in (written, GOLDEN_2)
-    )  # fmt: skip
+    )
     assert found == expected
     assert pq.read_table(written).equals(pq.read_table(GOLDEN_2))

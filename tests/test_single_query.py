@@ -58,8 +58,10 @@ def others(store: Path, queries: np.ndarray, asked: list[dict[str, object]]) -> 
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(store), str(store / "queries.npy"), json.dumps(asked)],
         env={**os.environ, "OPENBLAS_NUM_THREADS": "4", "OMP_NUM_THREADS": "4"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = json.loads(done.stdout)
     assert found["threads"] >= 2  # there are some to wake
     return int(found["others"])
@@ -79,9 +81,11 @@ def test_a_query_uses_no_other_thread(metric: str, tmp_path: Path) -> None:
     vectors = clustered(4096, 512, rank=200)
     ids, vectors, _ = make_store(tmp_path, vectors, metric, options=options)
     asked: list[dict[str, object]] = [
-        {"k": 10}, {"k": 10, "nprobe": 256, "rerank": 300}, {"k": 3, "where": "label = 'group 1'"},
+        {"k": 10},
+        {"k": 10, "nprobe": 256, "rerank": 300},
+        {"k": 3, "where": "label = 'group 1'"},
         {"k": 5, "exclude": ids[:3].tolist()},
-    ]  # fmt: skip
+    ]
     assert least(tmp_path, vectors[:20], asked) < NOTHING
 
 

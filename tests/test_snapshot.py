@@ -34,8 +34,14 @@ def make_files(store: Path, name: str) -> Manifest:
         open_store(store), "embeddings/0.parquet", shards.schema(2, pa.schema([]), {}), 0
     ) as (writer, pending):
         for i in range(3):
-            row = {"uri": f"/{i}.jpg", "content_sha256": bytes([i]) * 32, "width": 8, "height": 8,
-                   "format": "PNG", "bytes": 9}  # fmt: skip
+            row = {
+                "uri": f"/{i}.jpg",
+                "content_sha256": bytes([i]) * 32,
+                "width": 8,
+                "height": 8,
+                "format": "PNG",
+                "bytes": 9,
+            }
             row_id = writer.append(row, np.full(2, i, np.float32))
             rows.append(LedgerRow(row["uri"], "embedded", bytes=9, id=row_id))
     rows += [LedgerRow("/x.jpg", "rejected", "corrupt"), LedgerRow("/y.json", "ignored")]
@@ -236,8 +242,10 @@ def test_rows_that_the_file_denies_are_named(store: Path, number: int, kind: str
 
 def bury(store: Path, ids: list[int], **counts: int) -> None:
     """Make tombstones of rows."""
-    line = {**write_tombstones(open_store(store), "snapshots/first/dead.npy", ids).to_json(),
-            "kind": "tombstones"}  # fmt: skip
+    line = {
+        **write_tombstones(open_store(store), "snapshots/first/dead.npy", ids).to_json(),
+        "kind": "tombstones",
+    }
 
     def change(manifest: Manifest) -> None:
         manifest["files"].append(line)

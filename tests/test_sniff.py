@@ -70,9 +70,12 @@ def test_formats_that_are_read_are_named(head, kind):
 
 @pytest.mark.parametrize(
     ("data", "name", "kind"),
-    [(b"%PDF-1.6", "logo.ai", "Illustrator"), (b"%!PS-Adobe-3.0\n", "logo.eps", "EPS"),
-     (b"\x1f\x8b\x08\0", "icon.svgz", "SVG")],
-)  # fmt: skip
+    [
+        (b"%PDF-1.6", "logo.ai", "Illustrator"),
+        (b"%!PS-Adobe-3.0\n", "logo.eps", "EPS"),
+        (b"\x1f\x8b\x08\0", "icon.svgz", "SVG"),
+    ],
+)
 def test_drawings_that_only_their_name_tells_from_documents(data, name, kind):
     error = rejection(data, name)
     assert (error.reason, kind in error.detail) == ("unsupported_format", True)
@@ -120,19 +123,29 @@ def tiff_of(make="", preview=True, order="<", photometric=1):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
     ("options", "kind"),
-    [({"make": "NIKON"}, "NEF"), ({"make": "SONY"}, "ARW"), ({"make": "Phase"}, "RAW"),
-     ({"make": "PENTAX", "preview": False, "photometric": 32803}, "PEF"),
-     ({"make": "SONY", "preview": False}, "TIFF"), ({"preview": False}, "TIFF")],
-)  # fmt: skip
+    [
+        ({"make": "NIKON"}, "NEF"),
+        ({"make": "SONY"}, "ARW"),
+        ({"make": "Phase"}, "RAW"),
+        ({"make": "PENTAX", "preview": False, "photometric": 32803}, "PEF"),
+        ({"make": "SONY", "preview": False}, "TIFF"),
+        ({"preview": False}, "TIFF"),
+    ],
+)
 def test_camera_raw_is_told_from_ordinary_tiff(options, kind, order):
     assert identify(tiff_of(order=order, **options), "x") == kind in READ_FORMATS | CAMERA_FORMATS
 
 
 @pytest.mark.parametrize(
     ("head", "kind"),
-    [(b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "CR3"), (b"II*\0\x10\0\0\0CR\2\0", "CR2"),
-     (b"FUJIFILMCCD-RAW 0201", "RAF"), (b"IIU\0\x18\0\0\0", "RW2"), (b"IIRO\x08\0\0\0", "ORF")],
-)  # fmt: skip
+    [
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "CR3"),
+        (b"II*\0\x10\0\0\0CR\2\0", "CR2"),
+        (b"FUJIFILMCCD-RAW 0201", "RAF"),
+        (b"IIU\0\x18\0\0\0", "RW2"),
+        (b"IIRO\x08\0\0\0", "ORF"),
+    ],
+)
 def test_camera_formats_with_marks_of_their_own(head, kind):
     assert sniff(head) == kind in CAMERA_FORMATS
 
@@ -154,10 +167,18 @@ def test_tga_is_told_by_its_footer_or_by_name_and_header():
 
 @pytest.mark.parametrize(
     ("data", "name"),
-    [(b"{}", "x.json"), (b"# words", "README"), (b"", ".gitkeep"), (b"", "x"), (b"%PDF-1.7", "a"),
-     (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "film.mp4"), (b"BM is a short text", "notes.txt"),
-     (b"P5 is a pedal", "x.md"), (b"<html><body><svg ></svg>", "p.html")],
-)  # fmt: skip
+    [
+        (b"{}", "x.json"),
+        (b"# words", "README"),
+        (b"", ".gitkeep"),
+        (b"", "x"),
+        (b"%PDF-1.7", "a"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "film.mp4"),
+        (b"BM is a short text", "notes.txt"),
+        (b"P5 is a pedal", "x.md"),
+        (b"<html><body><svg ></svg>", "p.html"),
+    ],
+)
 def test_sidecars_are_no_images(data, name):
     with pytest.raises(NotAnImage):
         decode(data, name)

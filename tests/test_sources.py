@@ -56,8 +56,14 @@ def names(spec: str | Path, root: Path, notices: list[str] | None = None) -> lis
 def test_a_folder_is_listed_whole_and_sorted(tree: Tree) -> None:
     root = tree("b/2.jpg", "b/10.jpg", "a/deep/er/x.png", ".hidden", ".h/y", "z.json", "c")
     assert names(root, root) == [
-        ".h/y", ".hidden", "a/deep/er/x.png", "b/10.jpg", "b/2.jpg", "c", "z.json",
-    ]  # fmt: skip
+        ".h/y",
+        ".hidden",
+        "a/deep/er/x.png",
+        "b/10.jpg",
+        "b/2.jpg",
+        "c",
+        "z.json",
+    ]
 
 
 def test_each_file_has_its_absolute_name_size_and_version(
@@ -71,9 +77,21 @@ def test_each_file_has_its_absolute_name_size_and_version(
 
 
 def test_odd_names_are_listed_and_can_be_read_again(tree: Tree) -> None:
-    odd = ["with space.jpg", "é.jpg", "e\u0301.jpg", "new\nline.jpg", "%41%.jpg", "#?.jpg",
-           "[x].jpg", "file:x.jpg", "s3:/x.jpg", "-x.jpg", " ", b"caf\xe9.jpg",
-           b"\xff\xfe%20"]  # fmt: skip
+    odd = [
+        "with space.jpg",
+        "é.jpg",
+        "e\u0301.jpg",
+        "new\nline.jpg",
+        "%41%.jpg",
+        "#?.jpg",
+        "[x].jpg",
+        "file:x.jpg",
+        "s3:/x.jpg",
+        "-x.jpg",
+        " ",
+        b"caf\xe9.jpg",
+        b"\xff\xfe%20",
+    ]
     root = tree(*odd)
     found = {storage.read_bytes(file.uri) for file in listed(root)}
     assert found == {os.fsencode(name) for name in odd}
@@ -135,8 +153,10 @@ def test_pipes_and_sockets_are_never_opened(tree: Tree, monkeypatch: pytest.Monk
         server.bind("socket.jpg")
         found = {Path(file.uri).name: file.problem for file in listed(root)}
         assert found == {
-            "a.jpg": "", "pipe.jpg": "not a regular file", "socket.jpg": "not a regular file"
-        }  # fmt: skip
+            "a.jpg": "",
+            "pipe.jpg": "not a regular file",
+            "socket.jpg": "not a regular file",
+        }
         for name in ("pipe.jpg", "socket.jpg"):
             assert look_up(str(root / name)).problem == "not a regular file"
             with pytest.raises(RequestError, match=f"{name}: neither a file nor a folder"):
@@ -184,11 +204,21 @@ FILES = ("a/1.jpg", "a/2.png", "b/1.jpg", "b/deep/3.jpg", "b/deep/.hidden.jpg", 
         ("**/deep", ["b/deep/.hidden.jpg", "b/deep/3.jpg"]),
         ("b/**/3.jpg", ["b/deep/3.jpg"]),
         ("**/b/**/*.jpg", ["b/1.jpg", "b/deep/3.jpg"]),
-        ("**", [".h/4.jpg", "5.jpg", "a/1.jpg", "a/2.png", "b/1.jpg", "b/deep/.hidden.jpg",
-                "b/deep/3.jpg"]),
+        (
+            "**",
+            [
+                ".h/4.jpg",
+                "5.jpg",
+                "a/1.jpg",
+                "a/2.png",
+                "b/1.jpg",
+                "b/deep/.hidden.jpg",
+                "b/deep/3.jpg",
+            ],
+        ),
         ("nothing*", []),
     ],
-)  # fmt: skip
+)
 def test_globs(tree: Tree, pattern: str, expected: list[str]) -> None:
     root = tree(*FILES)
     assert names(root / pattern, root) == expected
@@ -237,8 +267,10 @@ def test_what_does_not_exist_is_refused_by_name(tree: Tree) -> None:
 def test_overlapping_sources_count_each_file_once(tree: Tree, tmp_path: Path) -> None:
     root = tree("a/1.jpg", "a/2.jpg", "b/3.jpg")
     (root.parent / "m.csv").write_text("uri,label\nroot/a/1.jpg,one\nroot/a/../a/2.jpg,two\n")
-    sources = [open_source(str(spec)) for spec in
-               (root.parent / "m.csv", root, root / "**" / "*.jpg", root / "a")]  # fmt: skip
+    sources = [
+        open_source(str(spec))
+        for spec in (root.parent / "m.csv", root, root / "**" / "*.jpg", root / "a")
+    ]
     schema = listing_schema(metadata_schema(sources))
     stream = (file for source in sources for file in source.files(pytest.fail))
     listing = write_listing(open_store(tmp_path), "listing", stream, schema)

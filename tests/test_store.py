@@ -223,8 +223,10 @@ def test_what_is_there(store: Store) -> None:
         store.put(path, path.encode())
     assert sorted(entry.path for entry in store.entries()) == sorted(paths)
     assert {(one.path, one.bytes) for one in store.entries("a")} == {
-        ("a/x", 3), ("a/b/y", 5), ("a/b/z", 5),
-    }  # fmt: skip
+        ("a/x", 3),
+        ("a/b/y", 5),
+        ("a/b/z", 5),
+    }
     assert store.folders("a") == ["b"]
     assert store.folders("") == ["a", "ab", "many"]
     store.delete(["a/x", "a/never there", "ab/x"])

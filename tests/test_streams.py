@@ -41,11 +41,21 @@ def shell(tmp_path, line, status=0):
 
 @pytest.mark.parametrize(
     "line",
-    ["run >&-", "run 2>&-", "run >&- 2>&-", "run <&-", "run <&- >&- 2>&-", "run 1</dev/null",
-     "run 2>/dev/full", "run 2>/dev/full >&-", "run | head -c 3 >/dev/null; exit ${PIPESTATUS[0]}",
-     "run | true; exit ${PIPESTATUS[0]}", "run 2>&1 | true; exit ${PIPESTATUS[0]}",
-     "run 2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}"],
-)  # fmt: skip
+    [
+        "run >&-",
+        "run 2>&-",
+        "run >&- 2>&-",
+        "run <&-",
+        "run <&- >&- 2>&-",
+        "run 1</dev/null",
+        "run 2>/dev/full",
+        "run 2>/dev/full >&-",
+        "run | head -c 3 >/dev/null; exit ${PIPESTATUS[0]}",
+        "run | true; exit ${PIPESTATUS[0]}",
+        "run 2>&1 | true; exit ${PIPESTATUS[0]}",
+        "run 2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}",
+    ],
+)
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_status_is_that_of_what_was_done(tmp_path, line, status):
     ended, told, _ = shell(tmp_path, line, status)

@@ -54,22 +54,33 @@ def test_a_link_is_the_file_that_it_stands_for(
         ("late.jpg", b"late"),
         ("empty.jpg", b""),
         ("to empty.jpg", b"->empty.jpg"),
-    ]  # fmt: skip
+    ]
     path = write_tar(tmp_path, pack(shard, fmt), name)
     one = ["d/a.jpg", "hard.jpg", "d/sub/soft.jpg", "d/same.jpg", "again.jpg", "round.jpg"]
     late = ["early.jpg", "earlier.jpg", "late.jpg"]
     assert contents(path) == {
-        **dict.fromkeys(one, b"one"), **dict.fromkeys(late, b"late"), long: b"long",
-        "to long.jpg": b"long", "caf%E9.jpg": b"odd", "to odd.jpg": b"odd",
-        "empty.jpg": b"", "to empty.jpg": b"",
-    }  # fmt: skip
+        **dict.fromkeys(one, b"one"),
+        **dict.fromkeys(late, b"late"),
+        long: b"long",
+        "to long.jpg": b"long",
+        "caf%E9.jpg": b"odd",
+        "to odd.jpg": b"odd",
+        "empty.jpg": b"",
+        "to empty.jpg": b"",
+    }
     for file in listed(path):  # as a page of results finds them again
         assert Locator().find(file.uri) == file
 
 
 def test_a_link_to_a_name_that_comes_again_is_the_last_before_it(write: Write) -> None:
-    shard: Files = [("a.jpg", b"1"), ("x.jpg", b"->a.jpg"), ("a.jpg", b"22"), ("y.jpg", b"->a.jpg"),
-                    ("x.jpg", b"~>a.jpg"), ("x.jpg", b"->a.jpg")]  # fmt: skip
+    shard: Files = [
+        ("a.jpg", b"1"),
+        ("x.jpg", b"->a.jpg"),
+        ("a.jpg", b"22"),
+        ("y.jpg", b"->a.jpg"),
+        ("x.jpg", b"~>a.jpg"),
+        ("x.jpg", b"->a.jpg"),
+    ]
     path = write(shard)
     files = listed(path)
     assert names(files)[:5] == ["a.jpg", "x.jpg", "a.jpg@2048", "y.jpg", "x.jpg@2048"]
@@ -79,8 +90,13 @@ def test_a_link_to_a_name_that_comes_again_is_the_last_before_it(write: Write) -
 
 
 def test_names_that_begin_with_a_dot_and_a_slash(write: Write) -> None:
-    shard: Files = [("./d/a.jpg", b"1"), ("./d/b.jpg", b"~>a.jpg"), ("./c.jpg", b"->./d/a.jpg"),
-                    ("./e.jpg", b"~>d/a.jpg"), ("f.jpg", b"->d/a.jpg")]  # fmt: skip
+    shard: Files = [
+        ("./d/a.jpg", b"1"),
+        ("./d/b.jpg", b"~>a.jpg"),
+        ("./c.jpg", b"->./d/a.jpg"),
+        ("./e.jpg", b"~>d/a.jpg"),
+        ("f.jpg", b"->d/a.jpg"),
+    ]
     assert set(contents(write(shard)).values()) == {b"1"}
 
 
@@ -111,8 +127,11 @@ def test_a_link_that_leads_nowhere_has_its_reason(
 ) -> None:
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as tar:
-        for name, kind in (("folder", tarfile.DIRTYPE), ("device", tarfile.CHRTYPE),
-                           ("sparse.jpg", tarfile.GNUTYPE_SPARSE)):  # fmt: skip
+        for name, kind in (
+            ("folder", tarfile.DIRTYPE),
+            ("device", tarfile.CHRTYPE),
+            ("sparse.jpg", tarfile.GNUTYPE_SPARSE),
+        ):
             info = tarfile.TarInfo(name)
             info.type = kind
             tar.addfile(info)
@@ -129,22 +148,41 @@ def test_a_link_that_leads_nowhere_has_its_reason(
 def test_links_within_samples(write: Write) -> None:
     """A link's metadata are those beside the link; a sidecar may be a link, as of equal labels."""
     shard: Files = [
-        ("a.jpg", b"1"), ("a.json", b'{"c": "first"}'), ("a.cls", b"7"),
-        ("b.jpg", b"->a.jpg"), ("b.json", b'{"c": "second"}'),
-        ("c.jpg", b"3"), ("c.cls", b"->a.cls"), ("c.json", b"~>b.json"),
-        ("d.cls", b"->c.cls"), ("d.jpg", b"4"),
-        ("e.jpg", b"~>z.jpg"), ("e.json", b'{"c": "fifth"}'),
+        ("a.jpg", b"1"),
+        ("a.json", b'{"c": "first"}'),
+        ("a.cls", b"7"),
+        ("b.jpg", b"->a.jpg"),
+        ("b.json", b'{"c": "second"}'),
+        ("c.jpg", b"3"),
+        ("c.cls", b"->a.cls"),
+        ("c.json", b"~>b.json"),
+        ("d.cls", b"->c.cls"),
+        ("d.jpg", b"4"),
+        ("e.jpg", b"~>z.jpg"),
+        ("e.json", b'{"c": "fifth"}'),
         ("z.jpg", b"5"),
-    ]  # fmt: skip
+    ]
     path = write(shard)
     files = listed(path)
-    assert {name: (file.metadata.get("c"), file.metadata.get("cls"))
-            for name, file in zip(names(files), files, strict=True)} == {
-        "a.jpg": ("first", 7), "b.jpg": ("second", None), "c.jpg": ("second", 7),
-        "d.jpg": (None, 7), "e.jpg": ("fifth", None), "z.jpg": (None, None),
-    }  # fmt: skip
-    assert contents(path) == {"a.jpg": b"1", "b.jpg": b"1", "c.jpg": b"3", "d.jpg": b"4",
-                              "e.jpg": b"5", "z.jpg": b"5"}  # fmt: skip
+    assert {
+        name: (file.metadata.get("c"), file.metadata.get("cls"))
+        for name, file in zip(names(files), files, strict=True)
+    } == {
+        "a.jpg": ("first", 7),
+        "b.jpg": ("second", None),
+        "c.jpg": ("second", 7),
+        "d.jpg": (None, 7),
+        "e.jpg": ("fifth", None),
+        "z.jpg": (None, None),
+    }
+    assert contents(path) == {
+        "a.jpg": b"1",
+        "b.jpg": b"1",
+        "c.jpg": b"3",
+        "d.jpg": b"4",
+        "e.jpg": b"5",
+        "z.jpg": b"5",
+    }
 
 
 def test_sidecars_that_are_links_and_cannot_be_followed_are_told(write: Write) -> None:

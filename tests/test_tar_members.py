@@ -21,9 +21,12 @@ def write(tmp_path: Path) -> Write:
 def test_a_sparse_member_and_an_unknown_one_are_problems(write: Write) -> None:
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, kind, pax in (("s.jpg", tarfile.GNUTYPE_SPARSE, {}), ("u.jpg", b"Q", {}),
-                                ("p.jpg", tarfile.REGTYPE, {"GNU.sparse.major": "1"}),
-                                ("a.jpg", tarfile.REGTYPE, {})):  # fmt: skip
+        for name, kind, pax in (
+            ("s.jpg", tarfile.GNUTYPE_SPARSE, {}),
+            ("u.jpg", b"Q", {}),
+            ("p.jpg", tarfile.REGTYPE, {"GNU.sparse.major": "1"}),
+            ("a.jpg", tarfile.REGTYPE, {}),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.size, info.pax_headers = kind, 3, pax
             tar.addfile(info, io.BytesIO(b"abc"))

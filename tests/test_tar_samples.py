@@ -38,11 +38,18 @@ def columns(path: Path | str) -> dict[str, str]:
 def test_siblings_are_metadata_of_the_other_members(write: Write) -> None:
     fields = {"n": 1, "x": 0.5, "ok": True, "none": None, "text": "t", "list": [1, "é"], "uri": "u"}
     shard: Files = [
-        ("d/1.jpg", b"p"), ("d/1.seg.png", b"q"), ("d/1.json", json.dumps(fields).encode()),
-        ("d/1.txt", "a caption\né".encode()), ("d/1.cls", b"7\n"),
-        ("d/2.cls", b"8"), ("d/2.JPG", b"r"),
-        ("3.jpg", b"s"), ("readme", b"-"), (".hidden.jpg", b"h"), ("4.txt", b"alone"),
-    ]  # fmt: skip
+        ("d/1.jpg", b"p"),
+        ("d/1.seg.png", b"q"),
+        ("d/1.json", json.dumps(fields).encode()),
+        ("d/1.txt", "a caption\né".encode()),
+        ("d/1.cls", b"7\n"),
+        ("d/2.cls", b"8"),
+        ("d/2.JPG", b"r"),
+        ("3.jpg", b"s"),
+        ("readme", b"-"),
+        (".hidden.jpg", b"h"),
+        ("4.txt", b"alone"),
+    ]
     path, notices = write(shard), []
     files = listed(path, notices)
     assert names(files) == [
@@ -52,16 +59,39 @@ def test_siblings_are_metadata_of_the_other_members(write: Write) -> None:
         "1 .json, .txt or .cls members of tars are no metadata, the first is "
         f"{path}#4.txt: no picture of its name lies beside it"
     ]
-    expected = {"n": 1, "x": 0.5, "ok": True, "none": None, "text": "t", "list": '[1, "é"]',
-                "manifest_uri": "u", "txt": "a caption\né", "cls": 7, "__key__": "d/1"}  # fmt: skip
+    expected = {
+        "n": 1,
+        "x": 0.5,
+        "ok": True,
+        "none": None,
+        "text": "t",
+        "list": '[1, "é"]',
+        "manifest_uri": "u",
+        "txt": "a caption\né",
+        "cls": 7,
+        "__key__": "d/1",
+    }
     assert [dict(file.metadata) for file in files] == [
-        expected, expected, {"cls": 8, "__key__": "d/2"}, {"__key__": "3"}, {}, {}, {},
-    ]  # fmt: skip
+        expected,
+        expected,
+        {"cls": 8, "__key__": "d/2"},
+        {"__key__": "3"},
+        {},
+        {},
+        {},
+    ]
     assert columns(path) == {
-        "__key__": "string", "n": "int64", "x": "double", "ok": "bool", "none": "string",
-        "text": "string", "list": "string", "manifest_uri": "string", "txt": "string",
+        "__key__": "string",
+        "n": "int64",
+        "x": "double",
+        "ok": "bool",
+        "none": "string",
+        "text": "string",
+        "list": "string",
+        "manifest_uri": "string",
+        "txt": "string",
         "cls": "int64",
-    }  # fmt: skip
+    }
 
 
 @given(st.text("ab./", min_size=1, max_size=12))
@@ -77,9 +107,18 @@ def test_names_are_split_as_webdataset_does(name: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[1]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000,
-     b"{" + b" " * (1 << 20) + b"}", b'{"a": ' + b"9" * 5000 + b"}"],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"7",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"{" + b" " * (1 << 20) + b"}",
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_json_that_is_no_metadata_is_a_member_like_others(write: Write, content: bytes) -> None:
     notices: list[str] = []
     files = listed(write([("1.jpg", b"p"), ("1.json", content)]), notices)
@@ -99,8 +138,12 @@ def test_odd_keys_and_values(write: Write, tmp_path: Path) -> None:
     [part] = write_listing(open_store(tmp_path), "l", source.files(), schema, pytest.fail).parts
     [file] = read_files(tmp_path / part)
     assert {k: v for k, v in file.metadata.items() if v == v} == {
-        "__key__": "1", "": 1, "?": "?", "big": "123456789012345678901", "\0": float("inf"),
-    }  # fmt: skip
+        "__key__": "1",
+        "": 1,
+        "?": "?",
+        "big": "123456789012345678901",
+        "\0": float("inf"),
+    }
 
 
 def test_types_that_disagree_become_strings_and_late_ones_are_left_out(
@@ -114,8 +157,12 @@ def test_types_that_disagree_become_strings_and_late_ones_are_left_out(
     write([*late, *sample(200, a=5, b=7, c="late", e=1, d=3)], "2.tar")
     source = open_source(str(tmp_path / "*.tar"))
     assert {column.name: str(column.type) for column in source.metadata} == {
-        "__key__": "string", "a": "string", "b": "double", "c": "int64", "d": "bool",
-    }  # fmt: skip
+        "__key__": "string",
+        "a": "string",
+        "b": "double",
+        "c": "int64",
+        "d": "bool",
+    }
     notices: list[str] = []
     schema = listing_schema(metadata_schema([source]))
     listing = write_listing(open_store(tmp_path), "l", source.files(), schema, notices.append)
@@ -157,8 +204,10 @@ def json_of(caption: object) -> bytes:
 def captions(path: Path, notices: list[str] | None = None) -> list[tuple[str, object]]:
     """Each member's name, without what tells equal ones apart, and its caption."""
     files = listed(path, notices)
-    return [(name.partition("@")[0], file.metadata.get("c")) for name, file in
-            zip(names(files), files, strict=True)]  # fmt: skip
+    return [
+        (name.partition("@")[0], file.metadata.get("c"))
+        for name, file in zip(names(files), files, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", ["s.tar", "s.tgz"])
@@ -192,12 +241,13 @@ def test_a_name_that_comes_again_begins_another_sample(
         # names with dots of their own
         (["track 2.0.jpg", "track 2.0.json"], ["track 2.0.json"]),
         (["v.0.jpg", "v.0.json", "v.1.jpg", "v.1.json"], ["v.0.json", "v.1.json"]),
-        (["v.0.json", "v.0.jpg", "v.1.jpg", "v.2.jpg", "v.2.json"],
-         ["v.0.json", None, "v.2.json"]),
+        (["v.0.json", "v.0.jpg", "v.1.jpg", "v.2.jpg", "v.2.json"], ["v.0.json", None, "v.2.json"]),
         (["v.0.jpg", "v.1.jpg", "v.0.json", "v.1.json"], ["v.0.json", "v.1.json"]),
         (["1.10.jpg", "1.1.jpg", "1.1.json"], [None, "1.1.json"]),  # not by beginning alone
-        (["2024-01-02 10.11.12.jpg", "2024-01-02 10.11.12.json", "2024-01-02 10.11.13.jpg"],
-         ["2024-01-02 10.11.12.json", None]),
+        (
+            ["2024-01-02 10.11.12.jpg", "2024-01-02 10.11.12.json", "2024-01-02 10.11.13.jpg"],
+            ["2024-01-02 10.11.12.json", None],
+        ),
         # both: the longer name counts
         (["a.json", "a.jpg", "a.b.jpg", "a.b.json"], ["a.json", "a.b.json"]),
         (["a.seg.json", "a.jpg", "a.seg.png", "a.json"], ["a.json", "a.seg.json"]),
@@ -211,7 +261,7 @@ def test_a_name_that_comes_again_begins_another_sample(
         (["A.JPG", "A.JSON"], ["A.JSON"]),
         (["a.jpg", "a.JPG", "a.json"], ["a.json", "a.json"]),
     ],
-)  # fmt: skip
+)
 def test_a_sidecar_belongs_to_names_that_go_on_where_it_has_its_suffix(
     write: Write, shard: list[str], expected: list[str | None]
 ) -> None:
@@ -228,8 +278,14 @@ def test_a_sidecar_belongs_to_names_that_go_on_where_it_has_its_suffix(
 
 
 def test_kinds_of_sidecars_are_found_each_by_itself(write: Write) -> None:
-    shard = [("a.txt", b"all"), ("a.1.jpg", P), ("a.1.json", json_of("one")), ("a.1.cls", b" 7 "),
-             ("a.2.jpg", P), ("a.2.txt", b"\xef\xbb\xbftwo")]  # fmt: skip
+    shard = [
+        ("a.txt", b"all"),
+        ("a.1.jpg", P),
+        ("a.1.json", json_of("one")),
+        ("a.1.cls", b" 7 "),
+        ("a.2.jpg", P),
+        ("a.2.txt", b"\xef\xbb\xbftwo"),
+    ]
     one, two = listed(write(shard))
     assert one.metadata == {"c": "one", "txt": "all", "cls": 7, "__key__": "a"}
     assert two.metadata == {"txt": "two", "__key__": "a"}
@@ -263,8 +319,10 @@ def test_no_caption_is_given_to_another_copy_of_a_name(
     tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, bool]]
 ) -> None:
     """A picture's caption is the nearest of its own name in the file, with none like it between."""
-    shard = [(f"{stem}.json", json_of(i)) if is_json else (f"{stem}.png", P)
-             for i, (stem, is_json) in enumerate(parts)]  # fmt: skip
+    shard = [
+        (f"{stem}.json", json_of(i)) if is_json else (f"{stem}.png", P)
+        for i, (stem, is_json) in enumerate(parts)
+    ]
     path = write_tar(tmp_path_factory.mktemp("tar"), shard)
     pictures = [i for i, (_, is_json) in enumerate(parts) if not is_json]
     found = [caption for name, caption in captions(path, []) if name.endswith("png")]

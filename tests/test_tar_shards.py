@@ -58,8 +58,19 @@ def test_members_are_listed_in_order_and_read(write: Write, name: str, fmt: int)
 
 
 def test_long_and_odd_names_are_just_names(write: Write) -> None:
-    odd = ["../up.jpg", "/abs.jpg", "./dot.jpg", "a//b.jpg", "é.jpg", "x" * 300 + ".jpg",
-           "d/" * 200 + "x.jpg", "new\nline.jpg", "<b>&amp;.jpg", "#1.jpg", "a b.jpg"]  # fmt: skip
+    odd = [
+        "../up.jpg",
+        "/abs.jpg",
+        "./dot.jpg",
+        "a//b.jpg",
+        "é.jpg",
+        "x" * 300 + ".jpg",
+        "d/" * 200 + "x.jpg",
+        "new\nline.jpg",
+        "<b>&amp;.jpg",
+        "#1.jpg",
+        "a b.jpg",
+    ]
     for fmt in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         path = write(pack([(name, name.encode()) for name in odd], fmt))
         files = listed(path)
@@ -109,10 +120,13 @@ def test_a_shard_that_changed_is_not_read(write: Write) -> None:
 # --- damage -----------------------------------------------------------------------------------
 
 MEMBERS = st.lists(
-    st.tuples(st.sampled_from(["a.jpg", "b/c.png", "long/" * 30 + "é.gif", "x" * 120]),
-              st.integers(0, 3000)),
-    min_size=1, max_size=12,
-)  # fmt: skip
+    st.tuples(
+        st.sampled_from(["a.jpg", "b/c.png", "long/" * 30 + "é.gif", "x" * 120]),
+        st.integers(0, 3000),
+    ),
+    min_size=1,
+    max_size=12,
+)
 
 
 def _tar_with_ends(shape: list[tuple[str, int]], fmt: int) -> tuple[bytes, Files, list[int]]:
@@ -131,8 +145,9 @@ def _read_all(path: Path) -> tuple[dict[str, bytes], dict[str, str], list[str]]:
     failed: dict[str, str] = {}
     problems = []
     with Contents() as contents:
-        for file in tar_shards.members(SourceFile(str(path), path.stat().st_size,
-                                                  str(path.stat().st_mtime_ns))):  # fmt: skip
+        for file in tar_shards.members(
+            SourceFile(str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
+        ):
             if not file.container:
                 problems.append(file.problem)
                 continue
@@ -144,10 +159,18 @@ def _read_all(path: Path) -> tuple[dict[str, bytes], dict[str, str], list[str]]:
     return read, failed, problems
 
 
-@settings(max_examples=120, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(shape=MEMBERS, cut=st.floats(0, 1, exclude_max=True), packed=st.booleans(),
-       fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))  # fmt: skip
+@settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    shape=MEMBERS,
+    cut=st.floats(0, 1, exclude_max=True),
+    packed=st.booleans(),
+    fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+)
 def test_a_cut_loses_only_what_lies_behind_it(
     tmp_path: Path, shape: list[tuple[str, int]], cut: float, packed: bool, fmt: int
 ) -> None:
@@ -159,8 +182,11 @@ def test_a_cut_loses_only_what_lies_behind_it(
     if packed:
         there = len(zlib.decompressobj(31).decompress(path.read_bytes()))
     read, failed, problems = _read_all(path)
-    assert read == {name: content for (name, content), end in zip(files, ends, strict=True)
-                    if end <= there and name in read}  # fmt: skip
+    assert read == {
+        name: content
+        for (name, content), end in zip(files, ends, strict=True)
+        if end <= there and name in read
+    }
     # a member of no bytes has its end in its header
     assert {name for (name, _), end in zip(files, ends, strict=True) if end <= there} == set(read)
     assert len(failed) <= 1
@@ -171,8 +197,12 @@ def test_a_cut_loses_only_what_lies_behind_it(
         assert "at byte" in problem or "not a tar" in problem or "gzip" in problem
 
 
-@settings(max_examples=80, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(shape=MEMBERS, where=st.floats(0, 1, exclude_max=True), bit=st.integers(1, 255))
 def test_damage_in_a_gzipped_tar_is_always_reported(
     tmp_path: Path, shape: list[tuple[str, int]], where: float, bit: int
@@ -187,11 +217,19 @@ def test_damage_in_a_gzipped_tar_is_always_reported(
     assert problems or read == dict(files)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(shape=MEMBERS, fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
-       changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)),
-                        min_size=1, max_size=6))  # fmt: skip
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    shape=MEMBERS,
+    fmt=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    changes=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+)
 def test_hostile_headers_do_no_harm(
     tmp_path: Path, shape: list[tuple[str, int]], fmt: int, changes: list[tuple[float, int]]
 ) -> None:

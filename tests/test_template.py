@@ -66,8 +66,12 @@ def test_equal_bytes_for_one_and_two_threads():
         )
         done = subprocess.run(
             [sys.executable, "-c", TRAIN, threads],
-            cwd=ROOT, env={**os.environ, **blas}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**os.environ, **blas},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         printed.add(done.stdout)
     assert len(printed) == 1
@@ -168,11 +172,13 @@ def test_the_rotation_is_learnt_from_all_of_the_sample_not_its_first_rows(monkey
 @pytest.mark.parametrize(
     ("kind", "nbits", "code_bytes", "rotation_dim", "layout", "worst"),
     [
-        ("exact", 0, 0, 24, "plain", 0), ("ivf_sq", 8, 24, 24, "plain", 2e-3),
-        ("ivf_sq", 16, 48, 24, "plain", 1e-5), ("ivf_pq", 8, 12, 24, "plain", 0.05),
+        ("exact", 0, 0, 24, "plain", 0),
+        ("ivf_sq", 8, 24, 24, "plain", 2e-3),
+        ("ivf_sq", 16, 48, 24, "plain", 1e-5),
+        ("ivf_pq", 8, 12, 24, "plain", 0.05),
         ("ivf_pq", 4, 12, 24, "blocks32", 0.05),
     ],
-)  # fmt: skip
+)
 def test_codes_stand_for_their_vectors(
     metric, kind, nbits, code_bytes, rotation_dim, layout, worst
 ):

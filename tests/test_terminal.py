@@ -28,8 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def on_a_terminal(arguments: list[str], **environment: str) -> str:
     """What the command writes to a terminal of 100 columns."""
     ours, theirs = pty.openpty()
-    usual = {name: value for name, value in os.environ.items()
-             if name not in ("TERM_PROGRAM", "KITTY_WINDOW_ID", "TMUX", "LC_TERMINAL")}  # fmt: skip
+    usual = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("TERM_PROGRAM", "KITTY_WINDOW_ID", "TMUX", "LC_TERMINAL")
+    }
     running = subprocess.Popen(
         [sys.executable, "-m", "lookalike.pipelines.cli", *arguments],
         stdout=theirs,
@@ -90,8 +93,12 @@ def test_what_is_piped_is_as_ever(indexed: tuple[Path, Path]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-kitty"}
     found = subprocess.run(
         [*command, "--like", name, "-k", "2"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = found.stdout.splitlines()
     assert lines[0] == name
     assert re.fullmatch(rf"    1    1\.0000  {re.escape(name)}", lines[1])

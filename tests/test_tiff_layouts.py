@@ -42,8 +42,11 @@ PLAIN = ("<1", ">1")
 # (colour space, bits, type): the orders of bytes and of bits with which it is read. All else is
 # rejected, whatever the compression, the planes, and whether there are strips or tiles.
 READ = {
-    **{(space, bits, UNSIGNED): ALL for space in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE)
-       for bits in (1, 2, 4, 8)},
+    **{
+        (space, bits, UNSIGNED): ALL
+        for space in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE)
+        for bits in (1, 2, 4, 8)
+    },
     (WHITE_IS_ZERO, 16, UNSIGNED): ("<1",),
     (WHITE_IS_ZERO, 32, FLOAT): PLAIN,
     (BLACK_IS_ZERO, 12, UNSIGNED): ("<1",),
@@ -57,14 +60,18 @@ READ = {
     (CMYK, 8, UNSIGNED): PLAIN,
     (CMYK, 16, UNSIGNED): PLAIN,
     (YCBCR, 8, UNSIGNED): PLAIN,
-}  # fmt: skip
+}
 LAYOUTS = [
-    *itertools.product((WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR),
-                       (1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64), (UNSIGNED,)),
+    *itertools.product(
+        (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR),
+        (1, 2, 4, 8, 10, 12, 14, 16, 24, 32, 64),
+        (UNSIGNED,),
+    ),
     *itertools.product((WHITE_IS_ZERO, BLACK_IS_ZERO, RGB), (8, 16, 32), (SIGNED,)),
     *itertools.product((WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK), (16, 32, 64), (FLOAT,)),
-    *itertools.product((MASK, 9, 10), (8, 16), (UNSIGNED,)), (LAB, 16, UNSIGNED),
-]  # fmt: skip
+    *itertools.product((MASK, 9, 10), (8, 16), (UNSIGNED,)),
+    (LAB, 16, UNSIGNED),
+]
 
 
 def stretched(values):
@@ -114,10 +121,18 @@ def ways(space, bits, kind):
         if fill == 2 and (predictor > 1 or compression == JPEG):
             continue
         for tile in (None, (16, 16)):
-            yield order, fill, {
-                "compression": compression, "predictor": predictor, "planar": planar,
-                "order": order, "fill_order": fill, "tile": tile,
-            }  # fmt: skip
+            yield (
+                order,
+                fill,
+                {
+                    "compression": compression,
+                    "predictor": predictor,
+                    "planar": planar,
+                    "order": order,
+                    "fill_order": fill,
+                    "tile": tile,
+                },
+            )
 
 
 @pytest.mark.parametrize(("space", "bits", "kind"), LAYOUTS)
@@ -158,8 +173,15 @@ def test_alpha_and_other_samples(order, planar, bits):
         values = np.concatenate([half, np.full((HEIGHT, WIDTH, 1), 128)], axis=2) * scale
         shown = [half, half + 127, half * 128 / 255 + 127][extra]
         for compression in (NONE, LZW):
-            data = write_tiff(values, RGB, bits, order=order, planar=planar, extra=(extra,),
-                              compression=compression)  # fmt: skip
+            data = write_tiff(
+                values,
+                RGB,
+                bits,
+                order=order,
+                planar=planar,
+                extra=(extra,),
+                compression=compression,
+            )
             assert np.abs(decode(data).pixels - shown).max() <= 2, (extra, compression)
     if bits == 8:
         more = np.concatenate([COLOURS, np.full((HEIGHT, WIDTH, 2), 255)], axis=2)
@@ -185,16 +207,18 @@ SUBSAMPLINGS = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (1, 2)]
 def test_ycbcr_with_less_colour_than_light(subsampling, tile):
     across, down = subsampling
     for order, compression in itertools.product("<>", (NONE, LZW, DEFLATE)):
-        data = write_tiff(YCC, YCBCR, order=order, compression=compression, tile=tile,
-                          subsampling=subsampling)  # fmt: skip
+        data = write_tiff(
+            YCC, YCBCR, order=order, compression=compression, tile=tile, subsampling=subsampling
+        )
         if subsampling not in SUBSAMPLINGS or (tile and subsampling == (4, 4)):
             error = rejection(data)
             assert error.reason == "unsupported_format"
             assert f"YCbCr {across} x {down}" in error.detail
             continue
         edge = ((0, -HEIGHT % 16 or 16), (0, -WIDTH % 16), (0, 0))
-        padded = np.pad(YCC, edge if tile else ((0, -HEIGHT % down), (0, -WIDTH % across), (0, 0)),
-                        mode="edge")  # fmt: skip
+        padded = np.pad(
+            YCC, edge if tile else ((0, -HEIGHT % down), (0, -WIDTH % across), (0, 0)), mode="edge"
+        )
         rows = padded.shape[0]
         cells = padded[: rows // down * down].reshape(rows // down, down, -1, across, 3)
         colour = cells.mean(axis=(1, 3)).round().repeat(down, 0).repeat(across, 1)
@@ -204,8 +228,9 @@ def test_ycbcr_with_less_colour_than_light(subsampling, tile):
 
 
 def test_planes_of_ycbcr_with_less_colour_are_rejected():
-    data = write_tiff(YCC, YCBCR, planar=2).replace(b"\x12\2\3\0\2\0\0\0\1\0\1\0",
-                                                     b"\x12\2\3\0\2\0\0\0\2\0\2\0")  # fmt: skip
+    data = write_tiff(YCC, YCBCR, planar=2).replace(
+        b"\x12\2\3\0\2\0\0\0\1\0\1\0", b"\x12\2\3\0\2\0\0\0\2\0\2\0"
+    )
     assert "YCbCr 2 x 2, 3 x 8-bit unsigned, in planes" in rejection(data).detail
 
 
@@ -232,8 +257,15 @@ def test_lab(order, compression):
 def test_maps_of_colours_with_8_bits(order, bits):
     values = GRAY * (2**bits - 1) // 255
     for compression, big in itertools.product((NONE, LZW), (False, True)):
-        data = write_tiff(values, PALETTE, bits, order=order, compression=compression, big=big,
-                          colour_map=MAP[: 2**bits])  # fmt: skip
+        data = write_tiff(
+            values,
+            PALETTE,
+            bits,
+            order=order,
+            compression=compression,
+            big=big,
+            colour_map=MAP[: 2**bits],
+        )
         assert np.array_equal(decode(data).pixels, MAP[values[..., 0]])
 
 
@@ -243,8 +275,16 @@ def test_bigtiff(order):
         (1, 2), (8, 16), (NONE, LZW, DEFLATE), (None, (16, 16))
     ):
         values = COLOURS * (257 if bits == 16 else 1)
-        data = write_tiff(values, RGB, bits, order=order, big=True, planar=planar,
-                          compression=compression, tile=tile)  # fmt: skip
+        data = write_tiff(
+            values,
+            RGB,
+            bits,
+            order=order,
+            big=True,
+            planar=planar,
+            compression=compression,
+            tile=tile,
+        )
         got = decode(data)
         assert got.format == "TIFF"
         assert np.array_equal(got.pixels, COLOURS)
@@ -259,8 +299,9 @@ def test_bigtiff(order):
 def test_orientation_in_every_layout(order, orientation):
     for planar, bits, big in itertools.product((1, 2), (8, 16), (False, True)):
         values = COLOURS * (257 if bits == 16 else 1)
-        data = write_tiff(values, RGB, bits, planar=planar, order=order, big=big,
-                          tags=[(274, 3, [orientation])])  # fmt: skip
+        data = write_tiff(
+            values, RGB, bits, planar=planar, order=order, big=big, tags=[(274, 3, [orientation])]
+        )
         assert np.array_equal(decode(data).pixels, upright(COLOURS, orientation))
 
 

@@ -24,8 +24,10 @@ def test_the_format_stays_readable(tmp_path):
 def test_ids_come_back_ascending_and_once(tmp_path):
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 2**62, 100) for _ in range(2)]
-    names = [write_tombstones(open_store(tmp_path), f"{i}.npy", np.repeat(part, 2)).path
-             for i, part in enumerate([*parts, parts[0]])]  # fmt: skip
+    names = [
+        write_tombstones(open_store(tmp_path), f"{i}.npy", np.repeat(part, 2)).path
+        for i, part in enumerate([*parts, parts[0]])
+    ]
     found = read_tombstones(tmp_path / name for name in names)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, np.unique(np.concatenate(parts)))
@@ -42,9 +44,16 @@ def test_negative_ids_are_not_written(tmp_path):
 
 @pytest.mark.parametrize(
     "ids",
-    [np.array([3, 2]), np.array([2, 2]), np.array([-1, 2]), np.array([1.0]), np.array([[1]]),
-     np.array(["a"]), np.array([{}])],
-)  # fmt: skip
+    [
+        np.array([3, 2]),
+        np.array([2, 2]),
+        np.array([-1, 2]),
+        np.array([1.0]),
+        np.array([[1]]),
+        np.array(["a"]),
+        np.array([{}]),
+    ],
+)
 def test_other_arrays_are_refused(ids, tmp_path):
     np.save(tmp_path / "x.npy", ids)
     with pytest.raises(RequestError, match=r"x\.npy: not .*tombstones"):

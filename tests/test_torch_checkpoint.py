@@ -147,7 +147,7 @@ def tensor(storage: Any = None, offset: Any = 0, shape: Any = (24,), strides: An
         (GOOD[:-3], "should have 1 numbers"),
         (written({1: 2}, {}), "a key that is no text"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said(data: bytes, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         read_checkpoint(data)
@@ -188,9 +188,16 @@ _RAN: list[str] | None = None  # what Python is asked to do meanwhile, where any
 
 def _watch(event: str, _: tuple[Any, ...]) -> None:
     if _RAN is not None and event in {
-        "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "open", "import", "exec",
-        "compile", "pickle.find_class",
-    }:  # fmt: skip
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "subprocess.Popen",
+        "open",
+        "import",
+        "exec",
+        "compile",
+        "pickle.find_class",
+    }:
         _RAN.append(event)
 
 

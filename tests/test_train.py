@@ -187,8 +187,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
     assert np.abs(one).max() > 0
     # A step that was lost or done twice shows in the loss.
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
-    here, there = (json.loads((one / "training.json").read_text())["held_out"] for one in
-                   (model, trained.model))  # fmt: skip
+    here, there = (
+        json.loads((one / "training.json").read_text())["held_out"]
+        for one in (model, trained.model)
+    )
     assert here == there
     losses, whole = (
         dict(scalars(tmp_path / "killed.work" / LOGS)["loss"]),

@@ -104,9 +104,10 @@ def test_without_labels_pictures_are_held_out_and_copies_ask() -> None:
     assert not set(found.rows.tolist()) & set(found.held.rows.tolist())
     assert len(found.held.halves[0].rows) == 15 * (COPIES + 1)
     pictures = Pictures(
-        (np.random.default_rng(0).integers(0, 256, (60, 20, 20, 3), np.uint8),), ("",) * 60,
+        (np.random.default_rng(0).integers(0, 256, (60, 20, 20, 3), np.uint8),),
+        ("",) * 60,
         gathering.Counter(),
-    )  # fmt: skip
+    )
     batches = list(found.held.batches(pictures, (16, 16)))
     assert [len(one) for one in batches] == [70, 35]  # whole pictures with their copies
     assert batches[0].dtype == np.uint8
@@ -198,9 +199,14 @@ def test_the_state_on_disk_is_all_of_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape).astype("f4") for shape in ((3,), (), (2, 2))]
     state = State(
-        7, 1.5, [0, 7], [[np.zeros(2), np.ones(3)], [np.ones(2), np.ones(3)]],
-        [*arrays, np.int64(4)], arrays[:2], arrays[1:],
-    )  # fmt: skip
+        7,
+        1.5,
+        [0, 7],
+        [[np.zeros(2), np.ones(3)], [np.ones(2), np.ones(3)]],
+        [*arrays, np.int64(4)],
+        arrays[:2],
+        arrays[1:],
+    )
     state.save(tmp_path)
     found = State.load(tmp_path)
     assert found is not None

@@ -117,10 +117,17 @@ def test_keys_and_uris_come_back_as_they_were_given(
 ) -> None:
     monkeypatch.chdir(indexed[1])
     given = [
-        (1, "first/0.png"), ((2, "two"), "./first/0.png"), (None, f"file://{indexed[1]}/first/0.png"),
-        ({"a": [1]}, "first/0.png"), ("first/1.png", "missing.png"), (b"\xff", "broken.jpg"),
-        (0.5, "first"), ("", ""), ("nul", "first/\0.png"), ("long", "x" * 9000),
-    ]  # fmt: skip
+        (1, "first/0.png"),
+        ((2, "two"), "./first/0.png"),
+        (None, f"file://{indexed[1]}/first/0.png"),
+        ({"a": [1]}, "first/0.png"),
+        ("first/1.png", "missing.png"),
+        (b"\xff", "broken.jpg"),
+        (0.5, "first"),
+        ("", ""),
+        ("nul", "first/\0.png"),
+        ("long", "x" * 9000),
+    ]
     embedded, failed, counters = outcomes(given, EmbedImages(spec, 8))
     back = [(key, record["uri"]) for key, record in [*embedded, *failed]]
     assert sorted(map(repr, back)) == sorted(map(repr, given))
@@ -214,9 +221,13 @@ def test_types_are_told_to_the_pipeline(spec: EmbedSpec) -> None:
 def test_it_is_shown_on_an_engines_page(spec: EmbedSpec) -> None:
     shown = DisplayData.create_from(EmbedImages(spec, 7)).items
     assert {item.key: item.value for item in shown} == {
-        "models": "builtin:color-texture", "store": spec.store, "metric": "cosine",
-        "dtype": "float32", "batch": 7, "max_wait": 10.0,
-    }  # fmt: skip
+        "models": "builtin:color-texture",
+        "store": spec.store,
+        "metric": "cosine",
+        "dtype": "float32",
+        "batch": 7,
+        "max_wait": 10.0,
+    }
 
 
 @pytest.mark.parametrize(

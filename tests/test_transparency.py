@@ -33,9 +33,10 @@ def alpha_of(image):
 def with_key(image):
     """An image of which one colour is transparent, black."""
     return Image.composite(
-        Image.new(image, (64, 64), "white"), Image.new(image, (64, 64)),
+        Image.new(image, (64, 64), "white"),
+        Image.new(image, (64, 64)),
         glyph().getchannel("A").point(lambda v: 255 * (v > 127)),
-    )  # fmt: skip
+    )
 
 
 def palette(image):
@@ -64,7 +65,7 @@ FILES = {
     "tga": encode(GLYPH, "TGA"),
     "ico": encode(GLYPH, "ICO", sizes=[(64, 64)]),
     "jpeg2000": encode(GLYPH, "JPEG2000"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", FILES)

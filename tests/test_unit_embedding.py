@@ -79,10 +79,14 @@ def test_what_is_known_is_not_embedded(
     known = {sha256(files["a0"]): 77, sha256(files["d0"]): 78, bytes(32): 79}
     done, rows = run(tmp_path, files, embedder, decoder, known=known)
     assert [(row.version, row.status, row.id) for row in rows] == [
-        ("a0", "unchanged", 77), ("a1", "unchanged", 77),
-        ("b0", "embedded", 5 << 32), ("b1", "duplicate", 5 << 32),
-        ("c0", "embedded", 5 << 32 | 1), ("d0", "unchanged", 78), ("x0", "rejected", None),
-    ]  # fmt: skip
+        ("a0", "unchanged", 77),
+        ("a1", "unchanged", 77),
+        ("b0", "embedded", 5 << 32),
+        ("b1", "duplicate", 5 << 32),
+        ("c0", "embedded", 5 << 32 | 1),
+        ("d0", "unchanged", 78),
+        ("x0", "rejected", None),
+    ]
     for row in rows:
         file = files[row.version]
         assert (row.uri, row.bytes, row.content_sha256) == (file.uri, file.bytes, sha256(file))
@@ -90,8 +94,10 @@ def test_what_is_known_is_not_embedded(
     assert rows[0].metadata_hash != rows[1].metadata_hash
     assert rows[-1].metadata_hash == 0
     assert {name: done["counts"][name] for name in ("unchanged", "embedded", "duplicate")} == {
-        "unchanged": 3, "embedded": 2, "duplicate": 1,
-    }  # fmt: skip
+        "unchanged": 3,
+        "embedded": 2,
+        "duplicate": 1,
+    }
     stored = iter_rows(tmp_path / done["shard"]["path"], ["uri"])
     assert [row["uri"] for row in stored] == [files["b0"].uri, files["c0"].uri]
 
@@ -148,7 +154,8 @@ def test_forgotten_pictures_do_not_reach_the_model(
     wanted = [files[name] for name in ("a0", "a1", "c0")]
     outcomes = list(embed_files(wanted, embedder, decoder, forgotten={digest}))
     assert [(one.status, one.reason) for one in outcomes if isinstance(one, Failed)] == [
-        ("ignored", "forgotten"), ("ignored", "forgotten"),
-    ]  # fmt: skip
+        ("ignored", "forgotten"),
+        ("ignored", "forgotten"),
+    ]
     assert len(outcomes) == 3
     assert np.isfinite(outcomes[-1].vector).all()  # type: ignore[union-attr]

@@ -66,8 +66,12 @@ def partitions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("partitions")
-@settings(max_examples=40, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(listed=LISTED, lost=st.sets(st.integers(0, 400), max_size=5), unit_rows=st.integers(1, 20))
 def test_units_are_a_partition_in_which_equal_files_meet(
     tmp_path_factory: pytest.TempPathFactory,
@@ -98,8 +102,12 @@ def test_units_are_a_partition_in_which_equal_files_meet(
 
 
 @pytest.mark.usefixtures("partitions")
-@settings(max_examples=25, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(listed=LISTED, unit_rows=st.integers(1, 20), seed=st.integers(0, 9))
 def test_units_do_not_depend_on_the_order_of_the_listing(
     tmp_path_factory: pytest.TempPathFactory,
@@ -184,8 +192,10 @@ def test_mix_is_splitmix64() -> None:
     gamma, state = 0x9E3779B97F4A7C15, 1234567
     states = np.array([(state + i * gamma) % 2**64 for i in range(3)], dtype=np.uint64)
     assert units.mix(states).tolist() == [
-        6457827717110365317, 3203168211198807973, 9817491932198370423,
-    ]  # fmt: skip
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
 
 
 # --- what lies in containers ------------------------------------------------------------------
@@ -198,14 +208,22 @@ def contained(sizes: list[list[int]]) -> list[SourceFile]:
         for c, groups in enumerate(sizes)
         for g, count in enumerate(groups)
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.usefixtures("partitions")
-@settings(max_examples=40, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(sizes=st.lists(st.lists(st.integers(0, 12), max_size=4), max_size=6), plain=LISTED,
-       unit_rows=st.integers(1, 20), seed=st.integers(0, 9))  # fmt: skip
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    sizes=st.lists(st.lists(st.integers(0, 12), max_size=4), max_size=6),
+    plain=LISTED,
+    unit_rows=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
 def test_containers_are_cut_into_whole_pieces_in_order(
     tmp_path_factory: pytest.TempPathFactory,
     sizes: list[list[int]],
@@ -258,16 +276,22 @@ def test_much_metadata_makes_more_parts(tmp_path: Path, monkeypatch: pytest.Monk
 def test_metadata_without_a_fitting_column_are_told_once(tmp_path: Path) -> None:
     schema = listing.listing_schema(pa.schema([("n", pa.int64()), ("s", pa.string())]))
     values: list[dict[str, object]] = [
-        {"n": 1, "s": "a"}, {"n": "x", "s": 2.5}, {"n": True, "new": 1}, {"n": 2**70, "new": 2},
-    ]  # fmt: skip
+        {"n": 1, "s": "a"},
+        {"n": "x", "s": 2.5},
+        {"n": True, "new": 1},
+        {"n": 2**70, "new": 2},
+    ]
     files = [SourceFile(f"/{i}", 1, "", "", value) for i, value in enumerate(values)]
     notices: list[str] = []
     [part] = listing.write_listing(
         open_store(tmp_path), "listing", files, schema, notices.append
     ).parts
     assert [dict(file.metadata) for file in scanning.read_files(tmp_path / part)] == [
-        {"n": 1, "s": "a"}, {"n": None, "s": "2.5"}, {"n": None, "s": None}, {"n": None, "s": None},
-    ]  # fmt: skip
+        {"n": 1, "s": "a"},
+        {"n": None, "s": "2.5"},
+        {"n": None, "s": None},
+        {"n": None, "s": None},
+    ]
     assert notices == [
         "metadata left out: 'n' of /1, and others like it: 'x' is no int64",
         "metadata left out: 'new' of /2 and files after it; it was not seen where the columns were "

@@ -48,8 +48,17 @@ class Nights:
     def run(self, *flags: str) -> int:
         (self.root / "config.yaml").write_text(self.config)
         images = [flag for source in self.sources for flag in ("--images", source)]
-        return main(["index", "--config", str(self.root / "config.yaml"), "--store",
-                     str(self.store), *images, *flags])  # fmt: skip
+        return main(
+            [
+                "index",
+                "--config",
+                str(self.root / "config.yaml"),
+                "--store",
+                str(self.store),
+                *images,
+                *flags,
+            ]
+        )
 
     def night(self, *flags: str) -> dict[str, Any]:
         """One night that publishes, or changes nothing; its manifest, with sums that hold."""
@@ -100,8 +109,12 @@ class Nights:
             assert row.detail
             old = rows[uri]
             assert (row.id, row.content_sha256, row.bytes, row.version, row.metadata_hash) == (
-                old.id, old.content_sha256, old.bytes, old.version, old.metadata_hash
-            )  # fmt: skip
+                old.id,
+                old.content_sha256,
+                old.bytes,
+                old.version,
+                old.metadata_hash,
+            )
         third = self.night()
         assert third["counts"]["unknown"] == third["counts"]["embedded"] == 0
         assert third["counts"]["removed"] == third["changes"]["added"] == 0
@@ -202,8 +215,10 @@ def test_new_names_of_contents_that_are_unknown(nights: Nights) -> None:
         assert second["counts"]["embedded"] == 0
         row = nights.ledger()[str(sub / "000.jpg")]
         assert (row.status, row.known_status, row.known_detail) == (
-            "unknown", "duplicate", str(folder / "0.jpg")
-        )  # fmt: skip
+            "unknown",
+            "duplicate",
+            str(folder / "0.jpg"),
+        )
         assert nights.answers()[str(folder / "0.jpg")] == [str(sub / "000.jpg")]
     third = nights.night()
     assert third["counts"]["embedded"] == third["counts"]["removed"] == 0

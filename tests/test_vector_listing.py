@@ -40,19 +40,30 @@ def test_every_row_of_every_table_is_listed(tmp_path: Path) -> None:
     assert len(rows) == 6
     version = one.stat().st_mtime_ns
     assert rows[:5] == [
-        {"uri": f"1/{i}", "bytes": 8, "version": f"{version}+{i}", "problem": "",
-         "_container": str(one), "_offset": i, "_group": i // 2, "_hides": None}
+        {
+            "uri": f"1/{i}",
+            "bytes": 8,
+            "version": f"{version}+{i}",
+            "problem": "",
+            "_container": str(one),
+            "_offset": i,
+            "_group": i // 2,
+            "_hides": None,
+        }
         for i in range(5)
-    ]  # fmt: skip
+    ]
     assert (rows[5]["uri"], rows[5]["_offset"]) == ("x", 0)
 
 
 @given(
-    uris=st.lists(st.lists(st.sampled_from(["a", "b", "ä", "", None, "c" * 99]), max_size=12),
-                  min_size=1, max_size=4).filter(any),
+    uris=st.lists(
+        st.lists(st.sampled_from(["a", "b", "ä", "", None, "c" * 99]), max_size=12),
+        min_size=1,
+        max_size=4,
+    ).filter(any),
     group=st.integers(1, 5),
     part_rows=st.integers(1, 30),
-)  # fmt: skip
+)
 def test_a_uri_belongs_to_the_first_row_that_bears_it(
     tmp_path_factory: pytest.TempPathFactory,
     uris: list[list[str | None]],

@@ -64,20 +64,32 @@ def test_remote_tables(tmp_path: Path) -> None:
 
 
 def test_metadata_columns(tmp_path: Path) -> None:
-    more = {"label": list(range(50)), "id": ["x"] * 50, "thumbnail": [b"jpeg"] * 50,
-            "tags": [[1, 2]] * 50, "word": pa.array(["y"] * 50).dictionary_encode(),
-            "when": pa.array([0] * 50, pa.timestamp("ns")),
-            "image": [{"bytes": b"", "path": ""}] * 50}  # fmt: skip
+    more = {
+        "label": list(range(50)),
+        "id": ["x"] * 50,
+        "thumbnail": [b"jpeg"] * 50,
+        "tags": [[1, 2]] * 50,
+        "word": pa.array(["y"] * 50).dictionary_encode(),
+        "when": pa.array([0] * 50, pa.timestamp("ns")),
+        "image": [{"bytes": b"", "path": ""}] * 50,
+    }
     one = write_vectors(tmp_path / "1.parquet", VECTORS, metadata=more)
     two = write_vectors(tmp_path / "2.parquet", VECTORS, metadata={"label": ["a"] * 50})
     tables = tables_of(one, two)
     assert tables[0].metadata == {
-        "label": "label", "id": "manifest_id", "tags": "tags", "word": "word", "when": "when",
-    }  # fmt: skip
+        "label": "label",
+        "id": "manifest_id",
+        "tags": "tags",
+        "word": "word",
+        "when": "when",
+    }
     assert {column.name: str(column.type) for column in metadata_schema(tables)} == {
-        "label": "string", "manifest_id": "string", "tags": "list<element: int64>",
-        "word": "string", "when": "timestamp[ns]",
-    }  # fmt: skip
+        "label": "string",
+        "manifest_id": "string",
+        "tags": "list<element: int64>",
+        "word": "string",
+        "when": "timestamp[ns]",
+    }
 
 
 def strings(*values: Any) -> pa.Array:
@@ -87,19 +99,34 @@ def strings(*values: Any) -> pa.Array:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"url": strings("a"), "embedding": embedding(VECTORS[:1])},
-         "needs the columns uri and embedding, it has url, embedding; rename .* is the uri"),
-        ({"uri": strings("a"), "vector": embedding(VECTORS[:1])},
-         "needs the columns uri and embedding, it has uri, vector; rename .* is the embedding"),
-        ({"uri": [1], "embedding": embedding(VECTORS[:1])},
-         "the column uri must be string, it is int64; cast it"),
-        ({"uri": strings("a"), "embedding": [[1, 2]]},
-         r"must be a list .* of float16, float32 or float64, it is list<.*int64>; cast it"),
+        (
+            {"url": strings("a"), "embedding": embedding(VECTORS[:1])},
+            "needs the columns uri and embedding, it has url, embedding; rename .* is the uri",
+        ),
+        (
+            {"uri": strings("a"), "vector": embedding(VECTORS[:1])},
+            "needs the columns uri and embedding, it has uri, vector; rename .* is the embedding",
+        ),
+        (
+            {"uri": [1], "embedding": embedding(VECTORS[:1])},
+            "the column uri must be string, it is int64; cast it",
+        ),
+        (
+            {"uri": strings("a"), "embedding": [[1, 2]]},
+            r"must be a list .* of float16, float32 or float64, it is list<.*int64>; cast it",
+        ),
         ({"uri": strings("a"), "embedding": [1.5]}, "it is double; cast it"),
-        ({"uri": strings("a"), "embedding": embedding(VECTORS[:1]), "id": [1],
-          "manifest_id": [2]}, "two columns would have one name"),
+        (
+            {
+                "uri": strings("a"),
+                "embedding": embedding(VECTORS[:1]),
+                "id": [1],
+                "manifest_id": [2],
+            },
+            "two columns would have one name",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_columns(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     write_vectors(tmp_path / "good.parquet", VECTORS)
     pq.write_table(pa.table(columns), tmp_path / "wrong.parquet")
@@ -108,8 +135,11 @@ def test_wrong_columns(tmp_path: Path, columns: dict[str, Any], message: str) ->
 
 
 def test_what_is_no_table(tmp_path: Path) -> None:
-    for spec, message in (("no such", "no such file or folder"), (".", "no Parquet files there"),
-                          ("*.parquet", "no Parquet files there; nothing to index")):  # fmt: skip
+    for spec, message in (
+        ("no such", "no such file or folder"),
+        (".", "no Parquet files there"),
+        ("*.parquet", "no Parquet files there; nothing to index"),
+    ):
         with pytest.raises(RequestError, match=message):
             tables_of(tmp_path / spec)
     path = write_vectors(tmp_path / "t.parquet", VECTORS)

@@ -34,8 +34,9 @@ VECTORS = np.random.default_rng(0).standard_normal((50, DIM)).astype(np.float32)
 
 
 def unit_of(number: int) -> Unit:
-    return Unit(number, 7 + number, f"embeddings/{number}",
-                f"ledger/{number}", f"done/{number}.json")  # fmt: skip
+    return Unit(
+        number, 7 + number, f"embeddings/{number}", f"ledger/{number}", f"done/{number}.json"
+    )
 
 
 def ingest(
@@ -144,8 +145,9 @@ def test_units_hold_the_candidates_of_their_rows_in_order(
 @pytest.mark.parametrize("kept", ["float32", "float16"])
 def test_vectors_are_kept_as_they_are(tmp_path: Path, kind: str, given: str, kept: str) -> None:
     more = {"label": [f"l{i}" for i in range(50)], "bytes": list(range(50))}
-    path = write_vectors(tmp_path / "a.parquet", VECTORS, kind=kind, dtype=given, group=20,
-                         metadata=more)  # fmt: skip
+    path = write_vectors(
+        tmp_path / "a.parquet", VECTORS, kind=kind, dtype=given, group=20, metadata=more
+    )
     [done] = ingest(tmp_path, path, dtype=kept)
     expected = VECTORS.astype(given).astype(kept)
     assert np.array_equal(stored(tmp_path), expected.astype(np.float32))
@@ -154,8 +156,17 @@ def test_vectors_are_kept_as_they_are(tmp_path: Path, kind: str, given: str, kep
     )
     digests = [hashlib.sha256(vector.tobytes()).digest() for vector in expected]
     size, version = expected[0].nbytes, path.stat().st_mtime_ns
-    columns = ["id", "uri", "content_sha256", "width", "height", "format", "bytes", "label",
-               "manifest_bytes"]  # fmt: skip
+    columns = [
+        "id",
+        "uri",
+        "content_sha256",
+        "width",
+        "height",
+        "format",
+        "bytes",
+        "label",
+        "manifest_bytes",
+    ]
     assert [tuple(row.values()) for row in iter_rows(written(tmp_path, "shard"), columns)] == [
         (7 << 32 | i, f"a/{i}", digests[i], None, None, "vector", size, f"l{i}", i)
         for i in range(50)
@@ -206,11 +217,14 @@ REASONS = [
     ("rejected", "not_finite", "row 8: component 0 is -inf; all must be finite"),
     ("rejected", "not_finite", "row 9: component 1 is nan; all must be finite"),
     ("rejected", "zero_vector", "row 10: all 6 components are 0, which {metric} forbids"),
-    ("rejected", "not_finite",
-     "row 11: component 5 is 1e+39, more than a float32 holds; all must be finite"),
+    (
+        "rejected",
+        "not_finite",
+        "row 11: component 5 is 1e+39, more than a float32 holds; all must be finite",
+    ),
     ("rejected", "negative", "row 12: component 5 is -6.0, and jaccard needs at least 0"),
     ("embedded", "", ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("batch", [1, 4, 8192])
@@ -296,8 +310,9 @@ def test_metadata_of_several_types_become_text(tmp_path: Path) -> None:
         write_vectors(tmp_path / f"in/{number}.parquet", VECTORS[:2], metadata={"m": values})
     write_vectors(tmp_path / "in/4.parquet", VECTORS[:2])
     ingest(tmp_path, tmp_path / "in")
-    found = [[row["m"] for row in iter_rows(written(tmp_path, "shard", i), ["m"])]
-             for i in range(5)]  # fmt: skip
+    found = [
+        [row["m"] for row in iter_rows(written(tmp_path, "shard", i), ["m"])] for i in range(5)
+    ]
     assert found == [["1", None], ["0.5", "2"], ["x", "y"], ["[1]", None], [None, None]]
 
 
@@ -344,13 +359,17 @@ def test_a_row_that_is_as_it_was_keeps_its_place(tmp_path: Path) -> None:
     vectors[40] = np.nan  # damaged now
     order = np.random.default_rng(3).permutation(50)
     write_vectors(
-        path, vectors[order], [uris[i] for i in order],
+        path,
+        vectors[order],
+        [uris[i] for i in order],
         metadata={"label": [labels["label"][i] for i in order]},
-    )  # fmt: skip
+    )
     done, rows = again(tmp_path, path, before)
     assert {name: done["counts"][name] for name in ("embedded", "unchanged", "rejected")} == {
-        "embedded": 3, "unchanged": 46, "rejected": 1,
-    }  # fmt: skip
+        "embedded": 3,
+        "unchanged": 46,
+        "rejected": 1,
+    }
     version = path.stat().st_mtime_ns
     new = [i for i in order if i in (10, 20, 30)]
     for place, (i, row) in enumerate(zip(order.tolist(), rows, strict=True)):
@@ -363,8 +382,9 @@ def test_a_row_that_is_as_it_was_keeps_its_place(tmp_path: Path) -> None:
             assert replace(row, status="embedded", version="") == replace(before[i], version="")
             assert row.status == "unchanged"
     assert np.array_equal(stored(tmp_path, 1), vectors[new])
-    kept = [tuple(row.values()) for row in
-            iter_rows(written(tmp_path, "shard", 1), ["uri", "label"])]  # fmt: skip
+    kept = [
+        tuple(row.values()) for row in iter_rows(written(tmp_path, "shard", 1), ["uri", "label"])
+    ]
     assert kept == [(uris[i], labels["label"][i]) for i in new]
 
 
@@ -386,15 +406,19 @@ def test_a_vector_that_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
     before = [row for row in ledger(tmp_path) if row.uri not in ("a/7", "a/9", "a/11")]
     done, rows = again(tmp_path, path, before, forgotten)
     assert {name: done["counts"][name] for name in ("embedded", "unchanged", "ignored")} == {
-        "embedded": 1, "unchanged": 47, "ignored": 2,
-    }  # fmt: skip
+        "embedded": 1,
+        "unchanged": 47,
+        "ignored": 2,
+    }
     assert [rows[7], rows[9]] == [
         forgotten_row("a/7", digests[7]),
         forgotten_row("a/9", digests[9]),
     ]
     assert np.array_equal(stored(tmp_path, 1), VECTORS[[11]])
-    data = b"".join(file.read_bytes() for file in
-                    (written(tmp_path, "ledger", 1), written(tmp_path, "shard", 1)))  # fmt: skip
+    data = b"".join(
+        file.read_bytes()
+        for file in (written(tmp_path, "ledger", 1), written(tmp_path, "shard", 1))
+    )
     assert VECTORS[7].tobytes() not in data
 
 

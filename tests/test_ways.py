@@ -436,19 +436,29 @@ def test_the_command_asks_as_python_does(
     names = [str(path) for path in sorted(pictures.glob("first/*.png"))[:3]]
     common = ["--store", str(store), "-k", "4"]
     cases: list[tuple[list[str], dict[str, Any]]] = [
-        (["--images", str(photo[0]), "--crop", ".5,.5,.5,.5"],
-         {"images": str(photo[0]), "crop": (0.5, 0.5, 0.5, 0.5)}),
+        (
+            ["--images", str(photo[0]), "--crop", ".5,.5,.5,.5"],
+            {"images": str(photo[0]), "crop": (0.5, 0.5, 0.5, 0.5)},
+        ),
         (["--images", *names, "--together", "mean"], {"images": names, "together": "mean"}),
-        (["--images", *names, "--together", "max", "--exclude-self"],
-         {"images": names, "together": "max", "exclude_self": True}),
-        (["--images", names[0], "--unlike", names[1], "--unlike", names[2]],
-         {"images": names[0], "unlike": names[1:]}),
-        (["--images", names[0], "--min-score", ".9", "--exclude-self"],
-         {"images": names[0], "min_score": 0.9, "exclude_self": True}),
+        (
+            ["--images", *names, "--together", "max", "--exclude-self"],
+            {"images": names, "together": "max", "exclude_self": True},
+        ),
+        (
+            ["--images", names[0], "--unlike", names[1], "--unlike", names[2]],
+            {"images": names[0], "unlike": names[1:]},
+        ),
+        (
+            ["--images", names[0], "--min-score", ".9", "--exclude-self"],
+            {"images": names[0], "min_score": 0.9, "exclude_self": True},
+        ),
         (["--like", *names[:2], "--diversify", ".3"], {"like": names[:2], "diversify": 0.3}),
-        (["--like", names[0], "--diversify", "--group-by", "format", "--per-group", "2"],
-         {"like": names[0], "diversify": True, "group_by": "format", "per_group": 2}),
-    ]  # fmt: skip
+        (
+            ["--like", names[0], "--diversify", "--group-by", "format", "--per-group", "2"],
+            {"like": names[0], "diversify": True, "group_by": "format", "per_group": 2},
+        ),
+    ]
     for flags, ways in cases:
         expected = [one.to_dict() for answer in searcher.search(k=4, **ways) for one in answer]
         found = answers(capsys, *common, *flags)

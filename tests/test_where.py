@@ -256,15 +256,23 @@ def test_types_that_do_not_compare_are_refused(where, message):
         (pa.decimal128(6, 2), [1, 2], "x > 1.5", [1]),
         (pa.large_string(), ["a", "b"], "x = 'a'", [0]),
         (pa.dictionary(pa.int8(), pa.string()), ["a", "b"], "x like 'b%'", [1]),
-        (pa.date32(), [datetime.date(2024, 1, 2), datetime.date(2025, 1, 1)],
-         "x < '2024-12-31'", [0]),
-        (pa.timestamp("us"), [datetime.datetime(2024, 1, 2, 3), None],
-         "x >= '2024-01-02T03:00:00'", [0]),
+        (
+            pa.date32(),
+            [datetime.date(2024, 1, 2), datetime.date(2025, 1, 1)],
+            "x < '2024-12-31'",
+            [0],
+        ),
+        (
+            pa.timestamp("us"),
+            [datetime.datetime(2024, 1, 2, 3), None],
+            "x >= '2024-01-02T03:00:00'",
+            [0],
+        ),
         (pa.list_(pa.int8()), [[1], None], "x is null", [1]),
         (pa.null(), [None, None], "x = 5 or x like 'a' or x in (1)", []),
         (pa.null(), [None, None], "x is null", [0, 1]),
     ],
-)  # fmt: skip
+)
 def test_columns_of_every_type(kind, values, where, expected):
     mask = evaluate(parse(where), {"x": pa.array(values, kind)})
     assert [row for row, one in enumerate(mask.to_pylist()) if one] == expected
@@ -281,8 +289,14 @@ def test_dates_and_lists_say_what_they_take():
 @pytest.fixture
 def files(tmp_path):
     """Two files of a store, the second without `label`."""
-    first = pa.table({"uri": [f"/a/{i}.png" for i in range(10)], "width": range(10),
-                      "label": ["cat", None] * 5, "embedding": [[0.0]] * 10})  # fmt: skip
+    first = pa.table(
+        {
+            "uri": [f"/a/{i}.png" for i in range(10)],
+            "width": range(10),
+            "label": ["cat", None] * 5,
+            "embedding": [[0.0]] * 10,
+        }
+    )
     second = pa.table({"uri": ["/b/0.png", "/b/1.png"], "width": [3, 700], "Size": [1, 2]})
     for name, table in (("first", first), ("second", second)):
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=4)
@@ -306,9 +320,11 @@ def test_a_column_that_a_file_lacks_is_null_there(files):
 
 def test_an_unknown_column_is_refused_with_those_there_are(files):
     with pytest.raises(
-        RequestError, match=re.escape("there is no column size, did you mean Size; the columns are "
-                                      "Size, label, uri, width")
-    ):  # fmt: skip
+        RequestError,
+        match=re.escape(
+            "there is no column size, did you mean Size; the columns are Size, label, uri, width"
+        ),
+    ):
         matching_ids(*files, "size = 2")
     with pytest.raises(RequestError, match="there is no column embedding; the columns are"):
         matching_ids(*files, "embedding is null")
@@ -420,8 +436,14 @@ def test_numbers_between_steps_and_bytes(kind, values, where, expected):
     st.fractions(min_value=-(2**65), max_value=2**65, max_denominator=3),
 )
 def test_steps_compare_as_fractions_do(values, operator, exact):
-    by_python = {"=": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": "__gt__",
-                 ">=": "__ge__"}[operator]  # fmt: skip
+    by_python = {
+        "=": "__eq__",
+        "!=": "__ne__",
+        "<": "__lt__",
+        "<=": "__le__",
+        ">": "__gt__",
+        ">=": "__ge__",
+    }[operator]
     found = steps_of(pa.array(values, pa.int64())).compare(operator, exact).to_pylist()
     assert found == [None if v is None else getattr(Fraction(v), by_python)(exact) for v in values]
 

@@ -62,8 +62,11 @@ def write_tiff(
         for top, left in itertools.product(tops, lefts):
             part = plane[top : top + step_down, left : left + step_across]
             if tile:
-                part = np.pad(part, [(0, s - p) for s, p in zip(tile, part.shape[:2], strict=True)]
-                              + [(0, 0)], mode="edge")  # fmt: skip
+                part = np.pad(
+                    part,
+                    [(0, s - p) for s, p in zip(tile, part.shape[:2], strict=True)] + [(0, 0)],
+                    mode="edge",
+                )
             if compression == JPEG:
                 segments.append(_jpeg(part, photometric))
                 continue
@@ -77,10 +80,16 @@ def write_tiff(
             segments.append(raw)
     short, long = 3, 4
     entries = [
-        (256, long, [width]), (257, long, [height]), (258, short, [bits] * samples),
-        (259, short, [compression]), (262, short, [photometric]), (277, short, [samples]),
-        (284, short, [planar]), (339, short, [sample_format] * samples), *tags,
-    ]  # fmt: skip
+        (256, long, [width]),
+        (257, long, [height]),
+        (258, short, [bits] * samples),
+        (259, short, [compression]),
+        (262, short, [photometric]),
+        (277, short, [samples]),
+        (284, short, [planar]),
+        (339, short, [sample_format] * samples),
+        *tags,
+    ]
     if tile:
         entries += [(322, short, [tile[1]]), (323, short, [tile[0]])]
     else:
@@ -195,12 +204,17 @@ def _packbits(raw, row):
     parts = []
     for start in range(0, len(raw), row):
         line = raw[start : start + row]
-        parts += [bytes([len(line[i : i + 128]) - 1]) + line[i : i + 128]
-                  for i in range(0, len(line), 128)]  # fmt: skip
+        parts += [
+            bytes([len(line[i : i + 128]) - 1]) + line[i : i + 128]
+            for i in range(0, len(line), 128)
+        ]
     return b"".join(parts)
 
 
 _COMPRESSORS = {
-    NONE: lambda raw, row: raw, DEFLATE: lambda raw, row: zlib.compress(raw), PACKBITS: _packbits,
-    LZW: _lzw, LZMA: lambda raw, row: lzma.compress(raw),
-}  # fmt: skip
+    NONE: lambda raw, row: raw,
+    DEFLATE: lambda raw, row: zlib.compress(raw),
+    PACKBITS: _packbits,
+    LZW: _lzw,
+    LZMA: lambda raw, row: lzma.compress(raw),
+}

@@ -33,8 +33,10 @@ def pairs(names):
     """Names by id as `write_duplicates` takes them, of (id, names)."""
     rows = [(i, uri) for i, uris in names for uri in uris]
     columns = zip(*rows, strict=True) if rows else ([], [])
-    return pa.table([pa.array(column, field.type) for column, field in
-                     zip(columns, PAIRS, strict=True)], schema=PAIRS)  # fmt: skip
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, PAIRS, strict=True)],
+        schema=PAIRS,
+    )
 
 
 def content(row):
@@ -55,9 +57,14 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
         with shards.open_shard(open_store(store), relative, schema, number) as (writer, pending):
             for row in rows:
                 fields = {
-                    "uri": f"/pictures/{row}.png", "content_sha256": content(row), "width": 4,
-                    "height": 3, "format": "PNG", "bytes": 9, "label": f"group {row % 3}",
-                }  # fmt: skip
+                    "uri": f"/pictures/{row}.png",
+                    "content_sha256": content(row),
+                    "width": 4,
+                    "height": 3,
+                    "format": "PNG",
+                    "bytes": 9,
+                    "label": f"group {row % 3}",
+                }
                 ids.append(writer.append(fields, vectors[row]))
         lines.append(shards.shard_record(pending.finished, number, len(rows)))
     spec = plan(n, dim, metric, options or {})
@@ -74,11 +81,19 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     record, rows = write_duplicates(open_store(store), "snapshots/one/duplicates.parquet", names)
     lines.append({**record.to_json(), "kind": "duplicates", "rows": rows})
     manifest = {
-        "name": "one", "features": [], "metric": metric, "dim": dim, "model_fingerprint": "m" * 64,
-        "preprocessing_fingerprint": "p" * 64, "counts": {}, "files": lines,
+        "name": "one",
+        "features": [],
+        "metric": metric,
+        "dim": dim,
+        "model_fingerprint": "m" * 64,
+        "preprocessing_fingerprint": "p" * 64,
+        "counts": {},
+        "files": lines,
         "index": {"spec": spec.to_json(), "template": template.sha256},
-        "search": {"nprobe": 4, "rerank": 100}, "certificate": {"k": 10}, **(extra or {}),
-    }  # fmt: skip
+        "search": {"nprobe": 4, "rerank": 100},
+        "certificate": {"k": 10},
+        **(extra or {}),
+    }
     publishing.publish(open_store(store), manifest)
     return np.array(ids), vectors, manifest
 
@@ -90,12 +105,16 @@ def build_index(store, embeddings, template, *, parts=None, removed="", truth=No
     whole = parts == 1 and spec.shards == 1
     tasks = [
         EncodeTask(
-            number, tuple(part.tolist()),
+            number,
+            tuple(part.tolist()),
             f"index/{number}" if whole else f"runs/parts/{number}",
-            f"runs/truth/{number}", f"runs/encoded/{number}.json", whole, removed,
+            f"runs/truth/{number}",
+            f"runs/encoded/{number}.json",
+            whole,
+            removed,
         )
         for number, part in enumerate(np.array_split(np.array(embeddings), parts))
-    ]  # fmt: skip
+    ]
     done = []
     for task in tasks:
         queries = ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)

@@ -54,9 +54,12 @@ class EncodeParts(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[EncodeTask]) -> beam.PCollection[int]:
         """PCollection[EncodeTask] -> PCollection[int]."""
-        return tasks | "SpreadParts" >> beam.Reshuffle() | "EncodePart" >> beam.ParDo(
-            _EncodeFn(self.store, self.template, self.threads, self.queries)
-        )  # fmt: skip
+        return (
+            tasks
+            | "SpreadParts" >> beam.Reshuffle()
+            | "EncodePart"
+            >> beam.ParDo(_EncodeFn(self.store, self.template, self.threads, self.queries))
+        )
 
 
 @beam.typehints.with_input_types(GroupTask)
@@ -82,9 +85,11 @@ class GroupLists(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[GroupTask]) -> beam.PCollection[int]:
         """PCollection[GroupTask] -> PCollection[int]."""
-        return tasks | "SpreadRanges" >> beam.Reshuffle() | "GroupLists" >> beam.ParDo(
-            _GroupFn(self.store, self.template)
-        )  # fmt: skip
+        return (
+            tasks
+            | "SpreadRanges" >> beam.Reshuffle()
+            | "GroupLists" >> beam.ParDo(_GroupFn(self.store, self.template))
+        )
 
 
 def _store_of(store: str, template: str) -> str:

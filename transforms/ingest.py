@@ -76,9 +76,14 @@ class _IngestFn(LoggedFn):
     def process(self, number: int) -> Iterator[int]:
         with unit_of(_LOG, "ingest", number) as counts:
             done = ingest_unit(
-                self._names.unit(number), self._store, self._units, self._rules,
-                self._metadata, self._properties, self._forgotten,
-            )  # fmt: skip
+                self._names.unit(number),
+                self._store,
+                self._units,
+                self._rules,
+                self._metadata,
+                self._properties,
+                self._forgotten,
+            )
             counts.update((name, done["counts"][name]) for name in LISTED)
         for status in ("embedded", "unchanged", "rejected"):
             count("ingest", f"{status}-vectors", done["counts"][status])

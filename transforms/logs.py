@@ -63,13 +63,22 @@ def unit_of(log: logging.Logger, stage: str, unit: object) -> Iterator[dict[str,
     except Exception as error:
         log.info(
             "%s: unit %s, attempt %s: failed after %.3f s: %s: %s",
-            stage, unit, attempt, monotonic() - began, type(error).__name__, one_line(error),
-        )  # fmt: skip
+            stage,
+            unit,
+            attempt,
+            monotonic() - began,
+            type(error).__name__,
+            one_line(error),
+        )
         raise
     log.info(
         "%s: unit %s, attempt %s: %.3f s%s",
-        stage, unit, attempt, monotonic() - began, _words(counts),
-    )  # fmt: skip
+        stage,
+        unit,
+        attempt,
+        monotonic() - began,
+        _words(counts),
+    )
 
 
 def _words(counts: Mapping[str, int]) -> str:

@@ -17,7 +17,10 @@ from lookalike.transforms.logs import LoggedFn, unit_of
 _LOG = logging.getLogger(__name__)
 
 Work = Callable[[Any, Store], Record]
-"""Does a task that has a `number`, and leaves its record (see `lookalike.store.attempts`)."""
+"""Does a task that has a `number`, and leaves its record (see `lookalike.store.attempts`).
+
+Where tasks have `rows`, these are logged and counted.
+"""
 
 
 @beam.typehints.with_input_types(Any)
@@ -57,7 +60,10 @@ class _DoFn(LoggedFn):
         self._stage, self._store, self._work = stage, store, work
 
     def process(self, task: Any) -> Iterator[int]:
-        with unit_of(_LOG, self._stage, task.number):
+        with unit_of(_LOG, self._stage, task.number) as counts:
             self._work(task, self._store)
+            if rows := getattr(task, "rows", 0):
+                counts["rows"] = rows
+                count(self._stage, "rows", rows)
         count(self._stage, "tasks")
         yield task.number

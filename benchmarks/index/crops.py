@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.launch import make_task, worker_threads
+from benchmarks.launch import make_task
 from benchmarks.pictures import gather
+from benchmarks.processes import worker_threads
 from benchmarks.task import Task, Vectors
 from lookalike.images import preparing as images
 from lookalike.images.preparing import Pixels
@@ -41,8 +42,10 @@ def embed_crops(config: Config, source: str | None, count: int, work: Path) -> t
         worker_threads(task.threads),
         ProcessPoolExecutor(task.processes, get_context("spawn")) as pool,
     ):
-        parts = [part.result() for part in
-                 [pool.submit(_embed, task, share, each) for share in shares if share]]  # fmt: skip
+        parts = [
+            part.result()
+            for part in [pool.submit(_embed, task, share, each) for share in shares if share]
+        ]
     names = [name for part, _ in parts for name in part]
     vectors = np.concatenate([found for _, found in parts])
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
@@ -56,8 +59,9 @@ def boxes(data: bytes, width: int, height: int, count: int) -> list[tuple[int, i
     seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
     random = np.random.default_rng(seed)
     found = []
-    for side, aspect in zip(random.uniform(*SHARES, count) ** 0.5,
-                            random.uniform(*ASPECTS, count) ** 0.5, strict=True):  # fmt: skip
+    for side, aspect in zip(
+        random.uniform(*SHARES, count) ** 0.5, random.uniform(*ASPECTS, count) ** 0.5, strict=True
+    ):
         across = min(width, max(1, round(width * side * aspect)))
         down = min(height, max(1, round(height * side / aspect)))
         left, top = (int(random.integers(0, room + 1)) for room in (width - across, height - down))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.index.exact import nearest
+from benchmarks.index.way_exact import nearest
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -147,8 +147,9 @@ def neighbours(real: Vectors, count: int) -> npt.NDArray[np.int32]:
     n = len(real)
     pivots = real[: max(1, n // _GROUP)]
     count, searched = min(count, n - 1), min(_GROUPS_SEARCHED, len(pivots))
-    group = np.concatenate([(real[i : i + BLOCK] @ pivots.T).argmax(axis=1)
-                            for i in range(0, n, BLOCK)])  # fmt: skip
+    group = np.concatenate(
+        [(real[i : i + BLOCK] @ pivots.T).argmax(axis=1) for i in range(0, n, BLOCK)]
+    )
     order = np.argsort(group, kind="stable")
     bounds = np.searchsorted(group[order], np.arange(len(pivots) + 1))
     members = [order[bounds[i] : bounds[i + 1]] for i in range(len(pivots))]

@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.index.exact import nearest, recall
 from benchmarks.index.generator import MOST_NEAR, Generator, neighbours, thinned
+from benchmarks.index.way_exact import nearest, recall
 
 Vectors = npt.NDArray[np.float32]
 

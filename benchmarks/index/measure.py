@@ -3,109 +3,87 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.command import say
 from benchmarks.index import vectors
-from benchmarks.index.exact import nearest
+from benchmarks.index.way_exact import nearest
 from benchmarks.index.ways import TITLES, Built, Way
+from lookalike.parallel import cores
 
 K = 10
 SINGLE = 100  # queries asked one by one
 _TIMED = 8  # settings of a way that are timed in every round, at most
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        rows: Vectors.
-        queries: Held out, and asked.
-        ways: Names, the project's first.
-        rounds: How often each setting is timed.
-        code_bytes: Memory of the rivals, per vector, without its id.
-        dtype: What the vectors' files hold.
-        workers: Processes of the project's build.
-        cores: Of this machine.
-        array_rows: Vectors that exact search holds, the rivals too; 0 where it is all.
-        index: Options of the project's planner.
-        patience: How long a rival may build, in times of the project's build.
-        recall: To compare rates at.
-        seed: Of whatever is random.
-    """
-
-    rows: int
-    queries: int
-    ways: tuple[str, ...]
-    rounds: int
-    code_bytes: int
-    dtype: str
-    workers: int
-    cores: int
-    array_rows: int = 0
-    index: dict[str, Any] = field(default_factory=dict)
-    patience: float = 4.0
-    recall: float = 0.95
-    seed: int = 0
-
-
-def lay_out(source: vectors.Source, plan: Plan, folder: Path) -> tuple[Path, Any]:
+def lay_out(source: vectors.Source, given: Namespace, folder: Path) -> tuple[Path, Any]:
     """Write the vectors, the queries and the task; returns the task's file and the true rows."""
-    parts = vectors.write(source, plan.rows, folder / "parts", plan.dtype, plan.cores)
-    asked = source.rows(plan.rows, plan.rows + plan.queries)
+    parts = vectors.write(source, given.rows, folder / "parts", given.dtype, cores())
+    asked = source.rows(given.rows, given.rows + given.queries)
     np.save(folder / "queries.npy", asked)
-    held = plan.array_rows or plan.rows
-    (folder / "array").mkdir()
-    if set(plan.ways) - {"lookalike"}:
-        array = folder / "array" / "array.npy"
-        vectors.write_array(parts, held, asked.shape[1], array)
-    true = nearest(asked, vectors.blocks(parts), K)[0]
-    task = folder / "task.json"
-    task.write_text(json.dumps({
-        "rows": plan.rows, "dim": asked.shape[1], "k": K, "seed": plan.seed,
-        "parts": str(folder / "parts"), "array": str(folder / "array" / "array.npy"),
-        "queries": str(folder / "queries.npy"), "code_bytes": plan.code_bytes,
-        "index": plan.index, "workers": plan.workers, "cores": plan.cores,
-    }))  # fmt: skip
-    return task, true
+    array = folder / "array" / "array.npy"
+    array.parent.mkdir()
+    if set(given.ways) - {"lookalike"}:
+        vectors.write_array(parts, given.held, asked.shape[1], array)
+    about = {
+        "rows": given.rows,
+        "dim": asked.shape[1],
+        "k": K,
+        "seed": 0,
+        "parts": str(folder / "parts"),
+        "array": str(array),
+        "queries": str(folder / "queries.npy"),
+        "code_bytes": given.code_bytes,
+        "index": given.index,
+        "workers": given.workers,
+        "cores": cores(),
+    }
+    (folder / "task.json").write_text(json.dumps(about))
+    return folder / "task.json", nearest(asked, vectors.blocks(parts), K)[0]
 
 
-def measure(
-    plan: Plan, task: Path, true: Any, pythons: dict[str, str], say: Callable[[str], None]
-) -> dict[str, Any]:
+def measure(given: Namespace, task: Path, true: Any, pythons: dict[str, str]) -> dict[str, Any]:
     """Build the ways one after another, then ask them in turn.
 
+    Args:
+        given: The arguments; `held` of the rows are those that exact search has.
+        task: The file that `lay_out` wrote.
+        true: The rows to be found, (queries, K).
+        pythons: The interpreter of each way.
+
     Returns:
-        By way: how building went (`Built`), and its `curve` (see `search`), without one where there
+        By way: how building went (`Built`), and its `curve` (see `_first`), without one where there
         is nothing to search.
     """
-    folder, limit = task.parent / "ways", None
+    limit = None
     found: dict[str, Any] = {}
-    ways: dict[str, Way] = {}
-    for name in plan.ways:
-        ways[name] = way = Way(name, pythons[name], task, folder)
+    served: dict[str, Way] = {}
+    for name in given.ways:
+        way = Way(name, pythons[name], task, task.parent / "ways")
         built = way.build(limit)
         if name == "lookalike" and built.seconds:
-            limit = plan.patience * built.seconds
+            limit = given.patience * built.seconds
         found[name] = {"title": TITLES[name], "built": asdict(built), "curve": []}
         say(f"{TITLES[name]}: {_told(built)}")
-    served = {name: way for name, way in ways.items() if not found[name]["built"]["failed"]}
+        if not built.failed:
+            served[name] = way
     try:
         for name, way in served.items():
             opened = way.open()
             found[name]["open_s"] = opened["open_s"]
-            found[name]["curve"] = _first(way, opened["settings"], true, plan.recall)
-            if name == "exact" and plan.array_rows:
+            found[name]["curve"] = _first(way, opened["settings"], true, given.recall)
+            if name == "exact" and given.held < given.rows:
                 for row in found[name]["curve"]:  # of the rows that it has
                     row["recall"] = 1.0
             say(f"{TITLES[name]}: {len(opened['settings'])} settings")
-        _time(plan, served, found)
+        _time(given, served, found)
     finally:
         for way in served.values():
             way.close()
@@ -130,30 +108,30 @@ def _first(
     for setting in settings:
         seconds = way.ask(setting, keep=True)["seconds"]
         rows.append({"setting": setting, "recall": way.recall(true), "first_s": seconds})
-    rows.sort(key=lambda row: (row["first_s"], -row["recall"]))
-    best = [row for number, row in enumerate(rows)
-            if all(row["recall"] > faster["recall"] for faster in rows[:number])]  # fmt: skip
+    best: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["first_s"], -row["recall"])):
+        if not best or row["recall"] > best[-1]["recall"]:
+            best.append(row)
     kept = set(np.linspace(0, len(best) - 1, _TIMED).astype(int).tolist())
-    kept |= {number for number, row in enumerate(best) if row["recall"] >= least and (
-             number == 0 or best[number - 1]["recall"] < least)}  # fmt: skip
-    return [best[number] for number in sorted(kept)]
+    enough = [number for number, row in enumerate(best) if row["recall"] >= least]
+    return [best[number] for number in sorted(kept | set(enough[:1]))]
 
 
-def _time(plan: Plan, served: dict[str, Way], found: dict[str, Any]) -> None:
+def _time(given: Namespace, served: dict[str, Way], found: dict[str, Any]) -> None:
     """Rates of all settings, the ways in turn, the first changing from round to round."""
     names = list(served)
     for name in names:
         for row in found[name]["curve"]:
             row["batch"], row["single"] = [], []
-    share = (plan.array_rows or plan.rows) / plan.rows  # of the work that exact search does
-    for number in range(plan.rounds):
+    share = given.held / given.rows  # of the work that exact search does
+    for number in range(given.rounds):
         shift = number % len(names)
         for step in range(max(len(found[name]["curve"]) for name in names)):
             for name in [*names[shift:], *names[:shift]]:
                 for row in found[name]["curve"][step : step + 1]:
                     times = share if name == "exact" else 1.0
                     for kind, single in (("batch", 0), ("single", SINGLE)):
-                        told = served[name].ask(row["setting"], single=min(single, plan.queries))
+                        told = served[name].ask(row["setting"], single=min(single, given.queries))
                         row[kind].append(times * told["queries"] / told["seconds"])
                     row["memory"] = told["memory"]
     for name in names:

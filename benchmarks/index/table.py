@@ -79,10 +79,15 @@ def _ratios(document: dict[str, Any], least: float) -> list[str]:
     for name, way in document["ways"].items():
         if name == "lookalike" or way["built"]["failed"]:
             continue
-        ratios = [_ratio(document["ways"]["lookalike"], way, least, rate)
-                  for rate in ("batch_rate", "single_rate")]  # fmt: skip
-        told = (f"{ratios[0]} its queries/s, {ratios[1]} one by one" if all(ratios)
-                else "not both reach that")  # fmt: skip
+        ratios = [
+            _ratio(document["ways"]["lookalike"], way, least, rate)
+            for rate in ("batch_rate", "single_rate")
+        ]
+        told = (
+            f"{ratios[0]} its queries/s, {ratios[1]} one by one"
+            if all(ratios)
+            else "not both reach that"
+        )
         lines.append(f"at recall@{K} {least:g}, beside {way['title']}: {told}")
     return lines
 
@@ -102,14 +107,20 @@ def _ratio(ours: dict[str, Any], way: dict[str, Any], least: float, rate: str) -
 
 def _match(match: dict[str, Any]) -> list[str]:
     """The real vectors beside as many made from a tenth of them."""
-    lines = [f"{match['rows']:,} real vectors beside as many made from {match['from_rows']:,} of "
-             "them as the rest is made"]  # fmt: skip
+    lines = [
+        f"{match['rows']:,} real vectors beside as many made from {match['from_rows']:,} of "
+        "them as the rest is made"
+    ]
     for title, key in (("lists probed", "probes"), ("first by code", "codes")):
         lines.append(f"{title:16}" + "".join(f"{cell:>8}" for cell in match["real"][key]))
-        lines += [f"  recall, {name:6}" + "".join(f"{value:8.3f}" for value in
-                  match[name][key].values()) for name in ("real", "made")]  # fmt: skip
-    for key, title in (("tenth", "1 - cosine to the 10th: 5, 25, 50, 75, 95 %"),
-                       ("nth", "median to the 1st, 10th, 100th")):  # fmt: skip
+        lines += [
+            f"  recall, {name:6}" + "".join(f"{value:8.3f}" for value in match[name][key].values())
+            for name in ("real", "made")
+        ]
+    for key, title in (
+        ("tenth", "1 - cosine to the 10th: 5, 25, 50, 75, 95 %"),
+        ("nth", "median to the 1st, 10th, 100th"),
+    ):
         for name in ("real", "made"):
             lines.append(f"{title}, {name:4}" + "".join(f"{x:8.3f}" for x in match[name][key]))
     return lines

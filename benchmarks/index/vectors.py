@@ -29,8 +29,10 @@ def load(paths: Sequence[Path]) -> Vectors:
     Raises:
         RequestError: A file is neither, or they differ in d.
     """
-    parts = [np.load(path) if path.suffix == ".npy" else np.concatenate(list(read_part(path)))
-             for path in paths]  # fmt: skip
+    parts = [
+        np.load(path) if path.suffix == ".npy" else np.concatenate(list(read_part(path)))
+        for path in paths
+    ]
     if len({part.shape[1:] for part in parts}) != 1 or parts[0].ndim != 2:
         shapes = ", ".join(str(part.shape) for part in parts)
         raise RequestError(f"the vectors' files must have rows of one length; they are {shapes}")
@@ -46,8 +48,9 @@ def ready(vectors: Vectors, dim: int, seed: int) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1)
     unit = vectors[np.isfinite(lengths) & (lengths > 0)]
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
-    _, first = np.unique(unit.view(np.dtype((np.void, unit.itemsize * unit.shape[1]))),
-                         return_index=True)  # fmt: skip
+    _, first = np.unique(
+        unit.view(np.dtype((np.void, unit.itemsize * unit.shape[1]))), return_index=True
+    )
     unit = unit[np.random.default_rng(seed).permutation(first)]
     _, axes = np.linalg.eigh((unit.T @ unit).astype(np.float64))
     reduced = unit @ axes[:, ::-1][:, :dim].astype(np.float32)
@@ -88,8 +91,10 @@ def write(source: Source, rows: int, folder: Path, dtype: str, processes: int) -
     starts = range(0, rows, PART_ROWS)
     paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
     with ProcessPoolExecutor(min(processes, len(paths)), get_context("spawn")) as pool:
-        done = [pool.submit(write_part, source, start, min(start + PART_ROWS, rows), path, dtype)
-                for start, path in zip(starts, paths, strict=True)]  # fmt: skip
+        done = [
+            pool.submit(write_part, source, start, min(start + PART_ROWS, rows), path, dtype)
+            for start, path in zip(starts, paths, strict=True)
+        ]
         for one in done:
             one.result()
     return paths
@@ -99,8 +104,9 @@ def write_part(source: Source, start: int, stop: int, path: Path, dtype: str) ->
     """Write one file, a row group at a time."""
     kind, dim = pa.from_numpy_dtype(_DTYPES[dtype]), np.load(source.real, mmap_mode="r").shape[1]
     schema = pa.schema([("uri", pa.string()), ("embedding", pa.list_(kind, dim))])
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False,
-                          write_statistics=False) as writer:  # fmt: skip
+    with pq.ParquetWriter(
+        path, schema, compression="none", use_dictionary=False, write_statistics=False
+    ) as writer:
         for first in range(start, stop, 8 * GROUP_ROWS):
             block = source.rows(first, min(first + 8 * GROUP_ROWS, stop)).astype(_DTYPES[dtype])
             uris = pa.array([f"row:{row}" for row in range(first, first + len(block))])

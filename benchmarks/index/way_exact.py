@@ -1,17 +1,53 @@
 """Exact search with all vectors in memory: a matrix product and a selection, or Faiss's flat index.
 
-Where there are more rows than `exact_rows`, it searches only those, and says how many.
+Where there are very many rows it has only a part of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.index.exact import nearest
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+_SCORES = 1 << 25  # held at once
+_STEP = 8192
+
+
+def nearest(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[Rows, Vectors]:
+    """Row numbers (n, k) int64 and inner products of the best k rows, best first.
+
+    Args:
+        queries: (n, d) float32.
+        blocks: The rows to search, (m, d) float32 each, one after another.
+        k: How many; at most as many as there are rows.
+    """
+    rows, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    step, first = max(_STEP, _SCORES // max(1, len(queries))), 0
+    for block in blocks:
+        for start in range(0, len(block), step):
+            part = block[start : start + step]
+            found = queries @ part.T
+            best = np.argpartition(-found, min(k, len(part)) - 1, axis=1)[:, :k]
+            rows = np.concatenate([rows, best + (first + start)], axis=1)
+            scores = np.concatenate([scores, np.take_along_axis(found, best, axis=1)], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            rows = np.take_along_axis(rows, order, axis=1)
+            scores = np.take_along_axis(scores, order, axis=1)
+        first += len(block)
+    return rows, scores
+
+
+def recall(found: npt.NDArray[Any], true: Rows) -> float:
+    """Share of the true rows (n, k) that are among those found (n, any)."""
+    hits = [len(np.intersect1d(one, other)) for one, other in zip(found, true, strict=True)]
+    return float(np.sum(hits)) / true.size
 
 
 class Exact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ class Store:
         rerank = self._searcher.default_rerank(manifest["certificate"]["k"])
         default = {"nprobe": self._searcher.default_nprobe, "rerank": rerank}
         self.settings = _settings(manifest["certificate"].get("sweep", []), default)
-        self._files = {int(line["file_no"]): store / line["path"]
-                       for line in snapshot.files_of(manifest, "embedding")}  # fmt: skip
+        self._files = {
+            int(line["file_no"]): store / line["path"]
+            for line in snapshot.files_of(manifest, "embedding")
+        }
 
     def search(self, setting: dict[str, Any], queries: Any, k: int) -> Any:
         """Ids (n, k)."""
@@ -51,7 +54,7 @@ class Store:
         return found
 
 
-def _settings(sweep: list[dict[str, Any]], default: dict[str, Any]) -> list[dict[str, Any]]:
+def _settings(sweep: Sequence[Mapping[str, Any]], default: dict[str, Any]) -> list[dict[str, Any]]:
     """The default, and what no cheaper setting of the sweep beats, evenly thinned."""
     best: list[dict[str, Any]] = []
     recall = -1.0
@@ -66,20 +69,32 @@ def _settings(sweep: list[dict[str, Any]], default: dict[str, Any]) -> list[dict
 def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
     """Run the command; tells what each stage took."""
     config = out / "config.yaml"  # JSON is YAML
-    config.write_text(json.dumps({"index": task["index"], "publish": {"min_recall": 0},
-                                  "runner": {"workers": task["workers"]}}))  # fmt: skip
+    config.write_text(
+        json.dumps(
+            {
+                "index": task["index"],
+                "publish": {"min_recall": 0},
+                "runner": {"workers": task["workers"]},
+            }
+        )
+    )
     store = out / "store"
-    status = cli.main(["index", "--embeddings", task["parts"], "--store", str(store),
-                       "--config", str(config)])  # fmt: skip
+    status = cli.main(
+        ["index", "--embeddings", task["parts"], "--store", str(store), "--config", str(config)]
+    )
     if status:
         raise Unbuilt(f"lookalike index ended with status {status}")
     try:
         manifest = snapshot.read_manifest(open_store(store))
     except RequestError as error:
         raise Unbuilt(str(error)) from error
-    spec, certificate = manifest["index"], manifest["certificate"]
-    searched = [line["bytes"] for kind in ("index", "template")
-                for line in snapshot.files_of(manifest, kind)]  # fmt: skip
+    spec = manifest["index"]
+    certificate: Mapping[str, Any] = manifest["certificate"]
+    searched = [
+        line["bytes"]
+        for kind in ("index", "template")
+        for line in snapshot.files_of(manifest, kind)
+    ]
     named = ("k", "recall", "low", "high", "nprobe", "rerank", "reached")
     return {
         "key": f"{spec['kind']}, {spec['nlist']} lists, {spec['code_bytes']} code bytes",

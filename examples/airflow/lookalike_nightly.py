@@ -20,12 +20,17 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 STORE = "/srv/lookalike/store"
 INDEX = [
-    "lookalike", "index",
-    "--config", "/srv/lookalike/nightly.yaml",
-    "--images", "/srv/photos",
-    "--store", STORE,
-    "--metrics", "/var/lib/node_exporter/textfile_collector/lookalike.prom",
-]  # fmt: skip
+    "lookalike",
+    "index",
+    "--config",
+    "/srv/lookalike/nightly.yaml",
+    "--images",
+    "/srv/photos",
+    "--store",
+    STORE,
+    "--metrics",
+    "/var/lib/node_exporter/textfile_collector/lookalike.prom",
+]
 MEANINGS = {
     2: "the request is wrong",
     3: "not published, the last snapshot stands",

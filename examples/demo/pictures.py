@@ -1,6 +1,6 @@
 """The sample pictures.
 
-    DIR/pictures/<group>/*.jpg    twelve groups of thirty rendered scenes, to be indexed
+    DIR/pictures/<group>/*.jpg    ten groups of thirty-six painted scenes, to be indexed
     DIR/queries/*.jpg             two more of every group, held out, to search with
 
 Among the pictures are the cases a real pile of files holds: two exact copies under other names, a
@@ -22,33 +22,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from examples.demo import made, nature
-from examples.demo.paint import Random, smooth
+from examples.demo import scenes
 from lookalike.errors import RequestError
 
-VERSION = 1  # a folder drawn by another version is drawn anew
+VERSION = 2  # a folder drawn by another version is drawn anew
 MARKER = ".lookalike-demo"
-PICTURES_PER_GROUP = 30
+PICTURES_PER_GROUP = 36
 QUERIES_PER_GROUP = 2
 SIZES = ((432, 324), (432, 324), (480, 320), (448, 336), (324, 432))
 
-Scene = Callable[[Random, int, int], Image.Image]
-
-SCENES: dict[str, Scene] = {
+SCENES: dict[str, Callable[[scenes.Canvas], None]] = {
     scene.__name__: scene
     for scene in (
-        made.balloons,
-        made.bricks,
-        made.city,
-        nature.dunes,
-        nature.flowers,
-        nature.forest,
-        made.galaxy,
-        nature.mountains,
-        nature.seascape,
-        made.tiles,
-        nature.underwater,
-        made.wood,
+        scenes.balloons,
+        scenes.city,
+        scenes.flowers,
+        scenes.forest,
+        scenes.galaxy,
+        scenes.mountains,
+        scenes.seascape,
+        scenes.tiles,
+        scenes.underwater,
+        scenes.wood,
     )
 }
 
@@ -56,9 +51,10 @@ SCENES: dict[str, Scene] = {
 def draw(group: str, number: int) -> tuple[Image.Image, int]:
     """Scene `number` of a group, and the JPEG quality it is to be stored with."""
     rng = np.random.default_rng([VERSION, list(SCENES).index(group), number])
-    w, h = SIZES[rng.integers(len(SIZES))]
+    canvas = scenes.Canvas(rng, *SIZES[rng.integers(len(SIZES))])
     quality = int(rng.integers(74, 94))
-    return SCENES[group](rng, w, h), quality
+    SCENES[group](canvas)
+    return canvas.image(), quality
 
 
 def encode(group: str, number: int) -> bytes:
@@ -87,7 +83,7 @@ def vignette(group: str, number: int) -> bytes:
     image, _ = draw(group, number)
     w, h = image.size
     far = np.hypot(np.linspace(-1, 1, w)[None, :], np.linspace(-1, 1, h)[:, None])
-    alpha = smooth(1.25 - far, 0, 0.25)
+    alpha = scenes.smooth(1.25 - far, 0, 0.25)
     image.putalpha(Image.fromarray((alpha * 255).astype(np.uint8)))
     return to_bytes(image, "PNG")
 

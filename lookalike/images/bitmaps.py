@@ -70,9 +70,24 @@ def plain_bitmap(data: bytes, limits: ImageLimits) -> bytes | None:
     else:
         rows = _expanded(data[offset:], width, abs(height), stride, compression == _RLE4)
     head = struct.pack(
-        "<2sIHHIIiiHHIIiiII", b"BM", 1078 + len(rows), 0, 0, 1078,
-        40, width, height, 1, 8, _RAW, 0, 0, 0, 256, 0,
-    )  # fmt: skip
+        "<2sIHHIIiiHHIIiiII",
+        b"BM",
+        1078 + len(rows),
+        0,
+        0,
+        1078,
+        40,
+        width,
+        height,
+        1,
+        8,
+        _RAW,
+        0,
+        0,
+        0,
+        256,
+        0,
+    )
     return head + palette.tobytes() + rows
 
 

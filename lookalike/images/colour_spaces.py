@@ -39,9 +39,16 @@ _PLACES: dict[int, tuple[Place, ...]] = {
 # The curve by the number of the transfer characteristics. Those of television (1, 6, 11, 12, 14,
 # 15) describe cameras; pictures marked so were made to be shown as sRGB, and browsers show them so.
 _CURVES: dict[int, str | float] = {
-    4: 2.2, 5: 2.8, 7: "SMPTE 240M", 8: 1.0, 9: "log 100", 10: "log 316", 16: "PQ",
-    17: "SMPTE 428", 18: "HLG",
-}  # fmt: skip
+    4: 2.2,
+    5: 2.8,
+    7: "SMPTE 240M",
+    8: 1.0,
+    9: "log 100",
+    10: "log 316",
+    16: "PQ",
+    17: "SMPTE 428",
+    18: "HLG",
+}
 
 
 @dataclass(frozen=True)
@@ -177,9 +184,9 @@ def _light(values: _Floats, curve: str | float) -> _Floats:
         return values**curve
     if curve == "PQ":
         root = values ** (1 / 78.84375)
-        nits = 10_000 * (
-            (root - 0.8359375).clip(0) / (18.8515625 - 18.6875 * root)
-        ) ** (1 / 0.1593017578125)  # fmt: skip
+        nits = 10_000 * ((root - 0.8359375).clip(0) / (18.8515625 - 18.6875 * root)) ** (
+            1 / 0.1593017578125
+        )
         return _bent(nits / 203)
     if curve == "HLG":
         a, b, c = 0.17883277, 0.28466892, 0.55991073
@@ -223,7 +230,12 @@ def _icc(tags: dict[bytes, bytes]) -> bytes:
     )
     head = struct.pack(
         ">I4xI4s4s4s12x4s28x12s48x",
-        128 + len(table) + len(body), 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp",
+        128 + len(table) + len(body),
+        0x02400000,
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
         _xyz(_D50)[8:],
-    )  # fmt: skip
+    )
     return head + table + body

@@ -180,9 +180,14 @@ class Decoder:
         if "duplicate" in head:
             return Duplicate(file, sha256)
         return Decoded(
-            file, sha256, head["bytes"], head["width"], head["height"], head["format"],
+            file,
+            sha256,
+            head["bytes"],
+            head["width"],
+            head["height"],
+            head["format"],
             self._arrays(body),
-        )  # fmt: skip
+        )
 
     def _arrays(self, body: bytes) -> tuple[npt.NDArray[Any], ...]:
         arrays: list[npt.NDArray[Any]] = []

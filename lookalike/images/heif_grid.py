@@ -50,8 +50,12 @@ def grid(data: bytes) -> Grid | None:
     width, height = struct.unpack_from(">II" if wide else ">HH", head, 4)
     if len(tiles) != rows * columns or len(tiles) > _MOST_TILES or not width or not height:
         return None
-    sizes = {content[4:12] for tile in set(tiles) for kind, content in items.properties(tile)
-             if kind == b"ispe"}  # fmt: skip
+    sizes = {
+        content[4:12]
+        for tile in set(tiles)
+        for kind, content in items.properties(tile)
+        if kind == b"ispe"
+    }
     if len(sizes) != 1 or len(size := sizes.pop()) != 8:
         return None
     across, down = struct.unpack(">II", size)
@@ -76,8 +80,9 @@ def _file(coded: bytes, known: list[tuple[bytes, bytes]]) -> bytes:
         coded: its bytes.
         known: types and contents of its properties.
     """
-    associated = bytes(0x80 | (i + 1) if kind == b"hvcC" else i + 1 for i, (kind, _) in
-                       enumerate(known[:100]))  # fmt: skip
+    associated = bytes(
+        0x80 | (i + 1) if kind == b"hvcC" else i + 1 for i, (kind, _) in enumerate(known[:100])
+    )
     properties = b"".join(_box(kind, content) for kind, content in known[:100])
     ipma = struct.pack(">IIHB", 0, 1, 1, len(associated)) + associated
     start = _box(b"ftyp", b"heic", bytes(4), b"mif1heic")
@@ -88,11 +93,15 @@ def _file(coded: bytes, known: list[tuple[bytes, bytes]]) -> bytes:
             bytes(4),
             _box(b"hdlr", bytes(8), b"pict", bytes(13)),
             _box(b"pitm", bytes(4), struct.pack(">H", 1)),
-            _box(b"iinf", bytes(4), struct.pack(">H", 1),
-                 _box(b"infe", b"\2\0\0\0", struct.pack(">HH", 1, 0), b"hvc1\0")),
+            _box(
+                b"iinf",
+                bytes(4),
+                struct.pack(">H", 1),
+                _box(b"infe", b"\2\0\0\0", struct.pack(">HH", 1, 0), b"hvc1\0"),
+            ),
             _box(b"iprp", _box(b"ipco", properties), _box(b"ipma", ipma)),
             _box(b"iloc", bytes(4), b"\x44\0", struct.pack(">HHHHII", 1, 1, 0, 1, at, len(coded))),
-        )  # fmt: skip
+        )
 
     return start + meta(len(start) + len(meta(0)) + 8) + _box(b"mdat", coded)
 

@@ -24,10 +24,15 @@ _TURNS = frozenset({b"clap", b"irot", b"imir"})
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 # transposed, then top and bottom exchanged, then left and right: as `pixels.upright` does it
 _ORIENTATION = {
-    (False, False, False): 1, (False, False, True): 2, (False, True, True): 3,
-    (False, True, False): 4, (True, False, False): 5, (True, False, True): 6,
-    (True, True, True): 7, (True, True, False): 8,
-}  # fmt: skip
+    (False, False, False): 1,
+    (False, False, True): 2,
+    (False, True, True): 3,
+    (False, True, False): 4,
+    (True, False, False): 5,
+    (True, False, True): 6,
+    (True, True, True): 7,
+    (True, True, False): 8,
+}
 
 
 @dataclass(frozen=True)
@@ -197,10 +202,13 @@ class Items:
             if at > end:
                 return
             self.associated.setdefault(item, []).extend(
-                (int.from_bytes(data[i : i + length], "big") & (0x7FFF if length == 2 else 0x7F),
-                 i, length)
+                (
+                    int.from_bytes(data[i : i + length], "big") & (0x7FFF if length == 2 else 0x7F),
+                    i,
+                    length,
+                )
                 for i in range(first, at, length)
-            )  # fmt: skip
+            )
 
 
 def _reference(data: bytes, at: int, end: int, wide: int) -> tuple[int, list[int]]:

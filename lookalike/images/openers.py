@@ -127,8 +127,14 @@ def _mend(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 _COLOUR_MAP = 320
-_NATIVE = {"F;32F": "F;32NF", "F;32BF": "F;32NF", "I;16S": "I;16NS", "I;16BS": "I;16NS",
-           "I;32S": "I;32NS", "I;32BS": "I;32NS"}  # fmt: skip
+_NATIVE = {
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+}
 
 
 _TGA_DEPTHS = {1: (8,), 2: (16, 24, 32), 3: (8, 16)}

@@ -21,9 +21,21 @@ from lookalike.images.rejections import REASONS, NotAnImage, Rejected
 from lookalike.sources.sniff import IMAGE_SUFFIXES, sniff
 
 __all__ = [
-    "IMAGE_SUFFIXES", "PREPROCESSING", "REASONS", "DecodedImage", "ImageLimits", "NotAnImage",
-    "Pixels", "Prepared", "Rejected", "decode", "prepare", "resize", "sniff", "thumbnail_jpeg",
-]  # fmt: skip
+    "IMAGE_SUFFIXES",
+    "PREPROCESSING",
+    "REASONS",
+    "DecodedImage",
+    "ImageLimits",
+    "NotAnImage",
+    "Pixels",
+    "Prepared",
+    "Rejected",
+    "decode",
+    "prepare",
+    "resize",
+    "sniff",
+    "thumbnail_jpeg",
+]
 
 _DEFAULT_LIMITS = ImageLimits()
 

@@ -11,9 +11,19 @@ import re
 _FOLDERS = frozenset({"@eadir", ".@__thumb", ".appledouble", "__macosx"})
 """Folders of nothing else, in lower case: thumbnails, and what files have beside their content."""
 _NAMES = frozenset(
-    {".ds_store", ".localized", "icon\r", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db",
-     "desktop.ini", ".nomedia", ".gitkeep", ".keep"}
-)  # fmt: skip
+    {
+        ".ds_store",
+        ".localized",
+        "icon\r",
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        ".nomedia",
+        ".gitkeep",
+        ".keep",
+    }
+)
 _APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")  # and AppleSingle
 _PARTS = re.compile(r"[/\\#]")  # of a member's name too, which follows its tar's
 

@@ -148,9 +148,14 @@ class Drawn:
     """
 
     def __init__(
-        self, store: Store, records: Iterable[Record], number: int, draw: Draw, dim: int,
+        self,
+        store: Store,
+        records: Iterable[Record],
+        number: int,
+        draw: Draw,
+        dim: int,
         without: Ids = _NONE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Choose the rows; what is held of each is its id and its place.
 
         Args:

@@ -113,9 +113,13 @@ class Encoded:
         sizes = np.bincount(lists, minlength=template.spec.nlist)
         order = np.lexsort((ids, lists))
         header = shard_header(
-            template, template.layout if whole else "columns", 0, template.spec.nlist, rows,
+            template,
+            template.layout if whole else "columns",
+            0,
+            template.spec.nlist,
+            rows,
             (int(ascending[0]), int(ascending[-1])) if rows else (-1, -1),
-        )  # fmt: skip
+        )
         if whole:
             runs = [order[begin:end] for begin, end in _runs(sizes)]
             write_shard(header, sizes, ((self._codes[run], ids[run]) for run in runs), write)
@@ -204,12 +208,12 @@ def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeigh
     if found != there:
         files = ", ".join(store.shown(path) for path in task.embeddings)
         raise ValueError(f"{files}: the footers say {there:,} rows, {found:,} were read")
-    made: Record = {"removed": left_out}
+    made: dict[str, Any] = {"removed": left_out}
     if task.output:
         name = HashedName(task.output, ".lists" if task.whole else ".part")
         with store.write(name) as pending:
             header = encoded.write(task.whole, pending.write)
-        line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
+        line = {**pending.finished.line("index"), "rows": header.rows}
         fitness = {name: getattr(encoded.fitness, name) for name in _SUMS}
         made |= {"shard": line, "header": asdict(header), "fitness": fitness}
     record = store.put(HashedName(task.truth, ".npz"), truth.to_bytes())

@@ -97,12 +97,16 @@ def group(task: GroupTask, store: Store, template: Template) -> Record:
     starts, sizes = np.array([start for start, _ in found]), np.stack([own for _, own in found])
     totals = sizes.sum(axis=0)
     header = shard_header(
-        template, template.layout, first, last, int(totals.sum()),
+        template,
+        template.layout,
+        first,
+        last,
+        int(totals.sum()),
         _extremes(store, parts, starts, sizes.sum(axis=1)),
-    )  # fmt: skip
+    )
     with store.write(HashedName(task.output, ".lists")) as pending:
         write_shard(header, totals, _runs(store, parts, starts, sizes, totals), pending.write)
-    line = {**pending.finished.to_json(), "kind": "index", "rows": header.rows}
+    line = {**pending.finished.line("index"), "rows": header.rows}
     return {"shard": line, "header": asdict(header)}
 
 

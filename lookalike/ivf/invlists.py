@@ -79,9 +79,16 @@ class Shard:
         distances = np.ascontiguousarray(distances, dtype=np.float32)
         pointer = faiss.swig_ptr
         self._ivf.search_preassigned_c(
-            len(lists), pointer(prepared), k, pointer(lists), pointer(distances),
-            pointer(scores), pointer(ids), False, parameters,
-        )  # fmt: skip
+            len(lists),
+            pointer(prepared),
+            k,
+            pointer(lists),
+            pointer(distances),
+            pointer(scores),
+            pointer(ids),
+            False,
+            parameters,
+        )
         return ids, scores
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lookalike.ivf.coarse import Groups
-from lookalike.ivf.lloyd import lloyd, means, nearest
+from lookalike.ivf.coarse import Groups, lloyd, means, nearest
 from lookalike.metrics import Ids, Vectors
 
 _TWO_LEVELS_FROM = 256  # centroids

@@ -14,8 +14,15 @@ from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.ivf.coarse import FLAT_BELOW
-from lookalike.ivf.codes import automatic, positive, product_code, scalar_code
-from lookalike.ivf.effort import DEEPEST, depth, probes
+from lookalike.ivf.codes import (
+    DEEPEST,
+    automatic,
+    depth,
+    positive,
+    probes,
+    product_code,
+    scalar_code,
+)
 from lookalike.ivf.spec import KINDS
 from lookalike.ivf.spec import IndexSpec as IndexSpec
 from lookalike.metrics import METRICS

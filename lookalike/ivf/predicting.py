@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.ivf.coarse import FLAT_BELOW, Coarse
-from lookalike.ivf.effort import probes
+from lookalike.ivf.codes import probes
 from lookalike.ivf.planner import DEFAULT_TARGET
 from lookalike.ivf.rotation import rotate
 from lookalike.ivf.spec import IndexSpec

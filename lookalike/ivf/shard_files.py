@@ -175,10 +175,14 @@ def _lists_data(header: ShardHeader, sizes: Counts, codes: Codes, ids: Ids) -> C
     there = np.flatnonzero(sizes)
     # Codes and ids of a list are copied as two slices, which is faster than indexing single bytes.
     for begin, start, length, id_at, first, count in zip(
-        begins[there].tolist(), starts[there].tolist(), lengths[there].tolist(),
-        (begins + places * size)[there].tolist(), (8 * own)[there].tolist(),
-        (8 * sizes)[there].tolist(), strict=True,
-    ):  # fmt: skip
+        begins[there].tolist(),
+        starts[there].tolist(),
+        lengths[there].tolist(),
+        (begins + places * size)[there].tolist(),
+        (8 * own)[there].tolist(),
+        (8 * sizes)[there].tolist(),
+        strict=True,
+    ):
         output[begin : begin + length] = flat[start : start + length]
         output[id_at : id_at + count] = numbers[first : first + count]
     return output

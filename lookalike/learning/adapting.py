@@ -178,9 +178,13 @@ def adapt(
     strength, size = search.choose(everything)
     labels = data.labels[data.labels != OTHER]
     return Adapted(
-        search.solver(everything).matrix(strength, size), strength, size,
-        gain_of(search.folds, before, after), len(labels), data.classes,
-    )  # fmt: skip
+        search.solver(everything).matrix(strength, size),
+        strength,
+        size,
+        gain_of(search.folds, before, after),
+        len(labels),
+        data.classes,
+    )
 
 
 class _Search:

@@ -6,8 +6,7 @@ count, as neighbours do in a search.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from lookalike.learning.labelled import OTHER, Labelled, sample_rows, sample_vec
 from lookalike.models.features import Embedder
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 
 PICTURES = 300  # read by default
@@ -30,7 +30,7 @@ Pixels = npt.NDArray[np.uint8]
 
 def read_altered(
     store: Store,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     embedder: Embedder,
     pictures: int = PICTURES,
     say: Callable[[str], None] = lambda _: None,

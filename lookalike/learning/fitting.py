@@ -243,9 +243,10 @@ class _Trainer:
         moving = [one for one in network.model.non_trainable_variables if "moving" in one.path]
         self._weights = [*network.model.trainable_variables, *moving]
         self._all = [
-            *self._weights, *self._objective.variables,
+            *self._weights,
+            *self._objective.variables,
             *(one for optimizer in self._optimizers for one in optimizer.variables),
-        ]  # fmt: skip
+        ]
 
         def step(images: Any, kinds: Any, seed: Any) -> Any:
             views = augment(images, network.size, recipe.area, seed)

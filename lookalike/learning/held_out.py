@@ -148,9 +148,14 @@ def gain_of(
     low, high = np.quantile(means, (0.025, 0.975))
     k = folds[0].k
     return Gain(
-        k, float(first.mean()), float(second.mean()), float(low), float(high), len(labels),
+        k,
+        float(first.mean()),
+        float(second.mean()),
+        float(low),
+        float(high),
+        len(labels),
         len(classes),
-    )  # fmt: skip
+    )
 
 
 def best(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.metrics import Vectors
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
@@ -44,7 +44,7 @@ class Labelled:
 
 def read_labelled(
     store: Store,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     label_of: Callable[[str], str | None],
     *,
     most_bytes: int = BYTES,
@@ -64,10 +64,17 @@ def read_labelled(
             for row in iter_rows(store.parquet(shard), ["id", "uri"])
         ]
         lives = ~among(np.array([row_id for row_id, _ in rows], dtype=np.int64), dead)
-        found.append(np.array([
-            numbers.setdefault(label, len(numbers)) if alive and label is not None else OTHER
-            for (_, label), alive in zip(rows, lives.tolist(), strict=True)
-        ], dtype=np.int64))  # fmt: skip
+        found.append(
+            np.array(
+                [
+                    numbers.setdefault(label, len(numbers))
+                    if alive and label is not None
+                    else OTHER
+                    for (_, label), alive in zip(rows, lives.tolist(), strict=True)
+                ],
+                dtype=np.int64,
+            )
+        )
     labels = np.concatenate([*found, np.empty(0, dtype=np.int64)])
     most = max(2, most_bytes // (4 * int(manifest["dim"])))
     chosen = sample_by_label(labels, most)
@@ -101,7 +108,7 @@ def sample_by_label(labels: Labels, most: int, seed: int = 0) -> npt.NDArray[np.
     return chosen
 
 
-def sample_rows(store: Store, manifest: Mapping[str, Any], most: int, seed: int = 0) -> list[str]:
+def sample_rows(store: Store, manifest: Manifest, most: int, seed: int = 0) -> list[str]:
     """The names of some living rows, drawn at random, in the order they are stored."""
     shards = [line["path"] for line in files_of(manifest, "embedding")]
     dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
@@ -121,7 +128,7 @@ def sample_rows(store: Store, manifest: Mapping[str, Any], most: int, seed: int 
 
 
 def sample_vectors(
-    store: Store, manifest: Mapping[str, Any], most: int, without: set[str], seed: int = 1
+    store: Store, manifest: Manifest, most: int, without: set[str], seed: int = 1
 ) -> Vectors:
     """Vectors of some living rows, at most (most, d), but for those of some names."""
     shards = [line["path"] for line in files_of(manifest, "embedding")]

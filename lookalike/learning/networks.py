@@ -87,9 +87,12 @@ class PhotoNetwork(Network):
             if layer.name.endswith("expand") or layer.name == "0.depthwise":
                 entrance = tensor
             shared = {
-                "strides": layer.stride, "padding": "same", "data_format": "channels_last",
-                "trainable": _learns(layer), "name": layer.name.replace(".", "_"),
-            }  # fmt: skip
+                "strides": layer.stride,
+                "padding": "same",
+                "data_format": "channels_last",
+                "trainable": _learns(layer),
+                "name": layer.name.replace(".", "_"),
+            }
             kernel = layer.weights.shape[0]
             if layer.depthwise:
                 learned = keras.layers.DepthwiseConv2D(kernel, **shared)
@@ -137,9 +140,14 @@ class ScratchNetwork(Network):
         def convolve(tensor: Any, width: int, stride: int, kernel: int = 3) -> Any:
             initial = keras.initializers.HeNormal(seed=int(drawn.integers(1 << 31)))
             tensor = keras.layers.Conv2D(
-                width, kernel, strides=stride, padding="same", use_bias=False,
-                kernel_initializer=initial, data_format="channels_last",
-            )(tensor)  # fmt: skip
+                width,
+                kernel,
+                strides=stride,
+                padding="same",
+                use_bias=False,
+                kernel_initializer=initial,
+                data_format="channels_last",
+            )(tensor)
             return keras.layers.BatchNormalization(momentum=_MOMENTUM)(tensor)
 
         images = keras.Input((*self.size, 3))

@@ -56,10 +56,14 @@ class Cost:
         """Why it is not worth it, each with the bound; none where it is."""
         found = []
         if self.faster < LEAST_FASTER:
-            why = "" if self.in_integers else (
-                ", as this processor adds in 16 bits, where sums saturate, so that it is "
-                "calculated in float32"
-            )  # fmt: skip
+            why = (
+                ""
+                if self.in_integers
+                else (
+                    ", as this processor adds in 16 bits, where sums saturate, so that it is "
+                    "calculated in float32"
+                )
+            )
             found.append(f"{self.faster:.2f} times as fast, below {LEAST_FASTER}{why}")
         if self.cosine < LEAST_COSINE:
             found.append(f"a mean cosine of {self.cosine:.4f} to float32, below {LEAST_COSINE}")

@@ -62,6 +62,9 @@ class State:
                 for name in ("current", "mean", "best")
             }
             return cls(
-                int(arrays["step"]), float(arrays["seconds"]), arrays["steps"].tolist(),
-                [list(pair) for pair in pairs], **named,
-            )  # fmt: skip
+                int(arrays["step"]),
+                float(arrays["seconds"]),
+                arrays["steps"].tolist(),
+                [list(pair) for pair in pairs],
+                **named,
+            )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,9 @@ from lookalike.models.features import (
     model_fingerprint,
 )
 from lookalike.models.projection import Projection, project, read_matrix, stored_projection
+from lookalike.store.attempts import Record
+from lookalike.store.converting import ConvertTask, convert_shard
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 
 
@@ -61,6 +63,24 @@ class Conversion:
         return convert
 
 
+@dataclass(frozen=True)
+class Converting:
+    """`convert_shard`, as the work of tasks wherever they run.
+
+    Attributes:
+        conversion: How the new vectors follow from the old.
+        properties: Key-value metadata of every shard.
+    """
+
+    conversion: Conversion
+    properties: Mapping[str, str]
+
+    def __call__(self, task: ConvertTask, store: Store) -> Record:
+        """Do one task."""
+        convert = self.conversion.load(store)
+        return convert_shard(task, store, convert, self.conversion.dim, self.properties)
+
+
 def rescale(
     vectors: Vectors, dims: Sequence[int], weights: Sequence[float], metric: str
 ) -> Vectors:
@@ -71,7 +91,7 @@ def rescale(
 
 
 def conversion(
-    made: Mapping[str, Any],
+    made: Manifest,
     features: Sequence[Feature],
     projection: Projection | None,
     metric: str,

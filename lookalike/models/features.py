@@ -27,6 +27,7 @@ from lookalike.models import python_files
 from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.projection import Projection, project, read_matrix
 from lookalike.models.saved_model import Model, ModelInfo
+from lookalike.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from lookalike.store.objects import Store
@@ -168,7 +169,7 @@ def folders_of(features: Sequence[Feature], projection: Projection | None) -> li
     return [*(one.folder for one in features), *([projection.folder] if projection else [])]
 
 
-def stored_features(store: Store, manifest: Mapping[str, Any]) -> list[Feature]:
+def stored_features(store: Store, manifest: Manifest) -> list[Feature]:
     """The features that made a snapshot's vectors, to make others that compare with them.
 
     Raises:

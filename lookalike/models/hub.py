@@ -48,8 +48,10 @@ def cached(handle: str, say: Callable[[str], None]) -> Path | None:
         missing = _missing(folder)
         if not missing:
             return folder
-        say(f"the folder {folder}, which TFHUB_CACHE_DIR holds for {handle}, has no {missing}: "
-            "it is fetched anew")  # fmt: skip
+        say(
+            f"the folder {folder}, which TFHUB_CACHE_DIR holds for {handle}, has no {missing}: "
+            "it is fetched anew"
+        )
         shutil.rmtree(folder, ignore_errors=True)
     _release(folder, say)
     return None
@@ -76,13 +78,15 @@ def fetch(handle: str, scratch: Path) -> str:
     cache = _cache()
     writable = cache and _is_writable(cache)
     try:
-        return str(child.ask(
-            "lookalike.models.hub_process",
-            {"handle": handle, "scratch": str(scratch), "timeout_s": TIMEOUT_S},
-            timeout=DEADLINE_S,
-            env={"TFHUB_CACHE_DIR": str(cache if writable else scratch / "cache")},
-            show=bool(os.environ.get("TFHUB_DOWNLOAD_PROGRESS")),
-        ))  # fmt: skip
+        return str(
+            child.ask(
+                "lookalike.models.hub_process",
+                {"handle": handle, "scratch": str(scratch), "timeout_s": TIMEOUT_S},
+                timeout=DEADLINE_S,
+                env={"TFHUB_CACHE_DIR": str(cache if writable else scratch / "cache")},
+                show=bool(os.environ.get("TFHUB_DOWNLOAD_PROGRESS")),
+            )
+        )
     except subprocess.TimeoutExpired as error:
         raise RequestError(
             f"cannot download {handle}: it is not done within {DEADLINE_S:,g} s"
@@ -128,8 +132,9 @@ def _missing(folder: Path) -> str:
         variables = model / "variables"
         there = set(os.listdir(variables)) if variables.is_dir() else set()
         parts = {int(one[1]) for name in there if (one := re.search(r"-of-(\d{5})$", name))}
-        wanted = {f"variables.data-{part:05d}-of-{count:05d}" for count in parts
-                  for part in range(count)} | ({"variables.index"} if there else set())  # fmt: skip
+        wanted = {
+            f"variables.data-{part:05d}-of-{count:05d}" for count in parts for part in range(count)
+        } | ({"variables.index"} if there else set())
         if absent := sorted(wanted - there):
             return f"variables/{absent[0]}"
     return "" if models else "saved_model.pb"

@@ -25,7 +25,7 @@ from lookalike.models.pixel_ops import (
     soft_bins,
     turns,
     unit,
-)  # fmt: skip
+)
 from lookalike.models.quiet_tf import tf
 
 # Hue means nothing without chroma: the bins at the lowest chroma, zero, are gray levels.

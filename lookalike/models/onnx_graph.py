@@ -90,9 +90,15 @@ def make_ready(
     shape = _shape_of(model, chosen, asked, name)
     model = _pooled(model, chosen, shape, settled, name)
     info = ModelInfo(
-        asked.size, _dim(shape, settled), "", _name_of(chosen), "uint8",
-        size_assumed=asked.assumed, reference="openvino", unit_range=asked.unit_range,
-    )  # fmt: skip
+        asked.size,
+        _dim(shape, settled),
+        "",
+        _name_of(chosen),
+        "uint8",
+        size_assumed=asked.assumed,
+        reference="openvino",
+        unit_range=asked.unit_range,
+    )
     path = stem.with_suffix(".xml")
     openvino_engine.save(model, path)
     exact = _checked(path, info, asked.fixed_batch, name)
@@ -328,9 +334,11 @@ def _checked(path: Path, info: ModelInfo, fixed_batch: int, name: str) -> OpenVI
             "export it for inference: model.eval()"
         )
     if not _agree(alone, expected):
-        why = "it was exported for batches of one" if fixed_batch else (
-            "batch statistics are on, or it was quantised with one scale for a whole batch"
-        )  # fmt: skip
+        why = (
+            "it was exported for batches of one"
+            if fixed_batch
+            else ("batch statistics are on, or it was quantised with one scale for a whole batch")
+        )
         raise RequestError(
             f"{name} gives a picture another vector when other pictures share its batch ({why}); "
             + (_EXPORT if fixed_batch else "export it for inference, or quantise it statically")

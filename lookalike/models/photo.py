@@ -52,9 +52,14 @@ CHECKPOINT_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3
 # Repeats, kernel, stride, expansion: Lite2 has the repeats of Lite0 times 1.2, rounded up but for
 # the first and last stage. Channels are as the tensors say.
 STAGES = (
-    (1, 3, 1, 1), (3, 3, 2, 6), (3, 5, 2, 6), (4, 3, 2, 6), (4, 5, 1, 6), (5, 5, 2, 6),
+    (1, 3, 1, 1),
+    (3, 3, 2, 6),
+    (3, 5, 2, 6),
+    (4, 3, 2, 6),
+    (4, 5, 1, 6),
+    (5, 5, 2, 6),
     (1, 3, 1, 6),
-)  # fmt: skip
+)
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's; PyTorch's 1e-5 costs three points of accuracy
 RELU6_STEP = 1 / 32
 PROJECTION_STEPS = tuple(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from lookalike.errors import RequestError, one_line
 from lookalike.json_text import to_json
 from lookalike.metrics import Vectors
+from lookalike.store.manifest import Manifest
 
 MATRIX, ABOUT, CARD = "projection.npy", "projection.json", "card.md"
 _FORMAT = 1
@@ -51,7 +51,7 @@ class Projection:
         return asdict(self)
 
 
-def stored_projection(manifest: Mapping[str, Any]) -> Projection | None:
+def stored_projection(manifest: Manifest) -> Projection | None:
     """The projection of a snapshot's vectors; None where there is none."""
     found = manifest.get("projection")
     return Projection(**found) if found else None
@@ -79,9 +79,13 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = fingerprint_of(features, matrix)
     about = {
-        "format": _FORMAT, "fingerprint": fingerprint, "features": features,
-        "inputs": len(matrix) - 1, "dim": matrix.shape[1], "learned": learned,
-    }  # fmt: skip
+        "format": _FORMAT,
+        "fingerprint": fingerprint,
+        "features": features,
+        "inputs": len(matrix) - 1,
+        "dim": matrix.shape[1],
+        "learned": learned,
+    }
     (folder / ABOUT).unlink(missing_ok=True)
     np.save(folder / MATRIX, np.ascontiguousarray(matrix, dtype="<f4"))
     (folder / CARD).write_text(card, encoding="utf-8")

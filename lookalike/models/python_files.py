@@ -217,8 +217,9 @@ def _imports(source: bytes, name: str, function: Function) -> Iterator[str]:
             base = node.module or ""
             if node.level:
                 spec = importlib.util.find_spec(name)
-                package = name if spec and spec.submodule_search_locations else name.rpartition(
-                    ".")[0]  # fmt: skip
+                package = (
+                    name if spec and spec.submodule_search_locations else name.rpartition(".")[0]
+                )
                 try:
                     base = importlib.util.resolve_name("." * node.level + base, package)
                 except ImportError:

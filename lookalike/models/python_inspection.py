@@ -64,7 +64,11 @@ def make_ready(function: Function, stem: Path) -> Prepared:
         )
     np.save(stem.with_suffix(".npy"), np.stack(vectors))
     info = ModelInfo(
-        function.size, function.dim, input_dtype="uint8", reference="python",
-        function=f"{function.module}:{function.name}", params=function.params,
-    )  # fmt: skip
+        function.size,
+        function.dim,
+        input_dtype="uint8",
+        reference="python",
+        function=f"{function.module}:{function.name}",
+        params=function.params,
+    )
     return Prepared(info)

@@ -77,12 +77,17 @@ def resolve_features(
     tasks = {
         (model.fingerprint, key): Task(
             one.handle if one.handle.startswith(("builtin:", "python:")) else "",
-            str(model.folder), str(cache / model.fingerprint), key,
-            one.signature, one.output, one.input_size, dict(one.options),
+            str(model.folder),
+            str(cache / model.fingerprint),
+            key,
+            one.signature,
+            one.output,
+            one.input_size,
+            dict(one.options),
         )
         for one, model, key, place in zip(configured, resolved, keys, ready, strict=True)
         if place is None
-    }  # fmt: skip
+    }
     if tasks:
         say("making the models ready: once for each, some seconds")
         prepare(list(tasks.values()))

@@ -33,31 +33,53 @@ class Shipped:
 
 SHIPPED = {
     "photo": Shipped(
-        1280, (224, 224), "Apache-2.0",
+        1280,
+        (224, 224),
+        "Apache-2.0",
         "what a photograph shows: EfficientNet-Lite2 in 8 bits, trained on ImageNet",
         input_dtype="uint8",
     ),
     "color-texture": Shipped(
-        1511, (128, 128), "Apache-2.0",
+        1511,
+        (128, 128),
+        "Apache-2.0",
         "how a picture looks: pairs of colours, patterns, gradients and their layout",
     ),
     "color": Shipped(
-        370, (128, 128), "Apache-2.0", "colour alone: products, fabrics, paint",
+        370,
+        (128, 128),
+        "Apache-2.0",
+        "colour alone: products, fabrics, paint",
     ),
     "color-pairs": Shipped(
-        1176, (128, 128), "Apache-2.0", "which colours lie side by side (colour correlogram)",
+        1176,
+        (128, 128),
+        "Apache-2.0",
+        "which colours lie side by side (colour correlogram)",
     ),
     "color-difference": Shipped(
-        108, (128, 128), "Apache-2.0", "how far colours differ along edges, in short vectors",
+        108,
+        (128, 128),
+        "Apache-2.0",
+        "how far colours differ along edges, in short vectors",
     ),
     "micro-structure": Shipped(
-        72, (128, 128), "Apache-2.0", "colours of small uniform structures, in very short vectors",
+        72,
+        (128, 128),
+        "Apache-2.0",
+        "colours of small uniform structures, in very short vectors",
     ),
     "texture": Shipped(
-        207, (128, 128), "Apache-2.0", "surfaces in gray: stone, wood, cloth, scans",
+        207,
+        (128, 128),
+        "Apache-2.0",
+        "surfaces in gray: stone, wood, cloth, scans",
     ),
     "shape": Shipped(
-        384, (128, 128), "Apache-2.0", "where edges run: drawings, logos, one viewpoint",
+        384,
+        (128, 128),
+        "Apache-2.0",
+        "where edges run: drawings, logos, one viewpoint",
     ),
-}  # fmt: skip
+}
 """By name, as in `handles.BUILTINS`."""

@@ -183,8 +183,12 @@ def _take(stack: list[Any], count: int) -> list[Any]:
 
 
 _CONSTANTS: dict[str, Any] = {
-    "NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "MARK": _MARK,
-}  # fmt: skip
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_TUPLE": (),
+    "MARK": _MARK,
+}
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"}
 _STEPS: dict[str, Callable[[list[Any]], None]] = {
     "EMPTY_DICT": lambda stack: stack.append({}),

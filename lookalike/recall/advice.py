@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from lookalike.exact_neighbours import interval
 from lookalike.ivf.spec import IndexSpec
+from lookalike.store.manifest import Certificate
 
 _WORTH_A_WORD = 0.001  # recall
 
 
-def advise(certificate: Mapping[str, Any], spec: IndexSpec, wanted: float | None = None) -> str:
+def advise(certificate: Certificate, spec: IndexSpec, wanted: float | None = None) -> str:
     """What to change so that the lower bound of recall reaches what is wanted, in one sentence.
 
     Args:
@@ -35,7 +33,7 @@ def advise(certificate: Mapping[str, Any], spec: IndexSpec, wanted: float | None
             f"recall itself is {recall:.3f}, {queries:,} queries are too few to be certain: raise "
             f"index.queries to {enough:,} (now {queries:,})"
         )
-    losses = {name: float(value) for name, value in certificate["losses"].items()}
+    losses = certificate["losses"]
     most = max(losses, key=lambda name: losses[name])
     share = f"{losses[most]:.3f} of the {1 - recall:.3f} that are lost"
     if most == "coarse_miss":
@@ -73,7 +71,7 @@ def _finer_codes(spec: IndexSpec) -> str:
     return "set index.kind: exact"
 
 
-def _deeper(certificate: Mapping[str, Any]) -> str:
+def _deeper(certificate: Certificate) -> str:
     """What the last doubling of the re-ranking depth brought, where it brought something."""
     nprobe, depth = certificate["nprobe"], certificate["rerank"]
     shallower = [

@@ -7,7 +7,7 @@ is open here, or the files of tasks that each looked into some of its shards. An
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,8 @@ from lookalike.search.vector_index import VectorIndex
 _BLOCK_BYTES = 64 << 20
 _ROWS_AT_ONCE = 16_384  # stored vectors read to learn their lists
 
-Answer = dict[str, Any]
+Answer = Mapping[str, Any]
+"""How good candidates are, as JSON; see `Rater.rate`."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,13 @@ class Rater:
     """
 
     def __init__(
-        self, index: VectorIndex, rows: int, truth: ExactNeighbours, k: int,
+        self,
+        index: VectorIndex,
+        rows: int,
+        truth: ExactNeighbours,
+        k: int,
         lists: Ids | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Learn the neighbours' lists, where they are not given.
 
         Args:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from lookalike.recall.advice import advise
 from lookalike.recall.asking import Question, Trial
 from lookalike.recall.sweep import LIST_COST, VECTOR_COST, Scan, Setting, Sweeper
 from lookalike.search.reranking import exact_depth
+from lookalike.store.manifest import Certificate, Level, SweepRow
 
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)  # per k, that are written down
 READS = 2_000_000  # vectors to read for one level; fewer queries are asked where it takes more
@@ -34,7 +34,7 @@ _WIDER = (1, 3)  # times the parent's setting, to look for one that reaches the 
 _FEW_READS = 100_000  # of vectors, for recall@100 where a little was added
 
 
-def choose(trial: Trial, k: int, target: float, before: tuple[int, int] | None) -> dict[str, Any]:
+def choose(trial: Trial, k: int, target: float, before: tuple[int, int] | None) -> Certificate:
     """`certify`; near the setting (nprobe, rerank) that did before, where there is one.
 
     A little more of the same changes little: that setting mostly does.
@@ -42,9 +42,14 @@ def choose(trial: Trial, k: int, target: float, before: tuple[int, int] | None) 
     lists, most = before or (0, 0)
     for wider in _WIDER if before else ():
         found = certify(
-            trial, k, target, min_nprobe=lists, max_nprobe=wider * lists,
-            max_rerank=max(wider * most, trial.truth.k), reads=_FEW_READS,
-        )  # fmt: skip
+            trial,
+            k,
+            target,
+            min_nprobe=lists,
+            max_nprobe=wider * lists,
+            max_rerank=max(wider * most, trial.truth.k),
+            reads=_FEW_READS,
+        )
         if found["reached"]:
             return found
     return certify(trial, k, target)
@@ -59,7 +64,7 @@ def certify(
     max_nprobe: int | None = None,
     max_rerank: int | None = None,
     reads: int = READS,
-) -> dict[str, Any]:
+) -> Certificate:
     """Measure recall over settings and choose the cheapest whose lower bound reaches the target.
 
     nprobe runs over the powers of two, to one beyond the first that reaches the target, then over
@@ -91,16 +96,24 @@ def certify(
     # 2. and 3. The cheapest setting that reaches the target, measured with stored vectors.
     chosen, measured = _choose(sweeper, shallowest)
     recall, low, high = _bounded(sweeper, measured.after[k])
-    found: dict[str, Any] = {
-        "k": k, "target": target, "recall": recall, "low": low, "high": high,
-        "queries": sweeper.queries, "population": sweeper.population,
-        "nprobe": chosen.nprobe, "rerank": chosen.rerank, "reached": low >= target,
+    found: Certificate = {
+        "k": k,
+        "target": target,
+        "recall": recall,
+        "low": low,
+        "high": high,
+        "queries": sweeper.queries,
+        "population": sweeper.population,
+        "nprobe": chosen.nprobe,
+        "rerank": chosen.rerank,
+        "reached": low >= target,
         "levels": _levels(sweeper, chosen, measured, reads),
         "losses": _losses(measured.reachable, measured.candidates, recall),
         "weights": {"list": LIST_COST, "vector": VECTOR_COST},
         "sweep": _rows(sweeper, chosen, shallowest, measured.seconds),
-    }  # fmt: skip
-    return {**found, "advice": advise(found, spec)}
+    }
+    found["advice"] = advise(found, spec)
+    return found
 
 
 def _depths(trial: Trial, k: int, most: int | None) -> tuple[int, int]:
@@ -173,9 +186,7 @@ def _mean(shares: Sequence[Sequence[float]]) -> float:
     return float(np.concatenate(shares).mean()) if shares else 1.0
 
 
-def _levels(
-    sweeper: Sweeper, chosen: Setting, measured: _Measured, reads: int
-) -> list[dict[str, Any]]:
+def _levels(sweeper: Sweeper, chosen: Setting, measured: _Measured, reads: int) -> list[Level]:
     """recall@1, @10, @100 and @k before and after re-ranking, each as a search for so many works.
 
     A search for more than k neighbours re-ranks more candidates in proportion
@@ -183,7 +194,7 @@ def _levels(
     on to further lists. This measurement does not, so the recall given here may be a little low.
     """
     trial, k = sweeper.trial, sweeper.k
-    output = []
+    output: list[Level] = []
     for level in sweeper.levels:
         setting, found = chosen, measured
         if level > k:
@@ -194,19 +205,19 @@ def _levels(
             found = _measure(sweeper, setting, [level], reads)
         output.append(
             {
-                "k": level, "rerank": setting.rerank, "queries": found.queries,
+                "k": level,
+                "rerank": setting.rerank,
+                "queries": found.queries,
                 "before": _bounded(sweeper, found.before[level], found.queries),
                 "after": _bounded(sweeper, found.after[level], found.queries),
             }
-        )  # fmt: skip
+        )
     return output
 
 
-def _rows(
-    sweeper: Sweeper, chosen: Setting, shallowest: int, seconds: float
-) -> list[dict[str, Any]]:
+def _rows(sweeper: Sweeper, chosen: Setting, shallowest: int, seconds: float) -> list[SweepRow]:
     """The sweep as it is written down: some depths of every nprobe, and the least that will do."""
-    rows = []
+    rows: list[SweepRow] = []
     for nprobe in sorted(sweeper.scans):
         scan = sweeper.scans[nprobe]
         depths = {min(max(sweeper.k * times, shallowest), sweeper.depth) for times in DEPTHS}
@@ -218,14 +229,19 @@ def _rows(
             losses = _losses(scan.reachable, recall, recall)
             rows.append(
                 {
-                    "nprobe": nprobe, "rerank": depth, "recall": recall, "low": low, "high": high,
+                    "nprobe": nprobe,
+                    "rerank": depth,
+                    "recall": recall,
+                    "low": low,
+                    "high": high,
                     "cost": round(sweeper.cost(Setting(nprobe, depth))),
                     "ms": round(1000 * (scan.seconds + depth * seconds), 4),
-                    "coarse_miss": losses["coarse_miss"], "code_error": losses["code_error"],
+                    "coarse_miss": losses["coarse_miss"],
+                    "code_error": losses["code_error"],
                     "before": _at_levels(sweeper, scan, sweeper.depth, before=True),
                     "after": _at_levels(sweeper, scan, depth, before=False),
                 }
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -255,9 +271,8 @@ def _losses(reachable: float, candidates: float, recall: float) -> dict[str, flo
     recall = round(recall, 6)
     candidates = max(recall, round(candidates, 6))
     reachable = max(candidates, round(reachable, 6))
-    steps = {
-        "coarse_miss": 1 - reachable,
-        "code_error": reachable - candidates,
-        "final": candidates - recall,
+    return {
+        "coarse_miss": round(1 - reachable, 6),
+        "code_error": round(reachable - candidates, 6),
+        "final": round(candidates - recall, 6),
     }
-    return {name: round(value, 6) for name, value in steps.items()}

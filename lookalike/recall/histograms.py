@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,14 @@ BINS = 30
 _FEWEST_DIGITS, _MOST_DIGITS = 6, 17  # of an edge; so many tell any two numbers apart
 
 
-def histogram(values: npt.ArrayLike, bins: int = BINS) -> dict[str, Any]:
+class Histogram(TypedDict, total=False):
+    """How many values lie between each two of some edges; empty where there are no values."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+def histogram(values: npt.ArrayLike, bins: int = BINS) -> Histogram:
     """`edges` (m + 1,) and `counts` (m,) of values (n,), m being at most `bins`; {} of none.
 
     Values that are not finite are in no bin. Bins of whole numbers hold as many of them each. Where

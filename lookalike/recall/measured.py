@@ -17,11 +17,12 @@ from lookalike.faults import Faults
 from lookalike.ivf.encoding import shard_sizes
 from lookalike.metrics import Ids
 from lookalike.recall.histograms import counts_in, even_edges, histogram, written
-from lookalike.recall.neighbourhoods import neighbourhoods, sample_rows
+from lookalike.recall.neighbourhoods import Neighbourhoods, neighbourhoods, sample_rows
 from lookalike.search.searcher import Searcher
 from lookalike.sizes import size_text
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record, recorded
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.tombstones import read_tombstones
 from lookalike.store.vector_reader import VectorReader
@@ -34,9 +35,7 @@ _GROUPS, _OUTLIERS = 6, 8
 _FETCHED_BYTES = 4 << 30  # of index shards, at most
 
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
-Measure = Callable[
-    [Store, Mapping[str, Any], Mapping[str, Any] | None, Samples, Faults], Mapping[str, Any]
-]
+Measure = Callable[[Store, Manifest, Mapping[str, Any] | None, Samples, Faults], Mapping[str, Any]]
 """As `measure`."""
 
 
@@ -65,11 +64,11 @@ def measure_index(task: MeasureTask, store: Store) -> Record:
 
 def measure(
     store: Store,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     parent: Mapping[str, Any] | None,
     samples: Samples,
     faults: Faults,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """`tombstones`, `lists`, `codes` and `neighbourhoods` of a report; see docs/json.md.
 
     Args:
@@ -84,13 +83,13 @@ def measure(
     # A folder's files are mapped where they lie; others would all have to be fetched.
     whole = size <= _FETCHED_BYTES or store.mapped(index[0]["path"]) is not None
     files = manifest["files"] if whole else [one for one in manifest["files"] if one not in index]
-    opened = {**manifest, "files": files}
+    opened: Manifest = {**manifest, "files": files}
     searcher: Searcher | None = faults.spare("searches", lambda: Searcher(store, opened), None)
     if searcher is None:
         return {}
     measured = Measured(store, manifest, searcher)
 
-    def near() -> dict[str, Any]:
+    def near() -> Neighbourhoods:
         if not whole:
             raise RequestError(f"an index of {size_text(size)} is not fetched for that")
         return measured.neighbourhoods(parent, samples)
@@ -108,11 +107,11 @@ class Measured:
     """What a report measures on some rows of a snapshot."""
 
     store: Store
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     searcher: Searcher
 
     @cached_property
-    def _lines(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[FileLine]:
         return snapshot.files_of(self.manifest, "embedding")
 
     @cached_property
@@ -126,17 +125,17 @@ class Measured:
         rows = {int(line["file_no"]): int(line["rows"]) for line in self._lines}
         return sample_rows(rows, self.dead, _SAMPLE)
 
-    def lists(self) -> dict[str, Any]:
+    def lists(self) -> Mapping[str, Any]:
         """How the index's lists are filled; {} for an exact index, which has one."""
         paths = [line["path"] for line in snapshot.files_of(self.manifest, "index")]
         return _lists(shard_sizes(self.store, paths, self.searcher.index.template))
 
-    def codes(self, parent: Mapping[str, Any] | None, samples: Samples) -> dict[str, Any]:
+    def codes(self, parent: Mapping[str, Any] | None, samples: Samples) -> Mapping[str, Any]:
         """What codes lose of a vector, by the sample and the fresh rows; {} for an exact index."""
         fresh = fresh_rows(self.manifest, parent, self.dead, samples)
         return _codes(self.searcher, self._sample, fresh)
 
-    def neighbourhoods(self, parent: Mapping[str, Any] | None, samples: Samples) -> dict[str, Any]:
+    def neighbourhoods(self, parent: Mapping[str, Any] | None, samples: Samples) -> Neighbourhoods:
         """Near-duplicates and outliers among the sample and the fresh rows."""
         paths = {int(line["file_no"]): str(line["path"]) for line in self._lines}
         return neighbourhoods(
@@ -151,7 +150,7 @@ class Measured:
 
 
 def fresh_rows(
-    manifest: Mapping[str, Any], parent: Mapping[str, Any] | None, dead: Ids, samples: Samples
+    manifest: Manifest, parent: Mapping[str, Any] | None, dead: Ids, samples: Samples
 ) -> Ids:
     """Ids of rows that came with this snapshot, at most _FRESH; none where all of them did.
 
@@ -179,7 +178,7 @@ def fresh_rows(
     return np.setdiff1d(np.array(there, dtype=np.int64), dead)
 
 
-def _lists(sizes: Ids) -> dict[str, Any]:
+def _lists(sizes: Ids) -> Mapping[str, Any]:
     if len(sizes) < 2:
         return {}
     marks = np.quantile(sizes, (0, 0.05, 0.5, 0.95, 1), method="nearest").tolist()
@@ -194,7 +193,7 @@ def _lists(sizes: Ids) -> dict[str, Any]:
     }
 
 
-def _codes(searcher: Searcher, sample: Ids, fresh: Ids) -> dict[str, Any]:
+def _codes(searcher: Searcher, sample: Ids, fresh: Ids) -> Mapping[str, Any]:
     if searcher.spec.kind == "exact":
         return {}
     lost = {
@@ -222,7 +221,7 @@ def _some(ids: Ids, most: int) -> Ids:
     return ids[np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(np.intp)]
 
 
-def _patience(manifest: Mapping[str, Any]) -> float:
+def _patience(manifest: Manifest) -> float:
     """Seconds to ask for neighbours: a short run must not spend most of its time on that."""
     spent = float(sum((manifest.get("stages") or {}).values()))
     return min(_MOST_S, max(_LEAST_S, _SHARE * spent))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.metrics import Ids, Scores, Vectors
-from lookalike.recall.histograms import histogram
+from lookalike.recall.histograms import Histogram, histogram
 from lookalike.search.searcher import Searcher
 from lookalike.store.vector_reader import VectorReader
 
@@ -31,6 +31,43 @@ _ALIKE: Mapping[str, tuple[float, str]] = {
     "l2": (0.98, "distance of at most 0.2 times the length"),  # 1 - 0.2² / 2
     "jaccard": (0.9, "jaccard of at least 0.9"),
 }
+
+
+class Member(TypedDict):
+    """A row of a group of near-duplicates."""
+
+    uri: str
+    id: int
+    fresh: bool
+
+
+class Group(TypedDict):
+    """Near-duplicates, of which some are described."""
+
+    size: int
+    members: list[Member]
+
+
+class Outlier(Member):
+    """A row that is far from its nearest."""
+
+    likeness: float
+    nearest: str
+
+
+class Neighbourhoods(TypedDict, total=False):
+    """See `neighbourhoods`."""
+
+    asked: int
+    fresh: int
+    living: int
+    alike: str
+    with_near_duplicates: int
+    share: float | None
+    group_count: int
+    groups: list[Group]
+    outliers: list[Outlier]
+    nearest: Histogram
 
 
 def sample_rows(rows: Mapping[int, int], dead: Ids, count: int, seed: int = SEED) -> Ids:
@@ -69,7 +106,7 @@ def neighbourhoods(
     seconds: float,
     groups: int,
     outliers: int,
-) -> dict[str, Any]:
+) -> Neighbourhoods:
     """Groups of near-duplicates and outliers among some rows and their neighbours.
 
     Args:
@@ -202,7 +239,7 @@ def _join(left: Ids, right: Ids) -> list[list[int]]:
 
 def _groups(
     reader: VectorReader, joined: Sequence[Sequence[int]], fresh: Ids, most: int
-) -> list[dict[str, Any]]:
+) -> list[Group]:
     new = set(fresh.tolist())
     ranked = sorted(joined, key=lambda ids: (new.isdisjoint(ids), -len(ids), ids[0]))[:most]
     shown = [sorted(ids, key=lambda one: (one not in new, one))[:_MEMBERS] for ids in ranked]
@@ -218,7 +255,7 @@ def _groups(
 
 def _outliers(
     reader: VectorReader, asked: Ids, found: Ids, best: Scores, fresh: Ids, most: int
-) -> list[dict[str, Any]]:
+) -> list[Outlier]:
     last = np.lexsort((asked, best))[:most]
     ids, nearest = asked[last].tolist(), found[last, 0].tolist() if len(last) else []
     uris = _uris(reader, [*ids, *nearest])

@@ -9,10 +9,9 @@ Tasks find what they need in a folder of the store's scratch, where `lay_out` pu
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from lookalike.search.vector_index import VectorIndex, merge_candidates, open_in
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import HashedName
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.snapshot import files_of
 
@@ -67,9 +67,7 @@ class Laid:
         return open_index(store, store.read_json(self.manifest), shards)
 
 
-def lay_out(
-    store: Store, folder: str, manifest: Mapping[str, Any], truth: ExactNeighbours, k: int
-) -> Laid:
+def lay_out(store: Store, folder: str, manifest: Manifest, truth: ExactNeighbours, k: int) -> Laid:
     """Put what tasks need to know into a folder.
 
     Args:
@@ -87,7 +85,7 @@ def lay_out(
     return Laid(f"{folder}/opened.json", f"{folder}/measured.npz", "", rows, k)
 
 
-def shard_groups(manifest: Mapping[str, Any], most: int) -> list[tuple[str, ...]]:
+def shard_groups(manifest: Manifest, most: int) -> list[tuple[str, ...]]:
     """Index shards that one task maps, of about so many bytes together; one group at least."""
     groups: list[list[str]] = [[]]
     held = 0

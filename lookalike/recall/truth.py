@@ -9,6 +9,7 @@ give.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy.typing as npt
 
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.metrics import Ids, Scores, Vectors, better_is_higher, worst_score
+from lookalike.store.attempts import Record, recorded
+from lookalike.store.files import HashedName
+from lookalike.store.objects import Store
 from lookalike.store.tombstones import among
 
 TRUTH_K = 100  # neighbours that recall is measured by
@@ -111,8 +115,10 @@ class Truth:
         one, two = self.known, other.known
         known = ExactNeighbours(
             np.concatenate([one.queries, two.queries]),
-            np.concatenate([one.query_ids, two.query_ids]), one.k, one.metric,
-        )  # fmt: skip
+            np.concatenate([one.query_ids, two.query_ids]),
+            one.k,
+            one.metric,
+        )
         known.ids = np.concatenate([one.ids, two.ids])
         known.scores = np.concatenate([one.scores, two.scores])
         return Truth(
@@ -171,11 +177,17 @@ class Truth:
         buffer = io.BytesIO()
         known = self.known
         np.savez(
-            buffer, queries=known.queries, query_ids=known.query_ids, ids=known.ids,
-            scores=known.scores, metric=np.array(known.metric), keys=self.keys,
-            limit=np.array(self.limit, dtype=np.uint64), edge_scores=self.edge_scores,
+            buffer,
+            queries=known.queries,
+            query_ids=known.query_ids,
+            ids=known.ids,
+            scores=known.scores,
+            metric=np.array(known.metric),
+            keys=self.keys,
+            limit=np.array(self.limit, dtype=np.uint64),
+            edge_scores=self.edge_scores,
             edge_ids=self.edge_ids,
-        )  # fmt: skip
+        )
         return buffer.getvalue()
 
     @classmethod
@@ -185,3 +197,37 @@ class Truth:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             edges = stored["edge_scores"], stored["edge_ids"]
             return cls(known, stored["keys"], int(stored["limit"]), *edges)
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Files to make one of; paths are relative to the store.
+
+    Attributes:
+        number: Of the task.
+        queries: File of the queries, without neighbours.
+        parts: Files of their neighbours among some rows each.
+        output: The file to write: its name but for the hash of the content.
+        done: The record.
+    """
+
+    number: int
+    queries: str
+    parts: tuple[str, ...]
+    output: str
+    done: str
+
+
+@recorded
+def merge_parts(task: MergeTask, store: Store) -> Record:
+    """Write the neighbours among all rows and, last, the record: `truth`, the file's line."""
+    found = merged(store, task.queries, task.parts)
+    return {"truth": store.put(HashedName(task.output, ".npz"), found.to_bytes()).to_json()}
+
+
+def merged(store: Store, queries: str, parts: Sequence[str]) -> ExactNeighbours:
+    """The neighbours in all parts, of which one is held at a time."""
+    total = ExactNeighbours.from_bytes(store.read_bytes(queries))
+    for path in parts:
+        total.merge(ExactNeighbours.from_bytes(store.read_bytes(path)))
+    return total

@@ -30,6 +30,7 @@ from lookalike.store.compacting import Moving
 from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import Ids
 
@@ -37,7 +38,6 @@ _SLICE_ROWS = 1 << 16  # of a row group
 _WRITTEN = 8  # rows are written in the time in which one meets others
 _AT_ONCE = 64  # records that are held
 
-Line = dict[str, Any]
 Move = Callable[[Ids], Ids]
 Keep = Callable[[pa.Table], npt.NDArray[np.bool_]]
 Samples = dict[str, list[dict[str, Any]]]
@@ -188,7 +188,7 @@ class Remaining:
                 yield kept
 
 
-def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> list[Line]:
+def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> list[FileLine]:
     """Write a snapshot's ledger, and its duplicates; returns the manifest's lines.
 
     Args:
@@ -204,16 +204,16 @@ def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> l
             every=len(ledger.cuts) + 1, rows=rows // _WRITTEN,
         )
     )  # fmt: skip
-    lines: list[Line] = []
+    lines: list[FileLine] = []
     for number, record in enumerate(_records(store, ledger)):
         if record["file"]:
-            part = ledger.divided[number]
-            divided = {} if part is None else {"partition": [*part]}
-            lines.append({**record["file"], "kind": "ledger", **divided})
-    lines += [
-        {**found[number]["file"], "kind": "duplicates", "rows": found[number]["ids"]}
-        for number in sorted(found)
-    ]
+            line: FileLine = record["file"] | {"kind": "ledger"}
+            if (part := ledger.divided[number]) is not None:
+                line["partition"] = [*part]
+            lines.append(line)
+    for number in sorted(found):
+        line = found[number]["file"] | {"kind": "duplicates", "rows": found[number]["ids"]}
+        lines.append(line)
     named = {line["path"] for line in lines}
     for name in ("ledger", "duplicates"):  # attempts that were not first may have left others
         store.delete(set(store.files(f"{ledger.folder}/{name}")) - named)

@@ -18,6 +18,7 @@ from lookalike.store import shards as embedding_shards
 from lookalike.store.attempts import Record, once
 from lookalike.store.exchange import Reference, taken
 from lookalike.store.files import HashedName
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.vector_reader import VectorReader
 
@@ -69,7 +70,7 @@ def copy_rows(
     rows: pa.Table,
     shards: Mapping[int, str],
     schema: pa.Schema,
-) -> dict[str, Any]:
+) -> FileLine:
     """Write one shard of copies: vectors and what is known of the content from the rows copied.
 
     Args:

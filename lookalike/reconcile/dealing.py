@@ -89,8 +89,9 @@ class Dealer:
         """Rows that share a vector with no other."""
         which = uri_partitions(table["uri"], self.of.parts)
         if self.of.unread:
-            unread = pc.and_(pc.equal(table["status"], "rejected"),
-                             pc.equal(table["reason"], UNREADABLE))  # fmt: skip
+            unread = pc.and_(
+                pc.equal(table["status"], "rejected"), pc.equal(table["reason"], UNREADABLE)
+            )
             unread = pc.and_(unread, table["content_sha256"].is_null())
             some = table.select(UNREAD_ROWS.names).filter(unread).cast(UNREAD_ROWS)
             dealing.write(some, which[unread.to_numpy()], UNREAD)

@@ -178,8 +178,9 @@ def _keys(rows: pa.Table) -> Keys:
 
 @recorded
 def _ask(part: Part, store: Store, plan: Knowing) -> Record:
-    with Dealing(store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"),
-                 plan.parts) as dealing:  # fmt: skip
+    with Dealing(
+        store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"), plan.parts
+    ) as dealing:
         for number in plan.units.of(part.number):
             keys = _keys(plan.units.table(store, number))
             table = pa.table([keys, np.full(len(keys), number)], schema=_ASKED)
@@ -189,8 +190,9 @@ def _ask(part: Part, store: Store, plan: Knowing) -> Record:
 
 @recorded
 def _look_through(part: Part, store: Store, plan: Knowing, paths: Sequence[str]) -> Record:
-    with Dealing(store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"),
-                 plan.parts) as dealing:  # fmt: skip
+    with Dealing(
+        store, HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow"), plan.parts
+    ) as dealing:
         for path in paths:
             rows = pq.read_table(store.parquet(path), columns=["bytes", *_CONTENT.names])
             rows = rows.filter(pc.and_(_has_vector(rows), pc.greater(rows["bytes"], 0)))
@@ -230,8 +232,9 @@ def _join(part: Part, store: Store, plan: Knowing, pieces: Sequence[Reference]) 
     counts = np.searchsorted(keys, keys, "right") - np.searchsorted(keys, keys)
     held = held.filter(pa.array(counts <= COMMON_ROWS))
     asked = asked.sort_by([("key", "ascending"), ("unit", "ascending")])
-    with Dealing(store, HashedName(f"{part.folder}/{part.number:06d}", ".arrow"),
-                 len(plan.units)) as dealing:  # fmt: skip
+    with Dealing(
+        store, HashedName(f"{part.folder}/{part.number:06d}", ".arrow"), len(plan.units)
+    ) as dealing:
         for start in range(0, held.num_rows, _BATCH):
             dealing.write(*_pairs(asked, held.slice(start, _BATCH)))
     return {**dealing.record(), "rows": rows}

@@ -47,6 +47,7 @@ from lookalike.store.attempts import Record, finished
 from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
 from lookalike.store.shard_format import Ids
@@ -136,7 +137,7 @@ def resolve(
 
 def copy(
     store: Store, folder: str, *, meet: Meet, metadata: pa.Schema, schema: pa.Schema, run: str
-) -> list[dict[str, Any]]:
+) -> list[FileLine]:
     """Write rows whose name or metadata changed, with the vectors that they have.
 
     Args:
@@ -160,10 +161,16 @@ def copy(
     copying = Copying(of, run, metadata, schema)
     found = meet(
         Meeting(
-            stage="copy", tasks=of.parts, deal=copying.deal, take=copying.take, dealt=of.dealt,
-            taken=f"{folder}/{COPIED}", sides=(COPIED,), rows=resolved.copies,
+            stage="copy",
+            tasks=of.parts,
+            deal=copying.deal,
+            take=copying.take,
+            dealt=of.dealt,
+            taken=f"{folder}/{COPIED}",
+            sides=(COPIED,),
+            rows=resolved.copies,
         )
-    )  # fmt: skip
+    )
     rows = sum(record["rows"] for record in found.values())
     if (rows, len(found)) != (resolved.copies, resolved.copy_shards):
         raise RuntimeError(
@@ -208,10 +215,15 @@ class _Steps:
         folder = "dealt/" + side if side in (CONTENTS, NAMES) else side
         return self.meet(
             Meeting(
-                stage=f"settle: {stage}", tasks=tasks, deal=deal, take=take, dealt=self.of.dealt,
-                taken=f"{self.of.folder}/{folder}", **{"sides": (side,), **more},
+                stage=f"settle: {stage}",
+                tasks=tasks,
+                deal=deal,
+                take=take,
+                dealt=self.of.dealt,
+                taken=f"{self.of.folder}/{folder}",
+                **{"sides": (side,), **more},
             )
-        )  # fmt: skip
+        )
 
     def find_unread(self) -> None:
         """Take back the rows of files that were known and could not be read."""
@@ -246,9 +258,15 @@ class _Steps:
         self.copies = by_name.copies.rows
         self.shards = by_name.copies.shards
         found = self._bring(
-            "names", NAMES, by_name.tasks, by_name.deal, by_name.take,
-            sides=(NAMES, LISTED), every=self.of.parts, rows=self.of.touched,
-        )  # fmt: skip
+            "names",
+            NAMES,
+            by_name.tasks,
+            by_name.deal,
+            by_name.take,
+            sides=(NAMES, LISTED),
+            every=self.of.parts,
+            rows=self.of.touched,
+        )
         self.names = list(found.values())
         for record in self.names:
             self.counts.merge(record["counts"])
@@ -259,8 +277,14 @@ class _Steps:
         changes = self._changed()
         if self.of.by_content and changes["added"] and changes["removed"]:
             renames = Renames(self.of)
-            found = self._bring("renames", MOVED, self.of.parts, renames.deal, renames.take,
-                                rows=changes["added"] + changes["removed"])  # fmt: skip
+            found = self._bring(
+                "renames",
+                MOVED,
+                self.of.parts,
+                renames.deal,
+                renames.take,
+                rows=changes["added"] + changes["removed"],
+            )
             self.renamed = sum(record["renamed"] for record in found.values())
 
     # --- what it comes to -----------------------------------------------------------------------
@@ -289,9 +313,15 @@ class _Steps:
                 "was published"
             )
         return Resolved(
-            self.counts.to_json(), changes, self.copies, dead, self.altered, self.of.parts,
-            self.unread, self.shards,
-        )  # fmt: skip
+            self.counts.to_json(),
+            changes,
+            self.copies,
+            dead,
+            self.altered,
+            self.of.parts,
+            self.unread,
+            self.shards,
+        )
 
     def _changed(self) -> Counter[str]:
         changed: Counter[str] = Counter()

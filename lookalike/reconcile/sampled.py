@@ -56,8 +56,10 @@ class Sampled:
             content = row["content_sha256"]
             return {**row, "content_sha256": None if content is None else content.hex()}
 
-        return {kind: [[hashed, uri, told(row)] for hashed, uri, row in rows]
-                for kind, rows in self.found.items()}  # fmt: skip
+        return {
+            kind: [[hashed, uri, told(row)] for hashed, uri, row in rows]
+            for kind, rows in self.found.items()
+        }
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Choose among those of another, as `to_json` gave them, too."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +23,20 @@ from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.comparing import GONE
 from lookalike.store.files import FileRecord, HashedName
 from lookalike.store.ledger import SCHEMA, as_written_now
+from lookalike.store.manifest import FileJson
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import file_numbers, make_id
 
 # what rows on their way are: by names, by contents, or by files of copies
 UNREAD, TOUCHED, CONTENTS, NAMES, LISTED, MOVED, COPIED = (
-    "unread", "touched", "contents", "names", "listed", "moved", "copied"
-)  # fmt: skip
+    "unread",
+    "touched",
+    "contents",
+    "names",
+    "listed",
+    "moved",
+    "copied",
+)
 _BATCH = 1 << 16
 
 
@@ -139,7 +145,7 @@ def ledger_rows(store: Store, file: str | FileRecord) -> Iterator[pa.Table]:
             yield as_written_now(pa.Table.from_batches([batch]))
 
 
-def write_rows(store: Store, name: HashedName, table: pa.Table) -> dict[str, Any] | None:
+def write_rows(store: Store, name: HashedName, table: pa.Table) -> FileJson | None:
     """Write rows to a file of scratch; its record, None where there are none."""
     if not table.num_rows:
         return None
@@ -148,7 +154,7 @@ def write_rows(store: Store, name: HashedName, table: pa.Table) -> dict[str, Any
     return pending.finished.to_json()
 
 
-def read_rows(store: Store, file: dict[str, Any] | None, schema: pa.Schema) -> pa.Table:
+def read_rows(store: Store, file: FileJson | None, schema: pa.Schema) -> pa.Table:
     """Undo `write_rows`."""
     if file is None:
         return schema.empty_table()
@@ -157,7 +163,7 @@ def read_rows(store: Store, file: dict[str, Any] | None, schema: pa.Schema) -> p
 
 def write_numbers(
     store: Store, name: HashedName, numbers: npt.NDArray[np.integer]
-) -> dict[str, Any] | None:
+) -> FileJson | None:
     """Write numbers (n,) to a file of scratch; its record, None where there are none."""
     if not len(numbers):
         return None

@@ -43,8 +43,11 @@ class Unread:
             rows, altered = self._kept(store, number, unread)
             file = write_rows(store, self.of.scratch(UNREAD, number, ".parquet"), rows)
             return {
-                "rows": unread.num_rows, "kept": file, "count": rows.num_rows, "altered": altered
-            }  # fmt: skip
+                "rows": unread.num_rows,
+                "kept": file,
+                "count": rows.num_rows,
+                "altered": altered,
+            }
 
         return once(store, self.of.record(UNREAD, number), work)
 

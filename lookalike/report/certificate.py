@@ -14,10 +14,16 @@ _LOSSES = (
     ("final", "lost in re-ranking"),
 )
 _SWEEP = (
-    ("nprobe", "nprobe"), ("rerank", "re-ranked"), ("recall", "recall"), ("low", "low"),
-    ("high", "high"), ("cost", "cost"), ("ms", "ms"), ("coarse_miss", "lost: lists"),
+    ("nprobe", "nprobe"),
+    ("rerank", "re-ranked"),
+    ("recall", "recall"),
+    ("low", "low"),
+    ("high", "high"),
+    ("cost", "cost"),
+    ("ms", "ms"),
+    ("coarse_miss", "lost: lists"),
     ("code_error", "lost: codes"),
-)  # fmt: skip
+)
 
 
 def certificate_line(certificate: Mapping[str, object]) -> str:

@@ -33,9 +33,14 @@ _SAMPLES = (
     ("removed", "Removed", "gone"),
 )
 _LISTS = {
-    "min": "smallest", "p05": "5%", "median": "median", "p95": "95%", "max": "largest",
-    "empty": "empty", "imbalance": "imbalance",
-}  # fmt: skip
+    "min": "smallest",
+    "p05": "5%",
+    "median": "median",
+    "p95": "95%",
+    "max": "largest",
+    "empty": "empty",
+    "imbalance": "imbalance",
+}
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,11 @@ def index_section(facts: Facts) -> str:
     """The index's parameters and why, how its lists are filled, and what its codes lose."""
     index, search = as_mapping(facts.get("index")), as_mapping(facts.get("search"))
     values = {**as_mapping(index.get("spec")), **index}
-    reasons = [str(reason) for reason in (values.pop("why", None), *as_list(index.get("reasons")))
-               if reason]  # fmt: skip
+    reasons = [
+        str(reason)
+        for reason in (values.pop("why", None), *as_list(index.get("reasons")))
+        if reason
+    ]
     rows = [
         (key, shown(value))
         for key, value in values.items()

@@ -59,8 +59,12 @@ class Chooser:
     def __init__(self, ways: Ways, blender: Blender, rows: Rows, search: Search, k: int) -> None:
         """Choose k rows for each query, of what `search` finds."""
         self._ways, self._blender, self._rows, self._search, self._k = (
-            ways, blender, rows, search, k,
-        )  # fmt: skip
+            ways,
+            blender,
+            rows,
+            search,
+            k,
+        )
         self._metric = blender.metric
         self._sign = 1 if better_is_higher(self._metric) else -1
 
@@ -204,9 +208,14 @@ class Chooser:
                 return np.arange(min(self._k, len(where)))
             return few_of_each(groups[where], self._k, self._ways.per_group)
         return diverse(
-            self._sign * values[where], self._vectors(found[where]), self._k,
-            self._ways.diversify, self._alike, groups[where], self._ways.per_group,
-        )  # fmt: skip
+            self._sign * values[where],
+            self._vectors(found[where]),
+            self._k,
+            self._ways.diversify,
+            self._alike,
+            groups[where],
+            self._ways.per_group,
+        )
 
     def _alike(self, one: Vectors, others: Vectors) -> Scores:
         if self._blender.weighed:

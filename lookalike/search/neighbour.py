@@ -38,7 +38,7 @@ class Neighbour:
     duplicates: tuple[str, ...] = field(default=(), hash=False)
     metadata: Metadata = field(default_factory=dict, hash=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A flat row as `lookalike query --json` prints it: nothing in it that JSON has not.
 
         Metadata columns stand beside the others. Times are ISO 8601 texts, bytes hexadecimal
@@ -47,9 +47,14 @@ class Neighbour:
         from lookalike.cells import json_value
 
         row = {
-            "query_uri": self.query_uri, "rank": self.rank, "uri": self.uri, "score": self.score,
-            "id": self.id, "duplicates": self.duplicates, **self.metadata,
-        }  # fmt: skip
+            "query_uri": self.query_uri,
+            "rank": self.rank,
+            "uri": self.uri,
+            "score": self.score,
+            "id": self.id,
+            "duplicates": self.duplicates,
+            **self.metadata,
+        }
         return {name: json_value(value) for name, value in row.items()}
 
     def _repr_html_(self) -> str:

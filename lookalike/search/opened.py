@@ -7,7 +7,7 @@ what later work sees, and work that is under way ends in the snapshot in which i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,7 @@ from lookalike.store import living, shards
 from lookalike.store import snapshot as snapshots
 from lookalike.store.cached import HELD
 from lookalike.store.duplicates import DuplicateReader
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store, open_store
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class OpenSnapshot:
     def __init__(
         self,
         store: Store,
-        manifest: Mapping[str, Any],
+        manifest: Manifest,
         *,
         check: bool = False,
         resident: int = 0,
@@ -78,7 +79,8 @@ class OpenSnapshot:
             RequestError: A file is missing, of another size or, with `check`, of another sha256
                 than the manifest says; or an index shard does not belong to the template.
         """
-        self.store, self.manifest = store, dict(manifest)
+        self.store = store
+        self.manifest: Manifest = {**manifest}
         self._manifest_path = snapshots.manifest_path(str(manifest.get("name")))
         self._finished = store.has(self._manifest_path)  # or it is about to be
         self._opened_as: dict[str, Any] = {"store": store.name, "check": check}
@@ -132,9 +134,12 @@ class OpenSnapshot:
                     raise
             else:
                 asked = {
-                    "store": place.name, "features": features, "projection": projection,
-                    "check": check, "cache": None if cache is None else os.path.abspath(cache),
-                }  # fmt: skip
+                    "store": place.name,
+                    "features": features,
+                    "projection": projection,
+                    "check": check,
+                    "cache": None if cache is None else os.path.abspath(cache),
+                }
                 opened._opened_as = asked
                 return opened
 

@@ -6,9 +6,9 @@ TensorFlow and Pillow are loaded only when a picture is embedded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from lookalike.images.functions import FunctionFailedError
 from lookalike.search.asked import AskedImage, is_pillow_image
 from lookalike.search.queries import Queries
 from lookalike.store.forgetting import meanings
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.storage import read_bytes
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _BATCH = 32
 
 
-def load_embedder(store: Store, manifest: Mapping[str, Any]) -> Embedder:
+def load_embedder(store: Store, manifest: Manifest) -> Embedder:
     """The models that made a snapshot's vectors.
 
     Raises:

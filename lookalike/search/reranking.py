@@ -156,8 +156,10 @@ def _rough_l2(queries: Vectors, vectors: Vectors) -> Vectors:
 
 # What is better where lower, and what its rounding error is in proportion to: (2, n, m) float32.
 _ROUGH: dict[str, Measure] = {
-    "cosine": _rough_cosine, "inner_product": _rough_product, "l2": _rough_l2,
-}  # fmt: skip
+    "cosine": _rough_cosine,
+    "inner_product": _rough_product,
+    "l2": _rough_l2,
+}
 
 
 def _measured(

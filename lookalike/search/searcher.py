@@ -181,9 +181,14 @@ class Searcher(OpenSnapshot):
         if crop is not None and images is None:
             raise RequestError("crop: is of pictures, and vectors and rows of the store are none")
         ways = asked_ways(
-            together=together, weights=weights, min_score=min_score, group_by=group_by,
-            per_group=per_group, diversify=diversify, exclude_self=exclude_self,
-        )  # fmt: skip
+            together=together,
+            weights=weights,
+            min_score=min_score,
+            group_by=group_by,
+            per_group=per_group,
+            diversify=diversify,
+            exclude_self=exclude_self,
+        )
         with self._reading() as now:
             now.request(k, nprobe=nprobe, rerank=rerank, where=where)  # before models are loaded
             now.check_ways(ways, unlike is not None)
@@ -300,11 +305,16 @@ class Searcher(OpenSnapshot):
             found = [pair for pair in zip(own_ids, own_scores, strict=True) if pair[0] >= 0]
             neighbours = (
                 Neighbour(
-                    name, rank, rows[i]["uri"], value, i, duplicates.get(i, ()),
+                    name,
+                    rank,
+                    rows[i]["uri"],
+                    value,
+                    i,
+                    duplicates.get(i, ()),
                     {key: cell for key, cell in rows[i].items() if key not in _COLUMNS},
                 )
                 for rank, (i, value) in enumerate(found, start=1)
-            )  # fmt: skip
+            )
             described.append(Neighbours(neighbours, name, whole))
         return described
 

@@ -10,7 +10,7 @@ vectors. A single query is answered by the thread that asks, without waiting for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from lookalike.metrics import (
 from lookalike.parallel import cores, run_all
 from lookalike.search.reranking import best_candidates, exact_scores
 from lookalike.store.living import deleted_ids
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import VectorReader
 from lookalike.store.snapshot import files_of
@@ -259,7 +260,7 @@ def merge_candidates(
 
 
 def open_index(
-    store: Store, manifest: Mapping[str, Any], shards: Sequence[str] | None = None
+    store: Store, manifest: Manifest, shards: Sequence[str] | None = None
 ) -> VectorIndex:
     """The index that a manifest describes, or some of its shards, for a task that looks into it.
 

@@ -16,6 +16,7 @@ import numpy as np
 from lookalike.errors import RequestError
 from lookalike.metrics import Vectors, candidate_vectors
 from lookalike.search.queries import Queries
+from lookalike.store.manifest import Manifest
 from lookalike.whole_numbers import whole_number
 
 UNLIKE_WEIGHT = 0.5
@@ -148,7 +149,7 @@ def _shown(weights: Mapping[str, float]) -> str:
 class Blender:
     """Makes the vectors to search with from those of pictures, for one store."""
 
-    def __init__(self, ways: Ways, manifest: Mapping[str, Any], unlike: Vectors | None = None):
+    def __init__(self, ways: Ways, manifest: Manifest, unlike: Vectors | None = None):
         """Check that the store can be asked that way.
 
         Args:
@@ -211,7 +212,7 @@ class Blender:
         return candidate_vectors(vectors, "cosine") if self.metric == "cosine" else vectors
 
 
-def _factors(weights: Mapping[str, float], manifest: Mapping[str, Any]) -> Vectors:
+def _factors(weights: Mapping[str, float], manifest: Manifest) -> Vectors:
     """What each component (dim,) of a query is multiplied by, so that its blocks weigh so much."""
     features: Sequence[Mapping[str, Any]] = manifest.get("features") or []
     names = [str(one["name"]) for one in features]

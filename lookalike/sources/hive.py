@@ -89,8 +89,9 @@ def tell_within(
         if name in row.metadata and not same_value(row.metadata[name], value):
             notes.tell(
                 f"{file.uri}: the rows' own {name} counts ({row.metadata[name]} in {row.uri}), "
-                f"and not its folder's name ({name}={value})", about=f"{source}:{name}"
-            )  # fmt: skip
+                f"and not its folder's name ({name}={value})",
+                about=f"{source}:{name}",
+            )
     return replace(row, metadata={**said, **row.metadata})
 
 

@@ -21,6 +21,7 @@ from lookalike.sources.source import Source
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.columns import fit
 from lookalike.store.files import HashedName, Name
+from lookalike.store.manifest import FileJson
 from lookalike.store.objects import Store
 
 _PART_ROWS = 100_000
@@ -253,7 +254,7 @@ def _to_table(files: list[SourceFile], schema: pa.Schema, notes: Notes) -> pa.Ta
     return pa.table(columns, schema=schema)
 
 
-def write_table(store: Store, name: Name, table: pa.Table) -> dict[str, Any]:
+def write_table(store: Store, name: Name, table: pa.Table) -> FileJson:
     """Write one listing or unit file; returns the record of it."""
     with store.write(name) as pending:
         pq.write_table(table, pending.file, compression="zstd")

@@ -191,9 +191,10 @@ class Notes:
         self._lost += 1
         self.told.append(["lost", name, line])
         self.notice(
-            one_line(ValueError(line)) if self._lost <= _NOTICES
+            one_line(ValueError(line))
+            if self._lost <= _NOTICES
             else "metadata left out: further columns"
-        )  # fmt: skip
+        )
 
     def take(self, source: int | str, count: int, first: str) -> None:
         """Count sidecars of a source's tars that gave nobody metadata; `first` says of one why."""

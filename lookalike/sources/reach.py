@@ -65,10 +65,7 @@ def looked_up(
 
     Where many in a row cannot be reached, the others are not tried.
     """
-    taken = [
-        row for row in rows
-        if not (selection.exclude and selection.rule_of_name(row.uri, ()))
-    ]  # fmt: skip
+    taken = [row for row in rows if not (selection.exclude and selection.rule_of_name(row.uri, ()))]
     asked = [row.uri for row in taken if not (row.problem or row.version)]
     with closing(look_up_all(asked if not reach.given_up else [])) as answers:
         for row in taken:

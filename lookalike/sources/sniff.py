@@ -84,9 +84,23 @@ _SUBFILE_TYPE, _PHOTOMETRIC, _MAKE, _SUB_IFDS, _DNG_VERSION = 254, 262, 271, 330
 _MAKERS = ((b"NIKON", "NEF"), (b"SONY", "ARW"), (b"PENTAX", "PEF"), (b"SAMSUNG", "SRW"))
 
 _HEIF_BRANDS = frozenset(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2",
-     b"msf1", b"miaf", b"MiHE", b"MiHB")
-)  # fmt: skip
+    (
+        b"heic",
+        b"heix",
+        b"heim",
+        b"heis",
+        b"hevc",
+        b"hevx",
+        b"hevm",
+        b"hevs",
+        b"mif1",
+        b"mif2",
+        b"msf1",
+        b"miaf",
+        b"MiHE",
+        b"MiHB",
+    )
+)
 
 
 def _isobmff(head: bytes) -> str | None:
@@ -148,8 +162,14 @@ def _others(head: bytes) -> str | None:
 
 
 _TESTS: tuple[Callable[[bytes], str | None], ...] = (
-    _bmp, _webp, _isobmff, _icon, _netpbm, _svg, _others,
-)  # fmt: skip
+    _bmp,
+    _webp,
+    _isobmff,
+    _icon,
+    _netpbm,
+    _svg,
+    _others,
+)
 
 
 def sniff(head: bytes) -> str | None:
@@ -194,9 +214,10 @@ def identify(data: bytes, name: str) -> str | None:
 
 
 _DRAWINGS = (
-    (b"%!PS", ("eps", "ai"), "EPS"), (b"%PDF", ("ai",), "Illustrator"),
+    (b"%!PS", ("eps", "ai"), "EPS"),
+    (b"%PDF", ("ai",), "Illustrator"),
     (b"\x1f\x8b", ("svgz",), "SVG"),
-)  # fmt: skip
+)
 
 # What is no image, by its first bytes: documents of pages, films, sounds and archives.
 _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (

@@ -87,9 +87,10 @@ class Source:
         if not self.may_hold_containers():
             return []
         return [
-            pair for pair in self._found(lambda _: None)
+            pair
+            for pair in self._found(lambda _: None)
             if not isinstance(pair, Spot) and pair[1] != "file"
-        ]  # fmt: skip
+        ]
 
     def holding(self, containers: Sequence[tuple[SourceFile, str]]) -> Source:
         """The same, of which is known what containers it holds."""
@@ -191,8 +192,9 @@ class Source:
         def left_out(table: str, column: str) -> None:
             notes.tell(
                 f"{table}: the column {column} is left out: of tables of images, plain values are "
-                "carried, not bytes, lists or structs", about=f"{place.source}:{column}"
-            )  # fmt: skip
+                "carried, not bytes, lists or structs",
+                about=f"{place.source}:{column}",
+            )
 
         for row in image_tables.rows(file, left_out, place.first, place.end, budget):
             if isinstance(row, range):

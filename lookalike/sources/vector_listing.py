@@ -190,9 +190,11 @@ class _Parts:
             name = HashedName(f"{self._stem}-{len(self.written):03d}", ".parquet")
             with self._store.write(name) as pending:
                 pq.write_table(
-                    pa.concat_tables(self._waiting), pending.file, compression="zstd",
+                    pa.concat_tables(self._waiting),
+                    pending.file,
+                    compression="zstd",
                     use_dictionary=_SAID_ONCE,
-                )  # fmt: skip
+                )
             self.written.append(pending.finished.to_json())
             self._waiting.clear()
 

@@ -64,9 +64,16 @@ def cut_pieces(table: VectorTable, unit_rows: int = UNIT_ROWS) -> Iterator[Piece
 
     def piece(end: int) -> Piece:
         return Piece(
-            file.uri, file.bytes, file.version, first_group, end, first_row, rows,
-            groups[first_group:end], table.version,
-        )  # fmt: skip
+            file.uri,
+            file.bytes,
+            file.version,
+            first_group,
+            end,
+            first_row,
+            rows,
+            groups[first_group:end],
+            table.version,
+        )
 
     for group, count in enumerate(groups):
         if rows and rows + count > unit_rows:

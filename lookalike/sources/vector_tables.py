@@ -277,8 +277,11 @@ def _embedding(uri: str, schema: pa.Schema) -> tuple[int, pa.DataType]:
             raise RequestError(f"{uri}: has {schema.names.count(name)} columns {name!r}, needs one")
     name_type, kind = schema.field("uri").type, schema.field("embedding").type
     plain = name_type.value_type if pa.types.is_dictionary(name_type) else name_type
-    if not (pa.types.is_string(plain) or pa.types.is_large_string(plain)
-            or pa.types.is_string_view(plain)):  # fmt: skip
+    if not (
+        pa.types.is_string(plain)
+        or pa.types.is_large_string(plain)
+        or pa.types.is_string_view(plain)
+    ):
         raise RequestError(f"{uri}: the column uri must be string, it is {name_type}; cast it")
     if not is_vector(kind):
         raise RequestError(

@@ -22,7 +22,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from lookalike.store.files import json_bytes
 from lookalike.store.objects import Store
 
-Record = dict[str, Any]
+Record = Mapping[str, Any]
+"""What a task left: JSON, in a form of its own."""
 _Task = TypeVar("_Task", bound="Task")
 _Options = ParamSpec("_Options")
 

@@ -319,10 +319,14 @@ class BucketStore(Store):
         self._trying.call(
             f"write {record.path}",
             lambda: obstore.put(
-                self._store, record.path, file, attributes=attributes, chunk_size=_PART,
+                self._store,
+                record.path,
+                file,
+                attributes=attributes,
+                chunk_size=_PART,
                 max_concurrency=2,
             ),
-        )  # fmt: skip
+        )
         self._known[record.path] = record
 
     def put(self, name: Name, data: bytes) -> FileRecord:

@@ -281,6 +281,22 @@ def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
     return {"shard": shard_record(pending.finished, task.file_no, writer.rows)}
 
 
+@dataclass(frozen=True)
+class Compacting:
+    """`compact`, as the work of tasks wherever they run.
+
+    Attributes:
+        dead: The tombstones' file (.npy, ascending), relative to the store.
+    """
+
+    dead: str
+
+    def __call__(self, task: CompactTask, store: Store) -> Record:
+        """Do one task."""
+        dead = np.load(store.local(self.dead), mmap_mode="r", allow_pickle=False)
+        return compact(task, store, dead)
+
+
 def _united(store: Store, task: CompactTask) -> pa.Schema:
     """The schema that holds the rows of all sources."""
     found = [pq.read_schema(store.parquet(source["path"])) for source in task.sources]

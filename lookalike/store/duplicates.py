@@ -127,7 +127,9 @@ def _file(store: Store, path: str) -> _File:
     column = footer.schema.names.index("id")
     groups = [footer.row_group(i).column(column) for i in range(footer.num_row_groups)]
     # A group without statistics may hold anything, so it is read for every id.
-    ranges = [(s.min, s.max) if s and s.has_min_max else _ANY_ID
-              for s in (group.statistics for group in groups)]  # fmt: skip
+    ranges = [
+        (s.min, s.max) if s and s.has_min_max else _ANY_ID
+        for s in (group.statistics for group in groups)
+    ]
     low, high = np.array(ranges, dtype=np.int64).reshape(-1, 2).T
     return _File(path, footer, low, high)

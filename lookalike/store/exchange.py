@@ -96,7 +96,7 @@ class Meeting:
     rows: int = 0
 
 
-Meet = Callable[[Meeting], dict[int, dict[str, Any]]]
+Meet = Callable[[Meeting], dict[int, Mapping[str, Any]]]
 """Brings rows together; returns the records of the partitions by number."""
 
 
@@ -170,7 +170,7 @@ class Dealing:
             place = self._append(table)
             self._pieces += [(part, side, *place, table.num_rows) for part in range(self._count)]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Mapping[str, Any]:
         """The finished file, and where in it is what; see `references`."""
         file = self._pending.finished.to_json() if self._pieces else None
         rows = sum(piece[-1] for piece in self._pieces)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from lookalike.store.files import write_file
 from lookalike.store.living import deleted_ids, fitting, united_schema
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, vector_type
 from lookalike.store.snapshot import files_of
@@ -36,7 +36,7 @@ class LivingRows:
         count: Rows.
     """
 
-    def __init__(self, store: Store, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, manifest: Manifest) -> None:
         """Read footers and tombstones."""
         self._deleted = deleted_ids(store, manifest)
         self._files = [store.parquet(line["path"]) for line in files_of(manifest, "embedding")]
@@ -65,10 +65,13 @@ def write_table(rows: LivingRows, path: Path) -> None:
     with (
         write_file(path.parent, path.name) as pending,
         pq.ParquetWriter(
-            pending.file, schema, compression="zstd", use_dictionary=plain,
+            pending.file,
+            schema,
+            compression="zstd",
+            use_dictionary=plain,
             write_statistics=plain,
         ) as writer,
-    ):  # fmt: skip
+    ):
         for table in rows.batches(schema):
             writer.write_table(table)
 
@@ -80,8 +83,11 @@ def write_arrays(rows: LivingRows, folder: Path) -> None:
     if rows.count:
         dim, dtype = vector_type(rows.schema)
         schema = names.append(rows.schema.field("embedding"))
-    head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
-            "shape": (rows.count, dim)}  # fmt: skip
+    head = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (rows.count, dim),
+    }
     with (
         write_file(folder, VECTORS) as vectors,
         write_file(folder, URIS) as uris,

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from lookalike.errors import StoreWriteError, one_line
 from lookalike.json_text import to_json
+from lookalike.store.manifest import FileJson, FileLine
 
 if os.name == "posix":
     import fcntl
@@ -72,9 +73,13 @@ class FileRecord:
     sha256: str
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """As the manifest lists it."""
+    def to_json(self) -> FileJson:
+        """As records name it."""
         return {"path": self.path, "sha256": self.sha256, "bytes": self.bytes}
+
+    def line(self, kind: str) -> FileLine:
+        """As the manifest lists a file of this kind."""
+        return {"path": self.path, "sha256": self.sha256, "bytes": self.bytes, "kind": kind}
 
 
 def record_of(path: str, chunks: Iterable[bytes]) -> FileRecord:

@@ -1,7 +1,8 @@
 """A store in a folder that every process can see.
 
 See `files` for how a file is written there. Links inside a store are files of their own, and lead
-no write out of it.
+no write out of it: they are neither followed nor resolved, and what they point to is none of the
+store's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,45 @@ from lookalike.store.files import (
 from lookalike.store.locks import hold
 from lookalike.store.objects import ConflictError, Entry, Found, Store, Version
 from lookalike.store.ranges import check
-from lookalike.store.tree import entries, is_temporary, remove_if_empty, walk
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name; of a link, or of what is not there, nothing."""
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            return []
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+
+
+def walk(store: Path, folder: str = "") -> Iterator[str]:
+    """Paths, relative to the store, of all that is no folder below one of its folders."""
+    for entry in entries(store / folder):
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(store, path)
+        else:
+            yield path
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `files.write_file` gives to what is not finished."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def remove_if_empty(folder: Path) -> bool:
+    """Remove a folder if no file is in or below it; says whether it is gone."""
+    left = [
+        entry
+        for entry in entries(folder)
+        if not (entry.is_dir(follow_symlinks=False) and remove_if_empty(folder / entry.name))
+    ]
+    if not left:
+        folder.rmdir()
+    return not left
+
 
 _CHUNK = 8 << 20
 

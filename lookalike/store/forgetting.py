@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from lookalike.csv_rows import read_csv
 from lookalike.errors import RequestError, one_line
 from lookalike.metrics import Ids
 from lookalike.store import snapshot
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.matching import matching_ids
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, uri_from_path
@@ -32,8 +33,6 @@ from lookalike.store.vector_reader import VectorReader
 
 _BATCH = 65_536
 _NONE: Ids = np.empty(0, dtype=np.int64)
-
-Manifest = Mapping[str, Any]
 
 
 @dataclass
@@ -195,9 +194,12 @@ def _all_of(
                 for vector in reader.vectors(mine):
                     vectors[vector.tobytes()] = vector
     return Held(
-        sorted(names), sorted(contents), list(vectors.values()), np.sort(np.concatenate(ids)),
+        sorted(names),
+        sorted(contents),
+        list(vectors.values()),
+        np.sort(np.concatenate(ids)),
         unread=sorted(names - read),
-    )  # fmt: skip
+    )
 
 
 def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[pa.Table]:
@@ -227,7 +229,7 @@ def _ledger(store: Store, manifests: Sequence[Manifest]) -> Iterator[pa.Table]:
         yield from _batches(store, line["path"], ["uri", "content_sha256"])
 
 
-def _lines(manifests: Sequence[Manifest], kind: str) -> Iterator[dict[str, Any]]:
+def _lines(manifests: Sequence[Manifest], kind: str) -> Iterator[FileLine]:
     """Files of a kind, each once."""
     seen: set[str] = set()
     for manifest in manifests:

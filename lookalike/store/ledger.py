@@ -134,7 +134,7 @@ class Counts:
         images = self.listed - self.by_status["ignored"]
         return self.by_status["rejected"] / images if images else 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, Any]:
         """All statuses, zero or not, with the sum and the reasons."""
         return {
             "listed": self.listed,

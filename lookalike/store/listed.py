@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.store import snapshot
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.s3_uri import canonical
 from lookalike.store.storage import is_remote, path_from_uri, plain_name, uri_from_path
 
 
-def was_listed(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
+def was_listed(store: Store, manifest: Manifest, name: str) -> bool:
     """Whether a snapshot was made of a source of that name, or has files below or in it.
 
     Args:

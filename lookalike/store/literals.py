@@ -15,11 +15,15 @@ from lookalike.store.steps import in_utc, seconds_of_day, seconds_since_1970
 from lookalike.store.where import Value
 
 _WANTED = {
-    "text": "text in single quotes", "number": "a number", "boolean": "true or false",
-    "time": "a date or time in single quotes", "clock": "a time of day in single quotes",
-    "duration": "a number of seconds", "bytes": "hexadecimal digits in single quotes",
+    "text": "text in single quotes",
+    "number": "a number",
+    "boolean": "true or false",
+    "time": "a date or time in single quotes",
+    "clock": "a time of day in single quotes",
+    "duration": "a number of seconds",
+    "bytes": "hexadecimal digits in single quotes",
     "other": "only is null and is not null",
-}  # fmt: skip
+}
 _DATES = "2024-12-31 or 2024-12-31T23:59:59"
 _BYTES = "hexadecimal digits, two for each byte: 00ff"
 _BEYOND = 400  # digits that no column holds

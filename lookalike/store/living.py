@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from lookalike.errors import RequestError
 from lookalike.metrics import Ids
 from lookalike.store.columns import merge_columns
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers, vector_type
 from lookalike.store.snapshot import check_sizes, files_of
@@ -30,7 +31,7 @@ _PROPERTIES = b"lookalike."
 _MOST_SHOWN = 3
 
 
-def deleted_ids(store: Store, manifest: Mapping[str, Any]) -> Ids:
+def deleted_ids(store: Store, manifest: Manifest) -> Ids:
     """Ids of a snapshot's rows that its tombstones delete, (m,) int64, ascending.
 
     Raises:
@@ -45,7 +46,7 @@ def deleted_ids(store: Store, manifest: Mapping[str, Any]) -> Ids:
     return np.asarray(ids[row_numbers(ids) < ends[inverse]])
 
 
-def living_dataset(store: Store, manifest: Mapping[str, Any]) -> Any:
+def living_dataset(store: Store, manifest: Manifest) -> Any:
     """The living rows of a snapshot, file by file; nothing but footers is read here.
 
     Args:
@@ -86,8 +87,11 @@ def united_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
         pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
     )
     first = found[0]
-    known = {key: value for key, value in (first.metadata or {}).items()
-             if key.startswith(_PROPERTIES) and not key.endswith(b"addresses")}  # fmt: skip
+    known = {
+        key: value
+        for key, value in (first.metadata or {}).items()
+        if key.startswith(_PROPERTIES) and not key.endswith(b"addresses")
+    }
     plain = [first.field(name) for name in COLUMNS if name != "embedding"]
     return pa.schema([*plain, *metadata, first.field("embedding")], known)
 

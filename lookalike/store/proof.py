@@ -72,7 +72,7 @@ class Proof:
     shared: int = 0
     finds: list[Find] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, object]:
         """As `lookalike forget --json` prints it."""
         return {**self.__dict__, "finds": [one.__dict__ for one in self.finds]}
 
@@ -179,9 +179,14 @@ def total(traces: Traces, entries: Iterable[Entry], records: Iterable[Record]) -
         shared.update(record["shared"])
     finds = (one for one in found if not (one.kind == "vector" and int(one.what) in shared))
     return Proof(
-        len(sizes), sum(sizes), len(traces.names), len(traces.contents), len(traces.vectors),
-        len(shared), sorted(finds, key=astuple),
-    )  # fmt: skip
+        len(sizes),
+        sum(sizes),
+        len(traces.names),
+        len(traces.contents),
+        len(traces.vectors),
+        len(shared),
+        sorted(finds, key=astuple),
+    )
 
 
 def prove(store: Store, traces: Traces) -> Proof:
@@ -213,8 +218,13 @@ def spellings(name: str) -> list[bytes]:
 
 def longer_names(tables: Iterable[pa.Table], names: Sequence[str]) -> Iterator[str]:
     """Names in the column `uri` that have one of some names as a part, and are none of them."""
-    found = Patterns([one for one in (name.encode("utf-8", "surrogateescape") for name in names)
-                      if len(one) >= SHORTEST])  # fmt: skip
+    found = Patterns(
+        [
+            one
+            for one in (name.encode("utf-8", "surrogateescape") for name in names)
+            if len(one) >= SHORTEST
+        ]
+    )
     same = pa.array(names, pa.string())
     for table in tables:
         for chunk in table["uri"].chunks:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.sweeping import Swept, sweep, unfinished
 
@@ -22,7 +23,7 @@ _DAY_S = 86_400.0
 # --- going back -------------------------------------------------------------------------------
 
 
-def rollback(store: Store, name: str | None = None, *, check: bool = False) -> dict[str, Any]:
+def rollback(store: Store, name: str | None = None, *, check: bool = False) -> Manifest:
     """Publish an earlier snapshot again, by default the one before the published one.
 
     Args:
@@ -128,10 +129,13 @@ class Collected:
     runs: list[str]
     swept: Swept
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, object]:
         """As `lookalike gc --json` prints it."""
-        return {"kept": [one.__dict__ for one in self.kept], "runs": self.runs,
-                **self.swept.__dict__}  # fmt: skip
+        return {
+            "kept": [one.__dict__ for one in self.kept],
+            "runs": self.runs,
+            **self.swept.__dict__,
+        }
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,10 @@ def gc(
             files it needs; nothing was removed.
     """
     for option, value, least in (
-        ("--keep-last", keep_last, 1), ("--keep-days", keep_days, 0), ("--grace", grace_s, 0),
-    ):  # fmt: skip
+        ("--keep-last", keep_last, 1),
+        ("--keep-days", keep_days, 0),
+        ("--grace", grace_s, 0),
+    ):
         if not value >= least:
             raise RequestError(f"{option} must be at least {least}, got {value}")
     now = time.time() if now is None else now
@@ -226,7 +232,7 @@ def _written(store: Store, path: str) -> float:
     return found.modified.timestamp()
 
 
-def _created(manifest: Mapping[str, Any], otherwise: float) -> float:
+def _created(manifest: Manifest, otherwise: float) -> float:
     try:
         return datetime.fromisoformat(str(manifest.get("created"))).timestamp()
     except ValueError:

@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.records import Unit
-from lookalike.store.attempts import named_files
+from lookalike.store.attempts import Record, named_files
 from lookalike.store.objects import Store
 from lookalike.store.sweeping import notes_of, sweep_run
 
@@ -68,7 +68,7 @@ class Plan:
         """Number of work units."""
         return self.cut[-1]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Record:
         """As plan.json holds it."""
         schema = base64.b64encode(self.metadata.serialize().to_pybytes()).decode()
         return {**self.__dict__, "metadata": schema}
@@ -127,7 +127,7 @@ class Run:
     store: Store
     name: str
     begun: str = ""
-    _done: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _done: dict[int, Record] = field(default_factory=dict)
 
     @classmethod
     def for_request(cls, store: Store, request: Mapping[str, Any]) -> Run:
@@ -146,7 +146,7 @@ class Run:
             raise RuntimeError(f"run {self.name} was neither started nor found")
         return f"runs/{self.name}/{self.begun}"
 
-    def noted(self, name: str = "plan.json") -> dict[str, Any] | None:
+    def noted(self, name: str = "plan.json") -> Record | None:
         """What the note says that makes this run one to be continued; None where there is none."""
         found = self.store.read(f"runs/{self.name}/{name}")
         if found is None:
@@ -190,7 +190,7 @@ class Run:
         """All units, in order."""
         return map(self.names(plan).unit, range(plan.units))
 
-    def done(self, stage: str) -> dict[int, dict[str, Any]]:
+    def done(self, stage: str) -> dict[int, Record]:
         """Records of a stage ("embedded", "encoded") by number."""
         return self._read(self.store.files(f"{self.folder}/{stage}", ".json"))
 
@@ -201,7 +201,7 @@ class Run:
         self._done.update({number: record["counts"] for number, record in new.items()})
         return sum(counts["listed"] for counts in self._done.values())
 
-    def _read(self, paths: Sequence[str]) -> dict[int, dict[str, Any]]:
+    def _read(self, paths: Sequence[str]) -> dict[int, Record]:
         found = zip(paths, self.store.read_all(paths), strict=True)
         return {number_of(path): json.loads(one.data) for path, one in found if one is not None}
 

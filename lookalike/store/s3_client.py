@@ -22,10 +22,24 @@ _CONNECT_S, _READ_S = 10, 30
 _CONNECTIONS = 64  # as many as `looking_up` asks at once
 
 _LATER = frozenset(
-    ["429", "500", "502", "503", "504", "BandwidthLimitExceeded", "InternalError",
-     "RequestLimitExceeded", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
-     "ThrottlingException", "TooManyRequests", "TooManyRequestsException"]
-)  # fmt: skip
+    [
+        "429",
+        "500",
+        "502",
+        "503",
+        "504",
+        "BandwidthLimitExceeded",
+        "InternalError",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
+    ]
+)
 
 
 Settings = tuple[tuple[str, str], ...]
@@ -128,8 +142,12 @@ def told(name: S3Name, client: Any, what: str) -> Iterator[None]:
         yield
     except failures.ClientError as error:
         raise _answered(name, client, begin, error.response) from error
-    except (failures.HTTPClientError, failures.ConnectionError, failures.IncompleteReadError,
-            ResponseParserError) as error:  # no answer, half of one, or none of S3  # fmt: skip
+    except (
+        failures.HTTPClientError,
+        failures.ConnectionError,
+        failures.IncompleteReadError,
+        ResponseParserError,
+    ) as error:  # no answer, half of one, or none of S3
         what = f"no answer from {client.meta.endpoint_url} ({_cause(error)})"
         raise UnreachableError(f"{begin}: {what}; try again later", name.shown) from error
     except failures.BotoCoreError as error:

@@ -1,13 +1,15 @@
-"""An object on S3 as a file to be read: by ranges, and of one version from first to last."""
+"""Objects on S3, read as files by ranges, each of one version from first to last; or copied."""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from lookalike.errors import RequestError
-from lookalike.store.s3 import Part, read_part
+from lookalike.store.s3 import Part, info, list_objects, read_part
 from lookalike.store.s3_uri import parse
 
 _FIRST = 64 << 10  # bytes of the first request, which tells the size
@@ -80,3 +82,38 @@ class S3File(io.RawIOBase):
             return read_part(self._name, start, count, e_tag)
         except RequestError as error:  # to readers of files it is one that cannot be read
             raise PermissionError(str(error)) from error
+
+
+_CHUNK = 8 << 20
+
+
+def copy_from_s3(uri: str, destination: Path) -> Path:
+    """Copy it below a folder, and return where it is now.
+
+    Raises:
+        FileNotFoundError: There is no such thing.
+        RequestError: A key is no relative path, so that no file can have its name.
+        OSError: It cannot be read or written.
+    """
+    name = parse(uri)
+    kind = info(uri)[0]
+    if kind == "absent":
+        raise FileNotFoundError(f"{name.shown}: no such object or folder")
+    target = destination / (name.key.rstrip("/").rpartition("/")[2] or "download")
+    if kind == "file":
+        return _copy(uri, target)
+    target.mkdir(parents=True)
+    for found in list_objects(name.named(name.prefix).uri):
+        below = found.key.removeprefix(name.prefix)
+        if {"", ".", ".."} & {*below.split("/")} or "\0" in below:
+            key = parse(found.uri).shown
+            raise RequestError(f"{key}: its key is no path that a file could have")
+        _copy(found.uri, target / below)
+    return target
+
+
+def _copy(uri: str, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with S3File(uri) as source, open(target, "wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK)
+    return target

@@ -58,19 +58,22 @@ def _client(bucket: str, options: str, user: str, settings: Settings) -> Any:
     def provider() -> dict[str, Any]:
         frozen = found.get_frozen_credentials()
         return {
-            "access_key_id": frozen.access_key, "secret_access_key": frozen.secret_key,
-            "token": frozen.token, "expires_at": datetime.now(timezone.utc) + _FRESH,
-        }  # fmt: skip
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(timezone.utc) + _FRESH,
+        }
 
     return S3Store(
         bucket,
         endpoint=endpoint,
         region=meta.region_name,
         client_options={
-            "allow_http": endpoint.startswith("http://"), "connect_timeout": "10s",
+            "allow_http": endpoint.startswith("http://"),
+            "connect_timeout": "10s",
             "timeout": "30s",
         },
         retry_config={"max_retries": 0},
         credential_provider=provider if found else None,
         skip_signature=not found,
-    )  # fmt: skip
+    )

@@ -17,14 +17,25 @@ SAFE = "!$&'()*+,;=:@~"
 """What stands for itself in a segment of a URI's path, beside letters, digits and `-._`."""
 _OPTIONS = re.compile(r"\?(?=[a-z_]+=)|\?$")
 _KNOWN = frozenset(
-    ["endpoint_override", "force_virtual_addressing", "region", "scheme", "tls_ca_file_path",
-     "tls_verify_certificates"]
-)  # fmt: skip
+    [
+        "endpoint_override",
+        "force_virtual_addressing",
+        "region",
+        "scheme",
+        "tls_ca_file_path",
+        "tls_verify_certificates",
+    ]
+)
 # Taken by pyarrow as well; they say nothing of reading.
 _OTHERS = frozenset(
-    ["allow_bucket_creation", "allow_bucket_deletion", "allow_delayed_open",
-     "check_directory_existence_before_creation", "smart_defaults"]
-)  # fmt: skip
+    [
+        "allow_bucket_creation",
+        "allow_bucket_deletion",
+        "allow_delayed_open",
+        "check_directory_existence_before_creation",
+        "smart_defaults",
+    ]
+)
 
 
 def is_s3(uri: str) -> bool:

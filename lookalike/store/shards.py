@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.store.files import FileRecord, Name, PendingFile
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
     ADDRESSES,
@@ -34,13 +35,25 @@ from lookalike.store.shard_format import (
     schema,
     vector_type,
 )
-from lookalike.store.vector_reader import VectorReader
+from lookalike.store.vector_reader import Row, VectorReader
 
 __all__ = [
-    "COLUMNS", "SCHEMA_VERSION", "Ids", "ShardWriter", "VectorReader", "Vectors", "count_rows",
-    "group_rows", "iter_blocks", "iter_ids", "iter_rows", "make_id", "open_shard", "schema",
+    "COLUMNS",
+    "SCHEMA_VERSION",
+    "Ids",
+    "ShardWriter",
+    "VectorReader",
+    "Vectors",
+    "count_rows",
+    "group_rows",
+    "iter_blocks",
+    "iter_ids",
+    "iter_rows",
+    "make_id",
+    "open_shard",
+    "schema",
     "shard_record",
-]  # fmt: skip
+]
 
 _ONE_PAGE = 2**31 - 1  # the most bytes that a page may have
 _BLOCK_ROWS, _BLOCK_BYTES = 8192, 16 << 20  # of vectors, read at a time
@@ -152,10 +165,14 @@ class ShardWriter:
         """Write one row group of what waits, if anything does; returns what writes."""
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._sink, self._schema, compression="none", use_dictionary=False,
-                write_statistics=["id"], column_encoding={"embedding.list.element": "PLAIN"},
+                self._sink,
+                self._schema,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=["id"],
+                column_encoding={"embedding.list.element": "PLAIN"},
                 data_page_size=_ONE_PAGE,
-            )  # fmt: skip
+            )
         self._gather()
         rows = min(self._waiting, self._group)
         if not rows:
@@ -165,8 +182,11 @@ class ShardWriter:
         ids = pa.array(np.arange(first, first + rows, dtype=np.int64))
         flat = pa.array(vectors.reshape(-1))
         vector_column = pa.FixedSizeListArray.from_arrays(flat, self._dim)
-        columns = {**dict(zip(tables.column_names, tables.columns, strict=True)),
-                   "id": ids, "embedding": vector_column}  # fmt: skip
+        columns = {
+            **dict(zip(tables.column_names, tables.columns, strict=True)),
+            "id": ids,
+            "embedding": vector_column,
+        }
         ordered = [columns[name] for name in self._schema.names]
         self._writer.write_table(pa.table(ordered, schema=self._schema), row_group_size=rows)
         self._waiting -= rows
@@ -274,7 +294,7 @@ def iter_ids(path: Path | BinaryIO) -> Iterator[Ids]:
             yield batch["id"].to_numpy()
 
 
-def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a shard as dictionaries of the columns named."""
     with pq.ParquetFile(path) as file:
         for batch in _batches(file, list(columns), 1024):
@@ -297,6 +317,6 @@ def _vectors(table: pa.Table) -> Vectors:
     return np.asarray(flat.reshape(len(column), column.type.list_size), dtype=np.float32)
 
 
-def shard_record(record: FileRecord, file_no: int, rows: int) -> dict[str, Any]:
+def shard_record(record: FileRecord, file_no: int, rows: int) -> FileLine:
     """The manifest's line for a shard."""
-    return {**record.to_json(), "kind": "embedding", "file_no": file_no, "rows": rows}
+    return {**record.line("embedding"), "file_no": file_no, "rows": rows}

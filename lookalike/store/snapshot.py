@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ from lookalike.store.files import FileRecord, json_bytes
 from lookalike.store.index_header import HEADER_BYTES, parse_header
 from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import ConflictError, Found, Store
 from lookalike.store.tombstones import read_tombstones
 
@@ -94,7 +95,7 @@ def manifest_path(name: str) -> str:
     return f"snapshots/{name}/manifest.json"
 
 
-def read_manifest(store: Store, name: str | None = None) -> dict[str, Any]:
+def read_manifest(store: Store, name: str | None = None) -> Manifest:
     """The manifest of a snapshot, by default the published one.
 
     Raises:
@@ -117,7 +118,7 @@ def read_manifest(store: Store, name: str | None = None) -> dict[str, Any]:
     if outside := store.outside(manifest_path(wanted)):
         raise RequestError(f"{path}: damaged: a link leads out of the store, to {outside}")
     try:
-        manifest = store.read_json(manifest_path(wanted))
+        manifest: Manifest = store.read_json(manifest_path(wanted))
     except UnreachableError:
         raise
     except (OSError, ValueError) as error:
@@ -136,7 +137,7 @@ def read_manifest(store: Store, name: str | None = None) -> dict[str, Any]:
     return manifest
 
 
-def _wrong_part(manifest: Mapping[str, Any], name: str) -> str:
+def _wrong_part(manifest: Manifest, name: str) -> str:
     """What keeps a manifest from being used at all, or ""; no file outside the store is touched."""
     if manifest.get("name") != name:
         return f"it names itself {manifest.get('name')!r}"
@@ -160,7 +161,7 @@ def _wrong_line(line: Any) -> str:
     return ""
 
 
-def write_manifest(store: Store, manifest: Mapping[str, Any], before: Found | None) -> None:
+def write_manifest(store: Store, manifest: Manifest, before: Found | None) -> None:
     """Write the manifest of a finished snapshot, which is not published by that.
 
     Args:
@@ -198,7 +199,7 @@ def point(store: Store, name: str, before: Found | None) -> None:
         ) from error
 
 
-def files_of(manifest: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+def files_of(manifest: Manifest, kind: str) -> list[FileLine]:
     """The manifest's lines for one kind of file, in order."""
     return [line for line in manifest["files"] if line["kind"] == kind]
 
@@ -212,14 +213,14 @@ def verify(store: Store, name: str | None = None) -> Iterator[Problem]:
     yield from _check_counts(store, manifest)
 
 
-def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Problem]:
+def check_manifest(manifest: Manifest) -> Iterator[Problem]:
     """Whether a published manifest still says what it said when it was written."""
     path, digest = manifest_path(manifest["name"]), _digest(manifest)
     if manifest.get("digest") != digest:
         yield Problem(path, "manifest", str(manifest.get("digest")), digest)
 
 
-def check_sizes(store: Store, lines: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+def check_sizes(store: Store, lines: Sequence[FileLine]) -> Iterator[Problem]:
     """Presence and size of listed files."""
     found = store.stat_all(line["path"] for line in lines)
     for line, entry in zip(lines, found, strict=True):
@@ -232,7 +233,7 @@ def check_sizes(store: Store, lines: Sequence[Mapping[str, Any]]) -> Iterator[Pr
             yield Problem(path, "size", wanted, f"{entry.bytes} bytes")
 
 
-def check_file(store: Store, line: Mapping[str, Any]) -> Iterator[Problem]:
+def check_file(store: Store, line: FileLine) -> Iterator[Problem]:
     """Presence, size, sha256 and rows of one listed file."""
     path = str(line["path"])
     problem = next(check_sizes(store, [line]), None)
@@ -253,7 +254,7 @@ def check_file(store: Store, line: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(path, "rows", str(line["rows"]), str(rows))
 
 
-def _check_counts(store: Store, manifest: Mapping[str, Any]) -> Iterator[Problem]:
+def _check_counts(store: Store, manifest: Manifest) -> Iterator[Problem]:
     path = manifest_path(manifest["name"])
     rows = sum(line["rows"] for line in files_of(manifest, "embedding"))
     entries = sum(line["rows"] for line in files_of(manifest, "index"))
@@ -279,7 +280,7 @@ def _check_counts(store: Store, manifest: Mapping[str, Any]) -> Iterator[Problem
         yield Problem(path, "entries of the index shards", wanted, str(entries))
 
 
-def _tombstones(store: Store, manifest: Mapping[str, Any]) -> tuple[int, int]:
+def _tombstones(store: Store, manifest: Manifest) -> tuple[int, int]:
     """Dead rows of the embedding shards, and tombstones that are of no row of theirs."""
     try:
         ids = read_tombstones(
@@ -308,7 +309,7 @@ def _rows(store: Store, path: str, kind: str) -> int | str | None:
         return f"not readable ({error})"
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
+def _digest(manifest: Manifest) -> str:
     body = {key: value for key, value in manifest.items() if key != "digest"}
     text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

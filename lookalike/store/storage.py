@@ -19,8 +19,7 @@ import pyarrow.fs as pafs
 
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.store import s3
-from lookalike.store.s3_copy import copy_from_s3
-from lookalike.store.s3_file import S3File
+from lookalike.store.s3_file import S3File, copy_from_s3
 from lookalike.store.s3_uri import SAFE, is_s3, split_options
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")

@@ -61,9 +61,10 @@ def sweep(
     kept = {str(PurePosixPath(path)) for path in needed}
     kept |= {snapshot.manifest_path(name) for name in snapshots}
     manifests = [
-        entry for entry in store.entries("snapshots")
+        entry
+        for entry in store.entries("snapshots")
         if entry.path not in kept and entry.path == snapshot.manifest_path(_parts(entry.path)[1])
-    ]  # fmt: skip
+    ]
     swept.snapshots = sorted(_parts(entry.path)[1] for entry in manifests)
     _remove(store, manifests, swept)
     kept.update(entry.path for entry in manifests)

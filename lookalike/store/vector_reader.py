@@ -43,6 +43,8 @@ from lookalike.store.shard_format import (
 )
 
 Positions = npt.NDArray[np.intp]
+Row = Mapping[str, Any]
+"""Columns of a row by name; those of metadata are of any type."""
 
 _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _KNOWN_FILES = 65536  # of which the addresses are kept
@@ -244,20 +246,18 @@ class VectorReader:
 
     # --- the other columns --------------------------------------------------------------------
 
-    def rows(
-        self, ids: Iterable[int], columns: Sequence[str] | None = None
-    ) -> list[dict[str, Any]]:
+    def rows(self, ids: Iterable[int], columns: Sequence[str] | None = None) -> list[Row]:
         """The columns named (by default all but the vector) of each id, in their order."""
         wanted = np.asarray(list(ids), dtype=np.int64)
         chosen = None if columns is None else tuple(columns)
         return self._cells(wanted, lambda file: file.columns if chosen is None else chosen)
 
-    def described(self, ids: Ids) -> list[dict[str, Any]]:
+    def described(self, ids: Ids) -> list[Row]:
         """The uri and the metadata columns of each id (n,), in their order."""
         return self._cells(ids, lambda file: file.described)
 
-    def _cells(self, ids: Ids, columns: Columns) -> list[dict[str, Any]]:
-        output: list[dict[str, Any]] = [{} for _ in range(len(ids))]
+    def _cells(self, ids: Ids, columns: Columns) -> list[Row]:
+        output: list[Row] = [{} for _ in range(len(ids))]
         for positions, table, inner in self.tables(ids, columns):
             for position, row in zip(positions.tolist(), _dicts(table, inner), strict=True):
                 output[position] = row
@@ -380,7 +380,7 @@ def _runs(values: Ids) -> Iterator[tuple[int, int]]:
     return pairwise(edges)
 
 
-def _dicts(table: pa.Table, rows: Ids) -> list[dict[str, Any]]:
+def _dicts(table: pa.Table, rows: Ids) -> Sequence[Row]:
     """Some rows (n,) of a table."""
     if len(rows) > _FEW_ROWS:
         return to_rows(table.take(pa.array(rows)))

@@ -65,9 +65,14 @@ class Nights:
         assert done.status == 0, done
         assert unlisted(store) == [], unlisted(store)
         return Night(
-            f"{self.kind}, {name}", self.scenario, before, old, read_contents(store), trace,
+            f"{self.kind}, {name}",
+            self.scenario,
+            before,
+            old,
+            read_contents(store),
+            trace,
             store,
-        )  # fmt: skip
+        )
 
 
 def try_fault(injector: Injector, night: Night, fault: Fault, store: Path) -> Ended:

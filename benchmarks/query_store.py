@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.launch import WayError, environment
+from benchmarks.processes import WayError, environment
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store

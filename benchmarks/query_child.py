@@ -1,8 +1,8 @@
-"""`python -m benchmarks.query.child STORE QUERIES.npy`: a process that searches, as users do.
+"""`python -m benchmarks.query_child STORE QUERIES.npy`: a process that searches, as users do.
 
-It opens the store, asks every query once, and then answers each line `FIRST COUNT` on stdin, with a
-line of JSON: the seconds that each of those queries took, asked for one at a time, and the seconds
-of processor time that the asking thread and all other threads used meanwhile.
+It opens the store, asks every query once, and then answers each line of JSON, `first` and `count`,
+with another: the `seconds` that each of those queries took, asked for one at a time, and of
+processor time what the asking thread (`own`) and all other threads (`others`) used meanwhile.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def main(store: Path, queries: Path) -> int:
         searcher.search(vectors=vectors[row : row + 1])
     print(json.dumps({"rows": searcher.count, "dim": searcher.dim}), flush=True)
     for line in sys.stdin:
-        first, count = map(int, line.split())
+        order = json.loads(line)
         seconds = []
         own, all_threads = thread_time(), process_time()
-        for row in (number % len(vectors) for number in range(first, first + count)):
+        for number in range(order["first"], order["first"] + order["count"]):
+            row = number % len(vectors)
             began = perf_counter()
             searcher.search(vectors=vectors[row : row + 1])
             seconds.append(perf_counter() - began)

@@ -1,0 +1,87 @@
+"""What the commands share: their arguments, errors in one line, numbers as a table and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import WayError
+from lookalike.errors import RequestError
+
+LIBRARIES = (
+    "tensorflow",
+    "tensorflow-hub",
+    "openvino",
+    "apache-beam",
+    "faiss-cpu",
+    "pyarrow",
+    "pillow",
+    "numpy",
+)
+
+
+def arguments(module: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every command takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all numbers here")
+    return parser
+
+
+def chosen(parser: argparse.ArgumentParser, ways: str, known: Sequence[str]) -> list[str]:
+    """The ways that "a,b" names, in their usual order, and always the first, the project's own."""
+    asked = [way for way in ways.split(",") if way]
+    if unknown := [way for way in asked if way not in known]:
+        parser.error(f"--ways knows {', '.join(known)}, not {', '.join(unknown)}")
+    return [way for way in known if way == known[0] or way in asked]
+
+
+def at_least_one(parser: argparse.ArgumentParser, given: argparse.Namespace, names: str) -> None:
+    """End with an error if one of the arguments is smaller than 1."""
+    if min(getattr(given, name) for name in names.split()) < 1:
+        parser.error(f"{', '.join(f'--{name}' for name in names.split())} must be at least 1")
+
+
+def run(
+    name: str,
+    given: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], Any],
+    table: Callable[[Any], str],
+) -> int:
+    """Measure, print the table, and write the JSON file if asked; returns the exit status."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam talks while it is imported
+    try:
+        document = measure(given)
+    except (RequestError, WayError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, RequestError) else 1
+    print(table(document))
+    if given.json:
+        Path(given.json).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def versions() -> dict[str, str]:
+    """Of what is measured with."""
+    found = {"python": platform.python_version(), "machine": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
