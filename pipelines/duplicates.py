@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def run_duplicates(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
                 searcher.store.name, str(searcher.manifest["name"]), threshold,
                 searcher.default_nprobe, within, f"{run.folder}/join",
             )  # fmt: skip
-            job = _Job(run, join, joined, runner, Progress(quiet=given.json))
+            job = _Job(run, join, joined, runner, Progress(quiet=given.json), bool(given.verify))
             told = _write(job, output, page)
             run.finish()
     if given.json:
@@ -133,6 +134,8 @@ def _places(given: argparse.Namespace) -> tuple[Path | None, Path | None]:
     page = file_to_write("--html", given.html)
     if output and output.suffix not in SUFFIXES:
         raise RequestError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
+    if given.verify and find_spec("cv2") is None:
+        raise RequestError("--verify geometric needs OpenCV: pip install 'lookalike[opencv]'")
     if not (output or page or given.json):
         raise RequestError("duplicates: give --output FILE or --html PAGE, or both")
     return output, page
@@ -166,6 +169,7 @@ class _Job:
         joined: The snapshot.
         runner: The engine.
         progress: Where to show how far it is.
+        verify: Whether to compare the original files.
     """
 
     run: Run
@@ -173,6 +177,7 @@ class _Job:
     joined: Joined
     runner: RunnerSpec
     progress: Progress
+    verify: bool
 
     def components(self) -> tuple[Ids, Ids, PairRecall]:
         """Ids (n,) of rows with near-copies, the group of each, and how complete that is."""
@@ -192,6 +197,19 @@ class _Job:
         ids, first = components_of(scratch, self.joined, records, partitions.values(), found)
         return ids, first, recall_of(scratch, sample, records, ids, first)
 
+    def groups(self, describer: Describer, ids: Ids, first: Ids) -> Iterator[Group]:
+        """The groups of rows (n,), with what the original files tell where that is asked for."""
+        groups = describer.groups(grouped(ids, first))
+        if not self.verify:
+            return groups
+        from lookalike.copies.verifying import judged, verify, verify_tasks  # OpenCV is an extra
+
+        scratch, folder = self.run.store, self.join.folder
+        tasks = verify_tasks(scratch, folder, groups)
+        look = DoTasks("verify", scratch.name, verify)
+        records = run_tasks(self.run, ("verify", "parts"), tasks, look, self.runner, self.progress)
+        return judged(describer, describer.groups(grouped(ids, first)), records)
+
 
 def _write(job: _Job, output: Path | None, page: Path | None) -> _Told:
     """Find the groups, and write them where they are wanted."""
@@ -200,7 +218,7 @@ def _write(job: _Job, output: Path | None, page: Path | None) -> _Told:
     shown: list[Group] = []
     with ExitStack() as stack:
         sink = stack.enter_context(to_file(output)) if output else None
-        for group in describer.groups(grouped(ids, first)):
+        for group in job.groups(describer, ids, first):
             told.add(group)
             if sink:
                 sink(group)

@@ -235,6 +235,13 @@ def _duplicates(commands: Any) -> None:
         "--within", metavar="COLUMN", help="only pairs that have the same value in this column"
     )
     parser.add_argument(
+        "--verify",
+        choices=("geometric",),
+        help="compare the original files of each group (needs lookalike[opencv]): says which are "
+        "re-encoded, resized, cropped, framed, flipped, rotated or have something laid over, and "
+        "keeps mere look-alikes",
+    )
+    parser.add_argument(
         "--output",
         metavar="FILE",
         help="write a row per picture of a group, as .parquet, .csv or .jsonl",

@@ -31,6 +31,7 @@ OWNERS = {
                                                         "memory", "openers", "pixels",
                                                         "quiet_pillow"))},
     "pi_heif": {"lookalike.images.heic"},
+    "cv2": {"lookalike.copies.geometry", "lookalike.copies.verifying"},
     "rawpy": {"lookalike.images.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
     "obstore": {"lookalike.store.bucket", "lookalike.store.s3_heads"},
