@@ -186,6 +186,10 @@ def test_groups_say_what_each_picture_is(
     told = json.loads(capsys.readouterr().out)
     assert told["relations"]["unreadable"] == 1
     assert told["copies"] == 9
+    last = ""  # each picture to keep has its copies behind it
+    for name, row in rows.items():
+        last = name if row["keep"] else last
+        assert row["keep"] or Path(row["copy_of"]).name == last
     text = page.read_text()
     assert "file not readable now" in text
     assert text.count("<b>keep</b>") == 3

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from lookalike.copies.geometry import LOOK_ALIKE, View, relation
-from lookalike.copies.groups import SAME_FILE, Describer, Group, Member
+from lookalike.copies.groups import Describer, Group, Member
 from lookalike.images.decoding import Decoder
 from lookalike.images.preparing import ImageLimits, resize
 from lookalike.outcomes import Decoded
@@ -33,7 +33,7 @@ UNREADABLE = "unreadable"
 
 _SIDE = 512  # pixels of the longer side of what is compared
 _MOST_KEPT = 8  # pictures of a group that others are compared with
-_TASK_ROWS = 100
+_TASK_ROWS = 50
 
 Names = tuple[str, ...]
 Verdict = tuple[int, str | None]
@@ -64,7 +64,7 @@ class VerifyTask:
 
 
 def verify_tasks(scratch: Store, folder: str, groups: Iterable[Group]) -> list[VerifyTask]:
-    """Lay out groups for tasks, some hundred pictures for each."""
+    """Lay out groups for tasks, some fifty pictures for each."""
     tasks: list[VerifyTask] = []
     held: list[list[Names]] = []
 
@@ -152,21 +152,20 @@ def _by_row(group: Group) -> list[list[Member]]:
 
 
 def _judged(describer: Describer, group: Group, verdicts: Sequence[Verdict]) -> Group:
-    rows, members = _by_row(group), []
-    for own, (of, kind) in zip(rows, verdicts, strict=True):
+    """Each picture to keep, in order of preference, with its copies behind it."""
+    rows = _by_row(group)
+    members: dict[int, list[Member]] = {}
+    for row, (own, (of, kind)) in enumerate(zip(rows, verdicts, strict=True)):
         if of < 0:
             kept = replace(own[0], keep=True, copy_of=None, relation=kind)
-            members.append(kept)
-            members += [
-                replace(one, keep=False, copy_of=kept.uri, relation=SAME_FILE) for one in own[1:]
-            ]
+            members[row] = [kept, *(Describer.compared(one, kept) for one in own[1:])]
             continue
         target = rows[of][0]
         scores = [one.score for one in own]
         if of:  # it is to the first that scores are
             scores = describer.scores(target.id, own)
-        members += [
+        members[of] += [
             replace(one, keep=False, copy_of=target.uri, relation=kind, score=score)
             for one, score in zip(own, scores, strict=True)
         ]
-    return Group(group.number, tuple(members))
+    return Group(group.number, tuple(one for own in members.values() for one in own))
