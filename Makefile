@@ -16,11 +16,11 @@ HTML   ?= $(STORE)-results.html
 INTEGRITY := $(addprefix tests/test_,refusals.py partitions.py shards.py snapshot.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query bench-quality faults fuzz clean
+.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
-	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  make index IMAGES=DIR [STORE=store] [CONFIG=configs/quickstart.yaml]"
 	@echo "  make query IMAGES=PICTURE [STORE=store] [HTML=store-results.html]"
 
@@ -75,6 +75,10 @@ bench-query: $(READY)  ## what one query takes, alone and beside busy processes:
 bench-quality: $(READY)  ## precision, robustness and images/s of every shipped feature: IMAGES=SRC, folders are labels [JSON=FILE]
 	@test -n "$(IMAGES)" || { echo "name the pictures, their folders are labels: make bench-quality IMAGES=DIR" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.quality --images "$(IMAGES)" $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
+bench-duplicates: $(READY)  ## edits of photographs found as copies, with and without --verify: IMAGES=DIR [AMONG=DIR] [JSON=FILE]
+	@test -n "$(IMAGES)" || { echo "name the photographs: make bench-duplicates IMAGES=DIR [AMONG=DIR]" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.duplicates --images "$(IMAGES)" $(if $(AMONG),--among "$(AMONG)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)

@@ -51,7 +51,7 @@ setup(
     ],
     extras_require={
         "openvino": [_OPENVINO],  # where it does not come by itself
-        "opencv": _OPENCV,  # features of examples/features that call it, and so the next
+        "opencv": _OPENCV,  # duplicates --verify; features of examples/features, and so the next
         "scikit-image": _SCIKIT,
         "dask": _DASK,  # runner: {name: dask}
         "gcp": ["apache-beam[gcp]>=2.72,<3"],  # runner: {name: dataflow}

@@ -68,6 +68,16 @@ def border(picture: Picture) -> Picture:
     return ImageOps.expand(picture, max(1, min(picture.size) // 10), (255, 255, 255))
 
 
+def watermark(picture: Picture) -> Picture:
+    """White letters, half transparent, three times across the picture."""
+    over = Image.new("RGBA", picture.size)
+    draw = ImageDraw.Draw(over)
+    for share in (0.15, 0.45, 0.75):
+        place, size = (picture.width * 0.08, picture.height * share), max(6.0, picture.width / 9)
+        draw.text(place, "lookalike", fill=(255, 255, 255, 128), font_size=size)
+    return Image.alpha_composite(picture.convert("RGBA"), over).convert("RGB")
+
+
 def overlay(picture: Picture) -> Picture:
     """A line of white text on a dark bar across the lower part."""
     changed = picture.copy()

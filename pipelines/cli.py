@@ -33,6 +33,7 @@ from lookalike.store.objects import open_store
 _OPEN_FILES = 1 << 15
 _GRACE_S = 8.0  # from a signal to the end; a machine that shuts down waits ten seconds or more
 _GO_ON = ("index", "train")  # commands that continue where they were stopped
+_BEAM = ("index", "query", "duplicates")  # commands that take Beam's options
 _OURS = ("lookalike", "pipelines", "transforms")  # their errors say all that there is to say
 
 
@@ -91,9 +92,9 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
         given = flags.make_parser().parse_args(arguments)
     except SystemExit as stop:  # argparse's way to end, after --help too
         return int(stop.code or 0)
-    if beam and given.command not in ("index", "query"):
+    if beam and given.command not in _BEAM:
         return _fail(
-            f"Beam options after -- go with index or query, not {given.command}", WRONG_REQUEST
+            f"Beam options after -- go with {', '.join(_BEAM)}, not {given.command}", WRONG_REQUEST
         )
     try:
         cache = getattr(given, "cache", None)
@@ -189,6 +190,12 @@ def _find(given: argparse.Namespace, beam: list[str]) -> int:
     return run_find(given)
 
 
+def _duplicates(given: argparse.Namespace, beam: list[str]) -> int:
+    from lookalike.pipelines.duplicates import run_duplicates
+
+    return run_duplicates(given, beam)
+
+
 def _export(given: argparse.Namespace, beam: list[str]) -> int:
     from lookalike.pipelines.export import export
 
@@ -267,6 +274,7 @@ _COMMANDS = {
     "index": _index,
     "query": _query,
     "find": _find,
+    "duplicates": _duplicates,
     "export": _export,
     "status": _status,
     "verify": _verify,

@@ -56,6 +56,16 @@ def add_snapshot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="NAME", help="which (default: the published one)")
 
 
+def add_scratch(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Where jobs that only read a store put what tasks leave for one another; `when` it matters."""
+    parser.add_argument(
+        "--scratch",
+        metavar="DIR",
+        help=f"{when}a folder, or a place on object storage, that all workers share (default here "
+        "alone: a temporary one; elsewhere: runs/ of a store on object storage)",
+    )
+
+
 def add_images(parser: Any, what: str) -> None:
     """Which pictures; `what` becomes of them."""
     parser.add_argument(

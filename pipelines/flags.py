@@ -12,6 +12,7 @@ from lookalike.pipelines.flag_parts import (
     add_config,
     add_embeddings,
     add_images,
+    add_scratch,
     add_snapshot,
     add_store,
     new_command,
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     _index(commands)
     _query(commands)
     _find(commands)
+    _duplicates(commands)
     _export(commands)
     _status(commands)
     _verify(commands)
@@ -118,12 +120,7 @@ def _query(commands: Any) -> None:
         action="store_true",
         help="answer many queries as a Beam job: on --config's runner, or here on all cores",
     )
-    parser.add_argument(
-        "--scratch",
-        metavar="DIR",
-        help="with --beam: a folder, or a place on object storage, that all workers share (default "
-        "here alone: a temporary one; elsewhere: runs/ of a store on object storage)",
-    )
+    add_scratch(parser, "with --beam: ")
     parser.add_argument(
         "--check", action="store_true", help="compare the sha256 of every file before it is read"
     )
@@ -214,6 +211,48 @@ def _find(commands: Any) -> None:
     _ways(parser)
     none = ("vectors", "like", "where", "output", "config", "scratch", "snapshot", "cache")
     parser.set_defaults(beam=False, check=False, **dict.fromkeys(none))
+
+
+def _duplicates(commands: Any) -> None:
+    parser = new_command(
+        commands, "duplicates", "find all groups of near-copies, and which picture of each to keep"
+    )
+    parser.epilog = (
+        "a group is what a chain of near-copies connects; to keep is the picture with most pixels, "
+        "then most bytes, then the first by name; nothing is ever deleted; what follows -- goes to "
+        "Beam as pipeline options"
+    )
+    add_store(parser, "which is only read")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="what a pair needs to be near-copies: cosine or jaccard of at least T (default 0.97); "
+        "inner_product: a product of at least T; l2: a distance of at most T (for these two it "
+        "must be given)",
+    )
+    parser.add_argument(
+        "--within", metavar="COLUMN", help="only pairs that have the same value in this column"
+    )
+    parser.add_argument(
+        "--verify",
+        choices=("geometric",),
+        help="compare the original files of each group (needs lookalike[opencv]): says which are "
+        "re-encoded, resized, cropped, framed, flipped, rotated or have something laid over, and "
+        "keeps mere look-alikes",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write a row per picture of a group, as .parquet, .csv or .jsonl",
+    )
+    parser.add_argument("--html", metavar="PAGE", help="write a page of the groups to look at")
+    add_config(parser, "whose runner does the work (default: here, on all cores)")
+    add_scratch(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="compare the sha256 of every file before it is read"
+    )
+    add_snapshot(parser)
 
 
 def _export(commands: Any) -> None:

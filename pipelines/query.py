@@ -19,11 +19,19 @@ from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits, NotAnImage, Rejected, decode, thumbnail_jpeg
+from lookalike.images.preparing import ImageLimits
 from lookalike.models.features import Feature, described
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pipelines.answers import Sink, print_json, print_text, to_file
+from lookalike.pipelines.reading import (
+    PagePictures,
+    asked_config,
+    asked_runner,
+    check_scratch,
+    file_to_write,
+    scratch_place,
+)
 from lookalike.pipelines.streams import reader_gone
 from lookalike.records import SourceFile
 from lookalike.report.certificate import certificate_line
@@ -33,14 +41,9 @@ from lookalike.search.choosing import DEEPEST
 from lookalike.search.queries import Answers, Queries, joined
 from lookalike.search.searcher import Searcher
 from lookalike.search.ways import MOST_TOGETHER, Ways, asked_ways
-from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.kinds import open_source
-from lookalike.sources.locating import Locator
 from lookalike.sources.query_vectors import UNNAMED, read_queries
-from lookalike.store import snapshot
 from lookalike.store.files import write_file
-from lookalike.store.objects import open_store, place_below, store_place
-from lookalike.store.storage import is_remote
 from lookalike.vector_faults import Rules
 
 if TYPE_CHECKING:
@@ -63,10 +66,9 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     if not given.beam and (beam or given.scratch):
         what = "Beam options after --" if beam else f"--scratch {given.scratch}"
         raise RequestError(f"{what}: only with --beam")
-    if given.scratch and not is_remote(given.scratch) and not os.path.isdir(given.scratch):
-        raise RequestError(f"--scratch {given.scratch}: no such folder; make it first")
+    check_scratch(given)
     output, page, crop, ways = checked(given)
-    config = _config(given, beam)
+    config = asked_config(given, beam)
     searcher = _open(given, config)
     searcher.check_ways(ways, bool(given.unlike))
     unlike = joined(_image_queries(searcher, given.unlike), searcher.dim) if given.unlike else None
@@ -75,7 +77,7 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         queries = iter([joined(queries, searcher.dim, MOST_TOGETHER)])
     asked = (ways, unlike.vectors if unlike else None, given.where)
     if given.beam:
-        runner = _runner(searcher, config, given, beam)
+        runner = asked_runner("--beam", config, given, beam)
         answers = _beam_answers(searcher, queries, given, runner, asked)
     else:
         answers = (
@@ -118,8 +120,8 @@ def checked(given: argparse.Namespace) -> tuple[Path | None, Path | None, Crop |
     Raises:
         RequestError: A flag cannot be used.
     """
-    output = _file_to_write("--output", given.output)
-    page = _file_to_write("--html", given.html)
+    output = file_to_write("--output", given.output)
+    page = file_to_write("--html", given.html)
     if output and output.suffix not in (".parquet", ".jsonl"):
         raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
     if given.k < 1:
@@ -139,29 +141,6 @@ def _for_a_person(thumbnails: str) -> Sink:
     return Terminal(thumbnails)
 
 
-def _file_to_write(flag: str, name: str | None) -> Path | None:
-    """Is it somewhere that can be written; said before any work is done."""
-    if not name:
-        return None
-    path = Path(name)
-    if not path.parent.is_dir():
-        raise RequestError(f"{flag} {name}: no such folder: {path.parent}; make it first")
-    if path.is_dir():
-        raise RequestError(f"{flag} {name}: is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise RequestError(f"{flag} {name}: no permission to write in {path.parent}")
-    return path
-
-
-def _config(given: argparse.Namespace, beam: Sequence[str]) -> Config | None:
-    if not given.config:
-        return None
-    from lookalike.pipelines.config import load_config
-
-    models = snapshot.read_manifest(open_store(given.store), given.snapshot).get("features")
-    return load_config(given.config, [*beam], vectors=not models)
-
-
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
         return lookalike.open(given.store, given.snapshot, check=given.check)
@@ -177,25 +156,6 @@ def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
             projection=projection,
             check=given.check,
         )
-
-
-def _runner(
-    searcher: Searcher, config: Config | None, given: argparse.Namespace, beam: Sequence[str]
-) -> RunnerSpec:
-    from lookalike.pipelines import preflight
-    from lookalike.pipelines.runner import RunnerSpec
-
-    runner = config.runner if config else RunnerSpec(arguments=tuple(beam))
-    if not runner.here and not given.scratch and not is_remote(given.store):
-        raise RequestError(
-            f"--beam on runner {runner.name} needs --scratch: a place that its workers share, a "
-            "folder or on object storage"
-        )
-    runner = preflight.ready(runner)
-    if given.scratch:
-        # the store is only read, by name: workers who can read what lies in it need no more
-        preflight.check_folders(runner, [open_store(given.scratch)])
-    return runner
 
 
 def _ways(given: argparse.Namespace) -> Ways:
@@ -286,9 +246,8 @@ def _beam_answers(
     from lookalike.pipelines.batch_query import BeamIndex, batch_answers
     from lookalike.pipelines.progress import Progress
 
-    with TemporaryDirectory(prefix="lookalike-query-") as folder:
-        scratch = folder if runner.here else place_below(searcher.store.name, "runs")
-        index = BeamIndex(searcher, store_place(given.scratch or scratch), runner, Progress())
+    with scratch_place(given, searcher.store.name, runner) as scratch:
+        index = BeamIndex(searcher, scratch, runner, Progress())
         yield from batch_answers(searcher, index, queries, given.k, *asked)
 
 
@@ -326,25 +285,7 @@ def _write_page(path: Path, searcher: Searcher, shown: list[QueryResult], answer
             shown,
             title="Lookalikes",
             facts=facts,
-            thumbnail=_Thumbnails(),
+            thumbnail=PagePictures(),
             metric=manifest["metric"],
         ):
             pending.write(piece.encode("utf-8", "replace"))
-
-
-class _Thumbnails:
-    """Small JPEGs of source files, or None for what cannot be had now."""
-
-    def __init__(self) -> None:
-        self._locator, self._contents = Locator(read_before=True), Contents()
-
-    def __call__(self, uri: str) -> bytes | None:
-        file = self._locator.find(uri)
-        if file.problem:
-            return None
-        try:
-            data = self._contents.read(file)
-            pixels = decode(data, claimed_name(file), min_side=_THUMBNAIL).pixels
-        except (OSError, Rejected, NotAnImage):
-            return None
-        return thumbnail_jpeg(pixels, _THUMBNAIL)

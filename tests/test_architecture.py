@@ -47,6 +47,7 @@ OWNERS = {
         )
     },
     "pi_heif": {"lookalike.images.heic"},
+    "cv2": {"lookalike.copies.geometry", "lookalike.copies.verifying"},
     "rawpy": {"lookalike.images.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
     "obstore": {"lookalike.store.bucket", "lookalike.store.s3_heads"},

@@ -147,7 +147,7 @@ def test_without_a_dimension_the_models_tell(place, capsys):
         ("--rows 5 --dim 5 --config {0}/typo.yaml", "index.memry: unknown key; did you mean mem"),
         ("--rows 1000000 --dim 512 --config {0}/small.yaml", "index.memory is 1.0 MiB, but the id"),
         ("--rows 1000000000 --dim 512", "raise index.memory to 68GiB (9GiB at the least)"),
-        ("--rows 5 --dim 5 -- --streaming", "Beam options after -- go with index or query"),
+        ("--rows 5 --dim 5 -- --streaming", "Beam options after -- go with index, query, dup"),
     ],
 )
 def test_wrong_requests_end_with_status_2(arguments, message, place, capsys):

@@ -223,8 +223,13 @@ class Chooser:
         return np.asarray(self._sign * score(one, others, self._metric))
 
 
-def check_group(name: str, schema: pa.Schema) -> None:
+def check_group(name: str, schema: pa.Schema, asked: str = "group_by") -> None:
     """Whether rows can be grouped by a column.
+
+    Args:
+        name: Of the column.
+        schema: Of the rows.
+        asked: By what the column was named.
 
     Raises:
         RequestError: There is no such column, or one whose values are no single ones.
@@ -232,10 +237,10 @@ def check_group(name: str, schema: pa.Schema) -> None:
     names = [one for one in schema.names if one != "embedding"]
     if name not in names:
         raise RequestError(
-            f"group_by: there is no column {name!r}; the columns are {', '.join(names)}"
+            f"{asked}: there is no column {name!r}; the columns are {', '.join(names)}"
         )
     if pa.types.is_nested(schema.field(name).type):
         raise RequestError(
-            f"group_by: the values of column {name} are {schema.field(name).type}, which make no "
+            f"{asked}: the values of column {name} are {schema.field(name).type}, which make no "
             "groups; name a column of single values"
         )

@@ -98,6 +98,13 @@ class DuplicateReader:
                     found[i] = tuple(sorted(table["uris"][place].as_py()))
         return found
 
+    def ids(self) -> Iterator[Ids]:
+        """Those of all rows that have duplicates, some at a time."""
+        for file in self._files:
+            with pq.ParquetFile(self._store.parquet(file.path), metadata=file.footer) as opened:
+                for batch in opened.iter_batches(columns=["id"], use_threads=False):
+                    yield batch["id"].to_numpy()
+
     def rows_of(self, uris: pa.Array) -> Iterator[tuple[str, int]]:
         """Those of the uris that are duplicates, with the id of the row; reads all there are."""
         for file in self._files:
