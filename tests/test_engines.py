@@ -280,16 +280,16 @@ def test_a_vector_is_the_same_in_any_batch_and_thread(saved: Saved) -> None:
 
 
 @needs_openvino
-@pytest.mark.parametrize(("counts", "compiled"), [((1, 6), {1, 4}), ((6, 1, 5), {4})])
+@pytest.mark.parametrize(("counts", "sizes"), [((1, 6), {1, 4}), ((6, 1, 5), {4})])
 def test_where_it_is_compiled_for_batches_it_is_not_for_one_picture_again(
-    saved: Saved, counts: tuple[int, ...], compiled: set[int]
+    saved: Saved, counts: tuple[int, ...], sizes: set[int]
 ) -> None:
     folder, found = saved(network)
     model = open_model(folder, found.info, by_name("openvino", found), KEY, 1)
     assert isinstance(model, OpenVINOModel)
     shown = pictures(6)
     first = [model(shown[:count])[0] for count in counts]
-    assert model.compiled == compiled
+    assert model.sizes == sizes
     assert all(np.array_equal(vector, first[0]) for vector in first)
 
 
