@@ -21,12 +21,11 @@ from lookalike.models.features import (
 from lookalike.models.handles import BUILTINS
 from lookalike.models.projection import Projection, stored_projection
 from lookalike.records import SourceFile
+from lookalike.sources.containers import is_table, is_tar
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.globs import matches, segments
-from lookalike.sources.image_tables import is_table
 from lookalike.sources.kinds import Source
 from lookalike.sources.sniff import SNIFF_BYTES, claims_image, sniff
-from lookalike.sources.tar_shards import is_tar
 from lookalike.store.folder import FolderStore
 from lookalike.store.locks import why_not_writable
 from lookalike.store.manifest import Manifest

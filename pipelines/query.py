@@ -20,7 +20,7 @@ from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
 from lookalike.images.decoding import Decoder
 from lookalike.images.preparing import ImageLimits
-from lookalike.models.features import Feature, described
+from lookalike.models.features import Feature, described, inputs_of, stored_features
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pipelines.answers import Sink, print_json, print_text, to_file
@@ -188,8 +188,10 @@ def _image_queries(
     alone = len(sources) == 1 and sources[0].kind == "file"
     answered, left_out = 0, 0
     held: list[str] = []  # until there is an answer; without one, one line says it all
-    embedder = searcher.embedder
-    with Decoder(embedder.sizes, ImageLimits(), embedder.functions, crop) as decoder:
+    sizes, functions = inputs_of(stored_features(searcher.store, searcher.manifest))
+    with Decoder(sizes, ImageLimits(), functions, crop) as decoder:
+        decoder.start()  # beside the models
+        embedder = searcher.embedder
         while batch := list(islice(files, _BATCH)):
             found: dict[str, Embedded] = {}
             for outcome in embed_files(batch, embedder, decoder, once=False):

@@ -183,6 +183,7 @@ def test_no_module_imports_two_heavy_libraries() -> None:
             "import lookalike.pipelines.query",
             ("tensorflow", "apache_beam", "jinja2", "rich", "yaml"),
         ),
+        ("import lookalike.images.decoder_process", ("pyarrow", "openvino", "tensorflow")),
         ("import lookalike.pipelines.index", ("tensorflow", "jinja2", "rich")),
     ],
 )

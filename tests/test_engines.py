@@ -25,6 +25,7 @@ from lookalike.models.engines import Engine, check_available, choose, open_model
 from lookalike.models.features import Embedder, Feature, model_fingerprint
 from lookalike.models.golden import BOUND, agreement, golden_pictures
 from lookalike.models.inspection import inspect
+from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.prepare_process import compare
 from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.quiet_tf import tf
@@ -285,6 +286,20 @@ def test_a_vector_is_the_same_in_any_batch_and_thread(saved: Saved) -> None:
         parts = list(pool.map(lambda i: model(shown[starts[i] : starts[i + 1]]), range(8)))
     assert np.array_equal(np.concatenate(parts), together)
     assert np.array_equal(together, kept)  # not a buffer that a later call writes to
+
+
+@needs_openvino
+@pytest.mark.parametrize(("counts", "sizes"), [((1, 6), {1, 4}), ((6, 1, 5), {4})])
+def test_where_it_is_compiled_for_batches_it_is_not_for_one_picture_again(
+    saved: Saved, counts: tuple[int, ...], sizes: set[int]
+) -> None:
+    folder, found = saved(network)
+    model = open_model(folder, found.info, by_name("openvino", found), KEY, 1)
+    assert isinstance(model, OpenVINOModel)
+    shown = pictures(6)
+    first = [model(shown[:count])[0] for count in counts]
+    assert model.sizes == sizes
+    assert all(np.array_equal(vector, first[0]) for vector in first)
 
 
 @needs_openvino

@@ -146,7 +146,8 @@ def test_integers_and_floats_give_the_same_vectors_on_every_processor(tmp_path: 
         "np.save(root / 'found.npy', model(golden_pictures((32, 32))))"
     )
     np.save(tmp_path / "exact.npy", exact)
-    for most in ("", "AVX2", "SSE41"):  # the last two add products in 16 bits, and saturate
+    # AVX2 and SSE41 add products in 16 bits, and saturate; the second time it is known already.
+    for most in ("", "AVX2", "SSE41", "", "AVX2"):
         environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": most} if most else {})}
         command = [sys.executable, "-c", script, str(tmp_path)]
         subprocess.run(command, check=True, env=environment)

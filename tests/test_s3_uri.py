@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.sources.image_tables import is_table
-from lookalike.sources.tar_shards import is_tar
+from lookalike.sources.containers import is_table, is_tar
 from lookalike.store.s3_uri import S3Name, canonical, parse, resolve, split_options, without_dots
 
 WHERE = "?endpoint_override=127.0.0.1:9&scheme=http"

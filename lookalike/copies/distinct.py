@@ -29,6 +29,7 @@ from lookalike.store.attempts import Record, recorded
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.living import deleted_ids
+from lookalike.store.manifest import FileJson
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import row_numbers
 from lookalike.store.shards import iter_blocks
@@ -105,7 +106,7 @@ def _take(task: _Step, scratch: Store, pieces: list[Reference]) -> Record:
     }  # fmt: skip
 
 
-def put_arrays(scratch: Store, name: HashedName, **arrays: npt.NDArray[Any]) -> dict[str, Any]:
+def put_arrays(scratch: Store, name: HashedName, **arrays: npt.NDArray[Any]) -> FileJson:
     """Write arrays into a file; returns its record."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type, unused-ignore]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ from lookalike.ivf.template import Template, load_template
 from lookalike.metrics import Scores, Vectors, better_is_higher
 from lookalike.store.exchange import in_tasks
 from lookalike.store.living import united_schema
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store, open_store
 from lookalike.store.snapshot import files_of, read_manifest
 from lookalike.store.vector_reader import VectorReader
@@ -71,7 +70,7 @@ class Joined:
     """
 
     store: Store
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     template: Template
     reader: VectorReader
     tasks: list[tuple[str, ...]]

@@ -7,8 +7,11 @@ need not load that. `engines.choose` decides whether to use it.
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from contextlib import suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.models import compiled
 from lookalike.models.forks import keep_in_forks
 from lookalike.models.golden import BOUND, agreement, golden_pictures
 from lookalike.models.saved_model import Model, ModelInfo
@@ -114,13 +118,17 @@ class OpenVINOModel(Model):
 
     It is compiled for a picture by itself and for `batch` pictures, each when first needed (tenths
     of a second), and the last batch is filled up: OpenVINO fuses chains of small operations only
-    where all shapes are known. In float32, a picture's vector is the same to the last bit whatever
-    else is in its batch and whichever process computes it (measured with OpenVINO 2026.4).
+    where all shapes are known. Once it is compiled for batches, a picture by itself is filled up
+    too, which takes a hundredth of the time that compiling does. In float32, a picture's vector is
+    the same to the last bit whatever else is in its batch and whichever process computes it
+    (measured with OpenVINO 2026.4).
 
     A model whose tensors lie on grids of 8 bits is calculated in whole numbers. Processors without
     instructions for that (VNNI on x86) add pairs of products in 16 bits, where large ones saturate:
     such a model's vectors are compared with the golden ones first, and where they are too far off
     it is calculated in float32, which is exact and slower.
+
+    What is compiled, and how such a comparison ended, is kept for later processes (`compiled`).
     """
 
     batch = 4  # more leave a core's cache, fewer wait more often for the thread that computes
@@ -146,51 +154,103 @@ class OpenVINOModel(Model):
             exact: Whether to calculate in float32 throughout.
 
         Raises:
-            RuntimeError: OpenVINO cannot read it; a call, that it cannot run it.
+            RuntimeError: OpenVINO cannot read it; in a call, that it cannot run it.
         """
         super().__init__(info)
-        self._core = library().Core()
-        self._model = self._core.read_model(path)
+        self._core, self._path, self._golden = library().Core(), path, golden
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "NUM_STREAMS": 1,
             # Pinned threads of two processes would share one core, and leave the other idle.
             "ENABLE_CPU_PINNING": False,
         }
-        if threads is not None:
+        self._exact = exact
+        self._keys = self._kept_as()
+        if threads is not None:  # which what is compiled does not hang on
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self.in_integers = on_grids(self._model)
-        """Whether it calculates in whole numbers, as far as calls have shown."""
-        self._golden = golden
-        if exact:
-            self._compute_exactly()
+        self._read: Any = None
+        self.in_integers = False
+        """Whether it calculates in whole numbers; calls show it."""
+        if not any(map(compiled.is_there, self._keys.values())):
+            self._model()
         self._lock = Lock()  # a request serves one caller at a time
         self._requests: dict[int, Any] = {}
         keep_in_forks(self)
 
+    def _kept_as(self) -> dict[int, str]:
+        """The keys under which it is kept when it is compiled, by the number of pictures."""
+        digests, total = [], 0
+        for file in (self._path, self._path.with_suffix(".bin")):
+            with suppress(OSError):  # then it cannot be read, which is told where it is
+                total += file.stat().st_size
+                if total > compiled.LARGEST:
+                    return {}
+                digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
+        golden = "" if self._golden is None else hashlib.sha256(self._golden.tobytes()).hexdigest()
+        return {
+            size: compiled.key_of(
+                engine=version(), model=digests, golden=golden, exact=self._exact, size=size,
+                input_size=self.info.input_size, options=self._options,
+            )
+            for size in (1, self.batch)
+        }  # fmt: skip
+
+    def _model(self) -> Any:
+        """The graph, as `convert` wrote it."""
+        if self._read is None:
+            self._read = self._core.read_model(self._path)
+            self.in_integers = on_grids(self._read)
+            if self._exact:  # as it was asked for, or as was found out before
+                self._compute_exactly()
+        return self._read
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """How many pictures at a time it is compiled for, as far as was needed."""
+        return frozenset(self._requests)
+
     def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with self._lock:
-            return _infer(self._request(1 if len(images) == 1 else self.batch), images)
+            alone = len(images) == 1 and (1 in self._requests or not self._requests)
+            return _infer(self._request(1 if alone else self.batch), images)
 
     def _request(self, size: int) -> Any:
         """What runs so many pictures at a time."""
         if size not in self._requests:
-            request = self._compile(size)
-            if self._golden is not None and self.in_integers:
-                found = _infer(request, golden_pictures(self.info.input_size))
-                if agreement(found, self._golden) < BOUND:
-                    self._compute_exactly()
-                    request = self._compile(size)
-            self._requests[size] = request
+            self._requests[size] = self._kept(size) or self._compile(size)
         return self._requests[size]
 
+    def _kept(self, size: int) -> Any:
+        """What was compiled before, by this process or another; None where nothing was."""
+        found = compiled.read(self._keys[size]) if size in self._keys else None
+        if found is None:
+            return None
+        self.in_integers = found.in_integers
+        if not found.in_integers:
+            self._compute_exactly()
+        try:
+            loaded = self._core.import_model(BytesIO(found.blob), "CPU", self._options)
+        except RuntimeError:  # it is compiled anew, and kept in its place
+            return None
+        return loaded.create_infer_request()
+
     def _compile(self, size: int) -> Any:
-        self._model.reshape([size, *self.info.input_size, 3])
-        return self._core.compile_model(self._model, "CPU", self._options).create_infer_request()
+        self._model().reshape([size, *self.info.input_size, 3])
+        made = self._core.compile_model(self._model(), "CPU", self._options)
+        request = made.create_infer_request()
+        if self._golden is not None and self.in_integers:
+            found = _infer(request, golden_pictures(self.info.input_size))
+            if agreement(found, self._golden) < BOUND:
+                self._compute_exactly()
+                return self._compile(size)
+        if size in self._keys:
+            blob = made.export_model().getvalue()
+            compiled.write(self._keys[size], compiled.Compiled(self.in_integers, blob))
+        return request
 
     def _compute_exactly(self) -> None:
         """Keep rounding to the grids, in float32."""
-        self.in_integers = False
+        self._exact, self.in_integers = True, False
         self._options["LP_TRANSFORMS_MODE"] = False
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from lookalike.errors import RequestError, one_line
 from lookalike.records import SourceFile
-from lookalike.sources.image_tables import TableReader, is_table
+from lookalike.sources.containers import is_table
 from lookalike.sources.looking_up import look_up
 from lookalike.sources.tar_streams import TarStream, open_tar
 from lookalike.store import storage
@@ -58,8 +58,7 @@ class Contents(AbstractContextManager["Contents"]):
                 raise OSError(found.problem)
             if found.version != file.version.rpartition("+")[0]:
                 raise OSError("the file it lies in changed since it was listed")
-            reader = TableReader if is_table(file.container) else _TarReader
-            self._container = reader(file.container)
+            self._container = _reader(file.container)
             self._uri = file.container
         return self._container
 
@@ -78,6 +77,14 @@ def claimed_name(file: SourceFile) -> str:
     while name.endswith(added):
         name = name.removesuffix(added)
     return name
+
+
+def _reader(container: str) -> _Container:
+    if not is_table(container):
+        return _TarReader(container)
+    from lookalike.sources.image_tables import TableReader  # it loads what Parquet takes
+
+    return TableReader(container)
 
 
 class _Container(Protocol):

@@ -22,7 +22,6 @@ from lookalike.sources.image_columns import TableColumns, image_columns
 from lookalike.sources.places import Budget
 from lookalike.store import storage
 
-SUFFIX = ".parquet"
 _LIST_ROWS = 1024
 _READ_ROWS = 16
 _ROWS_PER_BYTE = 64  # of the file: more is no table but a hostile footer
@@ -35,11 +34,6 @@ class _NotParquetError(ValueError):
     def __init__(self, message: str, out_of_reach: bool) -> None:
         super().__init__(message)
         self.out_of_reach = out_of_reach
-
-
-def is_table(uri: str) -> bool:
-    """Whether a file's name says Parquet."""
-    return storage.plain_name(uri).lower().endswith(SUFFIX)
 
 
 def find_columns(uri: str) -> TableColumns | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.sources import image_tables, tar_shards
+from lookalike.sources.containers import is_table, is_tar
 from lookalike.sources.globs import GLOB
 from lookalike.sources.looking_up import look_up
 from lookalike.sources.selection import Selection
@@ -66,10 +67,10 @@ def _open(spec: str, selection: Selection, is_known: Callable[[str], bool]) -> S
         return source
     if kind == "other":
         raise RequestError(f"{spec}: neither a file nor a folder")
-    if kind == "file" and tar_shards.is_tar(spec):
+    if kind == "file" and is_tar(spec):
         tar_shards.check_tar(look_up(spec))
         return Source(spec, "tar", selection)
-    if kind == "file" and image_tables.is_table(spec) and image_tables.find_columns(spec):
+    if kind == "file" and is_table(spec) and image_tables.find_columns(spec):
         return Source(spec, "table", selection)
     if kind == "file" and storage.plain_name(spec).lower().endswith(MANIFESTS):
         source = Source(spec, "manifest", selection, known=is_known(spec))

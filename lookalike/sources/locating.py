@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lookalike.records import SourceFile
-from lookalike.sources.image_tables import is_table
+from lookalike.sources.containers import is_table, is_tar
 from lookalike.sources.looking_up import look_up
-from lookalike.sources.tar_shards import is_tar, members
+from lookalike.sources.tar_shards import members
 from lookalike.store import storage
 from lookalike.store.s3_uri import is_s3
 

@@ -24,8 +24,8 @@ from lookalike.cells import to_rows
 from lookalike.csv_rows import read_csv, separator_hint
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
 from lookalike.records import SourceFile
+from lookalike.sources.containers import is_table
 from lookalike.sources.file_kinds import not_parquet
-from lookalike.sources.image_tables import is_table
 from lookalike.store import storage
 from lookalike.store.columns import carried, kept_type
 from lookalike.store.s3_uri import resolve

@@ -19,6 +19,7 @@ import pyarrow as pa
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.records import SourceFile
 from lookalike.sources import image_tables, tar_shards
+from lookalike.sources.containers import TABLE_SUFFIX, TAR_SUFFIXES, is_table, is_tar
 from lookalike.sources.hive import Partitions, tell_within
 from lookalike.sources.looking_up import folder_start, look_up
 from lookalike.sources.manifests import Manifest
@@ -262,9 +263,9 @@ class Source:
                 continue
             file, is_named = found
             named = is_named and self.kind == "glob" and not file.problem
-            if named and tar_shards.is_tar(file.uri):
+            if named and is_tar(file.uri):
                 yield file, "tar"
-            elif named and image_tables.is_table(file.uri):
+            elif named and is_table(file.uri):
                 kind = image_tables.kind_of_table(file.uri)
                 yield file, kind if manifests or kind == "table" else "file"
             else:
@@ -283,7 +284,7 @@ class Source:
         end = pattern.lower()[max(pattern.rfind(mark) for mark in "*?]") + 1 :]
         return any(
             suffix.endswith(end) or end.endswith(suffix)
-            for suffix in (*tar_shards.SUFFIXES, image_tables.SUFFIX, *MANIFESTS)
+            for suffix in (*TAR_SUFFIXES, TABLE_SUFFIX, *MANIFESTS)
         )
 
 

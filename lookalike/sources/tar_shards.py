@@ -20,10 +20,8 @@ from lookalike.sources.tar_links import name_hash
 from lookalike.sources.tar_members import BrokenTarError, Member, NotATarError, walk
 from lookalike.sources.tar_samples import describe, name_text
 from lookalike.sources.tar_streams import open_tar
-from lookalike.store import storage
 from lookalike.store.columns import common_type, merge_columns, type_of
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz")
 GROUP = 2048
 """Members of a plain tar that are one piece of work; a gzipped one is read from its beginning, so
 it is one piece as a whole."""
@@ -43,11 +41,6 @@ class Untaken:
         """Take one, and why."""
         self.first = self.first or f"{shard.uri}#{name_text(member.name)}: {why}"
         self.count += 1
-
-
-def is_tar(uri: str) -> bool:
-    """Whether a file's name says that it is a tar shard."""
-    return storage.plain_name(uri).lower().endswith(SUFFIXES)
 
 
 def check_tar(shard: SourceFile) -> None:

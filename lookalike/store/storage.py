@@ -1,4 +1,4 @@
-"""Where bytes come from: the one module that touches `pyarrow.fs`.
+"""Where bytes come from: the one module that touches `pyarrow.fs`, loaded when it is needed.
 
 Sources are read the same way whether they are local or remote. `s3://` is read by `s3`, since keys
 on S3 are not paths; `gs://`, `hdfs://` and whatever else pyarrow knows by pyarrow's file systems.
@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
-
-import pyarrow.fs as pafs
 
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.store import s3
@@ -70,9 +68,16 @@ must say so while somebody is still looking."""
 _UNSAFE = re.compile(r"%(?![0-9a-fA-F]{2})|[^!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]")
 
 
+@cache
+def _pafs() -> Any:
+    import pyarrow.fs
+
+    return pyarrow.fs
+
+
 @lru_cache(maxsize=64)
 def _remote_filesystem(root: str) -> Any:
-    return pafs.FileSystem.from_uri(root)[0]
+    return _pafs().FileSystem.from_uri(root)[0]
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -85,7 +90,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
         RequestError: pyarrow cannot open it (unknown scheme, no credentials).
     """
     if not is_remote(uri):
-        return pafs.LocalFileSystem(), os.fsdecode(path_from_uri(uri))
+        return _pafs().LocalFileSystem(), os.fsdecode(path_from_uri(uri))
     parts = urlsplit(uri)
     query = parts.query
     if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in query:
@@ -94,7 +99,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     try:
         fs = _remote_filesystem(f"{parts.scheme}://{parts.netloc}/{query}")
         whole = f"{parts.scheme}://{parts.netloc}{_encoded(parts.path)}{query}"
-        return fs, pafs.FileSystem.from_uri(whole)[1]
+        return fs, _pafs().FileSystem.from_uri(whole)[1]
     except Exception as error:  # pyarrow raises its own and the drivers' classes
         raise RequestError(
             f"cannot open {parts.scheme}://{parts.netloc}: {one_line(error)}; "
@@ -156,7 +161,7 @@ def remote_info(uri: str, folders: bool = False) -> tuple[str, int, str]:
         raise UnreachableError(f"cannot list {uri}: {one_line(error)}") from error
     except Exception as error:
         raise RequestError(f"cannot list {uri}: {one_line(error)}") from error
-    return _KINDS.get(info.type, "absent"), info.size or 0, _version(info)
+    return _KINDS.get(info.type.name, "absent"), info.size or 0, _version(info)
 
 
 def list_remote(uri: str) -> Iterator[tuple[str, str, int, str]]:
@@ -170,16 +175,16 @@ def list_remote(uri: str) -> Iterator[tuple[str, str, int, str]]:
     folder = f"{parts.scheme}://{parts.netloc}{_encoded(parts.path).rstrip('/')}"
     query = f"?{parts.query}" if parts.query else ""
     try:
-        infos = fs.get_file_info(pafs.FileSelector(path, recursive=False))
+        infos = fs.get_file_info(_pafs().FileSelector(path, recursive=False))
     except Exception as error:
         raise OSError(one_line(error)) from error
     for info in sorted(infos, key=lambda info: str(info.path)):
-        kind = _KINDS.get(info.type, "absent")
+        kind = _KINDS.get(info.type.name, "absent")
         name = quote(info.base_name, safe=SAFE)
         yield f"{folder}/{name}{query}", kind, info.size or 0, _version(info)
 
 
-_KINDS = {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}
+_KINDS = {"File": "file", "Directory": "folder"}  # by the name of a FileType
 
 
 def _version(info: Any) -> str:
@@ -193,10 +198,10 @@ def copy_to_local(uri: str, destination: Path) -> Path:
     fs, path = filesystem(uri)
     target = destination / (path.rstrip("/").rpartition("/")[2] or "download")
     info = fs.get_file_info(path)
-    if info.type == pafs.FileType.NotFound:
+    if info.type.name == "NotFound":
         raise FileNotFoundError(f"{uri} does not exist")
-    local = pafs.LocalFileSystem()
-    if info.type == pafs.FileType.Directory:
+    local = _pafs().LocalFileSystem()
+    if info.type.name == "Directory":
         target.mkdir(parents=True)
-    pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
+    _pafs().copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
     return target
