@@ -111,6 +111,20 @@ def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
         raise EngineError(f"the {spec.name} runner ended in state {state}")
 
 
+def run_here(work: Callable[[], None]) -> None:
+    """Do in this process what one worker would do, without a pipeline.
+
+    Raises:
+        EngineError: See `run`.
+    """
+    try:
+        work()
+    except EngineError:
+        raise
+    except Exception as error:
+        raise _cause(error) from error
+
+
 @contextmanager
 def _job_servers(runner: Any) -> Iterator[None]:
     """Stop, after a pipeline, the processes that Beam started to run it.

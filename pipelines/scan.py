@@ -12,12 +12,13 @@ from lookalike.errors import NotPublishedError
 from lookalike.pipelines import finish
 from lookalike.pipelines.job import Job
 from lookalike.pipelines.reconcile import Reconciling
-from lookalike.reconcile.compared import Comparison, candidates, files_of
+from lookalike.reconcile.compared import Comparison, candidates
 from lookalike.reconcile.comparing import Comparing
 from lookalike.reconcile.same import Rule
+from lookalike.reconcile.standing import standing
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
-from lookalike.store.ledger import Counts, is_unknown, ledger_tables
+from lookalike.store.ledger import Counts, is_unknown
 from lookalike.store.manifest import Manifest
 from lookalike.store.runs import Plan
 
@@ -165,9 +166,9 @@ def _left_behind(job: Job, listing: Listing, metadata: pa.Schema) -> str:
     if job.parent is None:
         return ""
     folder, count, example = f"{job.scratch.folder}/behind", 0, ""
-    _compare(job, listing, metadata, job.parent, folder)
-    for path in files_of(job.store, folder, "carried"):
-        for table in ledger_tables(job.store.local(path)):
+    parts = _compare(job, listing, metadata, job.parent, folder).parts
+    for number in range(parts):
+        for table in (group.read() for group in standing(job.store, folder, number)):
             some = table.filter(pc.and_(is_unknown(table), table["id"].is_valid()))
             count += some.num_rows
             example = example or next(iter(some["detail"].to_pylist()), "")

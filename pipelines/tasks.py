@@ -10,7 +10,7 @@ from dataclasses import replace
 import apache_beam as beam
 
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.runner import RunnerSpec, run, run_here
 from lookalike.store.attempts import Record, Task, finished
 from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.objects import Store
@@ -109,11 +109,13 @@ def run_exchange(
     def done() -> int:
         return len(store.files(dealt, ".json"))
 
-    alone = tasks <= 1 or (runner.name == "direct" and runner.processes == 1)
-    spread = replace(exchange, spread=not alone)  # where it is of use: it takes a third of the time
+    spread = replace(exchange, spread=tasks > 1)  # where it is of use: it takes a third of the time
     told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
     with told:
-        run(build, runner)
+        if runner.here and runner.processes == 1:
+            run_here(lambda: exchange.here(tasks))
+        else:
+            run(build, runner)
     pieces = (piece for _, record in records(dealt) for piece in record.get("pieces", ()))
     sent = sum(rows for _, side, *_, rows in pieces if side in (exchange.sides or (side,)))
     found: dict[int, Record] = {

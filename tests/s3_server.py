@@ -97,6 +97,7 @@ class Faults:
         seen: What was asked for so far.
         failed: How many of these failed.
         sent: Bytes of all answers, without their headers.
+        received: Bytes of all requests, without their headers.
     """
 
     kind: str = ""
@@ -107,18 +108,20 @@ class Faults:
     seen: list[str] = field(default_factory=list)
     failed: int = 0
     sent: int = 0
+    received: int = 0
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def plan(self, kind: str = "", first: int = 0, lasting: bool = False) -> None:
         """Begin to count anew."""
         with self._turn:
             self.kind, self.first, self.lasting = kind, first, lasting
-            self.seen, self.failed, self.sent = [], 0, 0
+            self.seen, self.failed, self.sent, self.received = [], 0, 0, 0
 
-    def count(self, size: int) -> None:
-        """An answer of so many bytes goes out."""
+    def count(self, received: int, sent: int) -> None:
+        """A request of so many bytes came, and an answer of so many goes out."""
         with self._turn:
-            self.sent += size
+            self.received += received
+            self.sent += sent
 
     def next(self, request: str) -> str:
         """The fault of this request, or ""."""
@@ -204,7 +207,7 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
                 self.wfile.flush()
                 time.sleep(STALL_S if fault == "stall" else 0)
                 return self.cut()
-            faults.count(len(answer))
+            faults.count(len(body), len(answer))
             self.wfile.write(answer)
             return None
 

@@ -81,6 +81,35 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
         assert line["rows"] == len(uris)
 
 
+def test_files_of_partitions_in_which_nothing_changed_are_those_of_the_parent(
+    store: Store,
+) -> None:
+    world = {f"/{i:02d}": File(100 + i, 5) for i in range(20)}
+    world |= {"/copy of 03": File(103, 5), "/broken": File(REJECTED, 5)}
+    store.run(world, [0])
+    first = store.run(world, [0])  # what was new, or gone, is neither any more
+    second = store.run({**world, "/07": File(77, 6)}, [0])
+    number = zlib.crc32(b"/07") * 8 >> 32
+    assert [line for line in second.ledger if line["partition"][0] != number] == [
+        line for line in first.ledger if line["partition"][0] != number
+    ]
+    [anew] = [line for line in second.ledger if line["partition"][0] == number]
+    assert anew["path"].startswith("snapshots/4/ledger/")
+    assert len({line["path"] for line in second.ledger}) == len(second.ledger) > 4
+    assert {uri: row.status for uri, row in store.rows().items()} == {
+        **dict.fromkeys(world, "unchanged"), "/07": "embedded", "/broken": "rejected",
+        "/copy of 03": "duplicate",
+    }  # fmt: skip
+    copies = store.rows()["/03"].id
+    assert names_of(store.root, second.lines) == {copies: ["/copy of 03"]}
+    scratch = open_store(store.root).files("runs/4/compared")
+    assert not [path for path in scratch if "/carried/" in path]
+    store.run({**world, "/07": File(77, 6)}, [0])
+    assert store.days[-1].ledger != second.ledger  # "/07" is unchanged now
+    again = store.run({**world, "/07": File(77, 6)}, [0])
+    assert again.ledger == store.days[-2].ledger
+
+
 def test_ids_are_those_after_moving(store: Store) -> None:
     before, names = store.rows(), names_of(store.root, store.days[-1].lines)
     ledger = ledger_of_run(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lookalike.reconcile.compared import KINDS, Comparison, candidates, files_of
 from lookalike.reconcile.metadata import metadata_hashes
+from lookalike.reconcile.standing import standing
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources.listing import Listing, listing_schema
@@ -91,8 +92,9 @@ def write_parent(store: Path, rows: Sequence[LedgerRow], parts: int = 0) -> list
             (row for row, i in zip(rows, which, strict=True) if i == part), key=lambda row: row.uri
         )
         path = f"parent/{part}.parquet"
-        ledger.write_ledger(open_store(store), path, own)
-        lines.append({"path": path, "rows": len(own), "kind": "ledger", "partition": [part, parts]})
+        file, count = ledger.write_ledger(open_store(store), path, own)
+        more = {"rows": count, "kind": "ledger", "partition": [part, parts]}
+        lines.append({**file.to_json(), **more})
     return lines
 
 
@@ -172,7 +174,12 @@ def test_it_agrees_with_the_rule_for_one_file(
         if not rehash and is_same(listed[uri], before[uri], scanned, retry)
     }
 
-    carried = [LedgerRow(**row) for row in rows_of(store, "compared/carried")]
+    carried = [
+        LedgerRow(**row)
+        for number in range(found.parts)
+        for group in standing(open_store(store), "compared", number)
+        for row in group.read().to_pylist()
+    ]
     assert {row.uri: row for row in carried} == {
         uri: replace(
             before[uri],

@@ -17,7 +17,7 @@ from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.objects import open_store
 from tests.conftest import picture
-from tests.s3_server import store_uri
+from tests.s3_server import faulty_proxy, store_uri
 from tests.vector_stores import clustered
 
 pytest.importorskip("obstore")
@@ -54,6 +54,32 @@ def test_the_machine_that_made_an_index_keeps_little_of_it(
     workers = (tmp_path / "home").rglob("*")  # which keep what they fetch in the same place
     assert not [path for path in workers if path.is_file() and path.suffix in (".faiss", ".lists")]
     assert vectors.nbytes < whole
+
+
+def test_a_night_without_changes_moves_the_listing_and_little_else(
+    s3: int, tmp_path: Path, pictures: Callable[..., Path]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
+    )
+    with faulty_proxy(s3) as (port, faults):
+        store = store_uri(port, "quiet")
+        asked = ["index", "--config", str(config), "--images", str(pictures(40)), "--store", store]
+        assert not main([*asked, "--cache", str(tmp_path / "cache")])
+        manifest = snapshot.read_manifest(open_store(store))
+        whole = sum(line["bytes"] for line in manifest["files"])
+        for night in range(2):
+            faults.plan()
+            assert not main([*asked, "--cache", str(tmp_path / "cache")])
+            put = {one.split("/runs/")[1] for one in faults.seen if one.startswith("PUT")}
+            others = [path for path in put if not path.endswith((".json", "lock", "clock"))]
+            assert [path.split("/")[2] for path in others] == ["listing"]  # no rows of the ledger
+            assert 0 < faults.received < whole / 200
+            assert 0 < faults.sent < whole / 50  # of so small a store; the manifest is most of it
+            read = [one for one in faults.seen if one.startswith("GET") and "/ledger/" in one]
+            assert len(read) == (not night)  # this machine has it, from then on
+        assert snapshot.current(open_store(store)) == manifest["name"]
 
 
 def test_nights_on_object_storage(

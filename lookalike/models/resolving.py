@@ -69,10 +69,7 @@ def resolve_features(
         resolved.append(resolve(one.handle, workdir, one.options, one.input_size, say))
     keys = [key_of(one.signature, one.output, one.input_size) for one in configured]
     ready = [
-        _where_ready(
-            model, key, [cache, *([store.local_tree(["models"]) / "models"] if store else [])]
-        )
-        for model, key in zip(resolved, keys, strict=True)
+        _where_ready(model, key, cache, store) for model, key in zip(resolved, keys, strict=True)
     ]
     tasks = {
         (model.fingerprint, key): Task(
@@ -97,12 +94,21 @@ def resolve_features(
     ]
 
 
-def _where_ready(model: ResolvedModel, key: str, places: Sequence[Path]) -> Path | None:
-    """The folder with all that is known of a model; a shipped one must be there itself."""
-    for folder in (place / model.fingerprint for place in places):
+def _where_ready(model: ResolvedModel, key: str, cache: Path, store: Store | None) -> Path | None:
+    """The folder with all that is known of a model; a shipped one must be there itself.
+
+    The store is asked for what the cache lacks: on object storage that is a download.
+    """
+
+    def is_ready(folder: Path) -> bool:
         whole = not model.builtin or marker_of(folder)
-        if whole and is_current(read(folder, key)):
-            return folder
+        return bool(whole and is_current(read(folder, key)))
+
+    if is_ready(cache / model.fingerprint):
+        return cache / model.fingerprint
+    folder = f"models/{model.fingerprint}"
+    if store and is_ready(there := store.local_folder(folder)):
+        return there
     return None
 
 

@@ -17,20 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.concluding import RESOLVED
 from lookalike.reconcile.resolving import Resolved, read_renames
 from lookalike.reconcile.sampled import SAMPLES, Sampled
 from lookalike.reconcile.settling import ledger_rows, read_rows
+from lookalike.reconcile.standing import file_that_stands, standing
 from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
 from lookalike.store.compacting import Moving
 from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
-from lookalike.store.manifest import FileLine
+from lookalike.store.manifest import FileJson, FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import Ids
 
@@ -41,6 +40,11 @@ _AT_ONCE = 64  # records that are held
 Move = Callable[[Ids], Ids]
 Keep = Callable[[pa.Table], npt.NDArray[np.bool_]]
 Samples = dict[str, list[dict[str, Any]]]
+
+
+def nothing_stands(number: int, store: Store) -> FileLine | None:
+    """The file of a partition whose rows are there already: there is none."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Ledger:
         cuts: At which file numbers duplicates are cut into files, ascending.
         moved: Loads what gives new ids (n,) of ids (n,), where rows were moved; None else.
         renamed: The names that some names had before.
+        stands: Gives the manifest's line of the file that has the rows of a partition already,
+            which then is not written again.
     """
 
     folder: str
@@ -65,6 +71,7 @@ class Ledger:
     cuts: tuple[int, ...]
     moved: Callable[[Store], Move] | None
     renamed: Mapping[str, str]
+    stands: Callable[[int, Store], FileLine | None] = nothing_stands
 
     def record(self, number: int) -> str:
         """Path of the record of a partition of names."""
@@ -99,11 +106,29 @@ class Ledger:
                 for start in range(0, table.num_rows, _SLICE_ROWS):
                     yield table.slice(start, _SLICE_ROWS)
 
-        name = HashedName(f"{self.folder}/ledger/{number:05d}", ".parquet")
+        line: FileLine | None = None
+        stands = self.stands(number, store)
         with dealing:
-            file, rows = write_ledger_tables(store, name, tables())
+            if stands is None:
+                name = HashedName(f"{self.folder}/ledger/{number:05d}", ".parquet")
+                file, rows = write_ledger_tables(store, name, tables())
+                if rows:
+                    line = {
+                        "path": file.path, "bytes": file.bytes, "sha256": file.sha256, "rows": rows
+                    }  # fmt: skip
+            else:
+                rows = sum(table.num_rows for table in tables())
+                line = {
+                    "path": stands["path"], "bytes": stands["bytes"],
+                    "sha256": stands["sha256"], "rows": stands["rows"],
+                }  # fmt: skip
+                if rows != line["rows"]:
+                    raise RuntimeError(
+                        f"{store.shown(line['path'])}: {line['rows']:,} rows, of which {rows:,} "
+                        "were found to stand; nothing was published"
+                    )
         return {
-            **dealing.record(), "file": {**file.to_json(), "rows": rows} if rows else None,
+            **dealing.record(), "file": line,
             "counts": counts.to_json(), "samples": some.to_json(),
         }  # fmt: skip
 
@@ -121,25 +146,43 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Merged:
-    """The rows of partitions as a run leaves them; both folders as `resolve` has them."""
+    """The rows of partitions as a run leaves them; both folders as `resolve` has them.
+
+    Attributes:
+        compared: Where `compare` wrote.
+        resolved: Where `resolve` wrote.
+        parts: Partitions of names.
+    """
 
     compared: str
     resolved: str
+    parts: int
 
     def __call__(self, number: int, store: Store) -> Iterator[pa.Table]:
         """The rows of one partition, by name: the resolved ones, and the carried ones beside."""
-        record = store.read_json(f"{self.resolved}/dealt/names/{number:06d}.json")
-        new = read_rows(store, record["file"], RESOLVED)
-        tables = [new]
-        for path in files_of(store, self.compared, "carried", number):
-            old = pq.read_table(store.local(path), columns=SCHEMA.names)
+        new = read_rows(store, self._new(number, store), RESOLVED)
+        tables = []
+        for group in standing(store, self.compared, number):
+            old = group.read()
             if new.num_rows:
                 old = old.filter(pc.invert(pc.is_in(old["uri"], value_set=new["uri"])))
             old = old.append_column("change", pa.repeat("", old.num_rows))
-            tables.insert(0, old.cast(RESOLVED))
-        merged = pa.concat_tables(tables)
+            tables.append(old.cast(RESOLVED))
+        merged = pa.concat_tables([*tables, new])
         if merged.num_rows:
             yield merged.sort_by("uri")
+
+    def stands(self, number: int, store: Store) -> FileLine | None:
+        """The parent's file that has the rows of one partition already, if there is one."""
+        if self._new(number, store):
+            return None
+        return file_that_stands(store, self.compared, number, self.parts)
+
+    def _new(self, number: int, store: Store) -> FileJson | None:
+        """The file of the resolved rows of one partition."""
+        record = store.read_json(f"{self.resolved}/dealt/names/{number:06d}.json")
+        file: FileJson | None = record["file"]
+        return file
 
 
 def ledger_of_run(
@@ -161,15 +204,17 @@ def ledger_of_run(
         moving: Where rows were moved to since; None where none was.
     """
     found = Resolved.from_json(store.read_json(f"{resolved}/resolved.json"))
+    merged = Merged(compared, resolved, found.parts)
     decided = hashlib.sha256(repr(moving).encode()).hexdigest()[:12]
     return Ledger(
         folder,
         records=f"{resolved}/assembled-{decided}",
-        rows=Merged(compared, resolved),
+        rows=merged,
         divided=tuple((number, found.parts) for number in range(found.parts)),
         cuts=duplicates.cuts(sorted(shards), found.counts["duplicate"]),
         moved=moving,
         renamed=read_renames(store, resolved),
+        stands=merged.stands if moving is None else nothing_stands,
     )
 
 

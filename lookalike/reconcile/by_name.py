@@ -80,7 +80,7 @@ class ByName:
             if file is not None:
                 wanted.add(np.load(store.local(FileRecord(**file))))
         columns = ["uri", *self.metadata.names]
-        name, source = self.of.scratch("dealt/listed", part), store.local(self.listing[part])
+        name, source = self.of.scratch("dealt/listed", part), store.once(self.listing[part])
         with Dealing(store, name, self.of.parts) as dealing, pq.ParquetFile(source) as file:
             for batch in file.iter_batches(columns=columns):
                 table = pa.Table.from_batches([batch])

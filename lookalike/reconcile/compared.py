@@ -1,5 +1,7 @@
 """What a comparison of a listing with the parent's ledger leaves: totals, and files by partition.
 
+Rows of the ledger that stand are where they were: see `standing`.
+
 compared.json          the totals, once all is done (`Comparison`)
 parts/NNNNNN.json      of a partition of names: its totals and files
 places/NNNNNN.json     the same of places in it that could not be listed, where there are any
@@ -15,6 +17,7 @@ from typing import Any
 
 from lookalike.sources.listing import Listing
 from lookalike.store.attempts import Part
+from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 
 KINDS = ("carried", "candidates", "gone")
@@ -101,6 +104,16 @@ def lines_of(
         line = json.loads(found.data)["files"].get(kind) if found else None
         if line:
             yield line
+
+
+def stands_of(store: Store, folder: str, number: int) -> list[FileLine]:
+    """Manifest's lines of the parent's ledger files whose rows stand in a partition of names.
+
+    But for those of which the partition's own files tell: see `standing`.
+    """
+    found = store.read(Part(f"{folder}/{PARTS}", number).done)
+    lines: list[FileLine] = json.loads(found.data).get("stands", []) if found else []
+    return lines
 
 
 def candidates(store: Store, folder: str) -> Listing:

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,6 +31,7 @@ from lookalike.reconcile.one_partition import (
     Partition,
     compare_partition,
     nothing_left_out,
+    once_each,
 )
 from lookalike.reconcile.same import Rule
 from lookalike.sources.listing import Listing, listing_schema
@@ -44,7 +44,8 @@ from lookalike.store.partitions import partition_count, uri_partitions
 
 __all__ = ["GONE", "WAS", "Comparing", "Comparison"]
 
-_LISTED, _BEFORE, _LEDGER, _PLACES = "listed", "before", "ledger", "places"  # sides of the exchange
+# sides of the exchange; those of `_FILE` and `_LEDGER` are whole files, where they are
+_LISTED, _BEFORE, _PLACES, _FILE, _LEDGER = "listed", "before", "places", "file", "ledger"
 _DEALT = "dealt"
 
 Line = Mapping[str, Any]
@@ -57,7 +58,7 @@ class _Task:
     side: str
     paths: tuple[str, ...]
     partition: int = 0
-    rows: int = 0
+    line: Line = field(default_factory=dict)  # the manifest's, of side `_LEDGER`
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Comparing:
 
     Each kind has at most one Parquet file per partition of names, and one of places, none where it
     would be empty (see `compared.files_of`): `carried` ledger rows that stand (those once embedded
-    are unchanged now, and those of which nobody can tell unknown), `candidates` rows of the listing
-    with the columns of `WAS`, `gone` ledger rows that do not stand (`GONE`).
+    are unchanged now, and those of which nobody can tell unknown), but for those that lie as they
+    are in files of the parent's (see `standing`); `candidates` rows of the listing with the columns
+    of `WAS`; `gone` ledger rows that do not stand (`GONE`).
 
     A file is the same if it has a version, and bytes, version and metadata are those of the ledger.
     One that changed less than two seconds before the parent's scan began, or after, may have been
@@ -114,9 +116,7 @@ class Comparing:
         tasks = [_Task(_LISTED, paths) for paths in in_tasks(listing.parts, listing.rows)]
         if divided is not None and divided >= count:  # whole files make up each partition
             tasks += [
-                _Task(
-                    _LEDGER, (line["path"],), line["partition"][0] * count // divided, line["rows"]
-                )
+                _Task(_LEDGER, (line["path"],), line["partition"][0] * count // divided, line)
                 for line in parent
             ]
         else:
@@ -124,6 +124,12 @@ class Comparing:
             tasks += [_Task(_BEFORE, some) for some in in_tasks(paths, previous)]
         schema = listing_schema(rule.metadata or pa.schema([]))
         return cls(folder, tuple(tasks), count, rule, schema, left_out, listing.rows + previous)
+
+    @property
+    def undivided(self) -> bool:
+        """Whether the one partition can read the listing itself, so that nothing is dealt out."""
+        listed = (task for task in self.tasks if task.side == _LISTED)
+        return self.parts == 1 and all(len(task.paths) == 1 for task in listed)
 
     def deal(self, number: int, store: Store) -> Record:
         """Deal out the rows of one task."""
@@ -179,9 +185,8 @@ def _divided(parent: Sequence[Line]) -> int | None:
 def _deal(part: Part, store: Store, plan: Comparing) -> Record:
     task = plan.tasks[part.number]
     if task.side == _LEDGER:
-        pieces = [(task.partition, _LEDGER, 0, 0, task.rows)]
-        return {"dealt": {"path": task.paths[0]}, "rows": task.rows, "pieces": pieces}
-    digest, places = hashlib.sha256(), 0
+        return _whole(_LEDGER, task.paths[0], task.line["rows"], task.partition)
+    digest, places, rows = hashlib.sha256(), 0, 0
     name = HashedName(f"{plan.folder}/{_DEALT}/{part.number:06d}", ".arrow")
     with Dealing(store, name, plan.parts) as dealing:
         for path in task.paths:
@@ -189,15 +194,30 @@ def _deal(part: Part, store: Store, plan: Comparing) -> Record:
                 for table in _living(store.local(path)):
                     dealing.write(table, uri_partitions(table["uri"], plan.parts), _BEFORE)
                 continue
-            table = pq.read_table(store.local(path)).select(plan.schema.names).cast(plan.schema)
-            dealing.write(table, uri_partitions(table["uri"], plan.parts), _LISTED)
+            table = _listed(store, path, plan)
             hidden = places_of(table)
-            dealing.share(hidden, _PLACES)
-            places += hidden.num_rows
+            if not plan.undivided:
+                dealing.write(table, uri_partitions(table["uri"], plan.parts), _LISTED)
+                dealing.share(hidden, _PLACES)
+            places, rows = places + hidden.num_rows, rows + table.num_rows
             for column in table.select(["uri", "bytes", "version"]).columns:
                 for buffer in column.combine_chunks().buffers():
                     digest.update(buffer or b"")
-    return {**dealing.record(), "digest": digest.hexdigest(), "places": places}
+    seen = {"digest": digest.hexdigest(), "places": places}
+    if task.side == _LISTED and plan.undivided:
+        return {**_whole(_FILE, task.paths[0], rows), **seen}
+    return {**dealing.record(), **seen}
+
+
+def _whole(side: str, path: str, rows: int, partition: int = 0) -> Record:
+    """A file that is one piece, as it is."""
+    return {"dealt": {"path": path}, "rows": rows, "pieces": [(partition, side, 0, 0, rows)]}
+
+
+def _listed(store: Store, path: str, plan: Comparing) -> pa.Table:
+    """Rows of a part of the listing."""
+    file = store.local(path) if plan.undivided else store.once(path)  # there it is read twice
+    return pq.read_table(file).select(plan.schema.names).cast(plan.schema)
 
 
 def _living(path: Path) -> Iterator[pa.Table]:
@@ -211,27 +231,33 @@ def _living(path: Path) -> Iterator[pa.Table]:
 
 @recorded
 def _take(part: Part, store: Store, plan: Comparing, pieces: Sequence[Reference]) -> Record:
-    listed, repeated = _once(taken(store, pieces, plan.schema, _LISTED))
-    files = [one.path for one in sorted(set(pieces)) if one.side == _LEDGER]
+    files = [one.path for one in sorted(set(pieces)) if one.side == _FILE]
+    listed = pa.concat_tables([
+        taken(store, pieces, plan.schema, _LISTED), *(_listed(store, path, plan) for path in files)
+    ])  # fmt: skip
+    hidden = Hidden.of(places_of(listed) if files else taken(store, pieces, PLACE, _PLACES))
+    lines = [plan.tasks[one.task].line for one in sorted(set(pieces)) if one.side == _LEDGER]
     old = pa.concat_tables([
         taken(store, pieces, ledger.SCHEMA, _BEFORE),
-        *(table for path in files for table in _living(store.local(path))),
+        *(table for line in lines for table in _living(store.local(line["path"]))),
     ])  # fmt: skip
-    hidden, waiting = Hidden.of(taken(store, pieces, PLACE, _PLACES)), None
+    waiting, repeated = None, 0
     places = is_place(listed)
     if pc.any(places).as_py():
+        listed, repeated = once_each(listed)
+        places = is_place(listed)
         theirs = pc.is_in(old["uri"], value_set=listed["uri"].filter(places))
         waiting = {
             _LISTED: _write(store, plan, "waiting", part.number, listed.filter(places)),
             _BEFORE: _write(store, plan, "waiting-old", part.number, old.filter(theirs)),
         }
         listed, old = listed.filter(pc.invert(places)), old.filter(pc.invert(theirs))
-    found = compare_partition(listed, old, plan.rule, hidden, plan.left_out)
+    found = compare_partition(listed, old, plan.rule, hidden, plan.left_out, in_place=bool(lines))
     record = _record(store, plan, part.number, found)
-    totals = {**record["totals"], "repeated": repeated}
+    totals = {**record["totals"], "repeated": repeated + found.totals.repeated}
     rows = sum(piece.rows for piece in set(pieces))
     return {**record, "totals": totals, "rows": rows, "waiting": waiting,
-            "told": sorted(found.told)}  # fmt: skip
+            "told": sorted(found.told), "stands": [dict(line) for line in lines]}  # fmt: skip
 
 
 @recorded
@@ -239,7 +265,7 @@ def _compare_places(
     part: Part, store: Store, plan: Comparing, waiting: Record, told: set[str]
 ) -> Record:
     listed, old = (
-        pq.read_table(store.local(waiting[side]["path"])).cast(schema) if waiting[side] else
+        pq.read_table(store.once(waiting[side]["path"])).cast(schema) if waiting[side] else
         schema.empty_table()
         for side, schema in ((_LISTED, plan.schema), (_BEFORE, ledger.SCHEMA))
     )  # fmt: skip
@@ -267,10 +293,3 @@ def _write(
     with store.write(name) as pending:
         pq.write_table(table, pending.file, compression="zstd")
     return {**pending.finished.to_json(), "rows": table.num_rows}
-
-
-def _once(table: pa.Table) -> tuple[pa.Table, int]:
-    """The first row of each name, and how many others there are."""
-    first = pc.index_in(table["uri"], value_set=table["uri"]).to_numpy()
-    once = table.filter(pa.array(first == np.arange(table.num_rows)))
-    return once, table.num_rows - once.num_rows

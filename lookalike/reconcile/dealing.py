@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.contents import CARRIED, GONE, ROWS, SETTLED, UNIT
 from lookalike.reconcile.hashed import HashFilter, content_hashes, content_partitions
 from lookalike.reconcile.hidden import UNREADABLE
@@ -28,6 +26,7 @@ from lookalike.reconcile.settling import (
     Settling,
     ledger_rows,
 )
+from lookalike.reconcile.standing import standing
 from lookalike.store.attempts import once
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import FileRecord
@@ -130,11 +129,8 @@ class Dealer:
                 if shares.any():
                     self._by_content(dealing, rows().filter(pa.array(shares)), CARRIED)
 
-        for path in files_of(store, self.of.compared, "carried", partition):
-            with pq.ParquetFile(store.local(path)) as file:
-                for group in range(file.num_row_groups):
-                    seen = file.read_row_group(group, columns=[*_SEEN])
-                    deal(seen, lambda group=group: file.read_row_group(group))
+        for group in standing(store, self.of.compared, partition):
+            deal(group.read(_SEEN), group.read)
         kept = self.of.kept(store, partition)
         deal(kept, lambda: kept)
         return {"counts": counts.to_json()}

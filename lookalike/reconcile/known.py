@@ -87,7 +87,7 @@ class Knowing:
         if bits:
             sieve = np.zeros(1 << bits, dtype=np.bool_)
             for record in cut.values():
-                sieve[np.load(store.local(record["bits"]["path"]))] = True
+                sieve[np.load(store.once(record["bits"]["path"]))] = True
             with store.write(found._sieve) as pending:
                 np.save(pending.file, np.packbits(sieve))
         store.write_json(_plan(units), {"parts": found.parts})

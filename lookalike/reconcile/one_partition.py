@@ -38,6 +38,8 @@ GONE = pa.schema(
 )
 """Ledger rows that do not stand, as they were when they were last known."""
 
+_COMPARED = ["uri", "status", "reason", "bytes", "version", "metadata_hash"]  # of the ledger
+
 Mask = npt.NDArray[np.bool_]
 LeftOut = Callable[[str], str]
 
@@ -64,15 +66,32 @@ def nothing_left_out(uri: str) -> str:
 
 
 def compare_partition(
-    listed: pa.Table, before: pa.Table, rule: Rule, hidden: Hidden, left_out: LeftOut
+    listed: pa.Table,
+    before: pa.Table,
+    rule: Rule,
+    hidden: Hidden,
+    left_out: LeftOut,
+    *,
+    in_place: bool = False,
 ) -> Partition:
-    """Compare rows of a listing with those that the ledger had; each name is once in either."""
+    """Compare rows of a listing with those that the ledger had.
+
+    Each name is once in the ledger; of those repeated in the listing the first row counts. With
+    `in_place`, rows that stand are read where they lie (see `standing`), and of those to be carried
+    only the ones are told that nobody can tell of.
+    """
     old = ledger.as_known(before)
     where = pc.fill_null(pc.index_in(listed["uri"], value_set=old["uri"]), -1).to_numpy()
+    first = _first(listed["uri"], where, old.num_rows)
+    repeated = len(first) - int(first.sum())
+    if repeated:
+        listed, where = listed.filter(pa.array(first)), where[first]
     met = where >= 0
     same, lost = np.zeros((2, len(where)), dtype=np.bool_)
-    same[met] = rule.same(listed.filter(pa.array(met)), old.take(pa.array(where[met])))
-    lost[met] = _out_of_reach(listed.filter(pa.array(met)), old.take(pa.array(where[met])))
+    here, there = (listed, old.select(_COMPARED).take(pa.array(where))) if met.all() else (
+        listed.filter(pa.array(met)), old.select(_COMPARED).take(pa.array(where[met]))
+    )  # fmt: skip
+    same[met], lost[met] = rule.same(here, there), _out_of_reach(here, there)
     stands, is_listed = np.zeros((2, old.num_rows), dtype=np.bool_)
     stands[where[same]] = is_listed[where[met]] = True
     unseen = _unseen(old, is_listed, hidden, left_out)
@@ -87,7 +106,7 @@ def compare_partition(
     gone = gone.append_column(GONE.field("left_out"), pa.array(unseen.left_out, pa.string()))
     gone = gone.append_column(GONE.field("was_unknown"), said_unknown(before))
     tables = {
-        "carried": _sorted(_kept(old, stands, unknown)),
+        "carried": _sorted(_kept(old, stands & (not in_place), unknown)),
         "candidates": found,
         "gone": _sorted(gone.filter(pa.array(goes))),
     }
@@ -101,8 +120,33 @@ def compare_partition(
         bytes=found.nbytes,
         unknown=len(unknown),
         shifted=_shifted(before, stands, unknown),
+        repeated=repeated,
     )
     return Partition(totals, tables, frozenset(unseen.told))
+
+
+def once_each(table: pa.Table) -> tuple[pa.Table, int]:
+    """The first row of each name, and how many others there are."""
+    first = _first(table["uri"], np.full(table.num_rows, -1, dtype=np.int32), 0)
+    return table.filter(pa.array(first)), len(first) - int(first.sum())
+
+
+def _first(names: pa.ChunkedArray, where: npt.NDArray[np.int32], known: int) -> Mask:
+    """Which rows are the first of their name.
+
+    Args:
+        names: (n,).
+        where: (n,). The number of each name among those known, by which most are told apart at a
+            tenth of what it costs to compare names; -1 of others.
+        known: How many there are.
+    """
+    first, met = np.ones(len(where), dtype=np.bool_), where >= 0
+    rows, place = np.flatnonzero(met), np.empty(known, dtype=np.int64)
+    place[where[rows[::-1]]] = rows[::-1]  # of what is assigned twice, the last assignment stays
+    first[rows] = place[where[rows]] == rows
+    others = names if not len(rows) else names.filter(pa.array(~met))
+    first[~met] = pc.index_in(others, value_set=others).to_numpy() == np.arange(len(others))
+    return first
 
 
 @dataclass
@@ -142,10 +186,8 @@ def _never_read(old: pa.Table) -> Mask:
 
 
 def _kept(old: pa.Table, stands: Mask, unknown: Mapping[int, tuple[str, str]]) -> pa.Table:
-    """The ledger rows that stand."""
-    stood = old.filter(pa.array(stands))
-    known = pc.if_else(pc.equal(stood["status"], "embedded"), "unchanged", stood["status"])
-    stood = stood.set_column(stood.column_names.index("status"), "status", known)
+    """The ledger rows that stand, as they are from now on."""
+    stood = ledger.as_unchanged(old.filter(pa.array(stands)))
     if not unknown:
         return stood
     rows = sorted(unknown)
@@ -154,8 +196,7 @@ def _kept(old: pa.Table, stands: Mask, unknown: Mapping[int, tuple[str, str]]) -
 
 def said_of(table: pa.Table, why: Sequence[tuple[str, str]]) -> pa.Table:
     """Ledger rows that are known, as rows that are unknown, by reason and detail of each."""
-    known = pc.if_else(pc.equal(table["status"], "embedded"), "unchanged", table["status"])
-    table = table.set_column(table.column_names.index("status"), "status", known)
+    table = ledger.as_unchanged(table)
     reasons, details = ([one[i] for one in why] for i in (0, 1))
     return ledger.as_unknown(table, pa.array(reasons, pa.string()), pa.array(details, pa.string()))
 

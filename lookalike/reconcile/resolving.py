@@ -294,7 +294,7 @@ class _Steps:
         found = [np.empty(0, dtype=np.int64)]
         for record in [*contents.values(), *self.names]:
             if record["dead"]:
-                found.append(np.load(self.store.local(FileRecord(**record["dead"]))))
+                found.append(np.load(self.store.once(FileRecord(**record["dead"]))))
         return np.unique(np.concatenate(found))
 
     def resolved(self, dead: int) -> Resolved:

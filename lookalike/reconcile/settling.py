@@ -140,7 +140,7 @@ class Settling:
 
 def ledger_rows(store: Store, file: str | FileRecord) -> Iterator[pa.Table]:
     """Ledger rows of a file, some ten thousand at a time."""
-    with pq.ParquetFile(store.local(file)) as opened:
+    with pq.ParquetFile(store.once(file)) as opened:
         for batch in opened.iter_batches(_BATCH):
             yield as_written_now(pa.Table.from_batches([batch]))
 
@@ -158,7 +158,7 @@ def read_rows(store: Store, file: FileJson | None, schema: pa.Schema) -> pa.Tabl
     """Undo `write_rows`."""
     if file is None:
         return schema.empty_table()
-    return pq.read_table(store.local(FileRecord(**file))).select(schema.names).cast(schema)
+    return pq.read_table(store.once(FileRecord(**file))).select(schema.names).cast(schema)
 
 
 def write_numbers(

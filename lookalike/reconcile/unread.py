@@ -57,7 +57,7 @@ class Unread:
             return SCHEMA.empty_table(), 0
         # what the scan itself said of a file is no matter of tonight: that it is not there, or none
         files = files_of(store, self.of.compared, "candidates", number)
-        tables = (pq.read_table(store.local(path), columns=PLACE.names) for path in files)
+        tables = (pq.read_table(store.once(path), columns=PLACE.names) for path in files)
         listed = pa.concat_tables([PLACE.empty_table(), *(one.cast(PLACE) for one in tables)])
         sure = listed.filter(pc.not_equal(listed["problem"], ""))["uri"]
         unread = unread.filter(pc.invert(pc.is_in(unread["uri"], value_set=sure)))

@@ -169,7 +169,7 @@ def _deal(part: Part, store: Store, plan: Cutting) -> Record:
     name = HashedName(f"{plan.folder}/dealt/{part.number:06d}", ".arrow")
     with Dealing(store, name, plan.parts) as dealing:
         for path in plan.tasks[part.number]:
-            table = pq.read_table(store.local(path)).cast(plan.schema)
+            table = pq.read_table(store.once(path)).cast(plan.schema)
             keys = _keys(table, _COMMON_ROWS)
             dealing.write(table, key_ranges(keys, plan.parts))
     return dealing.record()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -208,8 +208,8 @@ def ledger_tables(path: Path | BinaryIO, status: str = "") -> Iterator[pa.Table]
             yield table.filter(pc.equal(table["status"], status)) if status else table
 
 
-def as_written_now(table: pa.Table) -> pa.Table:
-    """Rows of a ledger of any version in today's schema.
+def as_written_now(table: pa.Table, names: Sequence[str] = SCHEMA.names) -> pa.Table:
+    """Rows of a ledger of any version in today's schema, or some of its columns.
 
     The first had no `metadata_hash`, the second nothing of files that could not be reached.
     """
@@ -219,7 +219,8 @@ def as_written_now(table: pa.Table) -> pa.Table:
     for name in _KNOWN:
         if f"known_{name}" not in table.column_names:
             table = table.append_column(f"known_{name}", pa.nulls(table.num_rows, pa.string()))
-    return table.select(SCHEMA.names).cast(SCHEMA)
+    schema = pa.schema([SCHEMA.field(name) for name in names], SCHEMA.metadata)
+    return table.select(schema.names).cast(schema)
 
 
 def is_unknown(table: pa.Table) -> pa.ChunkedArray:
@@ -238,6 +239,15 @@ def as_known(table: pa.Table) -> pa.Table:
         index = table.column_names.index(f"known_{name}")
         table = table.set_column(index, f"known_{name}", pc.if_else(unknown, None, known))
     return table
+
+
+def as_unchanged(table: pa.Table) -> pa.Table:
+    """Rows that are known, as those say that were embedded by an earlier run."""
+    embedded = pc.equal(table["status"], "embedded")
+    if not pc.any(embedded).as_py():
+        return table
+    known = pc.if_else(embedded, "unchanged", table["status"])
+    return table.set_column(table.column_names.index("status"), "status", known)
 
 
 def as_unknown(table: pa.Table, reasons: pa.Array, details: pa.Array) -> pa.Table:
