@@ -98,6 +98,14 @@ class DuplicateReader:
                     found[i] = tuple(sorted(table["uris"][place].as_py()))
         return found
 
+    def ids(self) -> Ids:
+        """Ids (n,) of all rows that have duplicates, ascending."""
+        columns = [
+            pq.read_table(self._store.parquet(file.path), columns=["id"])["id"].to_numpy()
+            for file in self._files
+        ]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *columns]))
+
     def rows_of(self, uris: pa.Array) -> Iterator[tuple[str, int]]:
         """Those of the uris that are duplicates, with the id of the row; reads all there are."""
         for file in self._files:
