@@ -43,6 +43,11 @@ class Decoders:
                 decoder.close()
             self._free.put(decoder)
 
+    def start(self) -> None:
+        """Start the process of one that is free."""
+        with self.one() as decoder:
+            decoder.start()
+
     def close(self) -> None:
         """End those that nobody has, and the others when they are given back."""
         self._closed = True

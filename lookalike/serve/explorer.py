@@ -82,7 +82,8 @@ class Explorer:
         self.searcher.close()
 
     def _watch(self) -> None:
-        """Load the models before the first picture comes; then follow what is published."""
+        """Start decoders and load models before they are needed; then follow what is published."""
+        self.thumbnails.start()
         if self.searcher.manifest.get("features"):
             try:
                 self.searcher.pinned().embedder  # noqa: B018

@@ -75,6 +75,11 @@ class Thumbnails:
         with self._lock:
             return sum(len(one) for one in self._known.values.values())
 
+    def start(self) -> None:
+        """Start a decoder for each size, before the first picture is asked for."""
+        for one in self._decoders.values():
+            one.start()
+
     def of_row(self, uri: str, sha256: bytes | None, side: int) -> bytes:
         """A JPEG of a row's file, at most `side` pixels wide and high.
 
