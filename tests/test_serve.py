@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import lookalike
 from lookalike.pipelines.cli import main
 from lookalike.serve.limits import Limits
 from tests.conftest import picture
+from tests.documented import ROOT, script
 from tests.serving import Served, serving
 from tests.vector_stores import brute_force, clustered, make_store
 
@@ -353,11 +357,24 @@ def test_the_api_is_described(served: Served) -> None:
     paths = {route.path for route in endpoints.routes()} - {"/", "/static/{name}"}
     assert set(described["paths"]) == paths
     assert set(described["components"]["schemas"]["Query"]["properties"]) == set(FIELDS)
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    assert [path for path in paths if path.replace("{", "<").replace("}", ">") not in page
+            and path != "/api/openapi.json"] == []  # fmt: skip
     texts = json.dumps(described)
     assert all(
         name in described["components"]["schemas"]
         for name in re.findall(r"#/components/schemas/(\w+)", texts)
     )
+
+
+def test_the_page_on_serving_runs(tmp_path: Path, indexed: tuple[Path, Path]) -> None:
+    (tmp_path / "pictures.store").symlink_to(indexed[0])
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ended = subprocess.run(
+        [sys.executable, "-c", script(ROOT / "docs" / "serve.md")], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "True\n"), ended.stderr
 
 
 def test_metrics_count_what_was_answered(served: Served) -> None:
