@@ -13,6 +13,7 @@ _REMOTE = ["botocore>=1.36,<2", "obstore>=0.11,<0.13"]
 _DASK = ["distributed>=2025.1"]  # of Dask, which comes with it in the same version
 _KAGGLE = ["kagglehub>=1.0.2,<2"]
 _RAW = ["rawpy>=0.24,<1"]
+_SERVE = ["python-multipart>=0.0.20,<1", "starlette>=0.46,<2", "uvicorn>=0.34,<1"]
 _OPENCV = ["opencv-python-headless>=4.10,<6"]
 _SCIKIT = ["scikit-image>=0.24,<1"]
 
@@ -29,7 +30,7 @@ setup(
     package_dir={"": "."},  # makes an editable install a plain path that type checkers follow
     package_data={
         "lookalike": ["py.typed", "models/golden/*", "models/usual/*",
-                      "report/*.jinja", "report/*.css"],
+                      "report/*.jinja", "report/*.css", "serve/openapi.json", "serve/static/*"],
     },
     install_requires=[
         "apache-beam>=2.72,<3",
@@ -58,10 +59,11 @@ setup(
         "kaggle": _KAGGLE,  # models of Kaggle as handles
         "raw": _RAW,  # camera raw files
         "remote": _REMOTE,  # stores on object storage; sources on S3
-        "dev": [*_DASK, *_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, "hypothesis>=6.100",
-                "flask>=3,<4", "flask-cors>=6,<7", "moto[s3]>=5.2,<6", "mypy>=2,<3",
-                "onnx>=1.19,<2", "pytest>=9,<10", "pytest-timeout>=2.4,<3", "pytest-xdist>=3.6,<4",
-                "ruff>=0.17,<0.18", "types-PyYAML"],
+        "serve": _SERVE,  # the page and the API of `lookalike serve`
+        "dev": [*_DASK, *_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, *_SERVE,
+                "hypothesis>=6.100", "flask>=3,<4", "flask-cors>=6,<7", "moto[s3]>=5.2,<6",
+                "mypy>=2,<3", "onnx>=1.19,<2", "pytest>=9,<10", "pytest-timeout>=2.4,<3",
+                "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["lookalike=lookalike.pipelines.cli:main"]},
     classifiers=[

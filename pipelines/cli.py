@@ -116,7 +116,7 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
 def _needs_files(given: argparse.Namespace) -> bool:
     """Whether a command cannot do without temporary files: models are unpacked and compiled."""
     reads = getattr(given, "images", None) or getattr(given, "quantize", None)
-    return given.command in ("index", "find", "plan", "forget") or bool(reads)
+    return given.command in ("index", "find", "plan", "forget", "serve") or bool(reads)
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:
@@ -194,6 +194,12 @@ def _duplicates(given: argparse.Namespace, beam: list[str]) -> int:
     from lookalike.pipelines.duplicates import run_duplicates
 
     return run_duplicates(given, beam)
+
+
+def _serve(given: argparse.Namespace, beam: list[str]) -> int:
+    from lookalike.pipelines.serve import run_serve
+
+    return run_serve(given)
 
 
 def _export(given: argparse.Namespace, beam: list[str]) -> int:
@@ -275,6 +281,7 @@ _COMMANDS = {
     "query": _query,
     "find": _find,
     "duplicates": _duplicates,
+    "serve": _serve,
     "export": _export,
     "status": _status,
     "verify": _verify,

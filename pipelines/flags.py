@@ -39,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     _query(commands)
     _find(commands)
     _duplicates(commands)
+    _serve(commands)
     _export(commands)
     _status(commands)
     _verify(commands)
@@ -253,6 +254,31 @@ def _duplicates(commands: Any) -> None:
         "--check", action="store_true", help="compare the sha256 of every file before it is read"
     )
     add_snapshot(parser)
+
+
+def _serve(commands: Any) -> None:
+    parser = new_command(
+        commands, "serve", "serve a page to explore a store, and a JSON API, until it is stopped"
+    )
+    parser.epilog = (
+        "needs pip install 'lookalike[serve]'; a snapshot that is published meanwhile is gone to "
+        "by itself; the API is described at /api/openapi.json, and in docs/serve.md"
+    )
+    add_store(parser)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default 127.0.0.1: this machine alone; others need --token)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8765, help="port to listen at (default 8765; 0: any free one)"
+    )
+    parser.add_argument(
+        "--token",
+        metavar="T",
+        help="what every request has to give: as a header `Authorization: Bearer T`, or in a "
+        "browser once as /?token=T (default: the variable LOOKALIKE_TOKEN, where it is set)",
+    )
 
 
 def _export(commands: Any) -> None:

@@ -55,6 +55,13 @@ OWNERS = {
     "tensorflow_hub": {"lookalike.models.tf_hub"},
     "kagglehub": {"lookalike.models.hub_process"},
     "jinja2": {"lookalike.report.templates"},
+    "starlette": {
+        "lookalike.serve.answers",
+        "lookalike.serve.api",
+        "lookalike.serve.gate",
+        "lookalike.serve.server",
+    },
+    "uvicorn": {"lookalike.serve.server"},
     "pyarrow.fs": {"lookalike.store.storage"},
     "rich": {"lookalike.pipelines.progress", "lookalike.pipelines.terminal"},
     "yaml": {"lookalike.pipelines.config"},
@@ -177,7 +184,7 @@ def test_no_module_imports_two_heavy_libraries() -> None:
         ("import lookalike.embedding", ("tensorflow", "openvino", "faiss", "apache_beam", "yaml")),
         (
             "import lookalike.pipelines.cli",
-            ("tensorflow", "faiss", "apache_beam", "jinja2", "rich"),
+            ("tensorflow", "faiss", "apache_beam", "jinja2", "rich", "starlette", "uvicorn"),
         ),
         (
             "import lookalike.pipelines.query",

@@ -67,7 +67,6 @@ def main() -> None:
     inputs = Functions(
         [Function(**{**one, "size": tuple(one["size"])}) for one in first[0]["functions"]], sizes
     )
-    crop = asked_crop(first[0]["crop"])
     seen: set[str] = set()
     with Contents() as contents:
         while message := read_message(requests):
@@ -77,6 +76,7 @@ def main() -> None:
                 continue
             file = SourceFile(**head["file"])
             known = seen if head["remember"] else None
+            crop = asked_crop(head["crop"])
             head, body = answer_file(file, contents, inputs, limits, known, crop)
             answers.write(encode_message(head, body))
             answers.flush()

@@ -58,10 +58,10 @@ class Decoder:
         """Decode to model inputs of these (height, width), each file within the limits.
 
         Functions of the user's own add their vectors, within the same limits. With a crop, inputs
-        are made of that part of each picture.
+        are made of that part of each picture; another may be set before the next call of `decode`.
         """
         self._sizes, self._limits, self._functions = tuple(sizes), limits, tuple(functions)
-        self._crop = crop
+        self.crop = crop
         self._running: _Process | None = None
 
     def __enter__(self) -> Decoder:
@@ -114,7 +114,7 @@ class Decoder:
             while True:
                 while not process.busy and (file := next(coming, None)):
                     waiting.append(file)
-                    process.ask(file, once)
+                    process.ask(file, once, self.crop)
                 if not waiting:
                     break
                 file = waiting.popleft()
@@ -127,7 +127,7 @@ class Decoder:
                 if died:
                     process = self._process(seen)
                     for other in waiting:
-                        process.ask(other, once)
+                        process.ask(other, once, self.crop)
                 if outcome.sha256 and outcome.sha256 in forgotten:
                     outcome = Failed(file, "ignored", "forgotten", sha256=outcome.sha256)
                 yield outcome
@@ -146,7 +146,6 @@ class Decoder:
                     "sizes": self._sizes,
                     "limits": asdict(self._limits),
                     "functions": [asdict(one) for one in self._functions],
-                    "crop": str(self._crop) if self._crop else None,
                 }
             )
         self._running.send({"seen": [digest.hex() for digest in seen]})
@@ -158,7 +157,7 @@ class Decoder:
         """What becomes of the file at which the process died."""
         if died.end() != -signal.SIGALRM:  # time runs out again the second time
             died = self._process(seen)
-            died.ask(file, once)
+            died.ask(file, once, self.crop)
             outcome = self._outcome(died, file)
             if outcome is not None:
                 return outcome
@@ -279,10 +278,11 @@ class _Process:
         """Whether it has enough to do."""
         return len(self._under_way) >= _AHEAD or sum(self._under_way) > self._room // 2
 
-    def ask(self, file: SourceFile, once: bool) -> None:
-        """Send a file to be decoded."""
+    def ask(self, file: SourceFile, once: bool, crop: Crop | None) -> None:
+        """Send a file, or a part of it, to be decoded."""
         fields = {name: getattr(file, name) for name in _ASKED}
-        self._under_way.append(self.send({"file": fields, "remember": once}))
+        part = str(crop) if crop else None
+        self._under_way.append(self.send({"file": fields, "remember": once, "crop": part}))
 
     def send(self, head: dict[str, Any]) -> int:
         """Send a request, and tell its size; one that has died shows when its answer is missing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 
 from lookalike.images.decoding import Decoder
@@ -31,7 +32,7 @@ class Thumbnails:
     """A decoder for thumbnails, which is ended when they are made."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder([(SIDE, SIDE)], _LIMITS)
+        self._decoder = thumbnail_decoder(SIDE)
 
     def start(self) -> None:
         """Start the decoder now, beside what the caller does meanwhile."""
@@ -61,29 +62,31 @@ class Thumbnails:
         locator = Locator(read_before=True)
         with self._decoder as decoder:
             while not over.is_set() and (some := list(islice(uris, _TOGETHER))):
-                files = [
-                    file for uri in some if (file := _find(locator, uri)) and not over.is_set()
-                ]
-                for outcome in decoder.decode(files, once=False):
+                files = [find_soon(locator, uri) for uri in some if not over.is_set()]
+                there = [file for file in files if not file.problem]
+                for outcome in decoder.decode(there, once=False):
                     if over.is_set():
                         return
                     if isinstance(outcome, Decoded):
-                        made[outcome.file.uri] = _thumbnail(outcome)
+                        made[outcome.file.uri] = thumbnail_of(outcome)
 
 
-def _find(locator: Locator, uri: str) -> SourceFile | None:
-    """The listed file of that name; None where there is none, or it takes long to find."""
+def thumbnail_decoder(side: int) -> Decoder:
+    """What decodes pictures for `thumbnail_of`, to squares of such a side."""
+    return Decoder([(side, side)], _LIMITS)
+
+
+def find_soon(locator: Locator, uri: str) -> SourceFile:
+    """The listed file of that name; with a problem where it is not there, or takes long to find."""
     container, _ = split_uri(uri)
-    if container and look_up(container).bytes > _MOST_CONTAINER:
-        return None
-    file = locator.find(uri)
-    return None if file.problem else file
+    if container and (found := look_up(container)).bytes > _MOST_CONTAINER:
+        why = f"it lies in a file of more than {_MOST_CONTAINER >> 20} MiB"
+        return replace(found, uri=uri, problem=f"{why}, which is not looked through")
+    return locator.find(uri)
 
 
-def _thumbnail(outcome: Decoded) -> bytes:
-    """The picture in its own shape again: models get squares."""
-    longest = max(outcome.width, outcome.height)
-    height, width = (
-        max(1, round(SIDE * side / longest)) for side in (outcome.height, outcome.width)
-    )
-    return thumbnail_jpeg(resize(outcome.inputs[0], (height, width)), SIDE)
+def thumbnail_of(outcome: Decoded) -> bytes:
+    """A JPEG of the picture in its own shape again: models get squares."""
+    side, longest = outcome.inputs[0].shape[0], max(outcome.width, outcome.height)
+    height, width = (max(1, round(side * one / longest)) for one in (outcome.height, outcome.width))
+    return thumbnail_jpeg(resize(outcome.inputs[0], (height, width)), side)

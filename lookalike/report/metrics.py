@@ -1,7 +1,7 @@
 """Metrics as text, in a form that is OpenMetrics and Prometheus' own format at once.
 
-Everything is a gauge, and no sample has a time of its own: so node_exporter's textfile collector,
-which reads Prometheus' format alone, takes the same file as any reader of OpenMetrics.
+What a run leaves are gauges, and no sample has a time of its own: so node_exporter's textfile
+collector, which reads Prometheus' format alone, takes the same file as any reader of OpenMetrics.
 """
 
 from __future__ import annotations
@@ -33,16 +33,30 @@ def metrics_text(
             seconds since 1970: the last run, and the last that ended with status 0.
         labels: Of every sample, such as the store's name.
     """
-    pieces = []
-    for name, meaning, samples in (*_of_run(run or {}), *_of_snapshot(facts)):
-        lines = [
-            f"{name}{_labels({**(labels or {}), **own})} {_number(value)}\n"
-            for own, value in samples
-            if value is not None
-        ]
-        if lines:
-            pieces += [f"# HELP {name} {meaning}\n# TYPE {name} gauge\n", *lines]
+    pieces = [
+        family_text(
+            name,
+            meaning,
+            [({**(labels or {}), **own}, value) for own, value in samples],
+        )
+        for name, meaning, samples in (*_of_run(run or {}), *_of_snapshot(facts))
+    ]
     return "".join(pieces) + "# EOF\n"
+
+
+def family_text(name: str, meaning: str, samples: Iterable[Sample], kind: str = "gauge") -> str:
+    """A metric with its samples, as text; "" where no value is known.
+
+    Args:
+        name: Of the metric.
+        meaning: One line.
+        samples: Labels and values; None is left out.
+        kind: gauge or counter.
+    """
+    lines = [
+        f"{name}{_labels(own)} {_number(value)}\n" for own, value in samples if value is not None
+    ]
+    return "".join([f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n", *lines] if lines else [])
 
 
 def _of_run(run: Mapping[str, float | None]) -> Iterator[Family]:

@@ -15,9 +15,12 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lookalike.errors import RequestError, one_line
-from lookalike.ivf.selections import Selection
+from lookalike.ivf.selections import Selection, difference
 from lookalike.ivf.template import TEMPLATE_FILE, Template, load_template
+from lookalike.metrics import Ids
 from lookalike.models import forks as forks  # sees to it that forks are noticed from now on
 from lookalike.parallel import run_all
 from lookalike.search.filters import Filters
@@ -43,6 +46,10 @@ _READ_KINDS = ("embedding", "index", "template", "duplicates", "tombstones")  # 
 def _half_of_memory() -> int:
     """Of this machine, in bytes: what a process that does nothing but search may show."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+class SnapshotGoneError(RequestError):
+    """The snapshot that is open has been removed from the store."""
 
 
 class OpenSnapshot:
@@ -177,9 +184,7 @@ class OpenSnapshot:
         Raises:
             RequestError: It is closed, or its snapshot was removed, before the work or during it.
         """
-        now = object.__new__(type(self))
-        now.__dict__ = self.__dict__  # the same one: what is read later on stays for all
-        now._check_open()
+        now = self.pinned()
         now._check_there()
         try:
             yield now
@@ -191,13 +196,24 @@ class OpenSnapshot:
                 f"{now.store}: a file cannot be read: {one_line(error)}; run: lookalike verify"
             ) from error
 
+    def pinned(self) -> Self:
+        """This searcher as it is now, for work of several steps: `refresh` and `close` pass it by.
+
+        Raises:
+            RequestError: It is closed.
+        """
+        now = object.__new__(type(self))
+        now.__dict__ = self.__dict__  # the same one: what is read later on stays for all
+        now._check_open()
+        return now
+
     def _check_open(self) -> None:
         if "_reader" not in self.__dict__:
             raise RequestError(f"{self!r}: open the store again: lookalike.open")
 
     def _check_there(self) -> None:
         if self._finished and not self.store.has(self._manifest_path):
-            raise RequestError(
+            raise SnapshotGoneError(
                 f"{self.store}: snapshot {self.manifest['name']} was removed since it was opened "
                 "(gc or forget), and its rows may be gone; go to the published one: "
                 "searcher.refresh(), or lookalike.open"
@@ -263,6 +279,11 @@ class OpenSnapshot:
             problems = snapshots.check_sizes(self.store, lines)
         for problem in filter(None, problems):
             raise RequestError(f"{self.store}: {problem}; run: lookalike verify")
+
+    def duplicated(self) -> Ids:
+        """Ids (n,) of the living rows that have other names of the same bytes, ascending."""
+        parts = [np.empty(0, np.int64), *self._duplicates.ids()]
+        return difference(np.sort(np.concatenate(parts)), self._forgotten)
 
     @cached_property
     def _duplicates(self) -> DuplicateReader:

@@ -1,0 +1,1 @@
+"""A page to explore a store, and the JSON API beneath it."""

@@ -1,0 +1,272 @@
+"""A store that is looked at by many at once: searches and pictures in bounded pools of threads.
+
+A snapshot that is published meanwhile is gone to by a thread of its own. A request keeps to the one
+in which it began; where that is removed under it, it begins again in the published one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event, Lock, Thread
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lookalike.errors import RequestError, one_line
+from lookalike.metrics import Ids, Scores, Vectors
+from lookalike.parallel import cores
+from lookalike.search.neighbour import Neighbours
+from lookalike.search.opened import SnapshotGoneError
+from lookalike.search.queries import Queries, joined
+from lookalike.search.searcher import Searcher
+from lookalike.serve import browsing
+from lookalike.serve.asking import Asked
+from lookalike.serve.limits import Limits, RefusedError
+from lookalike.serve.pictures import Pictures, check_models
+from lookalike.serve.thumbnails import Original, Thumbnails, original_of
+from lookalike.serve.uploads import Uploads
+from lookalike.store.recent import Recent
+
+_log = logging.getLogger(__name__)
+_WATCH_S = 2.0  # between looks at what is published
+_TRIES = 3  # of a request whose snapshot is removed under it
+_OF_ANSWERS = ("query_uri", "rank", "score")
+_KEPT = 8  # counts of folders, and samples of outliers
+
+Result = TypeVar("Result")
+
+
+class Explorer:
+    """What the API answers; it owns the searcher, and closes it.
+
+    Attributes:
+        searcher: Of the published snapshot.
+        limits: What requests may cost.
+        uploads: Pictures that were uploaded.
+        thumbnails: Of pictures of the store and of those.
+        refreshed: How often another snapshot was gone to.
+        problem: Why the published snapshot cannot be gone to; "" where it can.
+    """
+
+    def __init__(self, searcher: Searcher, limits: Limits) -> None:
+        self.searcher, self.limits = searcher, limits
+        threads = max(2, cores())
+        self.uploads = Uploads(limits.kept_bytes)
+        self.thumbnails = Thumbnails(limits, threads)
+        self._pictures = Pictures(self.uploads, limits, threads)
+        self._searching, self._decoding, self._showing = (
+            ThreadPoolExecutor(count, f"serve-{what}")
+            for what, count in (("search", threads), ("decode", threads), ("show", 2 * threads))
+        )
+        self._lock = Lock()
+        self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
+        self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)
+        self.refreshed, self.problem = 0, ""
+        self._over = Event()
+        self._watcher = Thread(target=self._watch, name="serve-watch", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Let go of everything; what is under way may fail."""
+        self._over.set()
+        for pool in (self._searching, self._decoding, self._showing):
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._pictures.close()
+        self.thumbnails.close()
+        self._watcher.join()
+        self.uploads.close()
+        self.searcher.close()
+
+    def _watch(self) -> None:
+        """Start decoders and load models before they are needed; then follow what is published."""
+        self.thumbnails.start()
+        if self.searcher.manifest.get("features"):
+            try:
+                self.searcher.pinned().embedder  # noqa: B018
+            except Exception as error:  # a picture that is asked for tells it again
+                _log.warning("pictures cannot be embedded: %s", one_line(error))
+        while not self._over.wait(_WATCH_S):
+            self.refresh()
+
+    def refresh(self) -> bool:
+        """Go to the published snapshot; where that cannot be, say why and stay."""
+        try:
+            new = self.searcher.refresh()
+        except Exception as error:  # the next look may find it whole
+            if self.problem != (problem := one_line(error)):
+                _log.warning("stays with snapshot %s: %s", self.searcher.manifest["name"], problem)
+            self.problem = problem
+            return False
+        self.problem = ""
+        self.refreshed += new
+        if new:
+            _log.info("snapshot %s", self.searcher.manifest["name"])
+        return new
+
+    # --- threads ----------------------------------------------------------------------------------
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    async def _settled(self, ask: Callable[[Searcher], Awaitable[Result]]) -> Result:
+        """What is answered of one snapshot, whichever is published in the end."""
+        for _ in range(_TRIES):
+            try:
+                return await ask(self.searcher.pinned())
+            except SnapshotGoneError:
+                await self._run(self._searching, self.refresh)
+        raise RefusedError(503, "the snapshot is being replaced; try again", {"Retry-After": "2"})
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """What some work gives that needs no snapshot."""
+        return await self._run(self._searching, work)
+
+    async def read(self, work: Callable[[Searcher], Result]) -> Result:
+        """What some work finds in the snapshot, done beside the searches."""
+        return await self._settled(lambda now: self._run(self._searching, partial(work, now)))
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    async def search(self, asked: Asked) -> tuple[Neighbours, Searcher]:
+        """The answer to a query, and the snapshot that gave it.
+
+        Raises:
+            RequestError: It cannot be asked so.
+            RefusedError: A picture or a row is not there, or cannot be used.
+        """
+
+        async def ask(now: Searcher) -> tuple[Neighbours, Searcher]:
+            decodes = bool(asked.pictures or asked.unlike_pictures or asked.crop)
+            check = partial(self._check, now, asked, decodes)
+            make = partial(self._queries, now, asked)
+            await self._run(self._searching, check)
+            queries, away = await self._run(self._decoding if decodes else self._searching, make)
+            answer = partial(_answer, now, asked, queries, away)
+            return await self._run(self._searching, answer), now
+
+        return await self._settled(ask)
+
+    def _check(self, now: Searcher, asked: Asked, decodes: bool) -> None:
+        """Before anything is decoded."""
+        if decodes:
+            check_models(now)
+        now.request(asked.k, where=asked.where)
+        now.check_ways(asked.ways, bool(asked.unlike_ids or asked.unlike_pictures))
+
+    def _queries(self, now: Searcher, asked: Asked) -> tuple[Queries, Vectors | None]:
+        parts = []
+        if asked.pictures:
+            parts.append(self._pictures.uploaded(now, asked.pictures, asked.crop))
+        if rows := [*asked.ids, *asked.uris]:
+            found = _like(now, rows)
+            if asked.crop is not None:
+                found = self._pictures.stored(now, [str(one) for one in found.uris], asked.crop)
+            parts.append(found)
+        away = []
+        if asked.unlike_pictures:
+            away.append(self._pictures.uploaded(now, asked.unlike_pictures, None).vectors)
+        if asked.unlike_ids:
+            away.append(_like(now, list(asked.unlike_ids)).vectors)
+        return joined(parts, now.dim), np.concatenate(away) if away else None
+
+    # --- rows and pictures ------------------------------------------------------------------------
+
+    async def thumbnail(self, row: int, side: int) -> bytes:
+        """A JPEG of a row's picture (see `Thumbnails.of_row`)."""
+        uri, sha256 = await self._row(row)
+        return await self._run(self._showing, partial(self.thumbnails.of_row, uri, sha256, side))
+
+    async def uploaded_thumbnail(self, digest: str, side: int) -> bytes:
+        """A JPEG of a picture that was uploaded."""
+        path = str(self.uploads.path(digest))
+        return await self._run(self._showing, partial(self.thumbnails.of_file, path, digest, side))
+
+    async def original(self, row: int) -> Original:
+        """A row's file as it is (see `original_of`)."""
+        uri, sha256 = await self._row(row)
+        return await self._run(self._showing, partial(original_of, uri, sha256, self.limits))
+
+    async def _row(self, row: int) -> tuple[str, bytes | None]:
+        """A row's name and the sha256 of its file.
+
+        Raises:
+            RefusedError: There is no such row.
+        """
+
+        def read(now: Searcher) -> tuple[str, bytes | None]:
+            found = _row_of(now, row, ["uri", "content_sha256"])
+            return str(found["uri"]), found["content_sha256"]
+
+        return await self._settled(lambda now: self._run(self._showing, partial(read, now)))
+
+    async def image(self, row: int) -> dict[str, Any]:
+        """All that is known of a row, with its metadata and the other names of its bytes.
+
+        Raises:
+            RefusedError: There is no such row.
+        """
+
+        def read(now: Searcher) -> dict[str, Any]:
+            own = _row_of(now, row, ["width", "height", "format", "bytes"])
+            [found] = described(now, np.array([row], np.int64))
+            told = {k: v for k, v in found.to_dict().items() if k not in _OF_ANSWERS}
+            return {**own, **told, "snapshot": now.manifest["name"]}
+
+        return await self.read(read)
+
+    def folders(self, now: Searcher) -> Mapping[str, int]:
+        """Rows by folder, counted once for a snapshot."""
+        name = str(now.manifest["name"])
+        with self._lock:
+            found = self._folders.get(name)
+        if found is None:
+            found = browsing.count_folders(now, self.limits.folder_rows)
+            with self._lock:
+                self._folders.put(name, found)
+        return found
+
+    def outliers(self, now: Searcher, seed: int) -> tuple[browsing.Listing, Scores]:
+        """Rows of a sample that are like no other (see `browsing.outliers`), kept for a while."""
+        key = (str(now.manifest["name"]), seed)
+        with self._lock:
+            found = self._outliers.get(key)
+        if found is None:
+            found = browsing.outliers(now, browsing.SAMPLE, seed)
+            with self._lock:
+                self._outliers.put(key, found)
+        return found
+
+
+def _answer(now: Searcher, asked: Asked, queries: Queries, away: Vectors | None) -> Neighbours:
+    found = now.answer(queries, asked.k, asked.ways, away, where=asked.where)
+    [answer] = now.describe(found.names, found.ids, found.scores, found.complete)
+    return answer
+
+
+def _like(now: Searcher, rows: list[Any]) -> Queries:
+    try:
+        return now.like(rows)
+    except SnapshotGoneError:
+        raise
+    except RequestError as error:
+        raise RefusedError(404, str(error)) from error
+
+
+def _row_of(now: Searcher, row: int, columns: list[str]) -> dict[str, Any]:
+    try:
+        return dict(now.rows([row], columns).to_pylist()[0])
+    except SnapshotGoneError:
+        raise
+    except RequestError as error:
+        raise RefusedError(404, str(error)) from error
+
+
+def described(now: Searcher, ids: Ids, scores: Scores | None = None) -> Neighbours:
+    """Rows (n,) with names, duplicates and metadata, in their order."""
+    values = np.zeros(len(ids), np.float32) if scores is None else scores
+    [found] = now.describe([""], ids[None], values[None])
+    return found

@@ -1,0 +1,333 @@
+"""The page of `lookalike serve`, driven in a real browser.
+
+It needs Playwright (`pip install playwright`, 50 MB) and a Chromium of the system; CHROMIUM names
+another. Without them it is skipped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookalike.pipelines.cli import main
+from tests.conftest import picture
+from tests.serving import Served, serving
+from tests.test_serve import png
+
+api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+LABELS = ("cat", "dog")
+SIZES = [(360, 740), (1600, 1000)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Labelled pictures in two folders, one with a copy, of a hybrid of two features."""
+    root = tmp_path_factory.mktemp("page")
+    rows = []
+    for number in range(24):
+        folder = root / "pictures" / LABELS[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(number, (320, 240)).save(folder / f"{number}.png")
+        rows.append(f"{folder}/{number}.png,{LABELS[number % 2]},{number * 10}")
+    copy = root / "pictures" / "copy.png"
+    shutil.copy(root / "pictures" / "cat" / "0.png", copy)
+    (root / "m.csv").write_text("\n".join(["uri,label,price", *rows, f"{copy},cat,0"]) + "\n")
+    (root / "c.yaml").write_text(
+        "features:\n- {name: colours, handle: 'builtin:color', weight: 0.5}\n"
+        "- {name: textures, handle: 'builtin:texture', weight: 0.5}\nrunner: {workers: 1}\n"
+    )
+    store = root / "store"
+    given = ["--config", str(root / "c.yaml"), "--images", str(root / "m.csv")]
+    assert main(["index", *given, "--store", str(store)]) == 0
+    with serving(store) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any, served: Served) -> Iterator[Any]:
+    """A window; whatever its console says of errors, or of the policy, fails the test."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    found, said = context.new_page(), []
+    found.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
+    found.on("pageerror", lambda error: said.append(str(error)))
+    yield found
+    context.close()
+    assert [one for one in said if "status of 400" not in one] == []  # what is asked wrongly
+
+
+def settled(page: Any) -> None:
+    api.expect(page.locator("#grid")).not_to_have_attribute("aria-busy", "true", timeout=20_000)
+    api.expect(page.locator("#status")).not_to_have_text("Loading …", timeout=20_000)
+    api.expect(page.locator("#error")).to_be_hidden()
+
+
+def names(page: Any) -> list[str]:
+    return [re.sub("[^0-9a-z.]", "", one) for one in page.locator(".card .name").all_inner_texts()]
+
+
+def begin(page: Any, served: Served, search: str = "") -> None:
+    page.goto(f"{served.url}/{search}")
+    settled(page)
+
+
+def changed(page: Any, old: list[str]) -> list[str]:
+    """The names in the grid once they are others."""
+    for _ in range(150):
+        settled(page)
+        if (now := names(page)) != old:
+            return now
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the grid stays as it was: {old}")
+
+
+def upload(page: Any, number: int) -> None:
+    before = names(page)
+    file = {"name": f"mine {number}.png", "mimeType": "image/png",
+            "buffer": png(picture(number, (320, 240)))}  # fmt: skip
+    page.locator("#file").set_input_files(file)
+    changed(page, before)
+
+
+def test_upload_click_through_and_back(page: Any, served: Served) -> None:
+    begin(page, served)
+    assert len(names(page)) == 24
+    upload(page, 7)
+    api.expect(page.locator("#status")).to_contain_text("exact scores by cosine")
+    api.expect(page.locator(".caption")).to_have_text("mine 7.png")
+    first, stored = page.url, names(page)
+    assert re.search("like=[0-9a-f]{64}", first)
+    page.locator(".thumb").nth(4).click()
+    clicked = changed(page, stored)
+    answer = served.search(id=int(re.findall(r"like=(\d+)", page.url)[0]), k=48, exclude_self=True)
+    assert clicked == [one["uri"].rpartition("/")[2] for one in answer["neighbours"]]
+    scores = [float(one) for one in page.locator(".card .score").all_inner_texts()]
+    assert scores == pytest.approx([one["score"] for one in answer["neighbours"]], abs=1e-4)
+    page.go_back()
+    assert changed(page, clicked) == stored
+    assert page.url == first
+    page.go_forward()
+    assert changed(page, stored) == clicked
+
+
+def test_paste_and_drop(page: Any, served: Served) -> None:
+    begin(page, served)
+    for event, number in (("paste", 5), ("drop", 6)):
+        before = names(page)
+        data = base64.b64encode(png(picture(number, (320, 240)))).decode()
+        page.evaluate(
+            """([event, data]) => {
+              const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+              const given = new DataTransfer();
+              given.items.add(new File([bytes], `${event}.png`, { type: "image/png" }));
+              const init = { bubbles: true, cancelable: true };
+              document.body.dispatchEvent(event === "paste"
+                ? new ClipboardEvent("paste", { ...init, clipboardData: given })
+                : new DragEvent("drop", { ...init, dataTransfer: given }));
+            }""",
+            [event, data],
+        )
+        changed(page, before)
+        api.expect(page.locator(".caption")).to_have_text(f"{event}.png")
+
+
+def test_a_part_is_marked(page: Any, served: Served) -> None:
+    begin(page, served)
+    upload(page, 3)
+    whole = names(page)
+    box = page.locator(".stage img").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.95 * box["height"], steps=4)
+    page.mouse.up()
+    changed(page, whole)
+    crop = [float(one) for one in re.findall(r"crop=([^&]+)", page.url)[0].split("%2C")]
+    assert crop == pytest.approx([0.5, 0.5, 0.4, 0.45], abs=0.01)
+    [sent] = re.findall("like=([0-9a-f]{64})", page.url)
+    answer = served.search(picture=sent, crop=crop, k=48, exclude_self=True)
+    assert names(page) == [one["uri"].rpartition("/")[2] for one in answer["neighbours"]]
+    api.expect(page.locator(".mark")).to_be_visible()
+    page.get_by_role("button", name="Search by the whole picture").click()
+    settled(page)
+    api.expect(page.locator(".mark")).to_be_hidden()
+    page.get_by_text("Part in numbers").click()  # the same for those who do not drag
+    page.get_by_label("left %").fill("50")
+    page.get_by_label("width %").fill("50")
+    page.get_by_role("button", name="Search by this part").click()
+    changed(page, whole)
+    assert "crop=0.5%2C0%2C0.5%2C1" in page.url
+
+
+def test_more_and_less_like(page: Any, served: Served) -> None:
+    begin(page, served)
+    page.locator(".thumb").first.click()
+    one = changed(page, names(page))
+    page.locator(".card").nth(2).get_by_role("button", name="More like").click()
+    two = changed(page, one)
+    page.locator(".card").nth(5).get_by_role("button", name="Less like").click()
+    changed(page, two)
+    likes, [less] = (
+        re.findall(r"like=(\d+)", page.url.replace("unlike", "x")),
+        re.findall(r"unlike=(\d+)", page.url),
+    )
+    asked = {"id": [*map(int, likes)], "unlike": [int(less)], "k": 48, "exclude_self": True}
+    assert len(likes) == 2
+    answer = served.search(**asked)
+    assert names(page) == [row["uri"].rpartition("/")[2] for row in answer["neighbours"]]
+    page.locator(".chips").last.get_by_role("button").click()
+    assert changed(page, names(page)) == two
+
+
+def test_filters_of_every_type(page: Any, served: Served) -> None:
+    begin(page, served, "?view=folders")
+    page.locator("summary", has_text="Filter").click()
+    page.get_by_label("Column").select_option("price")
+    page.get_by_label("Operator").select_option(">=")
+    page.get_by_label("Value").fill("100")
+    page.get_by_role("button", name="Add").click()
+    assert len(changed(page, names(page))) == 14
+    page.get_by_label("Column").select_option("label")
+    page.get_by_label("Operator").select_option("begins with")
+    page.get_by_label("Value").fill("c")
+    page.get_by_role("button", name="Add").click()
+    found = changed(page, names(page))
+    assert len(found) == 7
+    assert page.locator("#where").input_value() == "price >= 100 and label like 'c%'"
+    page.locator("#where").fill("price = ")
+    page.get_by_role("button", name="Apply").click()
+    api.expect(page.locator("#error")).to_contain_text("expected a column or a value")
+    page.go_back()
+    assert changed(page, names(page)) == found
+
+
+def test_weights_change_the_answer(page: Any, served: Served) -> None:
+    begin(page, served)
+    page.locator(".thumb").first.click()
+    usual = changed(page, names(page))
+    slider = page.get_by_role("slider", name="textures")
+    slider.focus()
+    slider.press("Home")
+    moved = changed(page, usual)
+    row = int(re.findall(r"like=(\d+)", page.url)[0])
+    asked = {"weights": "colours=0.5,textures=0", "k": 48, "exclude_self": True}
+    answer = served.search(id=row, **asked)
+    assert moved == [one["uri"].rpartition("/")[2] for one in answer["neighbours"]]
+    page.go_back()
+    assert changed(page, moved) == usual
+
+
+def test_a_link_is_all_of_it(page: Any, browser: Any, served: Served) -> None:
+    begin(page, served)
+    upload(page, 9)
+    page.locator("summary", has_text="Options").click()
+    page.get_by_label("How many").fill("6")
+    page.get_by_label("How many").press("Enter")
+    page.get_by_label("Best of each").select_option("label")
+    api.expect(page.locator(".card")).to_have_count(2, timeout=20_000)
+    seen, link = names(page), page.url
+    other = browser.new_page()
+    begin(other, served, link.partition("/?")[2] and "?" + link.partition("/?")[2])
+    assert names(other) == seen
+    api.expect(other.locator(".stage img")).to_be_visible()
+    other.close()
+
+
+def test_copies_are_folded_and_views_are_there(page: Any, served: Served) -> None:
+    begin(page, served)
+    page.get_by_role("link", name="Copies").click()
+    api.expect(page.locator(".card")).to_have_count(1, timeout=20_000)
+    folded = page.locator(".copies")
+    api.expect(folded.locator("li")).to_be_hidden()
+    folded.locator("summary").click()
+    api.expect(folded.locator("li")).to_contain_text("png")
+    page.get_by_role("link", name="Folders").click()
+    page.get_by_role("link", name="dog", exact=True).click()
+    api.expect(page.locator("#status")).to_have_text("12 pictures here and below")
+    page.get_by_role("link", name="Outliers").click()
+    api.expect(page.locator("#status")).to_contain_text("Least like any other")
+    page.get_by_role("link", name="Random").click()
+    api.expect(page.locator("#status")).to_contain_text("at random")
+
+
+def test_the_answer_is_kept_as_a_file(page: Any, served: Served, tmp_path: Path) -> None:
+    begin(page, served)
+    page.locator(".thumb").first.click()
+    shown = changed(page, names(page))
+    with page.expect_download() as found:
+        page.get_by_role("button", name="jsonl").click()
+    found.value.save_as(tmp_path / found.value.suggested_filename)
+    lines = (tmp_path / "lookalike.jsonl").read_text().splitlines()
+    assert [json.loads(line)["uri"].rpartition("/")[2] for line in lines] == shown
+
+
+def test_keys(page: Any, served: Served) -> None:
+    begin(page, served)
+    page.locator(".thumb").first.focus()
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") != label
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == label
+    page.keyboard.press("i")
+    api.expect(page.get_by_role("dialog")).to_contain_text("320 × 240")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "where"
+    page.locator("#help").click()
+    api.expect(page.get_by_role("dialog")).to_contain_text("Keys")
+    page.keyboard.press("Escape")
+    page.locator("#about").click()
+    api.expect(page.get_by_role("dialog")).to_contain_text("recall@10")
+    page.keyboard.press("Escape")
+    page.locator(".thumb").first.focus()
+    before = names(page)
+    page.keyboard.press("Enter")
+    changed(page, before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_and_follows_the_scheme(
+    browser: Any, served: Served, size: tuple[int, int], scheme: str
+) -> None:
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+    )
+    page = context.new_page()
+    begin(page, served)
+    page.locator(".thumb").first.click()
+    changed(page, names(page))
+    for one in page.locator("summary").all():
+        one.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", colour)[:3])) > 380
+    assert light == (scheme == "light")
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll("button, a, input:not([type=hidden]), select")].filter(
+          (one) => !(one.innerText || "").trim() && !one.getAttribute("aria-label")
+            && !(one.labels && one.labels.length)).map((one) => one.outerHTML)"""
+    )
+    assert unnamed == []
+    context.close()
