@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
 from lookalike.serve.gate import check_access
 from lookalike.serve.limits import Limits
@@ -64,7 +65,8 @@ def nothing_is_read(indexed: tuple[Path, Path]) -> Iterator[None]:
     watching = True
     yield
     watching = False
-    allowed = [str(indexed[0].parent.resolve()), tempfile.gettempdir() + "/lookalike-serve-",
+    allowed = [str(indexed[0].parent.resolve()), str(cache_folder()),
+               tempfile.gettempdir() + "/lookalike-serve-",
                sys.prefix, sys.base_prefix, "/proc/", "/dev/", "/sys/",
                str(Path(__file__).resolve().parent.parent)]  # fmt: skip
     outside = [path for path in opened if not path.startswith(tuple(map(os.path.realpath, allowed)))
