@@ -27,18 +27,9 @@ from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
 
 DTYPES = ("auto", "float32", "float16")
-_SIZES = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
+_SIZES = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _SIZES |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 
 
 @dataclass(frozen=True)

@@ -86,15 +86,9 @@ def run_job(job: Job) -> dict[str, Any]:
         job.scratch.refuse()
         raise
     finish.Publication(
-        job.store,
-        job.scratch,
-        job.progress,
-        job.parent,
-        settled,
-        meet(job.store, job.config.runner, job.progress),
-        job.commit,
-        job.config.runner,
-    ).publish(manifest, job.noun, plan.listed)
+        job.store, job.scratch, job.progress, job.parent, settled,
+        meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
+    ).publish(manifest, job.noun, plan.listed)  # fmt: skip
     job.scratch.finish()
     return finish.summary(manifest, new=True)
 

@@ -270,3 +270,37 @@ def test_no_circle_between_folders() -> None:
                 reached[start].add(one)
                 left.append(one)
     assert {start for start in edges if start in reached[start]} == set()
+
+
+TYPED = ("lookalike.store.", "lookalike.search.", "lookalike.recall.")
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name.startswith(TYPED)])
+def test_public_signatures_say_what_is_in_a_dictionary(name: str) -> None:
+    vague = [
+        function
+        for function, annotation in signatures(modules()[name].read_text(encoding="utf-8"))
+        if "dict[str, Any]" in annotation
+    ]
+    assert not vague, f"{name}: {vague}: name a TypedDict, a dataclass or a Mapping"
+
+
+def signatures(source: str) -> Iterator[tuple[str, str]]:
+    """Public functions, and each annotation of what they take and return."""
+    around: list[ast.AST] = [ast.parse(source)]
+    while around:
+        for node in ast.iter_child_nodes(around.pop()):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                around.append(node)
+            elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                for annotation in (*(one.annotation for one in given), node.returns):
+                    if annotation is not None:
+                        yield node.name, ast.unparse(annotation)
+
+
+def test_signatures_are_those_of_methods_too_but_not_of_what_is_private() -> None:
+    source = "class A:\n def f(self, a: int, *, b: str) -> B: ...\n def _g(self) -> C: ...\n"
+    source += "class _D:\n def h(self) -> E: ...\ndef i() -> dict[str, Any]: ...\n"
+    found = [("f", "int"), ("f", "str"), ("f", "B"), ("i", "dict[str, Any]")]
+    assert sorted(signatures(source)) == sorted(found)

@@ -85,11 +85,6 @@ def new_name(now: datetime, suffix: str, after: str | None) -> str:
     return f"{now:{_STAMP}}-{suffix}"
 
 
-def is_name(text: str) -> bool:
-    """Whether a snapshot can be named so."""
-    return bool(_NAME.fullmatch(text))
-
-
 def manifest_path(name: str) -> str:
     """Where a snapshot's manifest lies, relative to the store."""
     return f"snapshots/{name}/manifest.json"
