@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,15 @@ def test_the_machine_that_made_an_index_keeps_little_of_it(
 def test_a_night_without_changes_moves_the_listing_and_little_else(
     s3: int, tmp_path: Path, pictures: Callable[..., Path]
 ) -> None:
-    config = tmp_path / "config.yaml"
+    config, folder = tmp_path / "config.yaml", pictures(40)
     config.write_text(
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
     )
+    for path in folder.iterdir():  # what changed just before it was read is read again
+        os.utime(path, (1_700_000_000, 1_700_000_000))
     with faulty_proxy(s3) as (port, faults):
         store = store_uri(port, "quiet")
-        asked = ["index", "--config", str(config), "--images", str(pictures(40)), "--store", store]
+        asked = ["index", "--config", str(config), "--images", str(folder), "--store", store]
         assert not main([*asked, "--cache", str(tmp_path / "cache")])
         manifest = snapshot.read_manifest(open_store(store))
         whole = sum(line["bytes"] for line in manifest["files"])

@@ -56,8 +56,12 @@ def _bit(place: Hashes) -> Bits:
 
 def content_hashes(column: pa.Array | pa.ChunkedArray) -> Hashes:
     """The first four bytes of sha256 digests without nulls: (n,) uint32."""
-    digests = b"".join(column.to_pylist())
-    return np.frombuffer(digests, dtype=">u4")[::8].astype(np.uint32)
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    found = [np.empty(0, dtype=np.uint32)]
+    for chunk in chunks:
+        words = np.frombuffer(chunk.buffers()[1] or b"", dtype=">u4")[::8]
+        found.append(words[chunk.offset : chunk.offset + len(chunk)].astype(np.uint32))
+    return np.concatenate(found)
 
 
 def content_partitions(column: pa.Array | pa.ChunkedArray, count: int) -> npt.NDArray[np.int64]:

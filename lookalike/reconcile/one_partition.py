@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from lookalike.reconcile.compared import Comparison
 from lookalike.reconcile.hidden import UNLISTED, UNREADABLE, Hidden
-from lookalike.reconcile.same import Rule
+from lookalike.reconcile.same import Rows, Rule
 from lookalike.store import ledger
 
 WAS = pa.schema(
@@ -37,8 +37,6 @@ GONE = pa.schema(
     ]
 )
 """Ledger rows that do not stand, as they were when they were last known."""
-
-_COMPARED = ["uri", "status", "reason", "bytes", "version", "metadata_hash"]  # of the ledger
 
 Mask = npt.NDArray[np.bool_]
 LeftOut = Callable[[str], str]
@@ -88,9 +86,7 @@ def compare_partition(
         listed, where = listed.filter(pa.array(first)), where[first]
     met = where >= 0
     same, lost = np.zeros((2, len(where)), dtype=np.bool_)
-    here, there = (listed, old.select(_COMPARED).take(pa.array(where))) if met.all() else (
-        listed.filter(pa.array(met)), old.select(_COMPARED).take(pa.array(where[met]))
-    )  # fmt: skip
+    here, there = listed.filter(pa.array(met)), Rows(old, pa.array(where[met]))
     same[met], lost[met] = rule.same(here, there), _out_of_reach(here, there)
     stands, is_listed = np.zeros((2, old.num_rows), dtype=np.bool_)
     stands[where[same]] = is_listed[where[met]] = True
@@ -170,14 +166,14 @@ def _unseen(old: pa.Table, is_listed: Mask, hidden: Hidden, left_out: LeftOut) -
     return found
 
 
-def _out_of_reach(listed: pa.Table, old: pa.Table) -> Mask:
+def _out_of_reach(listed: pa.Table, old: Rows) -> Mask:
     """Which files cannot be looked at, and are known to have been read."""
     hides = pc.fill_null(pc.equal(listed["_hides"], listed["uri"]), False)
-    found: Mask = hides.to_numpy() & ~_never_read(old)
-    return found
+    found: Mask = hides.to_numpy()
+    return found & ~_never_read(old) if found.any() else found
 
 
-def _never_read(old: pa.Table) -> Mask:
+def _never_read(old: pa.Table | Rows) -> Mask:
     """Which rows of the ledger know no more than that something could not be read."""
     found: Mask = pc.and_(
         pc.equal(old["status"], "rejected"), pc.equal(old["reason"], UNREADABLE)

@@ -19,6 +19,23 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Some rows of a table; of its columns those are taken that are looked at.
+
+    Attributes:
+        table: All rows.
+        numbers: Of these, (n,).
+    """
+
+    table: pa.Table
+    numbers: pa.Array
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        """One column of these rows."""
+        return self.table[name].take(self.numbers)
+
+
+@dataclass(frozen=True)
 class Rule:
     """Which files are the same; the attributes are those of `compare`."""
 
@@ -27,7 +44,7 @@ class Rule:
     retry: frozenset[str] | None
     metadata: pa.Schema | None
 
-    def same(self, listed: pa.Table, was: pa.Table) -> Mask:
+    def same(self, listed: pa.Table, was: Rows) -> Mask:
         """Rows of the listing, and what the ledger says of the same names: (n,) bool."""
         if self.rehash:
             return np.zeros(listed.num_rows, dtype=np.bool_)
@@ -47,22 +64,24 @@ class Rule:
             same &= ~_changed_since(listed["version"], self.scanned_ns - _RACY_NS)
         return same
 
-    def _retried(self, was: pa.Table) -> Mask:
+    def _retried(self, was: Rows) -> Mask:
         rejected = _mask(pc.equal(was["status"], "rejected"))
-        if self.retry is not None and not self.retry:
+        if not rejected.any() or (self.retry is not None and not self.retry):
             return rejected
         reasons = pa.array(sorted({_ALWAYS_RETRIED, *(self.retry or ())}))
         retried = rejected & _mask(pc.is_in(was["reason"], value_set=reasons))
-        if rejected.any():  # by versions that did not know what a Mac writes beside files
-            named = pc.match_substring_regex(was["uri"], _APPLE_DOUBLE)
-            retried |= rejected & _mask(pc.and_(pc.equal(was["reason"], "not_an_image"), named))
-        return retried
+        # by versions that did not know what a Mac writes beside files
+        named = pc.match_substring_regex(was["uri"], _APPLE_DOUBLE)
+        return retried | (rejected & _mask(pc.and_(pc.equal(was["reason"], "not_an_image"), named)))
 
 
 def _changed_since(versions: pa.ChunkedArray, time_ns: int) -> Mask:
     """Whether a version `<ns>` or `<ns>+<more>` is that time or later; no other version is."""
-    found = pc.extract_regex(versions, r"^0*(?P<ns>[0-9]+)(?:\+.*)?$")
-    digits = pc.fill_null(pc.struct_field(found, "ns"), "")
+    digits = versions
+    plain = pc.and_(pc.ascii_is_decimal(versions), pc.invert(pc.starts_with(versions, "0")))
+    if not pc.all(plain).as_py():
+        found = pc.extract_regex(versions, r"^0*(?P<ns>[0-9]+)(?:\+.*)?$")
+        digits = pc.fill_null(pc.struct_field(found, "ns"), "")
     length, limit = pc.utf8_length(digits), str(max(time_ns, 0))
     later = pc.greater_equal(digits, limit)  # in the order of numbers, among those as long
     as_long = pc.equal(length, len(limit))

@@ -165,8 +165,11 @@ class Run:
         return Plan.from_json(data) if data else None
 
     def start(self) -> None:
-        """Begin anew, in another folder; what an earlier start left goes."""
-        self.finish()
+        """Begin anew, in another folder; what an earlier start left goes.
+
+        Its files that no snapshot lists go at the end: to look for them is to list the store.
+        """
+        self._remove_scratch()
         self.begun = uuid.uuid4().hex[:12]
 
     def commit_plan(self, plan: Plan) -> None:
@@ -217,11 +220,13 @@ class Run:
 
     def finish(self) -> None:
         """Remove the scratch, of all starts, and the run's files that no snapshot lists."""
-        folder = f"runs/{self.name}"
+        self._remove_scratch()
+        sweep_run(self.store, self.name, ())
+
+    def _remove_scratch(self) -> None:
         # first of all, and for good: what is removed in part must not be continued
         self.store.delete(notes_of(self.store, self.name))
-        self.store.delete_below(folder)
-        sweep_run(self.store, self.name, ())
+        self.store.delete_below(f"runs/{self.name}")
 
 
 def number_of(path: str) -> int:
