@@ -33,6 +33,7 @@ from lookalike.store.recent import Recent
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 2.0  # between looks at what is published
+_LEAVE_S = 2.0  # for a look that is under way, at the end
 _TRIES = 3  # of a request whose snapshot is removed under it
 _OF_ANSWERS = ("query_uri", "rank", "score")
 _KEPT = 8  # counts of folders, and samples of outliers
@@ -58,11 +59,13 @@ class Explorer:
         self.uploads = Uploads(limits.kept_bytes)
         self.thumbnails = Thumbnails(limits, threads)
         self._pictures = Pictures(self.uploads, limits, threads)
-        self._searching, self._decoding, self._showing = (
+        self._searching, self._decoding, self._showing, self._looking = self._pools = [
             ThreadPoolExecutor(count, f"serve-{what}")
-            for what, count in (("search", threads), ("decode", threads), ("show", 2 * threads))
-        )
-        self._lock = Lock()
+            for what, count in (
+                ("search", threads), ("decode", threads), ("show", 2 * threads), ("look", 2)
+            )
+        ]  # fmt: skip
+        self._counting = Lock()  # of what follows: it is dear, so that one thread does it for all
         self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
         self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)
         self.refreshed, self.problem = 0, ""
@@ -73,11 +76,11 @@ class Explorer:
     def close(self) -> None:
         """Let go of everything; what is under way may fail."""
         self._over.set()
-        for pool in (self._searching, self._decoding, self._showing):
+        for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
         self._pictures.close()
         self.thumbnails.close()
-        self._watcher.join()
+        self._watcher.join(_LEAVE_S)
         self.uploads.close()
         self.searcher.close()
 
@@ -126,8 +129,8 @@ class Explorer:
         return await self._run(self._searching, work)
 
     async def read(self, work: Callable[[Searcher], Result]) -> Result:
-        """What some work finds in the snapshot, done beside the searches."""
-        return await self._settled(lambda now: self._run(self._searching, partial(work, now)))
+        """What some work finds in the snapshot, done beside the searches, which it may outlast."""
+        return await self._settled(lambda now: self._run(self._looking, partial(work, now)))
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -221,22 +224,20 @@ class Explorer:
     def folders(self, now: Searcher) -> Mapping[str, int]:
         """Rows by folder, counted once for a snapshot."""
         name = str(now.manifest["name"])
-        with self._lock:
+        with self._counting:
             found = self._folders.get(name)
-        if found is None:
-            found = browsing.count_folders(now, self.limits.folder_rows)
-            with self._lock:
+            if found is None:
+                found = browsing.count_folders(now, self.limits.folder_rows)
                 self._folders.put(name, found)
         return found
 
     def outliers(self, now: Searcher, seed: int) -> tuple[browsing.Listing, Scores]:
         """Rows of a sample that are like no other (see `browsing.outliers`), kept for a while."""
         key = (str(now.manifest["name"]), seed)
-        with self._lock:
+        with self._counting:
             found = self._outliers.get(key)
-        if found is None:
-            found = browsing.outliers(now, browsing.SAMPLE, seed)
-            with self._lock:
+            if found is None:
+                found = browsing.outliers(now, browsing.SAMPLE, seed)
                 self._outliers.put(key, found)
         return found
 
