@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import python_multipart as python_multipart  # by which Starlette reads forms, once one comes
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -197,11 +198,10 @@ class _Endpoints:
 
     async def _answer(self, asked: Asked) -> Response:
         asked = asked.check(self._limits)
-        found, now = await self._explorer.search(asked)
         more = {"query": {"id": asked.ids, "uri": asked.uris, "picture": asked.pictures,
                           "unlike": [*asked.unlike_ids, *asked.unlike_pictures]}}  # fmt: skip
-        return await self._explorer.in_thread(
-            partial(answer_response, found, now, asked.format, more)
+        return await self._explorer.search(
+            asked, lambda found, now: answer_response(found, now, asked.format, more)
         )
 
     # --- pictures ---------------------------------------------------------------------------------

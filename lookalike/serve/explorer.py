@@ -134,22 +134,30 @@ class Explorer:
 
     # --- queries ----------------------------------------------------------------------------------
 
-    async def search(self, asked: Asked) -> tuple[Neighbours, Searcher]:
-        """The answer to a query, and the snapshot that gave it.
+    async def search(
+        self, asked: Asked, render: Callable[[Neighbours, Searcher], Result]
+    ) -> Result:
+        """What `render` makes of the answer to a query, and of the snapshot that gave it.
 
         Raises:
             RequestError: It cannot be asked so.
             RefusedError: A picture or a row is not there, or cannot be used.
         """
+        decodes = bool(asked.pictures or asked.unlike_pictures or asked.crop)
 
-        async def ask(now: Searcher) -> tuple[Neighbours, Searcher]:
-            decodes = bool(asked.pictures or asked.unlike_pictures or asked.crop)
-            check = partial(self._check, now, asked, decodes)
-            make = partial(self._queries, now, asked)
-            await self._run(self._searching, check)
-            queries, away = await self._run(self._decoding if decodes else self._searching, make)
-            answer = partial(_answer, now, asked, queries, away)
-            return await self._run(self._searching, answer), now
+        async def ask(now: Searcher) -> Result:
+            def answer(made: tuple[Queries, Vectors | None]) -> Result:
+                return render(_answer(now, asked, *made), now)
+
+            def whole() -> Result:  # at once: each change of threads waits for its turn
+                self._check(now, asked, decodes)
+                return answer(self._queries(now, asked))
+
+            if not decodes:
+                return await self._run(self._searching, whole)
+            await self._run(self._searching, partial(self._check, now, asked, decodes))
+            made = await self._run(self._decoding, partial(self._queries, now, asked))
+            return await self._run(self._searching, partial(answer, made))
 
         return await self._settled(ask)
 
