@@ -16,6 +16,9 @@ from lookalike.pipelines.ending import DONE
 from lookalike.report.text import visible
 
 _TOKEN = "LOOKALIKE_TOKEN"
+# The thread that speaks HTTP waits for its turn so long while others search. With 50 clients on two
+# cores, Python's usual 5 ms cost a third of the requests per second.
+_TURN_S = 0.001
 
 
 def run_serve(given: argparse.Namespace) -> int:
@@ -34,6 +37,7 @@ def run_serve(given: argparse.Namespace) -> int:
         searcher = lookalike.open(given.store, cache=given.cache)
         server = make_server(make_app(searcher, token=token))
         _tell(given, searcher, listening, token)
+        sys.setswitchinterval(_TURN_S)
         with suppress(KeyboardInterrupt):  # what it was ended by, given on once all is closed
             server.run([listening])
     return DONE

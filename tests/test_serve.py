@@ -310,7 +310,8 @@ def test_folders(served: Served, indexed: tuple[Path, Path]) -> None:
     assert sorted(one["uri"] for one in inside) == sorted(
         str(path) for path in (folder / "second").iterdir()
     )
-    assert served.get("/api/folders", under=f"{folder}/second")["own"] == 10
+    below = served.get("/api/folders", under=f"{folder}/second")
+    assert (below["own"], below["top"]) == (10, str(folder))
     assert served.get("/api/browse", folder=f"{folder}/sec_nd")["images"] == []
 
 

@@ -188,3 +188,11 @@ def test_what_cannot_be_served_is_one_line(
             assert out == ""
             assert words in err
             assert err.count("\n") == 1
+
+
+def test_what_it_needs_is_named_where_it_is_not_installed(
+    indexed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lookalike.serve.server", None)
+    assert main(["serve", "--store", str(indexed[0]), "--port", "0"]) == 2
+    assert "pip install 'lookalike[serve]'" in capsys.readouterr().err

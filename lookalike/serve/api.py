@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import python_multipart as python_multipart  # by which Starlette reads forms, once one comes
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -46,6 +48,7 @@ _OPENAPI = Path(__file__).with_name("openapi.json")
 _PICTURE_KEPT_S = 3600
 _PAGE = 60  # rows of a listing, unless told otherwise
 _SEEDS = 2**31 - 1
+_WHOLE = 4  # pictures that were sent, in memory at the same time; others wait on the disk
 _FIELDS, _FIELD_BYTES = 100, 16 << 10  # of a form
 _LONGEST_NAME = 4096  # of a folder or a column
 
@@ -86,6 +89,7 @@ class _Endpoints:
 
     def __init__(self, explorer: Explorer, metrics: Metrics) -> None:
         self._explorer, self._limits, self._metrics = explorer, explorer.limits, metrics
+        self._reading = asyncio.Semaphore(_WHOLE)
         # All there is to send, so that no name of a request is looked for on the disk.
         self._files = {path.name: path.read_bytes() for path in sorted(_STATIC.iterdir())}
         self._openapi = json.loads(_OPENAPI.read_text("utf-8"))
@@ -178,8 +182,9 @@ class _Endpoints:
                     raise RequestError(
                         f"{name!r:.80}: pictures are sent as `image`, or `unlike_image`"
                     )
-                data = await value.read()
-                digest = await self._explorer.in_thread(partial(self._explorer.uploads.put, data))
+                async with self._reading:
+                    put = partial(self._explorer.uploads.put, await value.read())
+                    digest = await self._explorer.in_thread(put)
                 texts.append(("picture" if name == "image" else "unlike", digest))
         return asked_texts(texts, self._limits)
 
@@ -193,11 +198,10 @@ class _Endpoints:
 
     async def _answer(self, asked: Asked) -> Response:
         asked = asked.check(self._limits)
-        found, now = await self._explorer.search(asked)
         more = {"query": {"id": asked.ids, "uri": asked.uris, "picture": asked.pictures,
                           "unlike": [*asked.unlike_ids, *asked.unlike_pictures]}}  # fmt: skip
-        return await self._explorer.in_thread(
-            partial(answer_response, found, now, asked.format, more)
+        return await self._explorer.search(
+            asked, lambda found, now: answer_response(found, now, asked.format, more)
         )
 
     # --- pictures ---------------------------------------------------------------------------------

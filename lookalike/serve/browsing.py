@@ -141,13 +141,14 @@ def count_folders(now: Searcher, most: int) -> Mapping[str, int]:
 
 
 def folders_under(counts: Mapping[str, int], under: str) -> dict[str, Any]:
-    """The folders of one level; without `under`, of the first level that has more than one.
+    """The folders of one level; without `under`, below the deepest one that holds all.
 
     Args:
         counts: From `count_folders`.
         under: A folder.
     """
-    start = under.rstrip("/") or _common(list(counts))
+    top = _common(list(counts))
+    start = under.rstrip("/") or top
     below: Counter[str] = Counter()
     for folder, count in counts.items():
         if folder.startswith(f"{start}/"):
@@ -155,6 +156,7 @@ def folders_under(counts: Mapping[str, int], under: str) -> dict[str, Any]:
     names = sorted(below)
     return {
         "folder": start,
+        "top": top,
         "own": counts.get(start, 0),
         "total": counts.get(start, 0) + sum(below.values()),
         "folders": [

@@ -33,6 +33,7 @@ from lookalike.store.recent import Recent
 
 _log = logging.getLogger(__name__)
 _WATCH_S = 2.0  # between looks at what is published
+_LEAVE_S = 2.0  # for a look that is under way, at the end
 _TRIES = 3  # of a request whose snapshot is removed under it
 _OF_ANSWERS = ("query_uri", "rank", "score")
 _KEPT = 8  # counts of folders, and samples of outliers
@@ -58,11 +59,13 @@ class Explorer:
         self.uploads = Uploads(limits.kept_bytes)
         self.thumbnails = Thumbnails(limits, threads)
         self._pictures = Pictures(self.uploads, limits, threads)
-        self._searching, self._decoding, self._showing = (
+        self._searching, self._decoding, self._showing, self._looking = self._pools = [
             ThreadPoolExecutor(count, f"serve-{what}")
-            for what, count in (("search", threads), ("decode", threads), ("show", 2 * threads))
-        )
-        self._lock = Lock()
+            for what, count in (
+                ("search", threads), ("decode", threads), ("show", 2 * threads), ("look", 2)
+            )
+        ]  # fmt: skip
+        self._counting = Lock()  # of what follows: it is dear, so that one thread does it for all
         self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
         self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)
         self.refreshed, self.problem = 0, ""
@@ -73,11 +76,11 @@ class Explorer:
     def close(self) -> None:
         """Let go of everything; what is under way may fail."""
         self._over.set()
-        for pool in (self._searching, self._decoding, self._showing):
+        for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
         self._pictures.close()
         self.thumbnails.close()
-        self._watcher.join()
+        self._watcher.join(_LEAVE_S)
         self.uploads.close()
         self.searcher.close()
 
@@ -126,27 +129,35 @@ class Explorer:
         return await self._run(self._searching, work)
 
     async def read(self, work: Callable[[Searcher], Result]) -> Result:
-        """What some work finds in the snapshot, done beside the searches."""
-        return await self._settled(lambda now: self._run(self._searching, partial(work, now)))
+        """What some work finds in the snapshot, done beside the searches, which it may outlast."""
+        return await self._settled(lambda now: self._run(self._looking, partial(work, now)))
 
     # --- queries ----------------------------------------------------------------------------------
 
-    async def search(self, asked: Asked) -> tuple[Neighbours, Searcher]:
-        """The answer to a query, and the snapshot that gave it.
+    async def search(
+        self, asked: Asked, render: Callable[[Neighbours, Searcher], Result]
+    ) -> Result:
+        """What `render` makes of the answer to a query, and of the snapshot that gave it.
 
         Raises:
             RequestError: It cannot be asked so.
             RefusedError: A picture or a row is not there, or cannot be used.
         """
+        decodes = bool(asked.pictures or asked.unlike_pictures or asked.crop)
 
-        async def ask(now: Searcher) -> tuple[Neighbours, Searcher]:
-            decodes = bool(asked.pictures or asked.unlike_pictures or asked.crop)
-            check = partial(self._check, now, asked, decodes)
-            make = partial(self._queries, now, asked)
-            await self._run(self._searching, check)
-            queries, away = await self._run(self._decoding if decodes else self._searching, make)
-            answer = partial(_answer, now, asked, queries, away)
-            return await self._run(self._searching, answer), now
+        async def ask(now: Searcher) -> Result:
+            def answer(made: tuple[Queries, Vectors | None]) -> Result:
+                return render(_answer(now, asked, *made), now)
+
+            def whole() -> Result:  # at once: each change of threads waits for its turn
+                self._check(now, asked, decodes)
+                return answer(self._queries(now, asked))
+
+            if not decodes:
+                return await self._run(self._searching, whole)
+            await self._run(self._searching, partial(self._check, now, asked, decodes))
+            made = await self._run(self._decoding, partial(self._queries, now, asked))
+            return await self._run(self._searching, partial(answer, made))
 
         return await self._settled(ask)
 
@@ -221,22 +232,20 @@ class Explorer:
     def folders(self, now: Searcher) -> Mapping[str, int]:
         """Rows by folder, counted once for a snapshot."""
         name = str(now.manifest["name"])
-        with self._lock:
+        with self._counting:
             found = self._folders.get(name)
-        if found is None:
-            found = browsing.count_folders(now, self.limits.folder_rows)
-            with self._lock:
+            if found is None:
+                found = browsing.count_folders(now, self.limits.folder_rows)
                 self._folders.put(name, found)
         return found
 
     def outliers(self, now: Searcher, seed: int) -> tuple[browsing.Listing, Scores]:
         """Rows of a sample that are like no other (see `browsing.outliers`), kept for a while."""
         key = (str(now.manifest["name"]), seed)
-        with self._lock:
+        with self._counting:
             found = self._outliers.get(key)
-        if found is None:
-            found = browsing.outliers(now, browsing.SAMPLE, seed)
-            with self._lock:
+            if found is None:
+                found = browsing.outliers(now, browsing.SAMPLE, seed)
                 self._outliers.put(key, found)
         return found
 

@@ -53,8 +53,7 @@ export async function drawFolders(visible) {
   place.hidden = !visible;
   if (!visible) return;
   const found = await get("folders", { under: state.folder });
-  const top = place.dataset.top ?? found.folder;
-  if (!state.folder) place.dataset.top = found.folder;
+  const { top } = found;
   const to = (folder, label) => h("a", {
     href: link({ folder }),
     onclick: (event) => {
