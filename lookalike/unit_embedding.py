@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -16,8 +18,8 @@ from lookalike.outcomes import Duplicate, Embedded, Failed
 from lookalike.records import SourceFile, Unit
 from lookalike.rejected_names import RejectedNames
 from lookalike.store import shards
-from lookalike.store.attempts import Record, recorded
-from lookalike.store.files import HashedName
+from lookalike.store.attempts import Record, leave, record_of
+from lookalike.store.files import HashedName, PendingFile
 from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, write_ledger
 from lookalike.store.objects import Store
@@ -26,7 +28,6 @@ _LOG = logging.getLogger(__name__)
 _NOTHING: Mapping[bytes, int] = MappingProxyType({})
 
 
-@recorded
 def embed_unit(
     unit: Unit,
     store: Store,
@@ -38,11 +39,13 @@ def embed_unit(
     dtype: str = "float32",
     known: Mapping[bytes, int] = _NOTHING,
     forgotten: Forgotten | None = None,
-) -> Record:
-    """Embed a unit into its shard and ledger, unless it is done already.
+) -> Callable[[], Record]:
+    """Embed a unit's files, unless it is done already; what is returned finishes it.
 
-    The record is put last, so a unit is either finished or will be done again from the start; of
-    several attempts the first one's counts (see `store.attempts`).
+    To finish a unit is to write the rest of its shard, its ledger and, last, its record, all of
+    which waits for disks or a network: another thread may do it beside the next unit. Without that
+    nothing is left of the unit. It is either finished or will be done again from the start; of
+    several attempts the first one's record counts (see `store.attempts`).
 
     Args:
         unit: Where everything of it lies.
@@ -58,50 +61,80 @@ def embed_unit(
         forgotten: Contents that must not come back.
 
     Returns:
-        The record: `counts`, `ledger` (path, sha256, bytes) and `shard`, the manifest's line, or
-        None where no row is new; and how many files were `misstated`: of another size than listed.
+        To be called once: gives the record: `counts`, `ledger` (path, sha256, bytes) and `shard`,
+        the manifest's line, or None where no row is new; and how many files were `misstated`: of
+        another size than listed.
     """
-    forgotten = forgotten or Forgotten()
-    ledger: list[LedgerRow] = []
-    repeats: list[Duplicate] = []
-    misstated = 0
-    fates: dict[bytes, LedgerRow] = {}
+    if (there := record_of(store, unit)) is not None:
+        return lambda: there
     schema = shards.schema(embedder.dim, metadata, properties, dtype)
     name = HashedName(unit.shard, ".parquet")
-    with shards.open_shard(store, name, schema, unit.file_no) as (writer, pending):
-        outcomes = embed_files(files, embedder, decoder, known=known, forgotten=forgotten)
-        for outcome in outcomes:
-            if isinstance(outcome, Duplicate):
-                if outcome.sha256 in known:
-                    ledger.append(_unchanged(outcome, known[outcome.sha256]))
-                else:
-                    repeats.append(outcome)
-                continue
-            if isinstance(outcome, Embedded):
-                misstated += outcome.file.bytes not in (-1, outcome.bytes)
-            row = _ledger_row(outcome, writer)
-            ledger.append(row)
-            if outcome.sha256 is not None:
-                fates.setdefault(outcome.sha256, row)
-        if not writer.rows:  # nothing to keep: a snapshot lists no empty shards
-            pending.drop()
-    for repeat in repeats:
-        ledger.append(_like(repeat, fates[repeat.sha256]))
-    ledger.sort(key=lambda row: row.uri)
-    counts = Counts()
+    with ExitStack() as opened:
+        shard = opened.enter_context(shards.open_shard(store, name, schema, unit.file_no))
+        rows = _UnitRows(*shard, known)
+        for outcome in embed_files(
+            files, embedder, decoder, known=known, forgotten=forgotten or Forgotten()
+        ):
+            rows.take(outcome)
+        return partial(_finish, unit, store, rows, opened.pop_all())
+
+
+def _finish(unit: Unit, store: Store, rows: _UnitRows, opened: ExitStack) -> Record:
+    with opened:
+        if not rows.writer.rows:  # nothing to keep: a snapshot lists no empty shards
+            rows.pending.drop()
+    ledger, counts, rejected = rows.ledger(), Counts(), RejectedNames()
     for row in ledger:
         counts.add(row)
-    rejected = RejectedNames()
     rejected.add((row.reason, row.uri) for row in ledger if row.status == "rejected")
     rejected.log(_LOG, "embed", unit.number, len(ledger))
     part, _ = write_ledger(store, HashedName(unit.ledger, ".parquet"), ledger)
     shard = None
-    if writer.rows:
-        shard = shards.shard_record(pending.finished, unit.file_no, writer.rows)
-    return {
+    if rows.writer.rows:
+        shard = shards.shard_record(rows.pending.finished, unit.file_no, rows.writer.rows)
+    record = {
         "counts": counts.to_json(), "ledger": part.to_json(), "shard": shard,
-        "misstated": misstated,
+        "misstated": rows.misstated,
     }  # fmt: skip
+    return leave(store, unit.done, record)
+
+
+class _UnitRows:
+    """What becomes of a unit's files: rows of a shard that is open, and of the ledger.
+
+    Attributes:
+        writer: Of the shard, as is `pending`.
+        misstated: Files of another size than listed.
+    """
+
+    def __init__(
+        self, writer: shards.ShardWriter, pending: PendingFile, known: Mapping[bytes, int]
+    ) -> None:
+        self.writer, self.pending, self._known = writer, pending, known
+        self.misstated = 0
+        self._rows: list[LedgerRow] = []
+        self._repeats: list[Duplicate] = []
+        self._fates: dict[bytes, LedgerRow] = {}
+
+    def take(self, outcome: Embedded | Duplicate | Failed) -> None:
+        """Add what came of one file."""
+        if isinstance(outcome, Duplicate):
+            if outcome.sha256 in self._known:
+                self._rows.append(_unchanged(outcome, self._known[outcome.sha256]))
+            else:
+                self._repeats.append(outcome)
+            return
+        if isinstance(outcome, Embedded):
+            self.misstated += outcome.file.bytes not in (-1, outcome.bytes)
+        row = _ledger_row(outcome, self.writer)
+        self._rows.append(row)
+        if outcome.sha256 is not None:
+            self._fates.setdefault(outcome.sha256, row)
+
+    def ledger(self) -> list[LedgerRow]:
+        """The rows of all files, by name."""
+        repeats = [_like(repeat, self._fates[repeat.sha256]) for repeat in self._repeats]
+        return sorted([*self._rows, *repeats], key=lambda row: row.uri)
 
 
 def _ledger_row(outcome: Embedded | Failed, writer: shards.ShardWriter) -> LedgerRow:

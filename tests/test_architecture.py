@@ -165,8 +165,12 @@ def test_transforms_keep_to_what_every_engine_does_rightly() -> None:
         for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
             methods = {one.name for one in kind.body if isinstance(one, ast.FunctionDef)}
             ends |= {f"{kind.name}.{one}" for one in methods & {"finish_bundle", "teardown"}}
-    # that of `EmbedImages`, for users; and that of the decoder, which ends with its worker anyhow
-    assert ends == {"_EmbedFilesFn.finish_bundle", "EmbedderFn.teardown"}
+    assert ends == {
+        "_EmbedFilesFn.finish_bundle",  # that of `EmbedImages`, for users
+        "_EmbedUnitFn.finish_bundle",  # gives nothing, but waits: records are what counts
+        "_EmbedUnitFn.teardown",  # of a thread, and that of the decoder: both end with their worker
+        "EmbedderFn.teardown",
+    }
 
 
 def test_no_module_imports_two_heavy_libraries() -> None:

@@ -251,7 +251,7 @@ def embedding(store: Path, embedder: Embedder, decoders: dict[str, Decoder]) -> 
     def work(machine: str) -> dict[str, Any]:
         return embed_unit(
             unit_of(run), open_store(store), sources, embedder, decoders[machine], NO_METADATA, {}
-        )
+        )()
 
     return Place(store, run, unit_of(run).done, work, Path(sources[1].uri), fails=False)
 

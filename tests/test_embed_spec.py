@@ -349,7 +349,7 @@ def test_a_picture_at_which_the_model_fails_costs_no_other(tmp_path: Path) -> No
 
 def test_a_model_that_always_fails_ends_the_run(tmp_path: Path, spec: EmbedSpec) -> None:
     embedder = spec.load()
-    embedder._models[0]._model = None  # type: ignore[attr-defined]
+    embedder._models[0].info = None  # type: ignore[assignment, union-attr]
     picture(1).save(tmp_path / "1.png")
     with Decoder(embedder.sizes, spec.limits) as decoder, pytest.raises(AttributeError):
         list(embed_uris([str(tmp_path / "1.png")], embedder, decoder, Locator().find))

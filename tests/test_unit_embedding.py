@@ -69,7 +69,7 @@ def run(
     unit = Unit(0, 5, "embeddings/5", "ledger/0", "done/0.json")
     done = embed_unit(
         unit, open_store(store), files.values(), embedder, decoder, METADATA, {}, **options
-    )
+    )()
     return done, list(read_ledger(store / done["ledger"]["path"]))
 
 

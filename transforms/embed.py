@@ -7,9 +7,11 @@ worker process, and shared by its threads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -30,13 +32,15 @@ from lookalike.records import SourceFile
 from lookalike.sources.listing import as_files
 from lookalike.sources.locating import Locator
 from lookalike.sources.units import Units
+from lookalike.store.attempts import Record
 from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
+from lookalike.transforms.behind import Behind
 from lookalike.transforms.counters import count, timed
 from lookalike.transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
-from lookalike.transforms.logs import unit_of
+from lookalike.transforms.logs import logged
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
 
@@ -56,7 +60,11 @@ class EmbedUnits(beam.PTransform):
 
     Files are named by their content, and of a unit's attempts, also at once, the first one's record
     counts; a unit that has one is finished, and not done again. What a unit's known file lists is
-    not embedded again. Yields the number of each finished unit.
+    not embedded again.
+
+    A unit's files are written beside the next unit. Yields the number of each unit that is
+    embedded; it is finished when its record is there, which it is before the bundle ends, or the
+    bundle fails.
 
     Attributes:
         spec: What to embed with.
@@ -102,29 +110,58 @@ class _EmbedUnitFn(EmbedderFn):
     def setup(self) -> None:
         store = open_store(self._spec.store)
         self._forgotten = Forgotten.load(store.local(path) for path in self._spec.forgotten)
+        self._behind: Behind[Record] = Behind()
         super().setup()
+
+    def start_bundle(self) -> None:
+        self._behind.forget()
 
     def process(self, number: int) -> Iterator[int]:
         store = open_store(self._spec.store)
         assert self._embedder is not None
-        with unit_of(_LOG, "embed", number) as counts:
-            rows = self._units.table(store, number)
-            done = embed_unit(
-                self._names.unit(number),
-                store,
-                as_files(rows),
-                self._embedder,
-                self._decoder,
-                self._metadata,
-                self._properties,
-                self._spec.dtype,
-                read_known(store, self._units, number, rows),
-                self._forgotten,
-            )
-            counts.update((name, done["counts"][name]) for name in LISTED)
+        with ExitStack() as stack:
+            counts = stack.enter_context(logged(_LOG, "embed", number))
+            with timed("embed"):
+                rows = self._units.table(store, number)
+                finish = embed_unit(
+                    self._names.unit(number),
+                    store,
+                    as_files(rows),
+                    self._embedder,
+                    self._decoder,
+                    self._metadata,
+                    self._properties,
+                    self._spec.dtype,
+                    read_known(store, self._units, number, rows),
+                    self._forgotten,
+                )
+            work = partial(_finish, finish, counts, stack.pop_all())
+        with timed("embed"):
+            _count(self._behind.hand_over(work))
+        yield number
+
+    def finish_bundle(self) -> None:
+        with timed("embed"):
+            _count(self._behind.wait())
+
+    def teardown(self) -> None:
+        self._behind.close()
+        super().teardown()
+
+
+def _finish(finish: Callable[[], Record], counts: dict[str, int], log: ExitStack) -> Record:
+    """Finish a unit and its line in the log; in the thread behind."""
+    with log:
+        done = finish()
+        counts.update((name, done["counts"][name]) for name in LISTED)
+    return done
+
+
+def _count(done: Record | None) -> None:
+    """Add a finished unit to the counters, which only the engine's own threads may."""
+    if done:
         for status in ("embedded", "unchanged", "duplicate", "rejected", "ignored"):
             count("embed", f"{status}-files", done["counts"][status])
-        yield number
 
 
 @dataclass

@@ -40,7 +40,14 @@ class LoggedFn(beam.DoFn):
 
 @contextmanager
 def unit_of(log: logging.Logger, stage: str, unit: object) -> Iterator[dict[str, int]]:
-    """Time a unit of a stage, count its time, and log how it ended.
+    """Log how a unit of a stage ended (see `logged`), and count its time."""
+    with logged(log, stage, unit) as counts, timed(stage):
+        yield counts
+
+
+@contextmanager
+def logged(log: logging.Logger, stage: str, unit: object) -> Iterator[dict[str, int]]:
+    """Time a unit of a stage, and log how it ended; another thread may end it.
 
     An attempt is named by host, process and its number there; one that failed is logged at INFO, as
     its error is told by the engine.
@@ -58,8 +65,7 @@ def unit_of(log: logging.Logger, stage: str, unit: object) -> Iterator[dict[str,
     log.debug("%s: unit %s, attempt %s: begun", stage, unit, attempt)
     began = monotonic()
     try:
-        with timed(stage):
-            yield counts
+        yield counts
     except Exception as error:
         log.info(
             "%s: unit %s, attempt %s: failed after %.3f s: %s: %s",

@@ -76,8 +76,13 @@ def record_of(store: Store, task: Task) -> Record | None:
 def once(store: Store, done: str, work: Callable[[], Mapping[str, Any]]) -> Record:
     """The same of any work: what the record at `done` says, which is made where there is none."""
     there = store.read(done)
-    data = store.put_if_absent(done, json_bytes(work())) if there is None else there.data
-    found: Record = json.loads(data)
+    found: Record = leave(store, done, work()) if there is None else json.loads(there.data)
+    return found
+
+
+def leave(store: Store, done: str, result: Mapping[str, Any]) -> Record:
+    """Leave a record of work that is done, unless there is one by now; returns what it says."""
+    found: Record = json.loads(store.put_if_absent(done, json_bytes(result)))
     return found
 
 
