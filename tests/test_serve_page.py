@@ -240,8 +240,10 @@ def test_a_link_is_all_of_it(page: Any, browser: Any, served: Served) -> None:
     page.locator("summary", has_text="Options").click()
     page.get_by_label("How many").fill("6")
     page.get_by_label("How many").press("Enter")
+    page.locator("summary", has_text="Filter").click()
     page.get_by_label("Best of each").select_option("label")
     api.expect(page.locator(".card")).to_have_count(2, timeout=20_000)
+    api.expect(page.locator("#where")).to_be_visible()  # what was opened stays open
     seen, link = names(page), page.url
     other = browser.new_page()
     begin(other, served, link.partition("/?")[2] and "?" + link.partition("/?")[2])

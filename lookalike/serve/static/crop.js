@@ -81,7 +81,7 @@ function numbers(sides, set) {
     sides
       ? h("button", { type: "button", class: "link", onclick: () => set("") }, "Search by the whole picture")
       : h("span", { class: "dim" }, "Drag a rectangle to search by that part."),
-    h("details", {}, h("summary", {}, "Part in numbers"),
+    h("details", { id: "numbers" }, h("summary", {}, "Part in numbers"),
       h("form", { class: "numbers", onsubmit: (event) => { event.preventDefault(); apply(); } },
         inputs, h("button", {}, "Search by this part"))));
 }

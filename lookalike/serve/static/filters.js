@@ -76,7 +76,7 @@ export function filters(columns) {
     set(before ? `${wrapped} and ${one}` : one);
   };
   typed();
-  return h("details", { class: "panel", open: Boolean(state.where) },
+  return h("details", { id: "filter", class: "panel", open: Boolean(state.where) },
     h("summary", {}, "Filter", state.where ? h("span", { class: "badge" }, "on") : null),
     h("form", { class: "row", onsubmit: add },
       h("label", { class: "hidden", htmlFor: "column" }, "Column"), names, operators, value, known,

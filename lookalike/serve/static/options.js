@@ -39,7 +39,7 @@ export function weights(stats) {
     });
   });
   const wide = matchMedia("(min-width: 60rem)").matches;
-  return h("details", { class: "panel", open: wide || state.weights !== "" },
+  return h("details", { id: "weights", class: "panel", open: wide || state.weights !== "" },
     h("summary", {}, "Weights of the features"), sliders.map(({ row }) => row), reset);
 }
 
@@ -61,7 +61,7 @@ export function options(stats) {
   own.addEventListener("change", () => go({ own: own.checked ? "1" : "" }));
   const least = stats.metric === "l2" ? "Largest distance" : "Least score";
   const touched = ["min_score", "group_by", "diversify", "own"].some((name) => state[name]) || state.k !== "48";
-  return h("details", { class: "panel", open: touched },
+  return h("details", { id: "options", class: "panel", open: touched },
     h("summary", {}, "Options"),
     h("div", { class: "options" },
       number("How many", "k", { min: 1, max: stats.limits.k }),

@@ -31,6 +31,7 @@ export function drawQuery(stats) {
   const alone = like.length === 1;
   const panel = $("query");
   const had = document.activeElement?.id;
+  const opened = new Map([...panel.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
   panel.replaceChildren(...[
     stats.pictures ? picker() : null,
     alone && stats.pictures
@@ -44,6 +45,7 @@ export function drawQuery(stats) {
     filters(stats.columns),
     like.length ? options(stats) : null,
   ].filter(Boolean));
+  opened.forEach((open, id) => { if ($(id)) $(id).open = open; }); // as they were left
   if (had) $(had)?.focus();
 }
 
@@ -65,8 +67,14 @@ function caption(one) {
 function chips(title, field, list) {
   const remove = (one) => go({ [field]: list.filter((other) => other !== one), crop: "" });
   return h("div", { class: "chips" }, h("h2", {}, title), h("ul", {}, list.map((one) =>
-    h("li", {}, h("img", { src: thumbnail(one), alt: nameFor(one) }),
+    h("li", {}, small(one),
       h("button", { type: "button", "aria-label": `Remove ${nameFor(one)}`, title: "Remove", onclick: () => remove(one) }, "✕")))));
+}
+
+function small(one) {
+  const picture = h("img", { src: thumbnail(one), alt: nameFor(one) });
+  picture.addEventListener("error", () => picture.replaceWith(h("span", { class: "none" }, nameFor(one))));
+  return picture;
 }
 
 // --- pictures that come in ----------------------------------------------------------------------
