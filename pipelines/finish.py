@@ -104,7 +104,7 @@ def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
 
 @dataclass
 class Publication:
-    """What is left to do for a run whose manifest is complete but for ledger and report."""
+    """What is left to do for a run whose manifest is complete but for ledger and report, if any."""
 
     store: Store
     scratch: Run
@@ -114,6 +114,7 @@ class Publication:
     meet: Meet
     commit: Callable[[Mapping[str, Any]], None]  # publishes what is finished in the store
     runner: RunnerSpec
+    reports: bool = True
 
     def publish(self, manifest: dict[str, Any], noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
@@ -127,7 +128,8 @@ class Publication:
         check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
-        manifest["files"] += self._report(folder, manifest, ledger)
+        if self.reports:
+            manifest["files"] += self._report(folder, manifest, ledger)
         self.commit(manifest)
         said = ", ".join(
             f"{counts[name]:,} {name}"
