@@ -34,12 +34,21 @@ for _power, _letter in enumerate("KMGT", start=1):
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """Limits under which a run does not publish (exit status 3)."""
+    """Limits under which a run does not publish (exit status 3), and what it publishes.
+
+    Attributes:
+        min_recall: Of the certificate.
+        max_rejected_share: Of the files tried.
+        max_shrink_share: Of the files known.
+        max_unreadable_share: Of the files known.
+        report: Whether there is a report; no key of a config: nobody reads that of a cached store.
+    """
 
     min_recall: float = 0.90
     max_rejected_share: float = 0.5
     max_shrink_share: float = 0.5
     max_unreadable_share: float = 0.5
+    report: bool = True
 
 
 @dataclass(frozen=True)
@@ -230,9 +239,10 @@ def _publish(value: Any) -> PublishConfig:
     raw = _mapping("publish", value)
     shares = ("max_rejected_share", "max_shrink_share", "max_unreadable_share")
     _known("publish", raw, ("min_recall", *shares))
-    return PublishConfig(
-        **{name: _number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()}
-    )
+    limits: dict[str, Any] = {
+        name: _number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()
+    }
+    return PublishConfig(**limits)
 
 
 def _compact(value: Any) -> CompactConfig:

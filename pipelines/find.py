@@ -101,10 +101,10 @@ def _index(folder: Path, place: Path, files: int) -> None:
     place.mkdir(parents=True, exist_ok=True)
     print(f"indexing {visible(str(folder))}; kept in {visible(str(place))}", file=sys.stderr)
     # Nobody watches over this store: it is to hold what the folder does, whatever became of that.
-    limits = PublishConfig(max_rejected_share=1, max_shrink_share=1)
+    publish = PublishConfig(max_rejected_share=1, max_shrink_share=1, report=False)
     # Processes that load models of their own are worth their while only with more to do.
     runner = RunnerSpec(workers=1 if files <= _FEW else 0)
-    config = Config(DEFAULT_FEATURES, publish=limits, runner=runner)
+    config = Config(DEFAULT_FEATURES, publish=publish, runner=runner)
     run_index(config, [str(folder)], str(place / "store"), Progress())
     store = open_store(place / "store")
     with Place(store).writing():

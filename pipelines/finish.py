@@ -115,7 +115,7 @@ def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
 
 @dataclass
 class Publication:
-    """What is left to do for a run whose manifest is complete but for ledger and report."""
+    """What is left to do for a run whose manifest is complete but for ledger and report, if any."""
 
     store: Store
     scratch: Run
@@ -125,6 +125,7 @@ class Publication:
     meet: Meet
     commit: Callable[[Manifest], None]  # publishes what is finished in the store
     runner: RunnerSpec
+    reports: bool = True
 
     def publish(self, manifest: Manifest, noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
@@ -142,7 +143,8 @@ class Publication:
         check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
-        manifest["files"] += self._report(folder, manifest, ledger)
+        if self.reports:
+            manifest["files"] += self._report(folder, manifest, ledger)
         self.commit(manifest)
         said = ", ".join(
             f"{counts[name]:,} {name}"

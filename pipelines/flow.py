@@ -88,6 +88,7 @@ def run_job(job: Job) -> dict[str, Any]:
     finish.Publication(
         job.store, job.scratch, job.progress, job.parent, settled,
         meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
+        job.config.publish.report,
     ).publish(manifest, job.noun, plan.listed)  # fmt: skip
     job.scratch.finish()
     return finish.summary(manifest, new=True)

@@ -46,6 +46,9 @@ def test_a_folder_is_indexed_once_and_when_it_changes(
     assert "indexing" in said
     store = open_store(find.store_of(folder) / "store")
     first = snapshot.current(store)
+    assert not snapshot.files_of(snapshot.read_manifest(store), "report")  # nobody reads it
+    assert main(["verify", "--store", store.name]) == 0
+    capsys.readouterr()
 
     monkeypatch.chdir(folder)  # the same folder by another name
     names, said = ask(capsys, asked, "below/..", "-k", 9, "--exclude-self")
