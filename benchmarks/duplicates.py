@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--among", action="append", default=[], metavar="DIR", help="others")
     parser.add_argument("--edited", type=int, default=300, help="how many are edited (300)")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.97, 0.9])
+    parser.add_argument("--verified", type=float, nargs="*", help="of these (all)")
     parser.add_argument("--config", metavar="F", help="of lookalike index")
     parser.add_argument("--json", metavar="FILE", help="write the numbers")
     given = parser.parse_args(argv)
@@ -104,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if lookalike(["index", "--images", *sources, "--store", str(store), *config]):
             return 1
         for threshold in given.thresholds:
-            for verify in ([], ["--verify", "geometric"]):
+            ways: list[list[str]] = [[]]
+            if given.verified is None or threshold in given.verified:
+                ways.append(["--verify", "geometric"])
+            for verify in ways:
                 began = time.monotonic()
                 asked = ["--store", str(store), "--threshold", str(threshold), *verify]
                 if lookalike(["duplicates", *asked, "--output", str(output)]):
@@ -119,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "relations": _relations(rows),
                     }
                 )  # fmt: skip
+                print(table(results[-1:]), flush=True)
     print(table(results))
     if given.json:
         Path(given.json).write_text(json.dumps(results, indent=1))

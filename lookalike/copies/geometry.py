@@ -9,7 +9,6 @@ which blocks differ, says what was done to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +24,7 @@ LOOK_ALIKE = "look-alike"
 RELATIONS = ("re-encode", "resize", "overlay", "crop", "border", "rotation", "flip", LOOK_ALIKE)
 """Of a picture to the one that is kept; all but the last are copies."""
 
-_POINTS = 800
+_POINTS = 500
 _RATIO = 0.8  # of the distances to the best and the second-best match
 _REACH = 4.0  # pixels from where the homography puts a point
 _LEAST_MATCHES = 12
@@ -83,8 +82,12 @@ def relation(kept: View, other: View) -> str:
     """What the other picture is to the one that is kept: one of RELATIONS."""
     cv2.setRNGSeed(0)  # RANSAC gives the same answer for the same pictures
     found, best = LOOK_ALIKE, 0.0
-    for flipped, view in ((False, other), (True, other.mirrored)):
-        for matrix in _placements(kept, view):
+    views = ((False, other), (True, other.mirrored))
+    for placed in (_stretched, _homography):  # what costs little comes first
+        for flipped, view in views:
+            matrix = placed(kept, view)
+            if matrix is None:
+                continue
             judged, alike = _judged(kept, view, matrix)
             if judged and alike > best:
                 found, best = "flip" if flipped else judged, alike
@@ -98,16 +101,14 @@ def _sift() -> Any:
     return made
 
 
-def _placements(kept: View, other: View) -> Iterator[Matrix]:
-    """How the other picture may lie on the kept one: (3, 3) matrices from its pixels to those."""
+def _stretched(kept: View, other: View) -> Matrix:
+    """The other picture laid on the whole of the kept one: (3, 3), from its pixels to those."""
     (height, width), (own_height, own_width) = other.gray.shape, kept.gray.shape
-    yield np.diag([own_width / width, own_height / height, 1.0])
-    matrix = _homography(kept, other)
-    if matrix is not None:
-        yield matrix
+    return np.diag([own_width / width, own_height / height, 1.0])
 
 
 def _homography(kept: View, other: View) -> Matrix | None:
+    """How it lies on it by the points of both, likewise; None where too few agree."""
     (to, kept_found), (of, found) = kept.points, other.points
     if min(len(to), len(of)) < _LEAST_MATCHES:
         return None
