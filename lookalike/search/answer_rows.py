@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ def answer_schema(metadata: pa.Schema) -> pa.Schema:
     return pa.schema([*_BASE, *[(field.name, field.type) for field in metadata]])
 
 
-def answer_row(neighbour: Neighbour) -> dict[str, Any]:
+def answer_row(neighbour: Neighbour) -> Mapping[str, Any]:
     """A neighbour by the names of the columns, its metadata beside the others."""
     base = {name: getattr(neighbour, name) for name in _BASE.names}
     return {**base, "duplicates": list(neighbour.duplicates), **neighbour.metadata}
