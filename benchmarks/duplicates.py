@@ -118,11 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found = judged(clusters(rows), len(files))
                 results.append(
                     {
-                        "threshold": threshold, "verified": bool(verify), "seconds": seconds,
-                        "rows": len(rows), "edits": found,
+                        "threshold": threshold,
+                        "verified": bool(verify),
+                        "seconds": seconds,
+                        "rows": len(rows),
+                        "edits": found,
                         "relations": _relations(rows),
                     }
-                )  # fmt: skip
+                )
                 print(table(results[-1:]), flush=True)
     print(table(results))
     if given.json:

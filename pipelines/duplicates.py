@@ -88,12 +88,17 @@ class _Told:
         """As --json prints it."""
         within = job.join.within
         return {
-            "snapshot": job.join.snapshot, "metric": job.joined.metric,
-            "threshold": job.join.threshold, "within": within.name if within else None,
-            "nprobe": job.join.nprobe, "groups": self.groups, "pictures": self.pictures,
-            "copies": self.copies, "relations": dict(sorted(self.relations.items())),
+            "snapshot": job.join.snapshot,
+            "metric": job.joined.metric,
+            "threshold": job.join.threshold,
+            "within": within.name if within else None,
+            "nprobe": job.join.nprobe,
+            "groups": self.groups,
+            "pictures": self.pictures,
+            "copies": self.copies,
+            "relations": dict(sorted(self.relations.items())),
             "recall": asdict(self.recall),
-        }  # fmt: skip
+        }
 
 
 def run_duplicates(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
@@ -114,9 +119,13 @@ def run_duplicates(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
         with scratch_place(given, searcher.store.name, runner) as place:
             run = _run(place, searcher, threshold, within)
             join = Join(
-                searcher.store.name, str(searcher.manifest["name"]), threshold,
-                searcher.default_nprobe, within, f"{run.folder}/join",
-            )  # fmt: skip
+                searcher.store.name,
+                str(searcher.manifest["name"]),
+                threshold,
+                searcher.default_nprobe,
+                within,
+                f"{run.folder}/join",
+            )
             job = _Job(run, join, joined, runner, Progress(quiet=given.json), bool(given.verify))
             told = _write(job, output, page)
             run.finish()
@@ -186,9 +195,14 @@ class _Job:
         sample = Sample.read(scratch, self.join)  # that of the first attempt
         dealt, taken = (f"{self.join.folder}/{kind}" for kind in ("dealt", "taken"))
         meeting = Meeting(
-            "distinct", len(self.joined.tasks), partial(deal, join=self.join),
-            partial(take, join=self.join), dealt, taken, rows=sample.of,
-        )  # fmt: skip
+            "distinct",
+            len(self.joined.tasks),
+            partial(deal, join=self.join),
+            partial(take, join=self.join),
+            dealt,
+            taken,
+            rows=sample.of,
+        )
         partitions = meet(scratch, self.runner, self.progress)(meeting)
         tasks = join_tasks(self.join, partitions, self.joined.partitions)
         find = DoTasks("join", scratch.name, find_links)

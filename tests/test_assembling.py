@@ -97,9 +97,11 @@ def test_files_of_partitions_in_which_nothing_changed_are_those_of_the_parent(
     assert anew["path"].startswith("snapshots/4/ledger/")
     assert len({line["path"] for line in second.ledger}) == len(second.ledger) > 4
     assert {uri: row.status for uri, row in store.rows().items()} == {
-        **dict.fromkeys(world, "unchanged"), "/07": "embedded", "/broken": "rejected",
+        **dict.fromkeys(world, "unchanged"),
+        "/07": "embedded",
+        "/broken": "rejected",
         "/copy of 03": "duplicate",
-    }  # fmt: skip
+    }
     copies = store.rows()["/03"].id
     assert names_of(store.root, second.lines) == {copies: ["/copy of 03"]}
     scratch = open_store(store.root).files("runs/4/compared")

@@ -46,8 +46,11 @@ def test_work_is_done_in_order_beside_the_caller() -> None:
     behind.close()
 
 
-@pytest.mark.parametrize("collect", [Behind.wait, lambda behind: behind.hand_over(lambda: 0)],
-                         ids=["at the end", "with the next"])  # fmt: skip
+@pytest.mark.parametrize(
+    "collect",
+    [Behind.wait, lambda behind: behind.hand_over(lambda: 0)],
+    ids=["at the end", "with the next"],
+)
 def test_an_error_is_raised_once_where_it_is_waited_for(
     collect: Callable[[Behind[int]], int | None],
 ) -> None:
@@ -89,8 +92,17 @@ def test_a_unit_that_cannot_be_finished_ends_the_run_and_is_done_by_the_next(
         "runner: {workers: 1}\nembed: {unit_files: 2}\n"
     )
     store = tmp_path / "store"
-    command = ["index", "--config", str(tmp_path / "config.yaml"), "--images", str(pictures(6)),
-               "--store", str(store), "--log-level", "info"]  # fmt: skip
+    command = [
+        "index",
+        "--config",
+        str(tmp_path / "config.yaml"),
+        "--images",
+        str(pictures(6)),
+        "--store",
+        str(store),
+        "--log-level",
+        "info",
+    ]
 
     def broken(store: Any, name: Any, rows: Any) -> Any:
         if str(name).endswith(f"/ledger/{unit:06d}.parquet"):

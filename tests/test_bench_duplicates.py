@@ -15,11 +15,15 @@ def test_recall_and_precision_are_counted_by_edit() -> None:
     rows = [
         {"uri": f"/x/{name}.jpg", "copy_of": of and f"/x/{of}.jpg"}
         for name, of in [
-            ("0000.original", None), ("0000.crop", "0000.original"), ("0001.crop", "0000.original"),
-            ("0001.original", None), ("0001.flip", "0001.original"), ("other", None),
+            ("0000.original", None),
+            ("0000.crop", "0000.original"),
+            ("0001.crop", "0000.original"),
+            ("0001.original", None),
+            ("0001.flip", "0001.original"),
+            ("other", None),
             ("another", "0001.original"),
         ]
-    ]  # fmt: skip
+    ]
     found = judged(clusters(rows), 2)
     assert found["crop"] == (0.5, 1 / 4)  # of pairs 0 0, 0 1, 1 0, 1 0
     assert found["flip"] == (0.5, 1.0)
@@ -35,8 +39,16 @@ def test_the_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     config.write_text(
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
     )
-    given = ["--images", str(tmp_path / "pictures"), "--config", str(config), "--thresholds", "0.5",
-             "--json", str(out)]  # fmt: skip
+    given = [
+        "--images",
+        str(tmp_path / "pictures"),
+        "--config",
+        str(config),
+        "--thresholds",
+        "0.5",
+        "--json",
+        str(out),
+    ]
     assert main(given) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[-2:] == [lines[1], lines[3]]

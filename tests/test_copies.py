@@ -161,8 +161,12 @@ def piled(seed: int, n: int = 900, d: int = 16) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(vectors[order])
 
 
-THRESHOLDS = {"cosine": (0.9, 0.97, 1.0), "l2": (0.0, 0.6, 2.0), "inner_product": (55.0, 90.0),
-              "jaccard": (0.8, 0.97)}  # fmt: skip
+THRESHOLDS = {
+    "cosine": (0.9, 0.97, 1.0),
+    "l2": (0.0, 0.6, 2.0),
+    "inner_product": (55.0, 90.0),
+    "jaccard": (0.8, 0.97),
+}
 
 
 @pytest.mark.parametrize("options", [IVF, {"kind": "exact"}], ids=["ivf", "exact"])
@@ -220,10 +224,15 @@ def test_few_lists_lose_pairs_and_the_sample_says_how_many(
     near = brute_force(vectors, vectors, "cosine").astype("f4") >= np.float32(0.985)
     np.fill_diagonal(near, False)
     shares = [
-        np.mean([group.get(int(ids[row]), -1) == group.get(int(ids[other]), -2)
-                 for other in np.flatnonzero(near[row])])
-        for row in range(len(ids)) if near[row].any()
-    ]  # fmt: skip
+        np.mean(
+            [
+                group.get(int(ids[row]), -1) == group.get(int(ids[other]), -2)
+                for other in np.flatnonzero(near[row])
+            ]
+        )
+        for row in range(len(ids))
+        if near[row].any()
+    ]
     assert recall.rows == len(shares)
     assert recall.recall == pytest.approx(np.mean(shares))
     assert 0.5 < recall.recall < 1
@@ -258,12 +267,15 @@ def test_pairs_share_a_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cells", "kind"),
     [
-        (["a", None, "b", "a", "None"], pa.string()), ([1, 2, None, 1, 3], pa.int16()),
-        ([0.5, None, 2.0, 0.5, -0.0], pa.float32()), ([None] * 5, pa.null()),
-        ([b"a", None, b"", b"a", b"b"], pa.binary()), ([True, None, False, True, None], pa.bool_()),
+        (["a", None, "b", "a", "None"], pa.string()),
+        ([1, 2, None, 1, 3], pa.int16()),
+        ([0.5, None, 2.0, 0.5, -0.0], pa.float32()),
+        ([None] * 5, pa.null()),
+        ([b"a", None, b"", b"a", b"b"], pa.binary()),
+        ([True, None, False, True, None], pa.bool_()),
     ],
     ids=["string", "int", "float", "null", "bytes", "bool"],
-)  # fmt: skip
+)
 def test_values_are_equal_where_cells_are(cells: list[Any], kind: pa.DataType) -> None:
     column = pa.chunked_array([pa.array(cells[:2], kind), pa.array(cells[2:], kind)])
     values = values_of(column).tolist()
@@ -335,13 +347,21 @@ def test_a_pile_of_near_equal_vectors_makes_few_links(
 @pytest.mark.parametrize(
     ("threshold", "metric", "want"),
     [
-        (None, "cosine", 0.97), (None, "jaccard", 0.97), (0.5, "cosine", 0.5), (1.0, "cosine", 1.0),
-        (-3.0, "inner_product", -3.0), (0.0, "l2", 0.0),
-        (None, "l2", "largest distance"), (None, "inner_product", "smallest inner product"),
-        (1.01, "cosine", "at most 1"), (0.0, "jaccard", "above 0"), (-1.0, "l2", "largest dist"),
-        (float("nan"), "l2", "must be a number"), (float("inf"), "inner_product", "a number"),
+        (None, "cosine", 0.97),
+        (None, "jaccard", 0.97),
+        (0.5, "cosine", 0.5),
+        (1.0, "cosine", 1.0),
+        (-3.0, "inner_product", -3.0),
+        (0.0, "l2", 0.0),
+        (None, "l2", "largest distance"),
+        (None, "inner_product", "smallest inner product"),
+        (1.01, "cosine", "at most 1"),
+        (0.0, "jaccard", "above 0"),
+        (-1.0, "l2", "largest dist"),
+        (float("nan"), "l2", "must be a number"),
+        (float("inf"), "inner_product", "a number"),
     ],
-)  # fmt: skip
+)
 def test_a_threshold_means_what_the_metric_does(
     threshold: float | None, metric: str, want: float | str
 ) -> None:
@@ -408,8 +428,10 @@ def test_the_command_writes_groups_in_every_format(
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == rows
     facts = json.loads(told.out)
     assert (facts["groups"], facts["pictures"], facts["copies"]) == (
-        len(expected), len(rows), copies,
-    )  # fmt: skip
+        len(expected),
+        len(rows),
+        copies,
+    )
     assert facts["relations"] == {"same file": 3}
     assert facts["recall"]["recall"] == 1
 
@@ -423,12 +445,27 @@ def test_the_command_writes_groups_in_every_format(
 def test_names_of_the_same_bytes_are_a_group(place: Path, tmp_path: Path) -> None:
     """Rows 1 and 3 have other names; at a threshold that nothing else reaches, only these."""
     output = tmp_path / "a.parquet"
-    assert main(["duplicates", "--store", str(place / "store"), "--threshold", "1",
-                 "--within", "uri", "--output", str(output)]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "duplicates",
+                "--store",
+                str(place / "store"),
+                "--threshold",
+                "1",
+                "--within",
+                "uri",
+                "--output",
+                str(output),
+            ]
+        )
+        == 0
+    )
     found = by_group(rows_of(output))
     assert [[row["uri"] for row in own] for own in found] == [
-        ["/a", "/b", "/pictures/1.png"], ["/c", "/pictures/3.png"],
-    ]  # fmt: skip
+        ["/a", "/b", "/pictures/1.png"],
+        ["/c", "/pictures/3.png"],
+    ]
     assert {row["relation"] for own in found for row in own[1:]} == {"same file"}
 
 
@@ -446,8 +483,22 @@ def test_workers_find_what_one_process_does(
     for workers in (1, 2):
         config.write_text(f"runner: {{workers: {workers}}}\n")
         output = tmp_path / f"{workers}.parquet"
-        assert main(["duplicates", "--store", str(place / "store"), "--config", str(config),
-                     "--scratch", str(scratch), "--output", str(output)]) == 0  # fmt: skip
+        assert (
+            main(
+                [
+                    "duplicates",
+                    "--store",
+                    str(place / "store"),
+                    "--config",
+                    str(config),
+                    "--scratch",
+                    str(scratch),
+                    "--output",
+                    str(output),
+                ]
+            )
+            == 0
+        )
         found.append(rows_of(output))
     assert found[0] == found[1]
     assert list(scratch.rglob("*.json")) == []
@@ -461,8 +512,15 @@ def test_a_job_that_was_stopped_goes_on(
 
     scratch, output = tmp_path / "scratch", tmp_path / "a.parquet"
     scratch.mkdir()
-    given = ["duplicates", "--store", str(place / "store"), "--scratch", str(scratch),
-             "--output", str(output)]  # fmt: skip
+    given = [
+        "duplicates",
+        "--store",
+        str(place / "store"),
+        "--scratch",
+        str(scratch),
+        "--output",
+        str(output),
+    ]
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -492,8 +550,10 @@ def test_small_stores(rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[s
     record = write_tombstones(open_store(store), "snapshots/one/dead.npy", ids[: 5 - rows])
     manifest["files"].append({**record.to_json(), "kind": "tombstones"})
     publishing.publish(open_store(store), {**manifest, "name": "two"})
-    assert main(["duplicates", "--store", str(store), "--output", str(output),
-                 "--html", str(page)]) == 0  # fmt: skip
+    assert (
+        main(["duplicates", "--store", str(store), "--output", str(output), "--html", str(page)])
+        == 0
+    )
     told = capsys.readouterr().err.splitlines()[-1]
     found = rows_of(output)
     copies = [row for row in found if row["relation"] != "same file"]

@@ -315,8 +315,11 @@ def test_a_forked_process_may_let_go_of_a_searcher(
     arguments = [str(store), str(folder / "first" / "3.png"), how, end]
     done = subprocess.run(
         [sys.executable, "-c", _LEFT_BY_A_FORK, *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
 
 

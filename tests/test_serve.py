@@ -166,8 +166,10 @@ def test_a_file_that_is_another_now_or_gone(tmp_path: Path, indexed: tuple[Path,
     with serving(store) as served:
         ids = {one["uri"][-5:]: one["id"] for one in served.get("/api/browse")["images"]}
         for name, status, reason in (
-            ("0.png", 410, "another one"), ("1.png", 404, "No such file"), ("2.png", 410, "another")
-        ):  # fmt: skip
+            ("0.png", 410, "another one"),
+            ("1.png", 404, "No such file"),
+            ("2.png", 410, "another"),
+        ):
             found = served.ask(f"/api/image/{ids[name]}/original")
             assert (found.status, b"secret" in found.body) == (status, False)
             assert reason in found.json()["error"]
@@ -191,9 +193,11 @@ class Vectors:
             for name, weight, dim in (("low", 0.3, LOW), ("deep", 0.7, DIM - LOW))
         ]
         self.ids, self.vectors, _ = make_store(
-            folder, np.concatenate(blocks, axis=1).astype("f4"), extra={"features": features},
+            folder,
+            np.concatenate(blocks, axis=1).astype("f4"),
+            extra={"features": features},
             options={"kind": "exact"},
-        )  # fmt: skip
+        )
         self.labels = np.arange(ROWS) % 3
 
     def best(self, query: np.ndarray, k: int, allowed: Any = None) -> tuple[list[int], list[float]]:
@@ -331,8 +335,10 @@ def test_values_of_columns(vectors: tuple[Vectors, Served]) -> None:
     _, served = vectors
     label = served.get("/api/values", column="label")
     assert {one["value"]: one["count"] for one in label["values"]} == {
-        "group 0": 134, "group 1": 133, "group 2": 133
-    }  # fmt: skip
+        "group 0": 134,
+        "group 1": 133,
+        "group 2": 133,
+    }
     width = served.get("/api/values", column="width")
     assert (width["least"], width["greatest"]) == (4, 4)
 
@@ -341,9 +347,13 @@ def test_stats(vectors: tuple[Vectors, Served], served: Served) -> None:
     found = vectors[1].get("/api/stats")
     assert (found["images"], found["snapshot"], found["weights"]) == (ROWS, "one", True)
     assert {one["name"]: one["type"] for one in found["columns"]} == {
-        "uri": "text", "width": "number", "height": "number", "format": "text",
-        "bytes": "number", "label": "text",
-    }  # fmt: skip
+        "uri": "text",
+        "width": "number",
+        "height": "number",
+        "format": "text",
+        "bytes": "number",
+        "label": "text",
+    }
     own = served.get("/api/stats")
     assert own["certificate"]["line"].startswith("recall@10 1.000")
     assert (own["weights"], own["pictures"], own["images"]) == (False, True, 20)
@@ -359,8 +369,11 @@ def test_the_api_is_described(served: Served) -> None:
     assert set(described["paths"]) == paths
     assert set(described["components"]["schemas"]["Query"]["properties"]) == set(FIELDS)
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
-    assert [path for path in paths if path.replace("{", "<").replace("}", ">") not in page
-            and path != "/api/openapi.json"] == []  # fmt: skip
+    assert [
+        path
+        for path in paths
+        if path.replace("{", "<").replace("}", ">") not in page and path != "/api/openapi.json"
+    ] == []
     texts = json.dumps(described)
     assert all(
         name in described["components"]["schemas"]
@@ -372,9 +385,13 @@ def test_the_page_on_serving_runs(tmp_path: Path, indexed: tuple[Path, Path]) ->
     (tmp_path / "pictures.store").symlink_to(indexed[0])
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     ended = subprocess.run(
-        [sys.executable, "-c", script(ROOT / "docs" / "serve.md")], cwd=tmp_path, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", script(ROOT / "docs" / "serve.md")],
+        cwd=tmp_path,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        timeout=300,
+    )
     assert (ended.returncode, ended.stdout) == (0, "True\n"), ended.stderr
 
 

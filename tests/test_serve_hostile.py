@@ -35,8 +35,14 @@ PATHS = (
     "....//etc/passwd",
     "~/.ssh/id",
 )
-ROUTES = ("/api/image/{}", "/api/image/{}/thumbnail", "/api/image/{}/original",
-          "/api/image/{}/neighbours", "/api/picture/{}/thumbnail", "/static/{}")  # fmt: skip
+ROUTES = (
+    "/api/image/{}",
+    "/api/image/{}/thumbnail",
+    "/api/image/{}/original",
+    "/api/image/{}/neighbours",
+    "/api/picture/{}/thumbnail",
+    "/static/{}",
+)
 opened: list[str] = []
 watching = False
 
@@ -65,12 +71,23 @@ def nothing_is_read(indexed: tuple[Path, Path]) -> Iterator[None]:
     watching = True
     yield
     watching = False
-    allowed = [str(indexed[0].parent.resolve()), str(cache_folder()),
-               tempfile.gettempdir() + "/lookalike-serve-",
-               sys.prefix, sys.base_prefix, "/proc/", "/dev/", "/sys/",
-               str(Path(__file__).resolve().parent.parent)]  # fmt: skip
-    outside = [path for path in opened if not path.startswith(tuple(map(os.path.realpath, allowed)))
-               and not path.startswith(tuple(allowed))]  # fmt: skip
+    allowed = [
+        str(indexed[0].parent.resolve()),
+        str(cache_folder()),
+        tempfile.gettempdir() + "/lookalike-serve-",
+        sys.prefix,
+        sys.base_prefix,
+        "/proc/",
+        "/dev/",
+        "/sys/",
+        str(Path(__file__).resolve().parent.parent),
+    ]
+    outside = [
+        path
+        for path in opened
+        if not path.startswith(tuple(map(os.path.realpath, allowed)))
+        and not path.startswith(tuple(allowed))
+    ]
     assert outside == []
 
 
@@ -90,8 +107,14 @@ def refused(found: Any, *statuses: int) -> None:
 def ways_to_write(path: str) -> list[str]:
     plain = path.replace("\\", "%5c")
     encoded = "".join(f"%{byte:02x}" for byte in path.encode())
-    return [plain, encoded, encoded.replace("%", "%25"), plain.replace("..", "%c0%ae%c0%ae"),
-            plain + "%00.png", plain.replace("/", "%2f")]  # fmt: skip
+    return [
+        plain,
+        encoded,
+        encoded.replace("%", "%25"),
+        plain.replace("..", "%c0%ae%c0%ae"),
+        plain + "%00.png",
+        plain.replace("/", "%2f"),
+    ]
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -104,9 +127,24 @@ def test_paths_lead_nowhere(served: Served, route: str) -> None:
 
 @pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
-    "row", ["-1", "1.5", "1e3", "0x10", "9223372036854775808", "99999999999999999999", "９", "",
-            "%20", "null", "true", "1;drop", "4611686018427387904", "123456789012"]
-)  # fmt: skip
+    "row",
+    [
+        "-1",
+        "1.5",
+        "1e3",
+        "0x10",
+        "9223372036854775808",
+        "99999999999999999999",
+        "９",
+        "",
+        "%20",
+        "null",
+        "true",
+        "1;drop",
+        "4611686018427387904",
+        "123456789012",
+    ],
+)
 def test_rows_that_are_none(served: Served, row: str) -> None:
     for route in ROUTES[:4]:
         path = route.format(row if row.isascii() else "%ef%bc%99")
@@ -123,20 +161,45 @@ def test_names_that_the_snapshot_does_not_list(served: Served, uri: str) -> None
 @pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("PUT", "/api/search"), ("DELETE", "/api/image/1"), ("PATCH", "/"), ("OPTIONS", "/api/stats"),
-     ("TRACE", "/"), ("GET", "/api/search"), ("POST", "/api/stats"), ("GET", "/api"),
-     ("GET", "/.git/config"), ("GET", "/static/"), ("GET", "/static/../api.py"), ("GET", "//")],
-)  # fmt: skip
+    [
+        ("PUT", "/api/search"),
+        ("DELETE", "/api/image/1"),
+        ("PATCH", "/"),
+        ("OPTIONS", "/api/stats"),
+        ("TRACE", "/"),
+        ("GET", "/api/search"),
+        ("POST", "/api/stats"),
+        ("GET", "/api"),
+        ("GET", "/.git/config"),
+        ("GET", "/static/"),
+        ("GET", "/static/../api.py"),
+        ("GET", "//"),
+    ],
+)
 def test_methods_and_paths_that_there_are_not(served: Served, method: str, path: str) -> None:
     refused(served.ask(path, method=method), 404, 405)
 
 
 # --- what is asked ------------------------------------------------------------------------------
 
-NO_JSON = [b"", b"{", b"[]", b"null", b"1", b'"x"', b"{'id': 1}", b'{"id": NaN}',
-           b'{"id": Infinity}', b"\xff\xfe", b'{"id": ' + b"9" * 5000 + b"}", b"[" * 50_000,
-           b'{"a":' * 5000, b'{"id": 1} x', b'{"id": "\\ud800"}',
-           b'{"where": "\\u0000", "id": 0}']  # fmt: skip
+NO_JSON = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"1",
+    b'"x"',
+    b"{'id': 1}",
+    b'{"id": NaN}',
+    b'{"id": Infinity}',
+    b"\xff\xfe",
+    b'{"id": ' + b"9" * 5000 + b"}",
+    b"[" * 50_000,
+    b'{"a":' * 5000,
+    b'{"id": 1} x',
+    b'{"id": "\\ud800"}',
+    b'{"where": "\\u0000", "id": 0}',
+]
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -146,28 +209,75 @@ def test_bodies_that_are_no_query(served: Served, body: bytes) -> None:
 
 
 FIELDS = [
-    {}, {"k": 5}, {"id": []}, {"id": None}, {"id": True}, {"id": -1}, {"id": 1.5}, {"id": {}},
-    {"id": [[1]]}, {"id": 2**70}, {"id": 0, "k": 0},
-    {"id": 0, "k": -5}, {"id": 0, "k": 10**9},
-    {"id": 0, "k": "many"}, {"id": 0, "k": 1.5}, {"id": 0, "k": [1]}, {"id": 0, "where": 7},
-    {"id": 0, "where": "x" * 5000}, {"id": 0, "where": "nothing = 1"}, {"id": 0, "where": "a ="},
-    {"id": 0, "where": "uri = 'x'; drop table"}, {"id": 0, "where": "(" * 300},
-    {"id": 0, "where": ""}, {"id": 0, "crop": "1,2"}, {"id": 0, "crop": [0, 0, -1, 1]},
+    {},
+    {"k": 5},
+    {"id": []},
+    {"id": None},
+    {"id": True},
+    {"id": -1},
+    {"id": 1.5},
+    {"id": {}},
+    {"id": [[1]]},
+    {"id": 2**70},
+    {"id": 0, "k": 0},
+    {"id": 0, "k": -5},
+    {"id": 0, "k": 10**9},
+    {"id": 0, "k": "many"},
+    {"id": 0, "k": 1.5},
+    {"id": 0, "k": [1]},
+    {"id": 0, "where": 7},
+    {"id": 0, "where": "x" * 5000},
+    {"id": 0, "where": "nothing = 1"},
+    {"id": 0, "where": "a ="},
+    {"id": 0, "where": "uri = 'x'; drop table"},
+    {"id": 0, "where": "(" * 300},
+    {"id": 0, "where": ""},
+    {"id": 0, "crop": "1,2"},
+    {"id": 0, "crop": [0, 0, -1, 1]},
     {"id": 0, "crop": [0, 0, "1", 1]},
-    {"id": 0, "crop": {"x": 1}}, {"id": 0, "crop": [5000, 0, 10, 10]}, {"id": 0, "crop": [[1]]},
-    {"id": 0, "crop": "nan,0,1,1"}, {"id": 0, "weights": {"low": 1}}, {"id": 0, "weights": "low"},
-    {"id": 0, "weights": {"low": "1"}}, {"id": 0, "weights": []}, {"id": 0, "unlike": "x"},
-    {"id": 0, "unlike": [None]}, {"id": 0, "unlike": SHA}, {"id": 0, "unlike": 10**15},
-    {"id": 0, "min_score": "high"}, {"id": 0, "min_score": True}, {"id": 0, "min_score": []},
-    {"id": 0, "group_by": 3}, {"id": 0, "group_by": "no such"}, {"id": 0, "per_group": 2},
-    {"id": 0, "diversify": 2}, {"id": 0, "diversify": -0.1}, {"id": 0, "diversify": "very"},
-    {"id": 0, "exclude_self": "perhaps"}, {"id": 0, "exclude_self": 1}, {"id": 0, "format": "xml"},
-    {"id": 0, "format": "../x"}, {"id": 0, "together": "min"}, {"id": 0, "nprobe": 5},
-    {"id": 0, "__proto__": 1}, {"picture": SHA}, {"picture": "../" + SHA}, {"picture": SHA.upper()},
-    {"picture": 5}, {"picture": "g" * 64}, {"uri": 5}, {"uri": ["x" * 5000]}, {"uri": "\0"},
-    {"id": list(range(50))}, {"picture": [SHA] * 2, "id": list(range(40))}, {"vectors": [[0.0]]},
-    {"images": "/etc/passwd"}, {"like": "/etc/passwd"}, {"image": "/etc/passwd"},
-]  # fmt: skip
+    {"id": 0, "crop": {"x": 1}},
+    {"id": 0, "crop": [5000, 0, 10, 10]},
+    {"id": 0, "crop": [[1]]},
+    {"id": 0, "crop": "nan,0,1,1"},
+    {"id": 0, "weights": {"low": 1}},
+    {"id": 0, "weights": "low"},
+    {"id": 0, "weights": {"low": "1"}},
+    {"id": 0, "weights": []},
+    {"id": 0, "unlike": "x"},
+    {"id": 0, "unlike": [None]},
+    {"id": 0, "unlike": SHA},
+    {"id": 0, "unlike": 10**15},
+    {"id": 0, "min_score": "high"},
+    {"id": 0, "min_score": True},
+    {"id": 0, "min_score": []},
+    {"id": 0, "group_by": 3},
+    {"id": 0, "group_by": "no such"},
+    {"id": 0, "per_group": 2},
+    {"id": 0, "diversify": 2},
+    {"id": 0, "diversify": -0.1},
+    {"id": 0, "diversify": "very"},
+    {"id": 0, "exclude_self": "perhaps"},
+    {"id": 0, "exclude_self": 1},
+    {"id": 0, "format": "xml"},
+    {"id": 0, "format": "../x"},
+    {"id": 0, "together": "min"},
+    {"id": 0, "nprobe": 5},
+    {"id": 0, "__proto__": 1},
+    {"picture": SHA},
+    {"picture": "../" + SHA},
+    {"picture": SHA.upper()},
+    {"picture": 5},
+    {"picture": "g" * 64},
+    {"uri": 5},
+    {"uri": ["x" * 5000]},
+    {"uri": "\0"},
+    {"id": list(range(50))},
+    {"picture": [SHA] * 2, "id": list(range(40))},
+    {"vectors": [[0.0]]},
+    {"images": "/etc/passwd"},
+    {"like": "/etc/passwd"},
+    {"image": "/etc/passwd"},
+]
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -179,15 +289,31 @@ def test_queries_that_cannot_be_asked(served: Served, asked: Any) -> None:
 @pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
     "path",
-    ["/api/browse?k=0", "/api/browse?k=1e9", "/api/browse?seed=-1", "/api/browse?order=up",
-     "/api/browse?k=1&k=2", "/api/browse?path=/etc", "/api/browse?offset=-1", "/api/browse?where=x",
-     "/api/browse?where=uri+%3D+%27%00%27", "/api/folders?under=%00", "/api/values",
-     "/api/values?column=embedding", "/api/values?column=" + "x" * 5000, "/api/outliers?k=x",
-     "/api/duplicates?offset=99999999999999999999", "/api/duplicates?order=random",
-     "/api/image/0/thumbnail?side=100000", "/api/image/0/thumbnail?side=193",
-     "/api/image/0/neighbours?k=0", "/api/image/0/neighbours?id=x",
-     "/api/image/0/neighbours?format=html", f"/api/picture/{SHA}/thumbnail"],
-)  # fmt: skip
+    [
+        "/api/browse?k=0",
+        "/api/browse?k=1e9",
+        "/api/browse?seed=-1",
+        "/api/browse?order=up",
+        "/api/browse?k=1&k=2",
+        "/api/browse?path=/etc",
+        "/api/browse?offset=-1",
+        "/api/browse?where=x",
+        "/api/browse?where=uri+%3D+%27%00%27",
+        "/api/folders?under=%00",
+        "/api/values",
+        "/api/values?column=embedding",
+        "/api/values?column=" + "x" * 5000,
+        "/api/outliers?k=x",
+        "/api/duplicates?offset=99999999999999999999",
+        "/api/duplicates?order=random",
+        "/api/image/0/thumbnail?side=100000",
+        "/api/image/0/thumbnail?side=193",
+        "/api/image/0/neighbours?k=0",
+        "/api/image/0/neighbours?id=x",
+        "/api/image/0/neighbours?format=html",
+        f"/api/picture/{SHA}/thumbnail",
+    ],
+)
 def test_parameters_that_mean_nothing(served: Served, path: str) -> None:
     refused(served.ask(path), 400, 404)
 
@@ -210,14 +336,24 @@ def bomb(width: int, height: int) -> bytes:
 
 
 PICTURES = {
-    "empty": b"", "text": b"hello", "html": b"<html><script>alert(1)</script>",
-    "zeros": bytes(1000), "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-    "pdf": b"%PDF-1.4 x", "zip": b"PK\x03\x04",
-    "bomb": bomb(60_000, 60_000), "wide": bomb(2**31 - 1, 1), "huge": bomb(2**31 - 1, 2**31 - 1),
-    "none": bomb(0, 0), "cut": png(picture(1))[:80], "jpeg": b"\xff\xd8\xff\xe0" + bytes(50),
-    "gif": b"GIF89a\xff\xff\xff\xff" + bytes(30), "bmp": b"BM" + struct.pack("<I", 2**32 - 1) * 20,
-    "tiff": b"II*\x00\x08\x00\x00\x00\xff\xff" + bytes(100), "webp": b"RIFF\xff\xff\xff\xffWEBPVP8",
-}  # fmt: skip
+    "empty": b"",
+    "text": b"hello",
+    "html": b"<html><script>alert(1)</script>",
+    "zeros": bytes(1000),
+    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "pdf": b"%PDF-1.4 x",
+    "zip": b"PK\x03\x04",
+    "bomb": bomb(60_000, 60_000),
+    "wide": bomb(2**31 - 1, 1),
+    "huge": bomb(2**31 - 1, 2**31 - 1),
+    "none": bomb(0, 0),
+    "cut": png(picture(1))[:80],
+    "jpeg": b"\xff\xd8\xff\xe0" + bytes(50),
+    "gif": b"GIF89a\xff\xff\xff\xff" + bytes(30),
+    "bmp": b"BM" + struct.pack("<I", 2**32 - 1) * 20,
+    "tiff": b"II*\x00\x08\x00\x00\x00\xff\xff" + bytes(100),
+    "webp": b"RIFF\xff\xff\xff\xffWEBPVP8",
+}
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -250,8 +386,14 @@ def test_forms_that_are_none(served: Served) -> None:
     body, kind = form([("image", good)], {})
     for broken in (body[:-30], body.replace(b"--", b"++"), b"", b"\r\n" * 1000):
         refused(served.ask("/api/search", broken, {"Content-Type": kind}), 400)
-    for other in ("multipart/form-data", "multipart/form-data; boundary=", "text/plain",
-                  "application/x-www-form-urlencoded", "image/png", ""):  # fmt: skip
+    for other in (
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "image/png",
+        "",
+    ):
         refused(served.ask("/api/search", body, {"Content-Type": other}), 400, 415)
 
 
@@ -276,8 +418,10 @@ def test_bodies_that_are_too_long(served: Served) -> None:
 
 
 def test_a_body_that_does_not_come(served: Served) -> None:
-    head = (b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n{")  # fmt: skip
+    head = (
+        b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n{"
+    )
     back = served.raw(head)
     assert back.startswith(b"HTTP/1.1 408 ")
     assert b"took more than 2 s" in back
@@ -294,19 +438,23 @@ def test_urls_and_headers_that_are_too_long(served: Served) -> None:
 @pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
     "data",
-    [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
-     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
-     b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\r\n\0: b\r\n\r\n",
-     b"GET http://other/ HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n",
-     b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-     b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\r\n\0: b\r\n\r\n",
+        b"GET http://other/ HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+    ],
     ids=range(13),
-)  # fmt: skip
+)
 def test_bytes_that_are_no_request(served: Served, data: bytes) -> None:
     back = served.raw(data)
     assert back.startswith(b"HTTP/1.1 4") or b" 501 " in back[:20], back[:100]
@@ -316,11 +464,18 @@ def test_bytes_that_are_no_request(served: Served, data: bytes) -> None:
 @pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
     ("headers", "status"),
-    [({"Host": "evil.example"}, 421), ({"Host": "evil.example:80"}, 421), ({"Host": "["}, 421),
-     ({"Host": "10.0.0.1"}, 421), ({"Origin": "http://evil.example"}, 403),
-     ({"Origin": "null"}, 403), ({"Origin": "http://["}, 403),
-     ({"Sec-Fetch-Site": "cross-site"}, 403), ({"Sec-Fetch-Site": "same-site"}, 403)],
-)  # fmt: skip
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "evil.example:80"}, 421),
+        ({"Host": "["}, 421),
+        ({"Host": "10.0.0.1"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
 def test_other_sites_pages_get_nothing(
     served: Served, headers: dict[str, str], status: int
 ) -> None:
@@ -345,8 +500,10 @@ def test_every_answer_says_what_may_be_done_with_it(served: Served) -> None:
 
 
 def test_more_requests_than_it_takes_are_told_to_come_again(indexed: tuple[Path, Path]) -> None:
-    head = (b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n{")  # fmt: skip
+    head = (
+        b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n{"
+    )
     with serving(indexed[0], limits=Limits(requests=2)) as served:
         with (
             socket.create_connection(("127.0.0.1", served.port)) as one,
@@ -376,8 +533,17 @@ def test_tokens(indexed: tuple[Path, Path]) -> None:
             found = served.ask(path)
             refused(found, 401)
             assert found.headers["www-authenticate"] == "Bearer"
-        for text in ("", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}",
-                     f"Basic {TOKEN}", TOKEN, f"{TOKEN} {TOKEN}", "Bearer \xff"):  # fmt: skip
+        for text in (
+            "",
+            "Bearer",
+            "Bearer ",
+            f"Bearer {TOKEN}x",
+            f"Bearer {TOKEN[:-1]}",
+            f"Basic {TOKEN}",
+            TOKEN,
+            f"{TOKEN} {TOKEN}",
+            "Bearer \xff",
+        ):
             refused(served.ask("/api/stats", headers={"Authorization": text}), 401)
         for cookie in ("", "x", f"lookalike={TOKEN}", "=;=;", "lookalike_00000000=1"):
             refused(served.ask("/api/stats", headers={"Cookie": cookie}), 401)

@@ -109,8 +109,11 @@ def click(page: Any, target: Any) -> list[str]:
 
 def upload(page: Any, number: int) -> None:
     before = names(page)
-    file = {"name": f"mine {number}.png", "mimeType": "image/png",
-            "buffer": png(picture(number, (320, 240)))}  # fmt: skip
+    file = {
+        "name": f"mine {number}.png",
+        "mimeType": "image/png",
+        "buffer": png(picture(number, (320, 240))),
+    }
     page.locator("#file").set_input_files(file)
     changed(page, before)
 

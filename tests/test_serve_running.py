@@ -123,9 +123,12 @@ def started(
     *arguments: object, token: str | None = None
 ) -> Iterator[tuple[Served, subprocess.Popen[str]]]:
     process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, **({"LOOKALIKE_TOKEN": token} if token else {})},
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -146,8 +149,10 @@ def test_the_command_serves_until_a_signal(indexed: tuple[Path, Path], how: sign
         decoders = children.read_text().split() if children.exists() else []
         # one that is being answered does not keep it
         with socket.create_connection(("127.0.0.1", served.port)) as waiting:
-            waiting.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
-                            b"Content-Type: application/json\r\n\r\n")  # fmt: skip
+            waiting.sendall(
+                b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+                b"Content-Type: application/json\r\n\r\n"
+            )
             began = time.monotonic()
             process.send_signal(how)
             out, err = process.communicate(timeout=WAIT_S)
@@ -179,10 +184,21 @@ def test_what_cannot_be_served_is_one_line(
             (["--store", store, "--port", "99999"], "0 to 65535"),
             (["--store", store, "--port", "0", "--host", "0.0.0.0"], "needs a --token"),
             (["--store", store, "--port", "0", "--token", "short"], "16 to 200 characters"),
-            (["--store", store, "--port", "0", "--host", "no such host.invalid", "--token",
-              "x" * 20], "no address of this machine"),
+            (
+                [
+                    "--store",
+                    store,
+                    "--port",
+                    "0",
+                    "--host",
+                    "no such host.invalid",
+                    "--token",
+                    "x" * 20,
+                ],
+                "no address of this machine",
+            ),
             (["--store", str(tmp_path / "none"), "--port", "0"], "none"),
-        ):  # fmt: skip
+        ):
             assert main(["serve", *arguments]) == 2
             out, err = capsys.readouterr()
             assert out == ""

@@ -104,9 +104,12 @@ def started(asked: list[str]) -> subprocess.Popen[str]:
     on the tests before: Adam makes whole steps of differences in the last bits.
     """
     return subprocess.Popen(
-        [sys.executable, "-c", _SHORT, *asked], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", _SHORT, *asked],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def said(asked: list[str]) -> tuple[int, tuple[str, str]]:

@@ -142,8 +142,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
     )
-    assert main(["index", "--config", str(config), "--images", str(folder),
-                 "--store", str(root / "store")]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "index",
+                "--config",
+                str(config),
+                "--images",
+                str(folder),
+                "--store",
+                str(root / "store"),
+            ]
+        )
+        == 0
+    )
     (folder / "a-gone.png").unlink()
     return root
 
@@ -153,8 +165,17 @@ def test_groups_say_what_each_picture_is(
 ) -> None:
     """At a threshold that takes all pictures for one group."""
     output, page = tmp_path / "a.parquet", tmp_path / "a.html"
-    given = ["duplicates", "--store", str(place / "store"), "--threshold", "0.05", "--output",
-             str(output), "--html", str(page)]  # fmt: skip
+    given = [
+        "duplicates",
+        "--store",
+        str(place / "store"),
+        "--threshold",
+        "0.05",
+        "--output",
+        str(output),
+        "--html",
+        str(page),
+    ]
     assert main(given) == 0
     plain = pq.read_table(output).to_pylist()
     assert {row["group"] for row in plain} == {1}

@@ -99,11 +99,14 @@ def _take(task: _Step, scratch: Store, pieces: list[Reference]) -> Record:
         "rows": table.num_rows,
         "distinct": len(ids),
         "file": put_arrays(
-            scratch, task.name(".rows"), ids=ids[order], lists=lists[order],
+            scratch,
+            task.name(".rows"),
+            ids=ids[order],
+            lists=lists[order],
             values=rows["value"].to_numpy()[order],
         ),
         "links": put_arrays(scratch, task.name(".links"), **links),
-    }  # fmt: skip
+    }
 
 
 def put_arrays(scratch: Store, name: HashedName, **arrays: npt.NDArray[Any]) -> FileJson:

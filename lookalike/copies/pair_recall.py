@@ -53,9 +53,12 @@ class Sample:
         buffer = io.BytesIO()
         rows = self.rows
         np.savez(
-            buffer, ids=rows.ids, values=rows.values, vectors=rows.vectors,
+            buffer,
+            ids=rows.ids,
+            values=rows.values,
+            vectors=rows.vectors,
             counts=np.array([self.of, self.size]),
-        )  # fmt: skip
+        )
         scratch.put_if_absent(join.sample, buffer.getvalue())
 
     @classmethod

@@ -102,10 +102,13 @@ def opened(store_name: str, snapshot: str) -> Joined:
     rows = sum(int(line["rows"]) for line in lines)
     template = load_template(store.local_folder(f"templates/{name}"), name)
     return Joined(
-        store, manifest, template, VectorReader(store, files),
+        store,
+        manifest,
+        template,
+        VectorReader(store, files),
         in_tasks([str(line["path"]) for line in lines], rows),
         max(1, min(template.spec.nlist, -(-rows // _PARTITION_ROWS))),
-    )  # fmt: skip
+    )
 
 
 def asked_threshold(threshold: float | None, metric: str) -> float:

@@ -189,11 +189,16 @@ class OpenVINOModel(Model):
         golden = "" if self._golden is None else hashlib.sha256(self._golden.tobytes()).hexdigest()
         return {
             size: compiled.key_of(
-                engine=version(), model=digests, golden=golden, exact=self._exact, size=size,
-                input_size=self.info.input_size, options=self._options,
+                engine=version(),
+                model=digests,
+                golden=golden,
+                exact=self._exact,
+                size=size,
+                input_size=self.info.input_size,
+                options=self._options,
             )
             for size in (1, self.batch)
-        }  # fmt: skip
+        }
 
     def _model(self) -> Any:
         """The graph, as `convert` wrote it."""

@@ -110,7 +110,9 @@ def _record(line: FileLine) -> FileRecord:
 
 def _told(store: Store, compared: str, number: int) -> pa.ChunkedArray:
     """Names of a partition of which files of the comparison tell."""
-    paths = (*files_of(store, compared, "gone", number),
-             *files_of(store, compared, "carried", number))  # fmt: skip
+    paths = (
+        *files_of(store, compared, "gone", number),
+        *files_of(store, compared, "carried", number),
+    )
     tables = [pq.read_table(store.local(path), columns=["uri"]) for path in paths]
     return pa.chunked_array([one for table in tables for one in table["uri"].chunks], pa.string())

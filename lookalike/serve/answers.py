@@ -29,9 +29,11 @@ _TYPES = {
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     """A value as JSON that every parser reads; nobody keeps it."""
     return Response(
-        to_json(json_value(value)), 200,
-        {"Cache-Control": "no-store", **(headers or {})}, "application/json",
-    )  # fmt: skip
+        to_json(json_value(value)),
+        200,
+        {"Cache-Control": "no-store", **(headers or {})},
+        "application/json",
+    )
 
 
 def answer_response(
@@ -41,9 +43,14 @@ def answer_response(
     if format == FORMATS[0]:
         rows = [{k: v for k, v in one.to_dict().items() if k != "query_uri"} for one in found]
         return json_response(
-            {"neighbours": rows, "snapshot": now.manifest["name"], "complete": found.complete,
-             "metric": now.metric, **more}
-        )  # fmt: skip
+            {
+                "neighbours": rows,
+                "snapshot": now.manifest["name"],
+                "complete": found.complete,
+                "metric": now.metric,
+                **more,
+            }
+        )
     schema = answer_schema(now.metadata_schema)
     if format == "parquet":
         out = io.BytesIO()
@@ -65,9 +72,14 @@ def listing_response(
     left_out = {"query_uri", "rank", *(() if scores else ("score",))}
     rows = [{k: v for k, v in one.to_dict().items() if k not in left_out} for one in found]
     return json_response(
-        {"images": rows, "total": listing.total, "next": listing.next,
-         "snapshot": now.manifest["name"], "metric": now.metric}
-    )  # fmt: skip
+        {
+            "images": rows,
+            "total": listing.total,
+            "next": listing.next,
+            "snapshot": now.manifest["name"],
+            "metric": now.metric,
+        }
+    )
 
 
 def stats(now: Searcher, limits: Limits, problem: str) -> dict[str, Any]:
@@ -80,10 +92,14 @@ def stats(now: Searcher, limits: Limits, problem: str) -> dict[str, Any]:
     """
     manifest, certificate = now.manifest, now.manifest.get("certificate") or {}
     features = [
-        {"name": one["name"], "handle": one["handle"], "weight": one["weight"],
-         "dim": one["info"]["dim"]}
+        {
+            "name": one["name"],
+            "handle": one["handle"],
+            "weight": one["weight"],
+            "dim": one["info"]["dim"],
+        }
         for one in manifest.get("features") or []
-    ]  # fmt: skip
+    ]
     weighed = len(features) > 1 and not manifest.get("projection")
     return {
         "store": str(now.store),
@@ -103,7 +119,11 @@ def stats(now: Searcher, limits: Limits, problem: str) -> dict[str, Any]:
         },
         "counts": manifest.get("counts") or {},
         "columns": browsing.columns_of(now),
-        "limits": {"k": limits.k, "pictures": limits.pictures, "upload_bytes": limits.upload_bytes,
-                   "image_pixels": limits.image.max_pixels},
+        "limits": {
+            "k": limits.k,
+            "pictures": limits.pictures,
+            "upload_bytes": limits.upload_bytes,
+            "image_pixels": limits.image.max_pixels,
+        },
         "problem": problem,
-    }  # fmt: skip
+    }

@@ -42,8 +42,12 @@ from lookalike.serve.thumbnails import SIDES
 
 _log = logging.getLogger(__name__)
 _STATIC = Path(__file__).with_name("static")
-_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
-          ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}  # fmt: skip
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 _OPENAPI = Path(__file__).with_name("openapi.json")
 _PICTURE_KEPT_S = 3600
 _PAGE = 60  # rows of a listing, unless told otherwise
@@ -77,10 +81,13 @@ def make_app(
         routes=_Endpoints(explorer, metrics).routes(),
         lifespan=life,
         exception_handlers={
-            RefusedError: _refused, RequestError: _wrong, UnreachableError: _unreachable,
-            HTTPException: _http, Exception: _fault,
+            RefusedError: _refused,
+            RequestError: _wrong,
+            UnreachableError: _unreachable,
+            HTTPException: _http,
+            Exception: _fault,
         },
-    )  # fmt: skip
+    )
     return Gate(app, limits, metrics, token)
 
 
@@ -198,8 +205,14 @@ class _Endpoints:
 
     async def _answer(self, asked: Asked) -> Response:
         asked = asked.check(self._limits)
-        more = {"query": {"id": asked.ids, "uri": asked.uris, "picture": asked.pictures,
-                          "unlike": [*asked.unlike_ids, *asked.unlike_pictures]}}  # fmt: skip
+        more = {
+            "query": {
+                "id": asked.ids,
+                "uri": asked.uris,
+                "picture": asked.pictures,
+                "unlike": [*asked.unlike_ids, *asked.unlike_pictures],
+            }
+        }
         return await self._explorer.search(
             asked, lambda found, now: answer_response(found, now, asked.format, more)
         )

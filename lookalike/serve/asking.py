@@ -119,8 +119,15 @@ def asked(fields: Mapping[str, Any], limits: Limits) -> Asked:
             raise RequestError(f"there is no field {name!r:.80}; there are {', '.join(FIELDS)}")
     value = {name: FIELDS[name](name, given, limits) for name, given in fields.items()}
     unlike = value.get("unlike", ())
-    ways = ("together", "weights", "min_score", "group_by", "per_group", "diversify",
-            "exclude_self")  # fmt: skip
+    ways = (
+        "together",
+        "weights",
+        "min_score",
+        "group_by",
+        "per_group",
+        "diversify",
+        "exclude_self",
+    )
     plain = ("k", "where", "crop", "format")
     return Asked(
         value.get("id", ()),

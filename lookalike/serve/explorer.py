@@ -62,9 +62,12 @@ class Explorer:
         self._searching, self._decoding, self._showing, self._looking = self._pools = [
             ThreadPoolExecutor(count, f"serve-{what}")
             for what, count in (
-                ("search", threads), ("decode", threads), ("show", 2 * threads), ("look", 2)
+                ("search", threads),
+                ("decode", threads),
+                ("show", 2 * threads),
+                ("look", 2),
             )
-        ]  # fmt: skip
+        ]
         self._counting = Lock()  # of what follows: it is dear, so that one thread does it for all
         self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
         self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)

@@ -193,9 +193,12 @@ class Gate:
             rest = urlencode([pair for pair in query if pair[0] != "token"])
             answer = RedirectResponse(f"./?{rest}" if rest else "./", 303)
             answer.set_cookie(
-                self._cookie_name, self._cookie, httponly=True, samesite="lax",
+                self._cookie_name,
+                self._cookie,
+                httponly=True,
+                samesite="lax",
                 secure=scope["scheme"] == "https",
-            )  # fmt: skip
+            )
             return answer
         kind, _, text = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._is_token(text.strip()):

@@ -54,28 +54,68 @@ class Metrics:
                 *(
                     family_text(f"lookalike_serve_{name}", meaning, [(labels, float(value))], kind)
                     for name, meaning, labels, value, kind in (
-                        ("requests_under_way", "Requests being answered.", {}, self.under_way,
-                         "gauge"),
-                        ("snapshot_info", "The snapshot that is open.",
-                         {"snapshot": str(now.manifest["name"])}, 1, "gauge"),
+                        (
+                            "requests_under_way",
+                            "Requests being answered.",
+                            {},
+                            self.under_way,
+                            "gauge",
+                        ),
+                        (
+                            "snapshot_info",
+                            "The snapshot that is open.",
+                            {"snapshot": str(now.manifest["name"])},
+                            1,
+                            "gauge",
+                        ),
                         ("vectors", "Vectors that searches find.", {}, now.count, "gauge"),
-                        ("refreshes_total", "Times that another snapshot was gone to.", {},
-                         explorer.refreshed, "counter"),
-                        ("stuck", "1 where the published snapshot cannot be opened.", {},
-                         bool(explorer.problem), "gauge"),
+                        (
+                            "refreshes_total",
+                            "Times that another snapshot was gone to.",
+                            {},
+                            explorer.refreshed,
+                            "counter",
+                        ),
+                        (
+                            "stuck",
+                            "1 where the published snapshot cannot be opened.",
+                            {},
+                            bool(explorer.problem),
+                            "gauge",
+                        ),
                         ("thumbnails_made_total", "Thumbnails made.", {}, shown.made, "counter"),
-                        ("thumbnails_kept_total", "Thumbnails that were there already.", {},
-                         shown.kept, "counter"),
-                        ("thumbnail_bytes", "Bytes of thumbnails in memory.", {}, shown.size,
-                         "gauge"),
-                        ("upload_bytes", "Bytes of pictures that were uploaded and are kept.", {},
-                         explorer.uploads.size, "gauge"),
-                        ("resident_bytes", "Memory of the serving process.", {}, resident_bytes(),
-                         "gauge"),
+                        (
+                            "thumbnails_kept_total",
+                            "Thumbnails that were there already.",
+                            {},
+                            shown.kept,
+                            "counter",
+                        ),
+                        (
+                            "thumbnail_bytes",
+                            "Bytes of thumbnails in memory.",
+                            {},
+                            shown.size,
+                            "gauge",
+                        ),
+                        (
+                            "upload_bytes",
+                            "Bytes of pictures that were uploaded and are kept.",
+                            {},
+                            explorer.uploads.size,
+                            "gauge",
+                        ),
+                        (
+                            "resident_bytes",
+                            "Memory of the serving process.",
+                            {},
+                            resident_bytes(),
+                            "gauge",
+                        ),
                     )
                 ),
             ]
-        )  # fmt: skip
+        )
 
 
 def resident_bytes() -> int:

@@ -25,10 +25,17 @@ SIDES = (SIDE, 1024)
 """Of thumbnails: those of a list of results, and one picture to look at and mark a part of."""
 
 _TYPES = {
-    "JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp",
-    "AVIF": "image/avif", "BMP": "image/bmp", "ICO": "image/x-icon", "TIFF": "image/tiff",
-    "HEIC": "image/heic", "JPEG2000": "image/jp2",
-}  # fmt: skip
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "GIF": "image/gif",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+    "BMP": "image/bmp",
+    "ICO": "image/x-icon",
+    "TIFF": "image/tiff",
+    "HEIC": "image/heic",
+    "JPEG2000": "image/jp2",
+}
 _OTHER = "application/octet-stream"
 _ENTRY = 200  # bytes of a failure that is kept
 _PASSING = ("unreadable", "timed_out")  # may be another tomorrow
