@@ -608,7 +608,7 @@ def lasting(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_gone(place: Place, record: dict[str, Any]) -> None:
-    """What is published stands, and what came late is read by nobody, and goes with the next run."""
+    """What is published stands; what came late is read by nobody and goes with the next run."""
     lines = lasting(record)
     files = {line["path"] for line in lines if not line["path"].startswith("templates")}
     check_files(place.store, {"files": lines})
