@@ -468,6 +468,20 @@ def test_the_bound_is_kept_by_all_processes(tmp_path: Path) -> None:
     assert not list((tmp_path / "files").glob(".*.part"))
 
 
+def test_nobody_makes_room_with_what_was_fetched_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def crowded(old: Path, new: Path) -> None:
+        replace(old, new)
+        FileCache(tmp_path)._remove_oldest(1 << 40)  # as another process does
+
+    monkeypatch.setattr(os, "replace", crowded)
+    path = FileCache(tmp_path).get(RECORDS[0], lambda: iter([contents(0)]))
+    assert path.read_bytes() == contents(0)
+
+
 def test_those_used_longest_ago_go_first(tmp_path: Path) -> None:
     cache = FileCache(tmp_path, 20 * SIZE)
 

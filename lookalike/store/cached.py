@@ -204,6 +204,9 @@ class FileCache:
 
     def _fetch(self, path: Path, record: FileRecord, fetch: Fetch) -> None:
         with self._whole(path, record, fetch) as temporary:
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            _held = _Held(descriptor)  # or another makes room with it before it is held below
+            _lock(descriptor, shared=True)
             with locked(self.folder):  # who counts must not miss it between its names
                 os.replace(temporary, path)
             if not self._hold(path, record):
