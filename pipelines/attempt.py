@@ -15,6 +15,7 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
+from lookalike.batching import at_least
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
 from lookalike.ivf.fitness import compare, imbalance
@@ -26,7 +27,7 @@ from lookalike.metrics import Ids
 from lookalike.pipelines.certify import Asking
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.progress import Progress, duration, timed
-from lookalike.pipelines.samples import Sampler, Samples, together
+from lookalike.pipelines.samples import Sampler, Samples
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.pipelines.truth import Comparisons, chosen, combined, query_seed
 from lookalike.recall.truth import Truth
@@ -207,7 +208,7 @@ class Attempt:
 
     def _groups(self, shards: Sequence[FileLine]) -> Iterator[tuple[FileLine, ...]]:
         """Embedding shards for one task each."""
-        return together(((line, int(line["rows"])) for line in shards), self.spec.part_rows)
+        return at_least(((line, int(line["rows"])) for line in shards), self.spec.part_rows)
 
     def _output(self, number: int) -> str:
         """Of an index shard: its name but for the hash."""

@@ -56,6 +56,13 @@ def add_snapshot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="NAME", help="which (default: the published one)")
 
 
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Whether to trust the store's files."""
+    parser.add_argument(
+        "--check", action="store_true", help="compare the sha256 of every file before it is read"
+    )
+
+
 def add_scratch(parser: argparse.ArgumentParser, when: str = "") -> None:
     """Where jobs that only read a store put what tasks leave for one another; `when` it matters."""
     parser.add_argument(

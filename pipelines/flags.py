@@ -9,6 +9,7 @@ from typing import Any
 from lookalike import __version__
 from lookalike.pipelines.flag_parts import (
     Parser,
+    add_check,
     add_config,
     add_embeddings,
     add_images,
@@ -122,9 +123,7 @@ def _query(commands: Any) -> None:
         help="answer many queries as a Beam job: on --config's runner, or here on all cores",
     )
     add_scratch(parser, "with --beam: ")
-    parser.add_argument(
-        "--check", action="store_true", help="compare the sha256 of every file before it is read"
-    )
+    add_check(parser)
     add_snapshot(parser)
 
 
@@ -250,9 +249,7 @@ def _duplicates(commands: Any) -> None:
     parser.add_argument("--html", metavar="PAGE", help="write a page of the groups to look at")
     add_config(parser, "whose runner does the work (default: here, on all cores)")
     add_scratch(parser)
-    parser.add_argument(
-        "--check", action="store_true", help="compare the sha256 of every file before it is read"
-    )
+    add_check(parser)
     add_snapshot(parser)
 
 
@@ -295,9 +292,7 @@ def _export(commands: Any) -> None:
         "--format", required=True, choices=("faiss", "npy", "parquet"), help="what to write"
     )
     parser.add_argument("out", metavar="OUT", help="the file or folder to make; nothing is there")
-    parser.add_argument(
-        "--check", action="store_true", help="compare the sha256 of every file before it is read"
-    )
+    add_check(parser)
     add_snapshot(parser)
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lookalike.batching import at_least
 from lookalike.ivf.template import load_template
 from lookalike.metrics import candidate_vectors
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.samples import together
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record
@@ -89,7 +89,7 @@ class Proving:
         digest = hashlib.sha256(repr((path, listed)).encode()).hexdigest()[:12]
         tasks = [
             SearchTask(number, paths, path, f"{folder}/{digest}/{number:06d}.json")
-            for number, paths in enumerate(together(listed, _TASK_BYTES))
+            for number, paths in enumerate(at_least(listed, _TASK_BYTES))
         ]
         runner = self.runner.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
         do = DoTasks(stage, self.run.store.name, work, spread=len(tasks) > 1)

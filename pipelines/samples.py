@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from lookalike.batching import at_least
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
 from lookalike.metrics import Ids
 from lookalike.pipelines.progress import Progress
@@ -18,8 +18,6 @@ from lookalike.store.runs import Run
 from lookalike.transforms.tasks import DoTasks
 
 _WORTH_A_PROCESS = 1 << 29  # bytes of vectors: fewer are copied before another has started
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Sampler:
             draws: What to draw.
         """
         store, tasks = self.scratch.store, list[DrawTask]()
-        groups = list(together(((span, span.rows) for span in spans), rows))
+        groups = list(at_least(((span, span.rows) for span in spans), rows))
         digest = hashlib.sha256(repr((groups, draws)).encode())
         digest.update(self.dead.tobytes())
         folder = f"{self.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
@@ -88,17 +86,3 @@ class Sampler:
         do = DoTasks("sample", store.name, draw, spread=len(tasks) > 1)
         records = run_tasks(self.scratch, ("sample", "parts"), tasks, do, runner, self.progress)
         return Samples(store, self.dim, tuple(task.done for task in tasks), records, draws)
-
-
-def together(items: Iterable[tuple[_Item, int]], most: int) -> Iterator[tuple[_Item, ...]]:
-    """Consecutive items with rows, `most` or a little more rows together; the last have fewer."""
-    group: list[_Item] = []
-    held = 0
-    for item, rows in items:
-        group.append(item)
-        held += rows
-        if held >= most:
-            yield tuple(group)
-            group, held = [], 0
-    if group:
-        yield tuple(group)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from lookalike.batching import at_least
 from lookalike.copies.spec import Joined
 from lookalike.metrics import Ids, score_pairs
 from lookalike.store.duplicates import DuplicateReader
@@ -82,7 +83,7 @@ class Describer:
     def groups(self, rows: Iterable[Ids]) -> Iterator[Group]:
         """The groups, numbered as they come, of the ids of the rows of each."""
         number = 0
-        for some in _together(rows):
+        for some in at_least(((own, len(own)) for own in rows), _AT_ONCE):
             ids = np.unique(np.concatenate(some))
             table = read_rows(self._joined.reader, self._joined.schema, ids, _COLUMNS)
             names = self._names.of(ids)
@@ -125,17 +126,3 @@ class Describer:
             chosen, rows = np.zeros(len(vectors), dtype=np.intp), np.arange(len(vectors))
             found += score_pairs(one, vectors, chosen, rows, metric).tolist()
         return found
-
-
-def _together(rows: Iterable[Ids]) -> Iterator[list[Ids]]:
-    """Groups whose rows are described together."""
-    group: list[Ids] = []
-    held = 0
-    for own in rows:
-        group.append(own)
-        held += len(own)
-        if held >= _AT_ONCE:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group

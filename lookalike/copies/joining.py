@@ -20,6 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lookalike.batching import up_to
 from lookalike.copies.components import Links, Places
 from lookalike.copies.distinct import get_arrays, put_arrays
 from lookalike.copies.spec import Join, Joined
@@ -149,7 +150,7 @@ class _Lists:
                 for one in own.tolist()
                 for start in range(int(bounds[one]), int(bounds[one + 1]), self._at_once)
             ]
-            for group in _together(pieces, self._at_once):
+            for group in up_to(((piece, piece[2] - piece[1]) for piece in pieces), self._at_once):
                 places = np.concatenate([np.arange(start, end) for _, start, end in group])
                 ids = whole.ids[places]
                 read = Rows(ids, whole.values[places], self._joined.reader.vectors(ids))
@@ -163,20 +164,3 @@ class _Lists:
             found = get_arrays(self._scratch, {"path": self._files[number]})
             self._kept = number, _Partition(found["ids"], found["lists"], found["values"])
         return self._kept[1]
-
-
-def _together(
-    pieces: list[tuple[int, int, int]], most: int
-) -> Iterator[list[tuple[int, int, int]]]:
-    """Pieces of lists whose rows are read at once: about `most`."""
-    group: list[tuple[int, int, int]] = []
-    held = 0
-    for piece in pieces:
-        size = piece[2] - piece[1]
-        if group and held + size > most:
-            yield group
-            group, held = [], 0
-        group.append(piece)
-        held += size
-    if group:
-        yield group

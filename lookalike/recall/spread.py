@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lookalike.batching import up_to
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.metrics import Ids, Scores, worst_score
 from lookalike.recall.asking import Here, Question, Rater
@@ -87,15 +88,9 @@ def lay_out(store: Store, folder: str, manifest: Manifest, truth: ExactNeighbour
 
 def shard_groups(manifest: Manifest, most: int) -> list[tuple[str, ...]]:
     """Index shards that one task maps, of about so many bytes together; one group at least."""
-    groups: list[list[str]] = [[]]
-    held = 0
-    for line in files_of(manifest, "index"):
-        if groups[-1] and held + int(line["bytes"]) > most:
-            groups.append([])
-            held = 0
-        groups[-1].append(str(line["path"]))
-        held += int(line["bytes"])
-    return [tuple(group) for group in groups]
+    lines = files_of(manifest, "index")
+    sized = ((str(line["path"]), int(line["bytes"])) for line in lines)
+    return [*up_to(sized, most)] or [()]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.batching import up_to
 from lookalike.metrics import Ids
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.columns import cast, merge_columns
@@ -150,7 +151,7 @@ def plan_compaction(
             CompactTask(
                 number,
                 file_no,
-                tuple(group),
+                group,
                 sum(living_rows(one, dead) for one in group),
                 output=f"embeddings/{file_no:08d}-{run}",
                 done=f"{folder}/compacted/{number:06d}.json",
@@ -159,23 +160,18 @@ def plan_compaction(
     return tasks
 
 
-def _groups(lines: Sequence[Line], dead: Ids, only: Collection[int] | None) -> Iterator[list[Line]]:
+def _groups(
+    lines: Sequence[Line], dead: Ids, only: Collection[int] | None
+) -> Iterator[tuple[Line, ...]]:
     """Shards that become one."""
-    group: list[Line] = []
-    rows = 0
+    chosen = []
     for line in lines:
         living = living_rows(line, dead)
         holes = line["rows"] - living
-        chosen = living < _SMALL or holes > _HOLED * line["rows"]
-        if not (chosen if only is None else line["file_no"] in only):
-            continue
-        if group and rows + living > SHARD_ROWS:
-            yield group
-            group, rows = [], 0
-        group.append(line)
-        rows += living
-    if group:
-        yield group
+        wanted = living < _SMALL or holes > _HOLED * line["rows"]
+        if wanted if only is None else line["file_no"] in only:
+            chosen.append((line, living))
+    return up_to(chosen, SHARD_ROWS)
 
 
 def living_rows(line: Line, dead: Ids) -> int:

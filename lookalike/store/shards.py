@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.batching import up_to
 from lookalike.store.files import FileRecord, Name, PendingFile
 from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
@@ -253,7 +254,7 @@ def iter_blocks(shard: Path | BinaryIO) -> Iterator[tuple[Ids, Vectors]]:
         addresses = addresses_of(file.metadata, str(getattr(raw, "name", shard)), size)
         for groups in _blocks(file):
             columns = ["id"] if addresses else ["id", "embedding"]
-            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+            table = file.read_row_groups([*groups], columns=columns, use_threads=False)
             ids = table["id"].to_numpy()
             if addresses is None:
                 yield ids, _vectors(table)
@@ -270,21 +271,12 @@ def _group(raw: BinaryIO, addresses: Addresses, group: int) -> npt.NDArray[Any]:
     return np.fromfile(raw, dtype=addresses.dtype, count=rows * addresses.dim)
 
 
-def _blocks(file: pq.ParquetFile) -> Iterator[list[int]]:
+def _blocks(file: pq.ParquetFile) -> Iterator[tuple[int, ...]]:
     """Runs of row groups to be read together."""
     kind = file.schema_arrow.field("embedding").type
     most = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * kind.list_size)))
-    groups: list[int] = []
-    rows = 0
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
-        if groups and rows + count > most:
-            yield groups
-            groups, rows = [], 0
-        groups.append(group)
-        rows += count
-    if groups:
-        yield groups
+    numbers = range(file.num_row_groups)
+    return up_to(((one, file.metadata.row_group(one).num_rows) for one in numbers), most)
 
 
 def iter_ids(path: Path | BinaryIO) -> Iterator[Ids]:
