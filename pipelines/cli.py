@@ -129,9 +129,9 @@ def _fail(message: str, status: int, debug: bool = False) -> int:
 def _index(given: argparse.Namespace, beam: list[str]) -> int:
     began, status, published = time.monotonic(), AGAIN, False
     if given.metrics:
-        from lookalike.pipelines.metrics_file import check_place
+        from lookalike.pipelines.reading import file_to_write
 
-        check_place(given.metrics)
+        file_to_write("--metrics", given.metrics)
     try:
         result = _run_index(given, beam)
         status, published = DONE, result["new"]

@@ -17,21 +17,6 @@ from lookalike.store import snapshot
 from lookalike.store.objects import Store
 
 
-def check_place(name: str) -> None:
-    """Can a file of that name be written; asked before any work is done.
-
-    Raises:
-        RequestError: It cannot.
-    """
-    path = Path(name)
-    if not path.parent.is_dir():
-        raise RequestError(f"--metrics {name}: no such folder: {path.parent}; make it first")
-    if path.is_dir():
-        raise RequestError(f"--metrics {name}: is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise RequestError(f"--metrics {name}: no permission to write in {path.parent}")
-
-
 def write_metrics(
     path: Path, store: Store, *, status: int, seconds: float, published: bool, name: str = ""
 ) -> None:
