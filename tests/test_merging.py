@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.pipelines import truth
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.samples import together
 from lookalike.recall.truth import merged
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
@@ -50,14 +47,3 @@ def test_files_are_put_together_until_they_are_few(
         assert np.array_equal(total.scores, whole.scores)
     written = store.files(f"{run.folder}/merged", ".npz")
     assert len(written) == {1: 0, 3: 0, 9: 3, 11: 6}[parts]
-
-
-@given(sizes=st.lists(st.integers(0, 9)), most=st.integers(1, 20))
-def test_items_stay_in_order_and_groups_are_as_large_as_asked(sizes: list[int], most: int) -> None:
-    groups = list(together(enumerate(sizes), most))
-    assert [item for group in groups for item in group] == list(range(len(sizes)))
-    for group in groups:
-        assert group
-        held = [sizes[item] for item in group]
-        assert sum(held[:-1]) < most
-        assert sum(held) >= most or group is groups[-1]
