@@ -150,7 +150,7 @@ def _search(store: Path, seed: int, rows: dict[str, Row]) -> None:
 
 
 def _brute_force(queries: Any, ids: Any, vectors: Any, metric: str) -> tuple[Any, Any]:
-    from lookalike.metrics import better_is_higher, score
+    from lookalike.distances import better_is_higher, score
 
     inner = metric in ("cosine", "inner_product")  # stored vectors have unit length under cosine
     scores = queries @ vectors.T if inner else score(queries, vectors, metric)

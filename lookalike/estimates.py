@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import (
+from lookalike.distances import (
     Scores,
     Vectors,
     are_ordinary,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import better_is_higher, score
 from lookalike.errors import RequestError
-from lookalike.metrics import better_is_higher, score
 from lookalike.sources.locating import split_uri
 from lookalike.sources.manifests import Manifest
 from lookalike.store.manifest import Manifest as SnapshotManifest
@@ -86,9 +86,11 @@ def evaluate(
     """
     k = whole_number("k", k)
     shards = [line["path"] for line in files_of(manifest, "embedding")]
-    dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
+    deleted = read_tombstones(
+        store.local(line["path"]) for line in files_of(manifest, "tombstones")
+    )
     images = [row for shard in shards for row in iter_rows(store.parquet(shard), ["id", "uri"])]
-    living = ~among(np.array([image["id"] for image in images], dtype=np.int64), dead)
+    living = ~among(np.array([image["id"] for image in images], dtype=np.int64), deleted)
     names = [
         label_of(image["uri"]) if lives else None
         for image, lives in zip(images, living.tolist(), strict=True)

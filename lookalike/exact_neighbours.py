@@ -1,6 +1,6 @@
 """Exact neighbours of queries among rows that stream by, and recall against them.
 
-Scores do not depend on how rows were cut into blocks (`lookalike.metrics`) and ties are
+Scores do not depend on how rows were cut into blocks (`lookalike.distances`) and ties are
 broken by id: accumulators can be fed and merged in any order.
 """
 
@@ -11,8 +11,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.estimates import Estimator
-from lookalike.metrics import (
+from lookalike.distances import (
     Ids,
     Scores,
     Vectors,
@@ -21,6 +20,7 @@ from lookalike.metrics import (
     top_k,
     worst_score,
 )
+from lookalike.estimates import Estimator
 
 TOLERANCE = 1e-6
 _ROWS_AT_ONCE = 8192

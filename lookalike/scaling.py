@@ -138,14 +138,14 @@ def scale(
     )
     stored = {
         "embeddings": predicted.embeddings_bytes,
-        "index": predicted.index_bytes + predicted.template_bytes,
+        "index": predicted.index_bytes + predicted.trained_bytes,
         "ledger": rows * _LEDGER_BYTES,
         "scratch": rows * _SCRATCH_BYTES + predicted.index_bytes,
     }
     files = units + parts + partitions
     manifest = files * _LINE_BYTES
     launcher = manifest + units * _RECORD_BYTES
-    worker = max(predicted.training_bytes, PARTITION_ROWS * 400, predicted.template_bytes)
+    worker = max(predicted.training_bytes, PARTITION_ROWS * 400, predicted.trained_bytes)
     found = Scale(workers, stages, stored, launcher, worker, ())
     return Scale(
         workers, stages, stored, launcher, worker, tuple(_limits(found, rows, predicted, manifest))

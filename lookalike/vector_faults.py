@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.metrics import about_length, too_long
+from lookalike.distances import about_length, too_long
 
 REASONS = (
     "",

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import apache_beam as beam
 
+from lookalike.distances import Ids, Scores, Vectors
 from lookalike.ivf.selections import Selection
-from lookalike.metrics import Ids, Scores, Vectors
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.search.asked import asked_exclusions

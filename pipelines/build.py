@@ -1,6 +1,6 @@
 """From embedding shards to a certified index: new rows are added to the parent's, if that will do.
 
-Where it will not, all rows are encoded again by the same template, or a template is trained anew;
+Where it will not, all rows are encoded again by the same trained index, or another is trained;
 every run says which, and why.
 """
 
@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.distances import Ids
 from lookalike.errors import NotPublishedError
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.planner import HELD_OUT, IndexSpec
-from lookalike.ivf.template import Template, load_spec, load_template
+from lookalike.ivf.trained_index import TrainedIndex, load_spec, load_trained_index
 from lookalike.ivf.training import MEASURED_ROWS
-from lookalike.metrics import Ids
-from lookalike.pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
 from lookalike.pipelines.config import Config
+from lookalike.pipelines.index_update import APPEND, REENCODE, RETRAIN, IndexUpdate
 from lookalike.pipelines.progress import Progress, timed
+from lookalike.pipelines.reuse import FIT_ROWS, differs, drift, misfit, plan_next
 from lookalike.pipelines.samples import Sampler, Samples
-from lookalike.pipelines.template import FIT_ROWS, differs, drift, misfit, plan_next
 from lookalike.pipelines.truth import ENOUGH, carried, draw_of_new, with_new
 from lookalike.recall.advice import advise
 from lookalike.recall.truth import Truth
@@ -52,7 +52,8 @@ class IndexBuild:
         parent: The published manifest, whose index may be added to.
         added: Embedding shards that the parent's index does not hold; by default those that are not
             the parent's.
-        dead: Tombstones among the rows of the manifest's embedding shards, (n,) int64, ascending.
+        deleted: Deleted ids among the rows of the manifest's embedding shards, (n,) int64,
+            ascending.
         moved: New ids of rows, where embeddings were compacted.
     """
 
@@ -63,25 +64,25 @@ class IndexBuild:
     manifest: Manifest
     parent: Manifest | None
     added: Sequence[FileLine] | None = None
-    dead: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    deleted: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     moved: Moved | None = None
 
     def run(self) -> None:
-        """Add template, index shards, truth, search parameters and certificate to the manifest.
+        """Add trained index, shards, truth, search parameters and certificate to the manifest.
 
         Raises:
             NotPublishedError: The recall's lower bound is under `publish.min_recall`.
         """
-        if len(self.dead) and not snapshot.files_of(self.manifest, "tombstones"):
+        if len(self.deleted) and not snapshot.files_of(self.manifest, "tombstones"):
             path = f"snapshots/{self.manifest['name']}/tombstones.npy"
-            record = write_tombstones(self.store, path, self.dead)
+            record = write_tombstones(self.store, path, self.deleted)
             self.manifest["files"].append(record.line("tombstones"))
         with timed(self.manifest["stages"], "plan"):
             way, why = self._way()
         made = self._attempt(way, why)
-        lacking = "" if way == ANEW else self._lacking(made.certificate)
+        lacking = "" if way == RETRAIN else self._lacking(made.certificate)
         if lacking:
-            made = self._attempt(ANEW, lacking)
+            made = self._attempt(RETRAIN, lacking)
         self._commit(made)
 
     # --- which way ----------------------------------------------------------------------------
@@ -89,32 +90,32 @@ class IndexBuild:
     def _way(self) -> tuple[str, str]:
         """How to make the index, and why so."""
         if self.parent is None or self._old is None:
-            return ANEW, "its vectors are of another model" if self.parent else ""
-        name = f"template {self.parent['index']['template'][:12]}"
+            return RETRAIN, "its vectors are of another model" if self.parent else ""
+        name = f"trained index {self.parent['index']['template'][:12]}"
         other = differs(self._old, self.spec, self.config.index)
         if other:
-            return ANEW, f"{name} does not serve: {other}"
+            return RETRAIN, f"{name} does not serve: {other}"
         exact = self.spec.kind == "exact"
         queries = 0 if self._truth is None else len(self._truth)
         if queries < ENOUGH * self._queries:
             if not exact:  # others would be among the rows that it was trained on
-                return ANEW, f"{queries:,} queries are left of the {self._queries:,} wanted"
+                return RETRAIN, f"{queries:,} queries are left of the {self._queries:,} wanted"
             self._truth = None
         if not exact and self._drift["drifted"]:
-            return ANEW, (
+            return RETRAIN, (
                 f"{name} no longer fits: of {self._drift['rows']:,} vectors added since it was "
                 f"trained, codes lose {self._drift['error_ratio']:.2f} times what they lost then"
             )
         again = self._why_again()
         if not again:
-            return DELTA, ""
+            return APPEND, ""
         if exact:
-            return AGAIN, again
-        spec, spans = self._template.spec, [Span.of(line) for line in self._shards]
+            return REENCODE, again
+        spec, spans = self._trained.spec, [Span.of(line) for line in self._shards]
         wanted = Draw.among(self._rows, spec.seed, FIT_ROWS * spec.nlist)
         sample = self._sampler.draw(spans, spec.part_rows, wanted)[0]
-        fits, change = misfit(self.parent["index"]["training"], self._template, sample)
-        return (AGAIN if fits else ANEW), f"{again}; {name} {change}"
+        fits, change = misfit(self.parent["index"]["training"], self._trained, sample)
+        return (REENCODE if fits else RETRAIN), f"{again}; {name} {change}"
 
     def _why_again(self) -> str:
         """Why the parent's index shards cannot stay; "" if they can."""
@@ -123,7 +124,7 @@ class IndexBuild:
         if not there.issuperset(self._parents):
             return "embeddings were compacted"
         limits = self.config.compact
-        found = needs_compaction(self.parent, self._shards, self._added, self.dead, limits)
+        found = needs_compaction(self.parent, self._shards, self._added, self.deleted, limits)
         return "; ".join(found)
 
     def _lacking(self, certificate: Certificate) -> str:
@@ -204,13 +205,13 @@ class IndexBuild:
     @cached_property
     def _new_rows(self) -> int:
         """How many of them live."""
-        return sum(span.living(self.dead) for span in self._new)
+        return sum(span.living(self.deleted) for span in self._new)
 
     @cached_property
     def _sampler(self) -> Sampler:
         removed = next((one["path"] for one in snapshot.files_of(self.manifest, "tombstones")), "")
         runner, dim = self.config.runner, int(self.manifest["dim"])
-        return Sampler(self.scratch, runner, self.progress, dim, self.dead, removed)
+        return Sampler(self.scratch, runner, self.progress, dim, self.deleted, removed)
 
     @cached_property
     def _drawn(self) -> Samples:
@@ -226,7 +227,7 @@ class IndexBuild:
         """The parent's queries that live."""
         if self.parent is None or self._old is None:
             return None
-        return carried(self.store, self.parent, self.dead, self.moved)
+        return carried(self.store, self.parent, self.deleted, self.moved)
 
     @cached_property
     def _truth(self) -> Truth | None:
@@ -236,30 +237,30 @@ class IndexBuild:
         return with_new(self._carried, self._drawn[0], self._queries, self.spec)
 
     @cached_property
-    def _template(self) -> Template:
+    def _trained(self) -> TrainedIndex:
         """The parent's."""
         assert self.parent is not None
         name = str(self.parent["index"]["template"])
-        return load_template(self.store.local_folder(f"templates/{name}"), name)
+        return load_trained_index(self.store.local_folder(f"templates/{name}"), name)
 
     @cached_property
     def _drift(self) -> dict[str, Any]:
         assert self.parent is not None
-        return drift(self.parent["index"], self._template, self._new_rows, self._drawn[1])
+        return drift(self.parent["index"], self._trained, self._new_rows, self._drawn[1])
 
     # --- making it ----------------------------------------------------------------------------
 
-    def _attempt(self, way: str, why: str) -> Attempt:
+    def _attempt(self, way: str, why: str) -> IndexUpdate:
         before = (self.parent or {}).get("name")
         said = {
-            DELTA: f"{self._new_rows:,} vectors are added to that of {before}",
-            AGAIN: f"all {self._rows:,} vectors are encoded again, by the template of {before}",
-            ANEW: f"anew, of {self._rows:,} vectors",
+            APPEND: f"{self._new_rows:,} vectors are added to that of {before}",
+            REENCODE: f"all {self._rows:,} vectors are encoded again, as trained for {before}",
+            RETRAIN: f"anew, of {self._rows:,} vectors",
         }[way]
         self.progress.say(f"index: {said}{'; ' if why else ''}{why}")
-        for reason in self.spec.reasons if way == ANEW else ():
+        for reason in self.spec.reasons if way == RETRAIN else ():
             self.progress.say(f"index: {reason}")
-        made = Attempt(
+        made = IndexUpdate(
             self.store,
             self.scratch,
             self.config,
@@ -269,18 +270,18 @@ class IndexBuild:
             way,
             self._queries,
             self._added,
-            self.dead,
+            self.deleted,
             self._sampler,
             self.parent,
-            None if way == ANEW else self._truth,
+            None if way == RETRAIN else self._truth,
         )
         made.run(self.manifest["stages"])
         made.index |= {"way": way, "why": why}
-        if way != ANEW and self.spec.kind != "exact":
+        if way != RETRAIN and self.spec.kind != "exact":
             made.index["drift"] = self._drift
         return made
 
-    def _commit(self, made: Attempt) -> None:
+    def _commit(self, made: IndexUpdate) -> None:
         """Take into the manifest what will do."""
         certificate, manifest = made.certificate, self.manifest
         floor, k = self.config.publish.min_recall, certificate["k"]

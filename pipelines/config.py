@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.images.preparing import ImageLimits
 from lookalike.ivf.spec import KINDS
-from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
 from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked

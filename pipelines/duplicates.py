@@ -31,9 +31,9 @@ from lookalike.copies.groups import Describer, Group
 from lookalike.copies.joining import find_links, join_tasks
 from lookalike.copies.pair_recall import PairRecall, Sample
 from lookalike.copies.spec import Join, Joined, asked_threshold, opened
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.json_text import to_json
-from lookalike.metrics import Ids
 from lookalike.pipelines.copies_output import SUFFIXES, to_file
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reading import (

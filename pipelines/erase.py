@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike import __version__
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.faults import Faults
-from lookalike.ivf.template import load_template
-from lookalike.metrics import Ids
+from lookalike.ivf.trained_index import load_trained_index
 from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.config import Config
-from lookalike.pipelines.facts import write_report
 from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.report_data import write_report
 from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.assembling import Ledger, Remaining, counts_of, write_ledger_files
 from lookalike.store import duplicates, forgotten, snapshot
@@ -34,9 +34,7 @@ from lookalike.store.sparing import Sparing
 from lookalike.store.tombstones import read_tombstones, write_tombstones
 from lookalike.transforms.tasks import DoTasks
 
-_ALIKE = (
-    1e-3  # of a vector's length: a template that gives it back this well has learnt it by heart
-)
+_ALIKE = 1e-3  # of a vector's length: what gives it back this well has learnt it by heart
 _INDEX = ("index", "template", "truth")
 _OWN = ("embedding", "ledger", "duplicates", "tombstones", "report", "forgotten", *_INDEX)
 _REDACTED = "(forgotten)"
@@ -81,7 +79,7 @@ class Erasure:
         self.check()
         embeddings, moving = self._compact()
         moved = moving(self.store) if moving else None
-        tombstones = moved.tombstones if moved else self._dead
+        tombstones = moved.tombstones if moved else self._deleted
         files = [line for line in parent["files"] if line["kind"] not in _OWN]
         files += embeddings
         ledger = self._ledger(folder, embeddings, moving)
@@ -96,9 +94,9 @@ class Erasure:
         files.append(record.line(forgotten.KIND))
         manifest = self._manifest(files, counts_of(self.store, ledger))
         if moved:
-            learnt = _knows(self._template(), self.held.vectors)
+            learnt = _knows(self._trained(), self.held.vectors)
             if learnt:
-                self.progress.say("train: anew, the template knows what is to be forgotten")
+                self.progress.say("train: anew, the trained index knows what is to be forgotten")
             IndexBuild(
                 self.store,
                 self.scratch,
@@ -106,7 +104,7 @@ class Erasure:
                 self.progress,
                 manifest,
                 None if learnt else parent,
-                dead=tombstones,
+                deleted=tombstones,
                 moved=moved,
             ).run()
         else:
@@ -129,7 +127,7 @@ class Erasure:
         return snapshot.read_manifest(self.store)
 
     @cached_property
-    def _dead(self) -> Ids:
+    def _deleted(self) -> Ids:
         """The tombstones of the published snapshot."""
         lines = snapshot.files_of(self._parent, "tombstones")
         return read_tombstones(self.store.local(line["path"]) for line in lines)
@@ -138,11 +136,11 @@ class Erasure:
     def _vectors(self) -> int:
         """Living rows that stay."""
         rows = sum(line["rows"] for line in snapshot.files_of(self._parent, "embedding"))
-        return int(rows - len(np.union1d(self._dead, self.held.ids)))
+        return int(rows - len(np.union1d(self._deleted, self.held.ids)))
 
-    def _template(self) -> Any:
+    def _trained(self) -> Any:
         name = self._parent["index"]["template"]
-        return load_template(self.store.local_folder(f"templates/{name}"), name)
+        return load_trained_index(self.store.local_folder(f"templates/{name}"), name)
 
     def _forgotten_before(self) -> forgotten.Forgotten:
         lines = snapshot.files_of(self._parent, forgotten.KIND)
@@ -155,13 +153,13 @@ class Erasure:
         lines = snapshot.files_of(self._parent, "embedding")
         if not len(self.held.ids):
             return lines, None
-        dead = np.union1d(self._dead, self.held.ids)
+        deleted = np.union1d(self._deleted, self.held.ids)
         only = set(np.unique(self.held.ids >> 32).tolist())
         tasks = plan_compaction(
-            lines, dead, self.file_no, self.scratch.name, self.scratch.folder, only=only
+            lines, deleted, self.file_no, self.scratch.name, self.scratch.folder, only=only
         )
         path = f"{self.scratch.folder}/dead.npy"
-        write_tombstones(self.store, path, dead)
+        write_tombstones(self.store, path, deleted)
         made = run_tasks(
             self.scratch,
             ("compact", "embedding shards"),
@@ -246,20 +244,20 @@ def _redacted(value: Any, sparing: Sparing) -> Any:
     return _REDACTED if isinstance(value, str) and sparing.told_in(value) else value
 
 
-def _knows(template: Any, vectors: Sequence[npt.NDArray[Any]]) -> bool:
-    """Whether a template gives back one of some vectors (d,), so that it holds what must go.
+def _knows(trained: Any, vectors: Sequence[npt.NDArray[Any]]) -> bool:
+    """Whether a trained index gives back one of some vectors (d,), so that it holds what must go.
 
     A centroid of its own, or codes that lose next to nothing where others lose a tenth.
     """
-    dim, kind = template.spec.dim, template.spec.kind
+    dim, kind = trained.spec.dim, trained.spec.kind
     ours = [vector for vector in vectors if len(vector) == dim]
     if kind == "exact" or not ours:
         return False
-    prepared = template.prepare(np.stack(ours))
-    lists = template.assign(prepared)
-    near = [template.centroids[lists]]
+    prepared = trained.prepare(np.stack(ours))
+    lists = trained.assign(prepared)
+    near = [trained.centroids[lists]]
     if kind == "ivf_pq":
-        near.append(template.decode(template.encode(prepared, lists), lists))
+        near.append(trained.decode(trained.encode(prepared, lists), lists))
     lengths = np.linalg.norm(prepared, axis=1)
     return any(
         bool((np.linalg.norm(prepared - one, axis=1) <= _ALIKE * lengths).any()) for one in near

@@ -56,6 +56,6 @@ def _write_index(opened: lookalike.Searcher, path: Path) -> None:
     index, deleted = opened.index, deleted_ids(opened.store, opened.manifest)
     with write_file(path.parent, path.name) as pending:
         for piece in pieces(
-            index.template, index.files, deleted, opened.count, opened.default_nprobe
+            index.trained, index.files, deleted, opened.count, opened.default_nprobe
         ):
             pending.write(piece)

@@ -95,7 +95,7 @@ def _index(folder: Path, place: Path, files: int) -> None:
     from lookalike.pipelines.index import run_index
     from lookalike.pipelines.progress import Progress
     from lookalike.pipelines.runner import RunnerSpec
-    from lookalike.pipelines.stores import Place
+    from lookalike.pipelines.stores import StoreHandle
     from lookalike.store import retention
 
     place.mkdir(parents=True, exist_ok=True)
@@ -107,5 +107,5 @@ def _index(folder: Path, place: Path, files: int) -> None:
     config = Config(DEFAULT_FEATURES, publish=publish, runner=runner)
     run_index(config, [str(folder)], str(place / "store"), Progress())
     store = open_store(place / "store")
-    with Place(store).writing():
+    with StoreHandle(store).writing():
         retention.gc(store, keep_last=1, keep_days=0)

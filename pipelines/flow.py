@@ -13,7 +13,7 @@ from typing import Any
 
 from lookalike import __version__
 from lookalike.errors import NotPublishedError, RequestError
-from lookalike.pipelines import finish
+from lookalike.pipelines import publish
 from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.job import Job
 from lookalike.pipelines.progress import timed
@@ -63,7 +63,7 @@ def run_job(job: Job) -> dict[str, Any]:
     manifest = _manifest(job, plan, settled)
     manifest["stages"] = seconds
     try:
-        finish.check_files(
+        publish.check_files(
             counts,
             settled.changes["previous"],
             job.config.publish,
@@ -79,19 +79,19 @@ def run_job(job: Job) -> dict[str, Any]:
             manifest,
             job.base,
             added=settled.added,
-            dead=settled.dead,
+            deleted=settled.deleted,
             moved=settled.moved,
         ).run()
     except NotPublishedError:
         job.scratch.refuse()
         raise
-    finish.Publication(
+    publish.Publication(
         job.store, job.scratch, job.progress, job.parent, settled,
         meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
         job.config.publish.report,
     ).publish(manifest, job.noun, plan.listed)  # fmt: skip
     job.scratch.finish()
-    return finish.summary(manifest, new=True)
+    return publish.summary(manifest, new=True)
 
 
 def _stands(job: Job, plan: Plan) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def _stands(job: Job, plan: Plan) -> dict[str, Any]:
     job.scratch.finish()
     job.progress.say(
         f"nothing changed since {job.parent['name']}: {plan.listed:,} {job.noun}, it stands"
-        f"{finish.unknown_line(job.parent['counts'])}"
+        f"{publish.unknown_line(job.parent['counts'])}"
     )
-    return finish.summary(job.parent, new=False)
+    return publish.summary(job.parent, new=False)
 
 
 def _manifest(job: Job, plan: Plan, settled: Settled) -> Manifest:

@@ -73,10 +73,12 @@ def status(given: argparse.Namespace) -> int:
         )
     print(f"vectors    {counts['vectors']:,} of {manifest['dim']} dimensions, {manifest['metric']}")
     deltas = sum(bool(line.get("delta")) for line in manifest["files"])
-    dead = sum(line["rows"] for line in snapshot.files_of(manifest, "embedding"))
-    dead -= counts["vectors"]
-    if deltas or dead:
-        print(f"           {deltas:,} deltas of the index, {dead:,} dead rows since compaction")
+    deleted = sum(line["rows"] for line in snapshot.files_of(manifest, "embedding"))
+    deleted -= counts["vectors"]
+    if deltas or deleted:
+        print(
+            f"           {deltas:,} deltas of the index, {deleted:,} deleted rows since compaction"
+        )
     for number, reason in enumerate(index["reasons"]):
         print(f"{'' if number else 'index':<10} {reason}")
     print(

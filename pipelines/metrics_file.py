@@ -11,7 +11,7 @@ from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.faults import Faults
-from lookalike.pipelines.facts import from_manifest
+from lookalike.pipelines.report_data import from_manifest
 from lookalike.report.metrics import metrics_text
 from lookalike.store import snapshot
 from lookalike.store.objects import Store

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lookalike.batching import at_least
-from lookalike.ivf.template import load_template
-from lookalike.metrics import candidate_vectors
+from lookalike.distances import candidate_vectors
+from lookalike.ivf.trained_index import load_trained_index
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
@@ -100,12 +100,12 @@ class Proving:
         held, manifest = self.held, self.manifest
         unknown = {name for one in held.unknown for name in meanings(one)}
         name = str(manifest["index"]["template"])
-        template = load_template(self.run.store.local_folder(f"templates/{name}"), name)
+        trained = load_trained_index(self.run.store.local_folder(f"templates/{name}"), name)
         vectors = []
         for vector in held.vectors:
             forms = [vector, vector.astype(np.float16)]
             if len(vector) == manifest["dim"]:
                 one = vector[None]
-                forms += [candidate_vectors(one, manifest["metric"])[0], template.prepare(one)[0]]
+                forms += [candidate_vectors(one, manifest["metric"])[0], trained.prepare(one)[0]]
             vectors.append(forms)
         return Traces(sorted({*held.names, *unknown}), held.contents, vectors)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lookalike.batching import at_least
+from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
-from lookalike.metrics import Ids
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
@@ -52,7 +52,7 @@ class Sampler:
         runner: The engine.
         progress: Where to show how far it is.
         dim: Components of a vector.
-        dead: Tombstones, ascending.
+        deleted: Tombstones, ascending.
         removed: Their file; "" where there are none.
     """
 
@@ -60,7 +60,7 @@ class Sampler:
     runner: RunnerSpec
     progress: Progress
     dim: int
-    dead: Ids
+    deleted: Ids
     removed: str
 
     def draw(self, spans: Sequence[Span], rows: int, *draws: Draw) -> Samples:
@@ -74,7 +74,7 @@ class Sampler:
         store, tasks = self.scratch.store, list[DrawTask]()
         groups = list(at_least(((span, span.rows) for span in spans), rows))
         digest = hashlib.sha256(repr((groups, draws)).encode())
-        digest.update(self.dead.tobytes())
+        digest.update(self.deleted.tobytes())
         folder = f"{self.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
         for number, group in enumerate(groups):
             place = f"{folder}/{number:05d}"

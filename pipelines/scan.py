@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.errors import NotPublishedError
-from lookalike.pipelines import finish
+from lookalike.pipelines import publish
 from lookalike.pipelines.job import Job
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.reconcile.compared import Comparison, candidates
@@ -136,7 +136,7 @@ def _check_shrink(job: Job, found: Comparison) -> None:
     """A listing that lost its files is a mount that is gone, more often than a decision."""
     if job.parent is None:
         return
-    before, limit = finish.files_of(job.parent), job.config.publish.max_shrink_share
+    before, limit = publish.files_of(job.parent), job.config.publish.max_shrink_share
     there = found.listed + found.unknown
     lost = (before - there) / before if before else 0.0
     if there and lost <= limit:
@@ -153,7 +153,7 @@ def _check_shrink(job: Job, found: Comparison) -> None:
 def _check_reach(job: Job, listing: Listing, metadata: pa.Schema, found: Comparison) -> None:
     """What cannot be reached stays as it is, within limits; and only where vectors can stay."""
     if job.base is not None:
-        line = finish.out_of_reach(found.unknown, found.previous, job.config.publish)
+        line = publish.out_of_reach(found.unknown, found.previous, job.config.publish)
     else:
         line = _left_behind(job, listing, metadata) if found.places else ""
     if line:
@@ -190,4 +190,4 @@ def _rejected_too_many(job: Job) -> bool:
     if not job.store.has(path):
         return False
     counts = Counts.of(job.store.read_json(path)["counts"])
-    return finish.too_many_rejected(counts, job.config.publish)
+    return publish.too_many_rejected(counts, job.config.publish)

@@ -1,7 +1,7 @@
 """Between embedding and indexing: which row stands for which names, and where each row lies.
 
 Names are settled by content, rows whose name changed are written again with their vector, and where
-too many rows are dead or too many files small, embeddings are compacted.
+too many rows are deleted or too many files small, embeddings are compacted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 from lookalike.pipelines.job import Job
 from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.resolving import Resolved, copy, resolve
@@ -42,7 +42,7 @@ class Settled:
         stands: Whether the parent says the same, so that nothing is to be published.
         files: The manifest's lines of embedding shards and tombstones.
         added: Those of embedding shards that this run wrote.
-        dead: Ids of rows in the shards that no name stands for, ascending.
+        deleted: Ids of rows in the shards that no name stands for, ascending.
         vectors: Living rows.
         next_file_no: The number that the next shard will bear.
         compared: Folder of the comparison, relative to the store.
@@ -57,7 +57,7 @@ class Settled:
     stands: bool
     files: list[FileLine]
     added: list[FileLine]
-    dead: Ids
+    deleted: Ids
     vectors: int
     next_file_no: int
     compared: str
@@ -79,28 +79,28 @@ def settle(job: Job, plan: Plan, units: Sequence[Record]) -> Settled:
     resolved = stage.resolve()
     copied = stage.copy()
     added = [*stage.embedded, *copied]
-    lines, dead = [*stage.kept, *added], stage.dead()
+    lines, deleted = [*stage.kept, *added], stage.deleted()
     next_file_no = plan.first_file_no + plan.units + len(copied)
     moved: Moved | None = None
     moving: Moving | None = None
     stands = resolved.nothing_happened and job.same_settings()  # nothing will be published
     tasks = [] if stands else stage.plan_compaction(lines, added, next_file_no)
     if tasks:
-        moved, moving = Moved(tasks, dead), Moving(tuple(tasks), stage.all_dead)
+        moved, moving = Moved(tasks, deleted), Moving(tuple(tasks), stage.all_deleted)
         made = stage.compact(tasks)
         lines, added = (
             [line for line in old if line["file_no"] not in moved.files] + made
             for old in (lines, added)
         )
-        dead, next_file_no = moved.tombstones, next_file_no + len(tasks)
+        deleted, next_file_no = moved.tombstones, next_file_no + len(tasks)
     return Settled(
         dict(resolved.counts),
         dict(resolved.changes),
         stands,
-        [*lines, *([] if stands else stage.tombstones(dead))],
+        [*lines, *([] if stands else stage.tombstones(deleted))],
         added,
-        dead,
-        sum(line["rows"] for line in lines) - len(dead),
+        deleted,
+        sum(line["rows"] for line in lines) - len(deleted),
         next_file_no,
         f"{job.scratch.folder}/compared",
         stage.folder,
@@ -119,7 +119,7 @@ class _Stage:
     def __post_init__(self) -> None:
         self.store, self.scratch = self.job.store, self.job.scratch
         self.folder = f"{self.scratch.folder}/settled"
-        self.all_dead = f"{self.folder}/all-dead.npy"
+        self.all_deleted = f"{self.folder}/all-dead.npy"
         self.meet = meet(self.store, self.job.config.runner, self.job.progress)
         base = self.job.base
         self.kept: list[FileLine] = snapshot.files_of(base, "embedding") if base else []
@@ -156,7 +156,7 @@ class _Stage:
         self.scratch.sweep()
         return lines
 
-    def dead(self) -> Ids:
+    def deleted(self) -> Ids:
         """Ids of all rows that no name stands for, before compaction."""
         base = self.job.base
         lines = snapshot.files_of(base, "tombstones") if base else []
@@ -169,25 +169,25 @@ class _Stage:
         self, lines: list[FileLine], added: list[FileLine], next_file_no: int
     ) -> list[CompactTask]:
         """The tasks; none where what there is will do."""
-        job, dead = self.job, self.dead()
-        reasons = needs_compaction(job.base, lines, added, dead, job.config.compact)
+        job, deleted = self.job, self.deleted()
+        reasons = needs_compaction(job.base, lines, added, deleted, job.config.compact)
         if not reasons:
             return []
         job.progress.say(f"compact: {'; '.join(reasons)}")
-        return plan_compaction(lines, dead, next_file_no, self.scratch.name, self.scratch.folder)
+        return plan_compaction(lines, deleted, next_file_no, self.scratch.name, self.scratch.folder)
 
     def compact(self, tasks: Sequence[CompactTask]) -> list[FileLine]:
         """The shards written anew."""
-        write_tombstones(self.store, self.all_dead, self.dead())
+        write_tombstones(self.store, self.all_deleted, self.deleted())
         stage, job = ("compact", "embedding shards"), self.job
-        transform = DoTasks("compact", self.store.name, Compacting(self.all_dead))
+        transform = DoTasks("compact", self.store.name, Compacting(self.all_deleted))
         done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
         return [record["shard"] for record in done if record["shard"]]
 
-    def tombstones(self, dead: Ids) -> list[FileLine]:
-        """The manifest's line, where any row is dead."""
-        if not len(dead):
+    def tombstones(self, deleted: Ids) -> list[FileLine]:
+        """The manifest's line, where any row is deleted."""
+        if not len(deleted):
             return []
         path = f"snapshots/{self.plan.snapshot}/tombstones.npy"
-        record = write_tombstones(self.store, path, dead)
+        record = write_tombstones(self.store, path, deleted)
         return [record.line("tombstones")]

@@ -16,7 +16,7 @@ from lookalike.store.objects import Found, Store, open_store
 
 
 @dataclass
-class Place:
+class StoreHandle:
     """A store that a command works on, and publishes in.
 
     Attributes:
@@ -69,7 +69,7 @@ class Place:
         snapshot.point(self.store, name, self._before)
 
 
-def to_write(name: str, sources: Sequence[str]) -> Place:
+def to_write(name: str, sources: Sequence[str]) -> StoreHandle:
     """The store that a run brings up to date.
 
     Raises:
@@ -77,10 +77,10 @@ def to_write(name: str, sources: Sequence[str]) -> Place:
     """
     store = open_store(name)
     checks.check_store(store, sources)
-    return Place(store)
+    return StoreHandle(store)
 
 
-def to_keep(given: argparse.Namespace) -> Place:
+def to_keep(given: argparse.Namespace) -> StoreHandle:
     """The store that a command changes the snapshots of.
 
     Raises:
@@ -89,4 +89,4 @@ def to_keep(given: argparse.Namespace) -> Place:
     store = open_store(given.store)
     if not store.is_there() or snapshot.current(store) is None:
         raise RequestError(f"{store}: no such store, or nothing is published in it")
-    return Place(store)
+    return StoreHandle(store)

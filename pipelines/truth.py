@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Drawn
 from lookalike.ivf.spec import IndexSpec
-from lookalike.metrics import Ids
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
@@ -38,7 +38,7 @@ def chosen(drawn: Drawn, living: int, spec: IndexSpec) -> Truth:
 
 
 def carried(
-    store: Store, parent: Manifest, dead: Ids, moved: Callable[[Ids], Ids] | None
+    store: Store, parent: Manifest, deleted: Ids, moved: Callable[[Ids], Ids] | None
 ) -> Truth | None:
     """The parent's truth, as far as its rows live; None where it has none."""
     lines = snapshot.files_of(parent, "truth")
@@ -48,9 +48,9 @@ def carried(
     if truth.known.k != KEPT:
         return None
     if moved is None:
-        return truth.living(dead)
+        return truth.living(deleted)
     truth.known.query_ids = moved(truth.ids)
-    return truth.restarted().take(truth.ids >= 0).living(dead)
+    return truth.restarted().take(truth.ids >= 0).living(deleted)
 
 
 def with_new(truth: Truth, drawn: Drawn, wanted: int, spec: IndexSpec) -> Truth:

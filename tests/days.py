@@ -59,7 +59,7 @@ class Day:
 
     resolved: Resolved
     lines: list[dict[str, Any]]
-    dead: list[int]
+    deleted: list[int]
     folder: Path
     samples: Mapping[str, list[dict[str, Any]]]
 
@@ -78,7 +78,7 @@ class Store:
     next_file_no: int = 5
     shards: dict[int, str] = field(default_factory=dict)
     days: list[Day] = field(default_factory=list)
-    dead: set[int] = field(default_factory=set)
+    deleted: set[int] = field(default_factory=set)
     runs: str = "runs"  # folder of scratch
     begun: int = -1  # the last day, and its units
     first_unit: int = 0
@@ -157,11 +157,11 @@ class Store:
         lines = write_ledger_files(
             open_store(self.root), ledger, meet_here(open_store(self.root)), 0
         )
-        dead = np.load(self.root / run / "resolved" / "dead.npy").tolist()
-        assert not self.dead & set(dead)
-        self.dead |= set(dead)
+        deleted = np.load(self.root / run / "resolved" / "dead.npy").tolist()
+        assert not self.deleted & set(deleted)
+        self.deleted |= set(deleted)
         samples = samples_of(open_store(self.root), ledger)
-        self.days.append(Day(resolved, lines, dead, self.root / run, samples))
+        self.days.append(Day(resolved, lines, deleted, self.root / run, samples))
         return self.days[-1]
 
     def resolve(self) -> Resolved:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.planner import plan
-from lookalike.ivf.template import Template
 from lookalike.ivf.train import train
+from lookalike.ivf.trained_index import TrainedIndex
 from tests.vector_stores import clustered
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -25,26 +25,26 @@ def draw(name: str, options: dict[str, object]) -> None:
     vectors = clustered(80, 8)
     spec = plan(80, 8, "cosine", options)
     data, _ = train(spec, vectors)
-    template = Template(data, spec)
+    trained = TrainedIndex(data, spec)
     folder = GOLDEN / f"index_v2_{name}"
     folder.mkdir(exist_ok=True)
-    (folder / index.TEMPLATE_FILE).write_bytes(data)
+    (folder / index.TRAINED_FILE).write_bytes(data)
     (folder / index.SPEC_FILE).write_text(json.dumps(spec.to_json(), indent=1, sort_keys=True))
     ids = np.arange(80) + (7 << 32)
     with open(folder / "shard.lists", "wb") as file:
-        encode_shard(template, [(ids, vectors)], file.write)
-    prepared = template.prepare(vectors)
-    lists = template.assign(prepared)
+        encode_shard(trained, [(ids, vectors)], file.write)
+    prepared = trained.prepare(vectors)
+    lists = trained.assign(prepared)
     queries = vectors[:4]
-    asked = template.prepare(queries)
-    shard = read_shard(folder / "shard.lists", template)
-    found, scores = shard.search(asked, 3, *template.coarse(asked, spec.nlist))
+    asked = trained.prepare(queries)
+    shard = read_shard(folder / "shard.lists", trained)
+    found, scores = shard.search(asked, 3, *trained.coarse(asked, spec.nlist))
     answers = {
-        "template": template.sha256,
+        "template": trained.sha256,
         "queries": queries.tolist(),
         "ids": found.tolist(),
         "scores": scores.tolist(),
-        "codes": template.encode(prepared, lists)[np.lexsort((ids, lists))].tolist(),
+        "codes": trained.encode(prepared, lists)[np.lexsort((ids, lists))].tolist(),
     }
     (folder / "answers.json").write_text(json.dumps(answers))
 

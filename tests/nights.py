@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lookalike.metrics import Ids, Vectors
+from lookalike.distances import Ids, Vectors
 from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.config import parse_config
 from lookalike.pipelines.progress import Progress
@@ -32,7 +32,7 @@ class Nights:
         self.settings: dict[str, Any] = {"index": index, "runner": {"workers": 1}}
         self.rows: dict[int, npt.NDArray[np.float32]] = {}  # living ones
         self.lines: list[dict[str, Any]] = []
-        self.dead: Ids = np.empty(0, dtype=np.int64)
+        self.deleted: Ids = np.empty(0, dtype=np.int64)
         self.next_file_no = 1
         self.manifest: dict[str, Any] | None = None
         self.new: list[dict[str, Any]] = []
@@ -68,22 +68,22 @@ class Nights:
         gone = np.asarray(ids, dtype=np.int64)
         for one in gone.tolist():
             del self.rows[one]
-        self.dead = np.union1d(self.dead, gone)
+        self.deleted = np.union1d(self.deleted, gone)
 
     def compact(self) -> Moved:
         """Merge shards as a run does."""
         tasks = plan_compaction(
-            self.lines, self.dead, self.next_file_no, "night", f"runs/night-{self.next_file_no}"
+            self.lines, self.deleted, self.next_file_no, "night", f"runs/night-{self.next_file_no}"
         )
-        made = [compact(task, open_store(self.store), self.dead)["shard"] for task in tasks]
-        moved = Moved(tasks, self.dead)
+        made = [compact(task, open_store(self.store), self.deleted)["shard"] for task in tasks]
+        moved = Moved(tasks, self.deleted)
         self.lines = [line for line in self.lines if line["file_no"] not in moved.files]
         self.new = [line for line in self.new if line["file_no"] not in moved.files]
         self.lines += made
         self.new += made
         ids = moved(np.array([*self.rows], dtype=np.int64))
         self.rows = dict(zip(ids.tolist(), self.rows.values(), strict=True))
-        self.dead, self.next_file_no = moved.tombstones, self.next_file_no + len(tasks)
+        self.deleted, self.next_file_no = moved.tombstones, self.next_file_no + len(tasks)
         self.moved = moved
         return moved
 
@@ -91,9 +91,9 @@ class Nights:
         """Make the index and publish."""
         name = f"night-{self.next_file_no:04d}-{len(snapshot.names(open_store(self.store)))}"
         files = list(self.lines)
-        if len(self.dead):
+        if len(self.deleted):
             record = write_tombstones(
-                open_store(self.store), f"snapshots/{name}/dead.npy", self.dead
+                open_store(self.store), f"snapshots/{name}/dead.npy", self.deleted
             )
             files.append({**record.to_json(), "kind": "tombstones"})
         manifest: dict[str, Any] = {
@@ -118,7 +118,7 @@ class Nights:
             manifest,
             self.manifest,
             added=self.new,
-            dead=self.dead,
+            deleted=self.deleted,
             moved=self.moved,
         )
         build.run()

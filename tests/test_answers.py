@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lookalike.distances import top_k
 from lookalike.exact_neighbours import ExactNeighbours, recall_at_k
-from lookalike.metrics import top_k
 from lookalike.recall.answers import columns_of, in_rows, reachable, right_answers, without_own
 
 small_ids = st.lists(st.integers(-1, 12), min_size=1, max_size=15)

@@ -25,7 +25,7 @@ PACKAGES = {
 OWNERS = {
     "tensorflow": {"lookalike.models.saved_model", "lookalike.models.quiet_tf"},
     "faiss": {
-        *(f"lookalike.ivf.{name}" for name in ("exporting", "rotation", "template", "train")),
+        *(f"lookalike.ivf.{name}" for name in ("exporting", "rotation", "trained_index", "train")),
         "lookalike.ivf.invlists",
     },
     "PIL": {

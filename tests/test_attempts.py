@@ -28,8 +28,8 @@ from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import group
 from lookalike.ivf.planner import plan
 from lookalike.ivf.tasks import encode_tasks, group_tasks
-from lookalike.ivf.template import Template
-from lookalike.ivf.training import TrainTask, train_template
+from lookalike.ivf.trained_index import TrainedIndex
+from lookalike.ivf.training import TrainTask, train_index
 from lookalike.models.features import Embedder, Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater
@@ -196,9 +196,9 @@ def decoders(embedder: Embedder) -> Iterator[dict[str, Decoder]]:
 
 
 @pytest.fixture(scope="module")
-def template() -> tuple[Template, bytes, np.ndarray]:
+def trained_index() -> tuple[TrainedIndex, bytes, np.ndarray]:
     data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
-    return Template(data, spec), data, vectors[:60]
+    return TrainedIndex(data, spec), data, vectors[:60]
 
 
 SETTLING = ("deal", "touched", "contents", "names", "renames", "copy", "ledger", "duplicates")
@@ -226,8 +226,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place]:
     kind, count = request.param, [0]
     needs = {
         "embed": ("embedder", "decoders"),
-        "encode": ("template",),
-        "group": ("template",),
+        "encode": ("trained_index",),
+        "group": ("trained_index",),
         **dict.fromkeys(SETTLING, ("settled",)),
     }
     given = [request.getfixturevalue(name) for name in needs.get(kind, ())]
@@ -338,11 +338,11 @@ def settling(store: Path, settled: tuple[Path, Run], kind: str) -> Place:
 
 def compacting(store: Path) -> Place:
     run, lines = started(store), embedding_shards(store, np.eye(6, dtype="f4"))
-    dead = np.array([1 << 32], dtype=np.int64)
-    [task] = plan_compaction(lines, dead, 9, RUN, run.folder)
+    deleted = np.array([1 << 32], dtype=np.int64)
+    [task] = plan_compaction(lines, deleted, 9, RUN, run.folder)
 
     def work(machine: str) -> dict[str, Any]:
-        return compact(task, open_store(store), dead)
+        return compact(task, open_store(store), deleted)
 
     return Place(store, run, task.done, work, store / lines[1]["path"])
 
@@ -357,8 +357,8 @@ def converting(store: Path) -> Place:
     return Place(store, run, task.done, work, store / lines[0]["path"])
 
 
-def encoding(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place:
-    trained, _, vectors = template
+def encoding(store: Path, trained_index: tuple[TrainedIndex, bytes, np.ndarray]) -> Place:
+    trained, _, vectors = trained_index
     run, lines = started(store), embedding_shards(store, vectors)
     done = f"{run.folder}/e/0.json"
     paths = tuple(line["path"] for line in lines)
@@ -372,8 +372,8 @@ def encoding(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place
     return Place(store, run, task.done, work, store / lines[1]["path"])
 
 
-def grouping(store: Path, template: tuple[Template, bytes, np.ndarray]) -> Place:
-    trained, _, vectors = template
+def grouping(store: Path, trained_index: tuple[TrainedIndex, bytes, np.ndarray]) -> Place:
+    trained, _, vectors = trained_index
     run, lines = started(store), embedding_shards(store, vectors)
     tasks = encode_tasks([[line["path"]] for line in lines], run.folder, "")
     nothing = ExactNeighbours(np.empty((0, 24)), [], 1, "cosine")
@@ -412,7 +412,7 @@ def training(store: Path) -> Place:
     def work(machine: str) -> dict[str, Any]:
         other = replace(spec, seed=int(machine == "one"))  # so that bytes differ
         done = f"{run.folder}/trained.json"
-        return train_template(TrainTask(other, (task.done,), queries, done), open_store(store))
+        return train_index(TrainTask(other, (task.done,), queries, done), open_store(store))
 
     return Place(store, run, f"{run.folder}/trained.json", work, store / drawn[1]["path"])
 

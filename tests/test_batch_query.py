@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lookalike
-from lookalike.metrics import METRICS
+from lookalike.distances import METRICS
 from lookalike.pipelines.batch_query import BeamIndex, batch_answers
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.engine import EngineError

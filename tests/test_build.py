@@ -1,4 +1,4 @@
-"""The index stages of whole runs: a template that serves again, and one that does not."""
+"""The index stages of whole runs: a trained index that serves again, and one that does not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add(tmp_path: Path, name: str, vectors: npt.NDArray[Any]) -> None:
     write_vectors(tmp_path / "vectors" / f"{name}.parquet", vectors)
 
 
-def test_a_template_serves_again_while_it_fits(
+def test_a_trained_index_serves_again_while_it_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vectors = clustered(5000, DIM)
@@ -47,7 +47,7 @@ def test_a_template_serves_again_while_it_fits(
     assert second["index"]["reused"] is True
     assert second["index"]["template"] == first["index"]["template"]
     assert second["index"]["training"] == first["index"]["training"]
-    assert second["index"]["way"] == "delta"
+    assert second["index"]["way"] == "append"
     assert "1,000 vectors are added to that of" in capsys.readouterr().err
     answers = lookalike.open(tmp_path / "store").search(vectors=vectors[4000:4010], k=1)
     assert [one[0].uri for one in answers] == [f"b/{i}" for i in range(10)]
@@ -63,7 +63,7 @@ def test_a_template_serves_again_while_it_fits(
     assert "no longer fits" in capsys.readouterr().err
 
 
-def test_a_template_of_other_settings_does_not_serve(tmp_path: Path) -> None:
+def test_a_trained_index_of_other_settings_does_not_serve(tmp_path: Path) -> None:
     vectors = clustered(4000, DIM)
     add(tmp_path, "a", vectors)
     _, first = run(tmp_path, ", nlist: 32")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lookalike.distances import METRICS
 from lookalike.exact_neighbours import ExactNeighbours, interval, recall_at_k
-from lookalike.metrics import METRICS
 from lookalike.recall.certificate import DEPTHS
 from lookalike.recall.sweep import LIST_COST, NEGLIGIBLE, VECTOR_COST
 from lookalike.sampling import sample_key

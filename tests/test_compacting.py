@@ -24,7 +24,7 @@ NONE = np.empty(0, dtype=np.int64)
 
 @st.composite
 def stores(draw: st.DrawFn) -> tuple[list[dict[str, Any]], np.ndarray, set[int] | None]:
-    """Lines of shards with numbers in any order, dead rows, and maybe the files to write anew."""
+    """Lines of shards with numbers in any order, deleted rows, maybe the files to write anew."""
     rows = draw(st.lists(st.integers(1, 12), min_size=1, max_size=8))
     numbers = draw(st.permutations(range(3, 3 + len(rows))))
     lines = [
@@ -32,9 +32,9 @@ def stores(draw: st.DrawFn) -> tuple[list[dict[str, Any]], np.ndarray, set[int] 
         for number, count in zip(numbers, rows, strict=True)
     ]
     every = [one["file_no"] << 32 | row for one in lines for row in range(one["rows"])]
-    dead = draw(st.lists(st.sampled_from(every), unique=True))
+    deleted = draw(st.lists(st.sampled_from(every), unique=True))
     only = draw(st.none() | st.sets(st.sampled_from(numbers), min_size=1))
-    return lines, np.array(sorted(dead), dtype=np.int64), only
+    return lines, np.array(sorted(deleted), dtype=np.int64), only
 
 
 def ids_of(line: dict[str, Any]) -> np.ndarray:
@@ -46,12 +46,12 @@ def ids_of(line: dict[str, Any]) -> np.ndarray:
 def test_moved_is_the_plain_loop(
     made: tuple[list[dict[str, Any]], np.ndarray, set[int] | None], most: int
 ) -> None:
-    lines, dead, only = made
+    lines, deleted, only = made
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compacting, "SHARD_ROWS", most)
         patch.setattr(compacting, "_SMALL", most // 2)
-        tasks = plan_compaction(lines, dead, 100, "run", "runs/run", only=only)
-    gone = set(dead.tolist())
+        tasks = plan_compaction(lines, deleted, 100, "run", "runs/run", only=only)
+    gone = set(deleted.tolist())
     expected = {int(one): int(one) for line in lines for one in ids_of(line)}
     for number, task in enumerate(tasks):
         assert (task.number, task.file_no) == (number, 100 + number)
@@ -62,14 +62,14 @@ def test_moved_is_the_plain_loop(
                 row += one not in gone
         assert row == task.rows
         assert row <= most or len(task.sources) == 1
-    moved = Moved(tasks, dead)
+    moved = Moved(tasks, deleted)
     ids = np.array([*expected, -1, 1 << 32], dtype=np.int64)
     np.testing.assert_array_equal(moved(ids), [*expected.values(), -1, 1 << 32])
-    # Every living row is somewhere once, and only dead rows of shards that stay are dead.
+    # Every living row is somewhere once, and only deleted rows of shards that stay are deleted.
     living = moved(np.array([one for one in expected if one not in gone], dtype=np.int64))
     assert len(np.unique(living)) == len(living) == len(expected) - len(gone)
     assert (living >= 0).all()
-    assert moved.tombstones.tolist() == [one for one in dead if one >> 32 not in moved.files]
+    assert moved.tombstones.tolist() == [one for one in deleted if one >> 32 not in moved.files]
     if only is not None:
         assert moved.files == only
     assert moved.files == {source["file_no"] for task in tasks for source in task.sources}
@@ -94,7 +94,7 @@ def test_living_rows_keep_their_vectors_and_columns(seed: int, dtype: str) -> No
         for line in nights.lines:
             for ids, vectors in shards.iter_blocks(nights.store / line["path"]):
                 found.update(zip(ids.tolist(), vectors, strict=True))
-        found = {one: vector for one, vector in found.items() if one not in set(nights.dead)}
+        found = {one: vector for one, vector in found.items() if one not in set(nights.deleted)}
         ids = moved(np.array([*before], dtype=np.int64)).tolist()
         assert sorted(found) == sorted(ids)
         for one, vector in zip(ids, before.values(), strict=True):
@@ -151,7 +151,7 @@ def lines(*rows: int) -> list[dict[str, Any]]:
 
 def test_what_is_full_or_alone_stays() -> None:
     assert plan_compaction(lines(65_536, 40_000, 500), NONE, 9, "run", "runs/run") == []
-    few = np.arange(100, dtype=np.int64)  # dead rows of the first
+    few = np.arange(100, dtype=np.int64)  # deleted rows of the first
     assert plan_compaction(lines(65_536, 65_536), few, 9, "run", "runs/run") == []
     many = np.arange(5000, dtype=np.int64)
     [task] = plan_compaction(lines(65_536, 65_536), many, 9, "run", "runs/run")
@@ -165,15 +165,15 @@ def test_what_is_full_or_alone_stays() -> None:
 
 
 def test_a_shard_without_living_rows_leaves_none(tmp_path: Path) -> None:
-    dead = np.arange(5, dtype=np.int64)
-    [task] = plan_compaction(lines(5), dead, 9, "run", "runs/run")
-    assert compact(task, open_store(tmp_path), dead) == {"shard": None}
+    deleted = np.arange(5, dtype=np.int64)
+    [task] = plan_compaction(lines(5), deleted, 9, "run", "runs/run")
+    assert compact(task, open_store(tmp_path), deleted) == {"shard": None}
     assert not list(tmp_path.rglob("*.parquet"))
-    np.testing.assert_array_equal(Moved([task], dead)(dead), -np.ones(5))
+    np.testing.assert_array_equal(Moved([task], deleted)(deleted), -np.ones(5))
 
 
 @pytest.mark.parametrize(
-    ("deltas", "added", "dead", "reason"),
+    ("deltas", "added", "deleted", "reason"),
     [
         ([], 200, 0, ""),
         ([100], 150, 0, ""),
@@ -185,11 +185,11 @@ def test_a_shard_without_living_rows_leaves_none(tmp_path: Path) -> None:
         ([], 0, 201, "max_tombstone_share 0.2"),
     ],
 )
-def test_when_to_compact(deltas: list[int], added: int, dead: int, reason: str) -> None:
+def test_when_to_compact(deltas: list[int], added: int, deleted: int, reason: str) -> None:
     parent = {"files": [{"rows": 700}, *({"rows": rows, "delta": True} for rows in deltas)]}
     files = lines(1000 - added, added)
     found = needs_compaction(
-        parent, files, files[1:], np.arange(dead, dtype=np.int64), CompactConfig()
+        parent, files, files[1:], np.arange(deleted, dtype=np.int64), CompactConfig()
     )
     assert len(found) == bool(reason)
     assert all(reason in one for one in found)

@@ -89,7 +89,7 @@ def groups(
     opened.cache_clear()
     joined = opened(str(root), "one")
     join = Join(
-        str(root), "one", threshold, min(nprobe, joined.template.spec.nlist), within, "runs/join"
+        str(root), "one", threshold, min(nprobe, joined.trained.spec.nlist), within, "runs/join"
     )
     scratch = open_store(root.parent / f"scratch-{root.name}-{threshold}")
     dealt, taken, found, sample = steps(scratch, join, twice=twice)

@@ -69,7 +69,7 @@ def test_nights_of_changes_search_as_all_living_rows_do(tmp_path: Path, kind: st
     pool = clustered(4000, DIM)
     nights = nights_of(tmp_path, kind=kind, queries=200)
     first = nights.add(pool[:2000])
-    assert nights.index()["index"]["way"] == "anew"
+    assert nights.index()["index"]["way"] == "retrain"
     at, ids = 2000, [*first.tolist()]
     ways = []
     for night in range(5):
@@ -84,7 +84,7 @@ def test_nights_of_changes_search_as_all_living_rows_do(tmp_path: Path, kind: st
         assert_search_is_exact(nights, **every)
         assert_truth_is_from_scratch(nights)
         assert manifest["certificate"]["population"] == len(ids)
-    assert ways == ["delta"] * 5
+    assert ways == ["append"] * 5
     deltas = [line for line in snapshot.files_of(manifest, "index") if line.get("delta")]
     assert len(deltas) == 5
 
@@ -162,7 +162,7 @@ def test_compaction_keeps_queries_and_encodes_all_again(tmp_path: Path, kind: st
     new = nights.add(pool[2200:2500])
     moved = nights.compact()
     manifest = nights.index()
-    assert manifest["index"]["way"] == "again"
+    assert manifest["index"]["way"] == "reencode"
     assert "compacted" in manifest["index"]["why"]
     assert manifest["index"]["template"] == first["index"]["template"]
     [shard] = snapshot.files_of(manifest, "index")
@@ -188,7 +188,7 @@ def test_too_many_deltas_are_encoded_again(tmp_path: Path) -> None:
     for night in range(4):
         nights.add(pool[1500 + night * 50 : 1550 + night * 50])
         ways.append(nights.index()["index"]["way"])
-    assert ways == ["delta", "delta", "again", "delta"]
+    assert ways == ["append", "append", "reencode", "append"]
     assert any("compact.max_deltas 2" in line for line in nights.said)
 
 
@@ -199,12 +199,12 @@ def test_drift_trains_anew_and_says_why(tmp_path: Path) -> None:
     other = np.random.default_rng(1).standard_normal((400, DIM)).astype("f4")
     nights.add(other[:50])  # too few to tell
     second = nights.index()
-    assert (second["index"]["way"], second["index"]["drift"]["drifted"]) == ("delta", False)
+    assert (second["index"]["way"], second["index"]["drift"]["drifted"]) == ("append", False)
     assert second["index"]["drift"]["rows"] == 50
     assert second["index"]["drift"]["error_ratio"] > 1.1
     nights.add(other[50:])
     third = nights.index()
-    assert third["index"]["way"] == "anew"
+    assert third["index"]["way"] == "retrain"
     assert third["index"]["template"] != first["index"]["template"]
     assert "no longer fits: of 400 vectors added since" in third["index"]["why"]
     assert third["index"]["why"] in "\n".join(nights.said)
@@ -219,7 +219,7 @@ def test_vectors_of_the_same_kind_do_not_drift(tmp_path: Path) -> None:
     nights.index()
     nights.add(pool[2000:])
     manifest = nights.index()
-    assert manifest["index"]["way"] == "delta"
+    assert manifest["index"]["way"] == "append"
     found = manifest["index"]["drift"]
     assert (found["rows"], found["drifted"]) == (1000, False)
     assert 0.8 < found["error_ratio"] < 1.2
@@ -262,5 +262,5 @@ def test_a_small_change_costs_little(tmp_path: Path) -> None:
     nights.remove(ids[:100])
     began = time.process_time()
     manifest = nights.index()
-    assert manifest["index"]["way"] == "delta"
+    assert manifest["index"]["way"] == "append"
     assert time.process_time() - began < 20  # about 2 where nothing else is going on

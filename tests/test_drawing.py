@@ -42,19 +42,19 @@ def vectors_of(ids: Ids) -> npt.NDArray[np.float32]:
     return np.stack([ids >> 32, ids & 0xFFFFFFFF], axis=1).astype(np.float32)
 
 
-def all_ids(dead: Ids) -> Ids:
+def all_ids(deleted: Ids) -> Ids:
     found = [(file_no << 32) + np.arange(rows) for file_no, rows in ROWS.items()]
-    return np.setdiff1d(np.concatenate(found), dead)
+    return np.setdiff1d(np.concatenate(found), deleted)
 
 
 def run(
-    store: Store, spans: list[list[Span]], draws: tuple[Draw, ...], dead: Ids, name: str
+    store: Store, spans: list[list[Span]], draws: tuple[Draw, ...], deleted: Ids, name: str
 ) -> list[dict]:
     removed = ""
-    if len(dead):
+    if len(deleted):
         removed = f"{name}/dead.npy"
         with store.write(removed) as pending:
-            np.save(pending.file, dead)
+            np.save(pending.file, deleted)
     return [
         draw(DrawTask(n, tuple(group), 2, draws, f"{name}/{n}", f"{name}/{n}.json", removed), store)
         for n, group in enumerate(spans)
@@ -81,7 +81,7 @@ def test_tasks_draw_what_one_look_at_all_ids_draws(
 ) -> None:
     every = all_ids(np.empty(0, dtype=np.int64)).tolist()
     chosen = st.lists(st.sampled_from(every), unique=True, max_size=60)
-    dead, without = (np.array(sorted(data.draw(chosen)), dtype=np.int64) for _ in range(2))
+    deleted, without = (np.array(sorted(data.draw(chosen)), dtype=np.int64) for _ in range(2))
     spans = [Span(path_of(one), one, ROWS[one]) for one in order]
     if halves:
         spans = [
@@ -92,12 +92,12 @@ def test_tasks_draw_what_one_look_at_all_ids_draws(
                 Span(one.path, one.file_no, one.rows - one.rows // 2, one.rows // 2),
             )
         ]
-    living = all_ids(dead)
-    assert sum(span.living(dead) for span in spans) == len(living)
+    living = all_ids(deleted)
+    assert sum(span.living(deleted) for span in spans) == len(living)
     wider = Draw.among(len(living), seed, count + len(without))
     groups = [group for group in (spans[:cut], spans[cut:]) if group]
     name = f"drawn-{next(EXAMPLES)}"
-    records = run(store, groups, (Draw(seed + 1, 3), wider), dead, name)
+    records = run(store, groups, (Draw(seed + 1, 3), wider), deleted, name)
     found = Drawn(store, records, 1, Draw(seed, count), 2, without)
     kept = np.setdiff1d(living, without)
     assert found.ids.tolist() == sample_ids([kept], count, seed).tolist()

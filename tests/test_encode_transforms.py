@@ -14,7 +14,7 @@ from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.encoding import EncodeTask
 from lookalike.ivf.grouping import GroupTask
 from lookalike.ivf.tasks import encode_tasks, group_tasks
-from lookalike.ivf.template import Template, write_template
+from lookalike.ivf.trained_index import TrainedIndex, write_trained_index
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store import shards
 from lookalike.store.files import read_json, write_bytes
@@ -23,11 +23,11 @@ from lookalike.transforms.encode import EncodeParts, GroupLists
 from tests.vector_stores import trained
 
 
-def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
-    """A template, queries and embedding files of unequal length, and the tasks to encode them."""
+def prepare(store: Path) -> tuple[TrainedIndex, list[EncodeTask]]:
+    """A trained index, queries, embedding files of unequal length, and the tasks to encode them."""
     data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
-    template = Template(data, spec)
-    assert write_template(open_store(store), spec, data, {})[0] == template.sha256
+    trained_index = TrainedIndex(data, spec)
+    assert write_trained_index(open_store(store), spec, data, {})[0] == trained_index.sha256
     held_out = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), 10, spec.metric)
     write_bytes(store, "runs/queries.npz", held_out.to_bytes())
     schema = shards.schema(24, pa.schema([]), {})
@@ -45,10 +45,12 @@ def prepare(store: Path) -> tuple[Template, list[EncodeTask]]:
                     "bytes": 9,
                 }
                 writer.append(fields, vectors[row])
-    return template, encode_tasks([[path] for path in paths], "runs", "")
+    return trained_index, encode_tasks([[path] for path in paths], "runs", "")
 
 
-def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int) -> list[bytes]:
+def build(
+    store: Path, trained_index: TrainedIndex, tasks: list[EncodeTask], workers: int
+) -> list[bytes]:
     """The bytes of every index shard, and of the merged truth."""
     runner = RunnerSpec(name="direct", workers=workers)
 
@@ -58,10 +60,10 @@ def build(store: Path, template: Template, tasks: list[EncodeTask], workers: int
 
         run(chain, runner)
 
-    encode = EncodeParts(str(store), template.sha256, "runs/queries.npz")
+    encode = EncodeParts(str(store), trained_index.sha256, "runs/queries.npz")
     transform("Encode", [*tasks], encode)
-    groups = group_tasks(open_store(store), tasks, template, 3, "runs", "index/{}".format)
-    transform("Group", [*groups], GroupLists(str(store), template.sha256))
+    groups = group_tasks(open_store(store), tasks, trained_index, 3, "runs", "index/{}".format)
+    transform("Group", [*groups], GroupLists(str(store), trained_index.sha256))
     truth = ExactNeighbours.from_bytes((store / "runs/queries.npz").read_bytes())
     for task in tasks:
         truth.merge(ExactNeighbours.from_bytes(output(store, task, "truth").read_bytes()))
@@ -86,55 +88,58 @@ def test_two_workers_write_the_same_shards_and_truth(tmp_path: Path, expected: l
 
 
 def test_a_task_that_failed_once_changes_nothing(tmp_path: Path, expected: list[bytes]) -> None:
-    template, tasks = prepare(tmp_path)
+    trained_index, tasks = prepare(tmp_path)
     hidden = tmp_path / tasks[2].embeddings[0]
     hidden.rename(tmp_path / "away")
     with pytest.raises(Exception, match=r"000003\.parquet"):
-        build(tmp_path, template, tasks, workers=1)
+        build(tmp_path, trained_index, tasks, workers=1)
     assert not (tmp_path / tasks[2].done).exists()
     (tmp_path / "away").rename(hidden)
-    assert build(tmp_path, template, tasks, workers=1) == expected
+    assert build(tmp_path, trained_index, tasks, workers=1) == expected
 
 
 def test_what_every_task_needs_is_looked_for_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template, _ = prepare(tmp_path)
+    trained_index, _ = prepare(tmp_path)
     monkeypatch.chdir(tmp_path.parent)
-    assert EncodeParts(tmp_path.name, template.sha256).store == str(tmp_path)
+    assert EncodeParts(tmp_path.name, trained_index.sha256).store == str(tmp_path)
     for transform in (EncodeParts, GroupLists):
         with pytest.raises(RequestError, match="has no templates/other; write one with"):
             transform(str(tmp_path), "other")
         with pytest.raises(RequestError, match="elsewhere has no templates/"):
-            transform("elsewhere", template.sha256)
+            transform("elsewhere", trained_index.sha256)
     with pytest.raises(RequestError, match=r"has no runs/other\.npz"):
-        EncodeParts(str(tmp_path), template.sha256, "runs/other.npz")
+        EncodeParts(str(tmp_path), trained_index.sha256, "runs/other.npz")
     with pytest.raises(RequestError, match="threads: needs a whole number from 1, got 0"):
-        EncodeParts(str(tmp_path), template.sha256, threads=0)
+        EncodeParts(str(tmp_path), trained_index.sha256, threads=0)
 
 
 def test_no_queries_give_no_truth_and_the_same_index(tmp_path: Path, expected: list[bytes]) -> None:
-    template, tasks = prepare(tmp_path)
+    trained_index, tasks = prepare(tmp_path)
 
     def chain(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | beam.Create(tasks) | EncodeParts(str(tmp_path), template.sha256)
+        _ = pipeline | beam.Create(tasks) | EncodeParts(str(tmp_path), trained_index.sha256)
 
     run(chain, RunnerSpec(workers=1))
     for task in tasks:
         assert not len(
             ExactNeighbours.from_bytes(output(tmp_path, task, "truth").read_bytes()).queries
         )
-    groups = group_tasks(open_store(tmp_path), tasks, template, 3, "runs", "index/{}".format)
+    groups = group_tasks(open_store(tmp_path), tasks, trained_index, 3, "runs", "index/{}".format)
 
     def regroup(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | beam.Create(groups) | GroupLists(str(tmp_path), template.sha256)
+        _ = pipeline | beam.Create(groups) | GroupLists(str(tmp_path), trained_index.sha256)
 
     run(regroup, RunnerSpec(workers=1))
     assert [output(tmp_path, task).read_bytes() for task in groups] == expected[:-1]
 
 
 def test_one_group_is_the_finished_shard(tmp_path: Path) -> None:
-    template, tasks = prepare(tmp_path)
+    trained_index, tasks = prepare(tmp_path)
     [whole] = encode_tasks([[task.embeddings[0] for task in tasks]], "runs", "index/whole")
     assert (whole.whole, whole.output) == (True, "index/whole")
-    assert group_tasks(open_store(tmp_path), [whole], template, 3, "runs", "index/{}".format) == []
+    assert (
+        group_tasks(open_store(tmp_path), [whole], trained_index, 3, "runs", "index/{}".format)
+        == []
+    )

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from lookalike.errors import RequestError
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf import encoding
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.encoding import EncodeTask, encode, encode_shard
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.part_files import open_part
-from lookalike.ivf.template import Template
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store import shards
 from lookalike.store.files import file_record, read_json
 from lookalike.store.objects import open_store
@@ -52,17 +52,17 @@ def no_queries(spec):
 
 
 @pytest.fixture(scope="module")
-def template():
+def trained_index():
     data, spec, vectors = trained(400, 24, nlist=8, nbits=4)
-    return Template(data, spec), vectors
+    return TrainedIndex(data, spec), vectors
 
 
-def entries(part, template):
+def entries(part, trained_index):
     """{id: (list, code)} of a part, with the order checked."""
-    start, sizes = part.sizes(0, template.spec.nlist)
+    start, sizes = part.sizes(0, trained_index.spec.nlist)
     rows = int(sizes.sum())
     lists, (codes, ids) = (
-        np.repeat(np.arange(template.spec.nlist), sizes),
+        np.repeat(np.arange(trained_index.spec.nlist), sizes),
         part.entries(start, rows),
     )
     np.testing.assert_array_equal(np.lexsort((ids, lists)), np.arange(rows))
@@ -78,39 +78,41 @@ def output(store, name="shard"):
     return store / read_json(store / "runs/done.json")[name]["path"]
 
 
-def open_as(store, template):
-    spec = template.spec
+def open_as(store, trained_index):
+    spec = trained_index.spec
     path = str(output(store).relative_to(store))
-    return open_part(open_store(store), path, template.sha256, template.code_size, spec.nlist)
+    return open_part(
+        open_store(store), path, trained_index.sha256, trained_index.code_size, spec.nlist
+    )
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product", "jaccard"])
 def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
     data, spec, vectors = trained(400, 24, metric, nlist=8, nbits=4)
-    template = Template(data, spec)
+    trained_index = TrainedIndex(data, spec)
     paths, ids = write_embeddings(tmp_path, vectors, [3, 150, 150, 390])
     truth = ExactNeighbours(vectors[:20], ids[:20], 5, metric)
-    encode(task(paths), open_store(tmp_path), template, truth)
+    encode(task(paths), open_store(tmp_path), trained_index, truth)
     done = read_json(tmp_path / "runs/done.json")
     assert done["shard"]["rows"] == done["header"]["rows"] == 400
     assert done["removed"] == 0
     for name in ("shard", "truth"):
         found = file_record(tmp_path, done[name]["path"]).to_json()
         assert found.items() <= done[name].items()
-    prepared = template.prepare(vectors)
-    lists = template.assign(prepared)
-    codes = template.encode(prepared, lists)
+    prepared = trained_index.prepare(vectors)
+    lists = trained_index.assign(prepared)
+    codes = trained_index.encode(prepared, lists)
     expected = {
         i: (n, code.tobytes())
         for i, n, code in zip(ids.tolist(), lists.tolist(), codes, strict=True)
     }
-    assert entries(open_as(tmp_path, template), template) == expected
+    assert entries(open_as(tmp_path, trained_index), trained_index) == expected
     found = ExactNeighbours.from_bytes(output(tmp_path, "truth").read_bytes())
     scores = brute_force(vectors[:20], vectors, metric)
     scores[np.arange(20), np.arange(20)] = np.inf if metric == "l2" else -np.inf
     np.testing.assert_array_equal(found.ids, ids[best(scores, 5, metric)])
     fitness = done["fitness"]
-    decoded = template.decode(codes, lists)
+    decoded = trained_index.decode(codes, lists)
     kept, whole = prepared.astype("f8"), vectors.astype("f8")
     if metric == "cosine":
         whole /= np.linalg.norm(whole, axis=1, keepdims=True)
@@ -122,32 +124,34 @@ def test_one_pass_gives_codes_truth_and_fitness(metric, tmp_path):
     assert fitness["rows"] == 400
     assert fitness["rotated"] == pytest.approx((lost / length).sum(), abs=1e-4)
     assert fitness["lost"] == pytest.approx(((lost + coded) / length).sum(), rel=1e-4)
-    total = encoding.total_fitness(open_store(tmp_path), [done, done], template)
+    total = encoding.total_fitness(open_store(tmp_path), [done, done], trained_index)
     np.testing.assert_array_equal(total.sizes, 2 * np.bincount(lists, minlength=8))
     assert total.measures()["quantisation_error"] == pytest.approx(fitness["lost"] / 400)
 
 
-def test_the_only_part_is_written_as_a_shard_to_search(template, tmp_path):
-    template, vectors = template
+def test_the_only_part_is_written_as_a_shard_to_search(trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, ids = write_embeddings(tmp_path, vectors, [100])
-    encode(task(paths, whole=True), open_store(tmp_path), template, no_queries(template.spec))
-    shard = read_shard(output(tmp_path), template)
+    encode(
+        task(paths, whole=True), open_store(tmp_path), trained_index, no_queries(trained_index.spec)
+    )
+    shard = read_shard(output(tmp_path), trained_index)
     np.testing.assert_array_equal(np.sort(np.concatenate([*shard.file.ids()])), ids)
     with open(tmp_path / "all", "wb") as file:
-        encode_shard(template, [(ids, vectors)], file.write)
+        encode_shard(trained_index, [(ids, vectors)], file.write)
     assert (tmp_path / "all").read_bytes() == output(tmp_path).read_bytes()
 
 
 @pytest.mark.parametrize("run", [1, 7, 100, 10_000])
 def test_the_bytes_do_not_depend_on_how_many_entries_are_laid_out_at_a_time(
-    run, template, tmp_path, monkeypatch
+    run, trained_index, tmp_path, monkeypatch
 ):
-    template, vectors = template
+    trained_index, vectors = trained_index
     written = set()
     for rows in (encoding._RUN_ROWS, run):
         monkeypatch.setattr(encoding, "_RUN_ROWS", rows)
         for whole in (True, False):
-            encoded = encoding.Encoded(template, 400)
+            encoded = encoding.Encoded(trained_index, 400)
             encoded.add(np.arange(400), vectors)
             data = bytearray()
             encoded.write(whole, data.extend)
@@ -168,55 +172,58 @@ def test_small_row_groups_are_put_together_in_order(sizes):
         np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks])[:, 0], ids)
 
 
-def test_encoding_is_bit_equal_for_one_and_two_threads(template):
-    template, vectors = template
+def test_encoding_is_bit_equal_for_one_and_two_threads(trained_index):
+    trained_index, vectors = trained_index
     written = set()
     for threads in (1, 2):
         index.set_threads(threads)
         data = bytearray()
-        encode_shard(template, [(np.arange(400), vectors)], data.extend)
+        encode_shard(trained_index, [(np.arange(400), vectors)], data.extend)
         written.add(bytes(data))
     index.set_threads(1)
     assert len(written) == 1
 
 
-def test_a_task_that_is_done_again_writes_the_same_bytes(template, tmp_path):
-    template, vectors = template
+def test_a_task_that_is_done_again_writes_the_same_bytes(trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, ids = write_embeddings(tmp_path, vectors, [100])
     found = []
     for name in ("one", "another"):
         truth = ExactNeighbours(vectors[:5], ids[:5], 5, "cosine")
         record = encode(
-            replace(task(paths), done=f"runs/{name}.json"), open_store(tmp_path), template, truth
+            replace(task(paths), done=f"runs/{name}.json"),
+            open_store(tmp_path),
+            trained_index,
+            truth,
         )
         found.append(record)
     assert found[0] == found[1]
     assert len(list((tmp_path / "runs").glob("*-*.*"))) == 2  # named by their content
 
 
-def test_removed_ids_are_in_neither_codes_nor_truth(template, tmp_path):
-    template, vectors = template
+def test_removed_ids_are_in_neither_codes_nor_truth(trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, ids = write_embeddings(tmp_path, vectors, [100])
     gone = np.sort(np.concatenate([ids[::3], [1, 1 << 60]]))  # some of other files
     np.save(tmp_path / "gone.npy", gone)
     truth = ExactNeighbours(vectors[:20], ids[:20], 300, "cosine")
-    encode(task(paths, removed="gone.npy"), open_store(tmp_path), template, truth)
+    encode(task(paths, removed="gone.npy"), open_store(tmp_path), trained_index, truth)
     done = read_json(tmp_path / "runs/done.json")
     left = np.setdiff1d(ids, gone)
     assert (done["removed"], done["shard"]["rows"]) == (len(ids) - len(left), len(left))
-    assert sorted(entries(open_as(tmp_path, template), template)) == left.tolist()
+    assert sorted(entries(open_as(tmp_path, trained_index), trained_index)) == left.tolist()
     found = ExactNeighbours.from_bytes(output(tmp_path, "truth").read_bytes())
     assert not np.isin(found.ids, gone).any()
     assert (found.ids >= 0).sum(axis=1).min() >= len(left) - 1
 
 
-def test_everything_removed_leaves_an_empty_shard(template, tmp_path):
-    template, vectors = template
+def test_everything_removed_leaves_an_empty_shard(trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, ids = write_embeddings(tmp_path, vectors[:9], [])
     np.save(tmp_path / "gone.npy", ids)
     done = task(paths, removed="gone.npy", whole=True)
-    encode(done, open_store(tmp_path), template, no_queries(template.spec))
-    header = read_shard(output(tmp_path), template).header
+    encode(done, open_store(tmp_path), trained_index, no_queries(trained_index.spec))
+    header = read_shard(output(tmp_path), trained_index).header
     assert (header.rows, header.min_id, header.max_id) == (0, -1, -1)
 
 
@@ -224,30 +231,39 @@ def test_everything_removed_leaves_an_empty_shard(template, tmp_path):
     ("value", "message"),
     [(np.nan, "vector 7 has a value that is not finite"), (None, "vector 7 is zero")],
 )
-def test_a_vector_that_cannot_be_indexed_is_named_with_its_file(value, message, template, tmp_path):
-    template, vectors = template
+def test_a_vector_that_cannot_be_indexed_is_named_with_its_file(
+    value, message, trained_index, tmp_path
+):
+    trained_index, vectors = trained_index
     vectors = vectors.copy()
     vectors[107] = 0 if value is None else vectors[107]
     vectors[107, 3] = 0 if value is None else value
     paths, _ = write_embeddings(tmp_path, vectors, [100])
     with pytest.raises(RequestError, match=rf"000006\.parquet: from id {6 << 32} on, {message}"):
-        encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
+        encode(task(paths), open_store(tmp_path), trained_index, no_queries(trained_index.spec))
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_id_must_not_come_twice(template, tmp_path):
-    template, vectors = template
+def test_an_id_must_not_come_twice(trained_index, tmp_path):
+    trained_index, vectors = trained_index
     with pytest.raises(RequestError, match="id 3 comes more than once"):
-        encode_shard(template, [([1, 3], vectors[:2]), ([3], vectors[2:3])], bytearray().extend)
+        encode_shard(
+            trained_index, [([1, 3], vectors[:2]), ([3], vectors[2:3])], bytearray().extend
+        )
     paths, _ = write_embeddings(tmp_path, vectors, [100])
     with pytest.raises(RequestError, match="comes more than once"):
-        encode(task([*paths, paths[0]]), open_store(tmp_path), template, no_queries(template.spec))
+        encode(
+            task([*paths, paths[0]]),
+            open_store(tmp_path),
+            trained_index,
+            no_queries(trained_index.spec),
+        )
 
 
-def test_ids_and_vectors_of_a_block_go_together(template):
-    template, vectors = template
+def test_ids_and_vectors_of_a_block_go_together(trained_index):
+    trained_index, vectors = trained_index
     with pytest.raises(RequestError, match="1 ids and 2 vectors"):
-        encode_shard(template, [([1], vectors[:2])], bytearray().extend)
+        encode_shard(trained_index, [([1], vectors[:2])], bytearray().extend)
 
 
 def changed(data, **values):
@@ -266,33 +282,33 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_part_is_refused_and_named(damage, template, tmp_path):
-    template, vectors = template
+def test_a_damaged_part_is_refused_and_named(damage, trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, _ = write_embeddings(tmp_path, vectors, [])
-    encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
+    encode(task(paths), open_store(tmp_path), trained_index, no_queries(trained_index.spec))
     path = output(tmp_path)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(RequestError, match=r"\.part: (damaged|not an index shard)"):
-        open_as(tmp_path, template)
+        open_as(tmp_path, trained_index)
 
 
 @pytest.mark.parametrize("at", [4096, 4096 + 4 * 3, 4096 + 4 * 7])
-def test_a_parts_lists_that_do_not_fit_are_refused_when_read(at, template, tmp_path):
-    template, vectors = template
+def test_a_parts_lists_that_do_not_fit_are_refused_when_read(at, trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, _ = write_embeddings(tmp_path, vectors, [])
-    encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
+    encode(task(paths), open_store(tmp_path), trained_index, no_queries(trained_index.spec))
     path = output(tmp_path)
     data = bytearray(path.read_bytes())
     data[at : at + 4] = b"\xff\xff\xff\x7f"
     path.write_bytes(data)
     with pytest.raises(RequestError, match=r"\.part: damaged: 400 rows, its lists are not of them"):
-        open_as(tmp_path, template).sizes(0, 8)
+        open_as(tmp_path, trained_index).sizes(0, 8)
 
 
-def test_a_part_of_another_template_is_refused(template, tmp_path):
-    template, vectors = template
+def test_a_part_of_another_trained_index_is_refused(trained_index, tmp_path):
+    trained_index, vectors = trained_index
     paths, _ = write_embeddings(tmp_path, vectors, [])
-    encode(task(paths), open_store(tmp_path), template, no_queries(template.spec))
+    encode(task(paths), open_store(tmp_path), trained_index, no_queries(trained_index.spec))
     path = str(output(tmp_path).relative_to(tmp_path))
-    with pytest.raises(RequestError, match="the template here is other"):
-        open_part(open_store(tmp_path), path, "other", template.code_size, 8)
+    with pytest.raises(RequestError, match="the trained index here is other"):
+        open_part(open_store(tmp_path), path, "other", trained_index.code_size, 8)

@@ -113,8 +113,8 @@ def test_dead_rows_are_no_images(tmp_path: Path) -> None:
     uris = [f"/x/{'cats' if i % 2 else 'dogs'}/{i}.jpg" for i in range(300)]
     vectors = np.random.default_rng(1).random((300, 6), dtype=np.float32)
     manifest = make_store(tmp_path / "all", vectors, uris, "cosine")
-    dead = [3, 4, 140, 1 << 32 | 7]  # the second shard begins with row 150
-    record = write_tombstones(open_store(tmp_path / "all"), "dead.npy", dead)
+    deleted = [3, 4, 140, 1 << 32 | 7]  # the second shard begins with row 150
+    record = write_tombstones(open_store(tmp_path / "all"), "dead.npy", deleted)
     manifest["files"].append({**record.to_json(), "kind": "tombstones"})
     rows = np.delete(np.arange(300), [3, 4, 140, 157])
     living = make_store(

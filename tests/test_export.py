@@ -109,7 +109,7 @@ def test_lists_that_lie_in_several_files_are_put_together(kind: str, tmp_path: P
     lines = [line for line in manifest["files"] if line["kind"] != "index"]
     for part in (paths[:1], paths[1:3], paths[3:]):
         shutil.rmtree(store / "runs")  # where it says that this is done
-        lines += build_index(store, part, opened.index.template)
+        lines += build_index(store, part, opened.index.trained)
     publishing.publish(open_store(store), {**manifest, "files": lines})
     assert len(lookalike.open(store).index.files) == 3
     parts = faiss.read_index(str(exported(store, "faiss", tmp_path / "parts.faiss")))

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from faiss.contrib import client_server, ondisk
 
+from lookalike.distances import top_k
 from lookalike.errors import RequestError
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
-from lookalike.ivf.template import Template
-from lookalike.metrics import top_k
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
@@ -35,12 +35,12 @@ def _one_thread():
 
 def small_index(**options):
     data, spec, vectors = trained(**options)
-    return Template(data, spec), vectors
+    return TrainedIndex(data, spec), vectors
 
 
-def write(path, template, ids, vectors):
+def write(path, trained, ids, vectors):
     with open(path, "wb") as file:
-        return encode_shard(template, [(ids, vectors)], file.write)
+        return encode_shard(trained, [(ids, vectors)], file.write)
 
 
 def faiss_index(vectors, nlist=4, nbits=8):
@@ -87,7 +87,7 @@ def test_merging_on_disk_with_shifted_ids_gives_duplicate_ids_so_ids_are_given_o
     np.testing.assert_array_equal(np.sort(np.concatenate(found)), ids)
 
 
-def test_other_codebooks_merge_silently_so_templates_are_compared_by_hash(tmp_path):
+def test_other_codebooks_merge_silently_so_trained_indexes_are_compared_by_hash(tmp_path):
     vectors = clustered(400, 16)
     one = faiss_index(vectors)
     two = faiss.clone_index(one)
@@ -98,7 +98,9 @@ def test_other_codebooks_merge_silently_so_templates_are_compared_by_hash(tmp_pa
     first, rows = small_index()
     second, _ = small_index(seed=9)
     write(tmp_path / "s", first, np.arange(400), rows)
-    with pytest.raises(RequestError, match=f"{first.sha256}, the template here is {second.sha256}"):
+    with pytest.raises(
+        RequestError, match=f"{first.sha256}, the trained index here is {second.sha256}"
+    ):
         read_shard(tmp_path / "s", second)
 
 
@@ -114,7 +116,7 @@ def test_merging_refined_indexes_loses_vectors_so_reranking_is_outside_of_faiss(
     assert parts[0].base_index.ntotal == 900
     assert parts[0].refine_index.ntotal == 500  # the trap
     with pytest.raises(RequestError, match="not a lookalike template"):
-        Template(faiss.serialize_index(parts[0]).tobytes(), small_index()[0].spec)
+        TrainedIndex(faiss.serialize_index(parts[0]).tobytes(), small_index()[0].spec)
     ids, stored, _ = make_store(
         tmp_path, clustered(300, 16), options={"kind": "ivf_pq", "nlist": 4, "shards": 2}
     )
@@ -132,16 +134,16 @@ def test_vectors_that_are_not_finite_are_dropped_but_counted_so_they_are_refused
     ivf.train(vectors)
     ivf.add(bad)
     assert (ivf.ntotal, ivf.invlists.compute_ntotal()) == (400, 398)  # the trap
-    template, _ = small_index()
+    trained, _ = small_index()
     with pytest.raises(RequestError, match="vector 5 has a value that is not finite"):
-        write(tmp_path / "s", template, np.arange(400), bad)
+        write(tmp_path / "s", trained, np.arange(400), bad)
 
 
 def test_zero_vectors_are_refused_under_cosine(tmp_path):
-    template, vectors = small_index()
+    trained, vectors = small_index()
     vectors[7] = 0
     with pytest.raises(RequestError, match="vector 7 is zero"):
-        write(tmp_path / "s", template, np.arange(400), vectors)
+        write(tmp_path / "s", trained, np.arange(400), vectors)
 
 
 def test_fastscan_lists_are_read_whole_whatever_is_asked_so_ours_are_mapped(tmp_path):
@@ -156,10 +158,10 @@ def test_fastscan_lists_are_read_whole_whatever_is_asked_so_ours_are_mapped(tmp_
         kinds.append(type(faiss.downcast_InvertedLists(read.invlists)))
     assert kinds[0] is faiss.OnDiskInvertedLists
     assert kinds[1] is not faiss.OnDiskInvertedLists  # the trap
-    template, rows = small_index(nbits=4)
-    assert isinstance(template.scanner(), faiss.IndexIVFPQFastScan)
-    write(tmp_path / "s", template, np.arange(400), rows)
-    shard = read_shard(tmp_path / "s", template)
+    trained, rows = small_index(nbits=4)
+    assert isinstance(trained.scanner(), faiss.IndexIVFPQFastScan)
+    write(tmp_path / "s", trained, np.arange(400), rows)
+    shard = read_shard(tmp_path / "s", trained)
     mapped = faiss.downcast_InvertedLists(shard._ivf.invlists)
     assert isinstance(mapped, faiss.OnDiskInvertedLists)
     assert mapped.read_only
@@ -178,7 +180,7 @@ def test_a_flipped_byte_loads_silently_so_files_have_checksums(tmp_path):
     _, _, manifest = make_store(tmp_path, clustered(300, 16), options={"kind": "ivf_pq"})
     line = snapshot.files_of(manifest, "index")[0]
     path = tmp_path / line["path"]
-    shard = read_shard(path, Searcher.open(tmp_path).index.template)
+    shard = read_shard(path, Searcher.open(tmp_path).index.trained)
     stored = bytearray(path.read_bytes())
     stored[int(shard.file.offsets[np.argmax(shard.file.sizes)])] ^= 1  # within a code
     del shard
@@ -189,12 +191,12 @@ def test_a_flipped_byte_loads_silently_so_files_have_checksums(tmp_path):
     Searcher.open(tmp_path)  # sizes alone say nothing
     with pytest.raises(RequestError, match=f"{line['path']}: sha256"):
         Searcher.open(tmp_path, check=True)
-    # A template is loaded into memory, so its bytes are always hashed first.
-    template = next(tmp_path.glob("templates/*/template.faiss"))
-    damaged = bytearray(template.read_bytes())
+    # A trained index is loaded into memory, so its bytes are always hashed first.
+    trained = next(tmp_path.glob("templates/*/template.faiss"))
+    damaged = bytearray(trained.read_bytes())
     damaged[-1] ^= 1
-    template.write_bytes(damaged)
-    with pytest.raises(RequestError, match=r"template\.faiss: the template has sha256"):
+    trained.write_bytes(damaged)
+    with pytest.raises(RequestError, match=r"template\.faiss: the trained index has sha256"):
         Searcher.open(tmp_path)
 
 
@@ -214,14 +216,14 @@ def test_searching_faiss_shards_ignores_the_selector_and_ours_does_not(tmp_path)
         vectors[300:310], 5, params=faiss.SearchParametersIVF(sel=chosen, nprobe=4)
     )
     assert found.max() >= 50  # the trap
-    template, rows = small_index(nlist=4)
+    trained, rows = small_index(nlist=4)
     half = [slice(0, 200), slice(200, 400)]
     for number, part in enumerate(half):
-        write(tmp_path / str(number), template, np.arange(400)[part], rows[part])
-    prepared = template.prepare(rows[300:310])
-    coarse = template.coarse(prepared, 4)
+        write(tmp_path / str(number), trained, np.arange(400)[part], rows[part])
+    prepared = trained.prepare(rows[300:310])
+    coarse = trained.coarse(prepared, 4)
     for number in range(2):
-        shard = read_shard(tmp_path / str(number), template)
+        shard = read_shard(tmp_path / str(number), trained)
         found, _ = shard.search(prepared, 400, *coarse, keep_ids(np.arange(50)))
         assert set(found.ravel().tolist()) <= {-1, *range(50)}
         assert (found >= 0).any() == (number == 0)
@@ -290,17 +292,17 @@ def test_faiss_only_prints_that_the_disk_is_full_and_ours_says_so(tmp_path):
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.stdout == "written\n"  # the trap: a small file fits its buffer until it is closed
     assert ended.returncode == 0
-    template, vectors = small_index()
+    trained, vectors = small_index()
     with (
         pytest.raises(OSError, match="No space left"),
         open("/dev/full", "wb", buffering=0) as full,
     ):
-        encode_shard(template, [(np.arange(400), vectors)], full.write)
+        encode_shard(trained, [(np.arange(400), vectors)], full.write)
 
 
 @pytest.mark.parametrize("good_calls", [0, 1, 2])
 def test_an_error_of_the_callers_writer_comes_out_unchanged(good_calls, tmp_path):
-    template, vectors = small_index()
+    trained, vectors = small_index()
     calls = []
     failure = OSError(28, "no space left on device")
 
@@ -310,6 +312,6 @@ def test_an_error_of_the_callers_writer_comes_out_unchanged(good_calls, tmp_path
         calls.append(data)
 
     with pytest.raises(OSError, match="no space left") as raised, write_file(tmp_path, "s") as file:
-        encode_shard(template, [(np.arange(400), vectors)], lambda data: (fail(data), file.write))
+        encode_shard(trained, [(np.arange(400), vectors)], lambda data: (fail(data), file.write))
     assert raised.value is failure
     assert not [*tmp_path.iterdir()]  # neither the file nor a part of it

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lookalike
+from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf.selections import Selection, difference
-from lookalike.metrics import METRICS
 from lookalike.pipelines.cli import main
 from lookalike.search import answering
 from lookalike.store import snapshot
@@ -165,27 +165,27 @@ def test_forgotten_rows_are_in_no_answer(metric, kind, tmp_path):
     ids, vectors, manifest = make_store(
         tmp_path, clustered(400, 16), metric, options={"kind": kind}
     )
-    dead = np.zeros(400, dtype=bool)
-    dead[::3] = True
+    deleted = np.zeros(400, dtype=bool)
+    deleted[::3] = True
     # Ids of other snapshots' rows are nobody's here.
-    forget(tmp_path, manifest, [*ids[dead].tolist(), 3, (5 << 32) + 70_000, 99 << 32])
+    forget(tmp_path, manifest, [*ids[deleted].tolist(), 3, (5 << 32) + 70_000, 99 << 32])
     searcher = lookalike.open(tmp_path)
     assert searcher.count == 266
     scores = brute_force(vectors[:20], vectors, metric)
-    expected = ids[np.flatnonzero(~dead)[best(scores[:, ~dead], 10, metric)]]
+    expected = ids[np.flatnonzero(~deleted)[best(scores[:, ~deleted], 10, metric)]]
     found, _ = searcher.search_vectors(vectors[:20], 10, nprobe=16, rerank=266)
     np.testing.assert_array_equal(found, expected)
     everything, finite = searcher.search_vectors(vectors[:3], 10**6)
-    np.testing.assert_array_equal(np.sort(everything, axis=1), [ids[~dead]] * 3)
+    np.testing.assert_array_equal(np.sort(everything, axis=1), [ids[~deleted]] * 3)
     assert np.isfinite(finite).all()
     some, _ = searcher.search_vectors(vectors[:3], 300, where="label = 'group 1' or uri is null")
     np.testing.assert_array_equal(
-        np.sort(some, axis=1), [ids[~dead & (np.arange(400) % 3 == 1)]] * 3
+        np.sort(some, axis=1), [ids[~deleted & (np.arange(400) % 3 == 1)]] * 3
     )
     candidates, _ = searcher.index.candidates(vectors[:5], searcher.spec.nlist, 400)
-    assert not np.isin(candidates, ids[dead]).any()
+    assert not np.isin(candidates, ids[deleted]).any()
     names = {one.uri for answers in searcher.search(vectors=vectors[:9]) for one in answers}
-    assert not names & {f"/pictures/{row}.png" for row in np.flatnonzero(dead)}
+    assert not names & {f"/pictures/{row}.png" for row in np.flatnonzero(deleted)}
 
 
 def test_answers_stay_full_where_most_are_forgotten(store, vectors, tmp_path):

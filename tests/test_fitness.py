@@ -42,7 +42,7 @@ def test_imbalance_is_from_one_to_the_number_of_lists(sizes):
     ("error", "uneven", "fits"),
     [(0.1, 1.2, True), (0.109, 2.3, True), (0.112, 1.2, False), (0.1, 2.5, False), (0, 1, True)],
 )
-def test_a_template_that_no_longer_fits_is_named(error, uneven, fits):
+def test_a_trained_index_that_no_longer_fits_is_named(error, uneven, fits):
     training = {"quantisation_error": 0.1, "imbalance": 1.2}
     found = compare(training, {"quantisation_error": error, "imbalance": uneven})
     assert found["fits"] is fits

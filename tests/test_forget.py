@@ -15,7 +15,7 @@ import pytest
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.ivf.template import Template
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.pipelines import erase
 from lookalike.pipelines.cli import main
 from lookalike.store import forgetting, retention, snapshot
@@ -82,13 +82,13 @@ def names_of(made, *numbers):
 def rows_of(store):
     """uri -> (content, vector) of the living rows of the published snapshot."""
     manifest = snapshot.read_manifest(open_store(store))
-    dead = set()
+    deleted = set()
     for line in snapshot.files_of(manifest, "tombstones"):
-        dead.update(np.load(store / line["path"]).tolist())
+        deleted.update(np.load(store / line["path"]).tolist())
     found = {}
     for line in snapshot.files_of(manifest, "embedding"):
         for row in pq.read_table(store / line["path"]).to_pylist():
-            if row["id"] not in dead:
+            if row["id"] not in deleted:
                 vector = np.array(row["embedding"], np.float32).tobytes()
                 found[row["uri"]] = (row["content_sha256"], vector)
     return found
@@ -357,12 +357,14 @@ def test_lists_of_names(tmp_path):
             forgetting.read_list(tmp_path / name)
 
 
-def test_a_template_that_learnt_a_vector_by_heart_is_noticed():
+def test_a_trained_index_that_learnt_a_vector_by_heart_is_noticed():
     data, spec, vectors = trained(400, 24, "l2", nlist=8, code_bytes=12)
-    template = Template(data, spec)
-    matrix = template._rotation
+    trained_index = TrainedIndex(data, spec)
+    matrix = trained_index._rotation
     assert matrix is not None
-    alone = (np.linalg.pinv(matrix) @ template.centroids[3]).astype("f4")  # as if in its own list
-    assert not erase._knows(template, list(vectors[:5] + 1))
-    assert erase._knows(template, [vectors[0], alone])
-    assert not erase._knows(template, [np.ones(7, np.float32)])  # of another model
+    alone = (np.linalg.pinv(matrix) @ trained_index.centroids[3]).astype(
+        "f4"
+    )  # as if in its own list
+    assert not erase._knows(trained_index, list(vectors[:5] + 1))
+    assert erase._knows(trained_index, [vectors[0], alone])
+    assert not erase._knows(trained_index, [np.ones(7, np.float32)])  # of another model

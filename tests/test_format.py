@@ -19,7 +19,7 @@ import pytest
 
 import lookalike
 from lookalike.ivf.shard_files import map_shard, pack_blocks
-from lookalike.ivf.template import load_template
+from lookalike.ivf.trained_index import load_trained_index
 from lookalike.pipelines.cli import main
 from lookalike.store import shard_format, snapshot
 from lookalike.store.index_header import ShardHeader
@@ -114,17 +114,17 @@ def test_the_page_decodes_entries_as_the_trained_index_does(
 ) -> None:
     folder, found = read
     store, name = open_store(folder), found["manifest"]["index"]["template"]
-    template = load_template(store.local_folder(f"templates/{name}"), name)
-    assert np.array_equal(template.centroids, found["centroids"])
+    trained = load_trained_index(store.local_folder(f"templates/{name}"), name)
+    assert np.array_equal(trained.centroids, found["centroids"])
     entries = 0
     for line in found["files"]["index"]:
-        file = map_shard(store.local(line["path"]), name, template.code_size, template.spec.nlist)
+        file = map_shard(store.local(line["path"]), name, trained.code_size, trained.spec.nlist)
         assert [ids.tolist() for ids in file.ids() if len(ids)] == [
             ids.tolist() for _, ids, _ in found["entries"](line)
         ]
         for number, ids, codes in found["entries"](line):
             lists = np.full(len(ids), number)
-            wanted = template.decode(codes, lists)
+            wanted = trained.decode(codes, lists)
             assert np.allclose(found["decoded"](number, codes), wanted, atol=1e-6)
             entries += len(ids)
     assert found["printed"].startswith(f"{entries:,} entries, mean cosine")
@@ -137,7 +137,7 @@ def test_the_second_night_has_what_the_first_lacks(nights: dict[str, Path]) -> N
         name: snapshot.read_manifest(open_store(folder / "vectors.store"))
         for name, folder in nights.items()
     }
-    assert manifests["first"]["index"]["way"] != manifests["second"]["index"]["way"] == "delta"
+    assert manifests["first"]["index"]["way"] != manifests["second"]["index"]["way"] == "append"
     assert not snapshot.files_of(manifests["first"], "tombstones")
     assert len(snapshot.files_of(manifests["second"], "tombstones")) == 1
     assert len(snapshot.files_of(manifests["second"], "index")) == 2

@@ -184,7 +184,7 @@ def test_what_a_manifest_says_is_printed_as_text(
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that readers of Parquet are given, and "faiss" where that is given anything."""
-    from lookalike.ivf import template
+    from lookalike.ivf import trained_index
 
     seen: list[str] = []
 
@@ -192,12 +192,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         usual = getattr(owner, name)
 
         def noted(source: object, *arguments: object, **options: object) -> object:
-            seen.append("faiss" if owner is template.faiss else str(source))
+            seen.append("faiss" if owner is trained_index.faiss else str(source))
             return usual(source, *arguments, **options)
 
         monkeypatch.setattr(owner, name, noted)
 
-    watch(template.faiss, "deserialize_index")
+    watch(trained_index.faiss, "deserialize_index")
     for name in ("ParquetFile", "read_table", "read_metadata"):
         watch(pq, name)
     return seen
@@ -223,7 +223,7 @@ def test_with_check_no_reader_meets_a_file_that_was_changed(
 
 
 def test_the_limits_of_deserialization_are_set() -> None:
-    from lookalike.ivf.template import faiss
+    from lookalike.ivf.trained_index import faiss
 
     assert faiss.get_deserialization_loop_limit() == 1 << 24
     assert faiss.get_deserialization_vector_byte_limit() == 16 << 30

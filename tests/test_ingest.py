@@ -301,7 +301,7 @@ def test_another_run_brings_the_changes(tmp_path: Path) -> None:
 def rows_of(store: Path) -> set[tuple[str, bytes, str | None]]:
     """What lives in a store: uri, vector and label of every row that is no tombstone."""
     manifest = snapshot.read_manifest(open_store(store))
-    dead = {
+    deleted = {
         *read_tombstones(
             store / line["path"] for line in snapshot.files_of(manifest, "tombstones")
         ).tolist()
@@ -314,7 +314,7 @@ def rows_of(store: Path) -> set[tuple[str, bytes, str | None]]:
         ]
         vectors = np.concatenate([block for _, block in iter_blocks(path)])
         for row, vector in zip(iter_rows(path, names), vectors, strict=True):
-            if row["id"] not in dead:
+            if row["id"] not in deleted:
                 found.add((row["uri"], vector.tobytes(), row.get("label")))
     return found
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.distances import METRICS
 from lookalike.errors import RequestError
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
 from lookalike.ivf.planner import plan
@@ -22,9 +23,8 @@ from lookalike.ivf.shard_files import (
     read_header,
     write_shard,
 )
-from lookalike.ivf.template import Template
 from lookalike.ivf.train import train
-from lookalike.metrics import METRICS
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.index_header import ShardHeader
 from tests.vector_stores import clustered, trained
 
@@ -42,40 +42,40 @@ def _one_thread():
     index.set_threads(1)
 
 
-def codec_template(kind, options, metric="cosine", n=500, d=24):
+def codec_index(kind, options, metric="cosine", n=500, d=24):
     vectors = clustered(n, d)
     if metric == "jaccard":
         vectors = np.abs(vectors)
     spec = plan(n, d, metric, {"kind": kind, **options})
-    return Template(train(spec, vectors)[0], spec), vectors
+    return TrainedIndex(train(spec, vectors)[0], spec), vectors
 
 
 def small_index(*arguments, **options):
     data, spec, vectors = trained(*arguments, **options)
-    return Template(data, spec), vectors
+    return TrainedIndex(data, spec), vectors
 
 
-def write(path, template, *blocks):
+def write(path, trained, *blocks):
     with open(path, "wb") as file:
-        return encode_shard(template, blocks, file.write)
+        return encode_shard(trained, blocks, file.write)
 
 
-def range_shard(path, template, ids, vectors, first, last):
+def range_shard(path, trained, ids, vectors, first, last):
     """The lists [first, last) alone, by the writer that grouping uses."""
-    prepared = template.prepare(vectors)
-    lists = template.assign(prepared)
-    codes = template.encode(prepared, lists)
+    prepared = trained.prepare(vectors)
+    lists = trained.assign(prepared)
+    codes = trained.encode(prepared, lists)
     order = np.lexsort((ids, lists))
     order = order[(lists[order] >= first) & (lists[order] < last)]
     sizes = np.bincount(lists[order] - first, minlength=last - first)
     header = ShardHeader(
-        template.sha256,
-        template.layout,
+        trained.sha256,
+        trained.layout,
         len(order),
         first,
         last,
-        template.spec.nlist,
-        template.code_size,
+        trained.spec.nlist,
+        trained.code_size,
         int(ids[order].min(initial=-1)),
         int(ids[order].max(initial=-1)),
     )
@@ -86,23 +86,23 @@ def range_shard(path, template, ids, vectors, first, last):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("kind", "options"), CODECS)
 def test_a_mapped_shard_answers_as_a_faiss_index_in_memory(kind, options, metric, tmp_path):
-    template, vectors = codec_template(kind, options, metric)
+    trained, vectors = codec_index(kind, options, metric)
     ids = np.random.default_rng(0).permutation(500) + (3 << 32)
-    header = write(tmp_path / "s", template, (ids[:7], vectors[:7]), (ids[7:], vectors[7:]))
+    header = write(tmp_path / "s", trained, (ids[:7], vectors[:7]), (ids[7:], vectors[7:]))
     assert (header.rows, header.min_id, header.max_id) == (500, 3 << 32, (3 << 32) + 499)
     assert read_header(tmp_path / "s") == header
     # The same codes in lists that Faiss itself keeps in memory, and packs itself.
-    prepared = template.prepare(vectors)
-    lists = template.assign(prepared)
-    codes = template.encode(prepared, lists)
-    memory = faiss.ArrayInvertedLists(template.spec.nlist, template.code_size)
+    prepared = trained.prepare(vectors)
+    lists = trained.assign(prepared)
+    codes = trained.encode(prepared, lists)
+    memory = faiss.ArrayInvertedLists(trained.spec.nlist, trained.code_size)
     order = np.lexsort((ids, lists))
     for row in order.tolist():
         one, code = ids[row : row + 1], np.ascontiguousarray(codes[row])
         memory.add_entries(int(lists[row]), 1, faiss.swig_ptr(one), faiss.swig_ptr(code))
-    plain = template.scanner()
-    if template.layout == "blocks32":
-        own = template._ivf
+    plain = trained.scanner()
+    if trained.layout == "blocks32":
+        own = trained._ivf
         shape = (own.quantizer, own.d, own.nlist, own.pq.M, own.pq.nbits, own.metric_type)
         ivf = faiss.IndexIVFPQ(*shape)
         ivf.pq, ivf.by_residual, ivf.is_trained = own.pq, True, True
@@ -112,8 +112,8 @@ def test_a_mapped_shard_answers_as_a_faiss_index_in_memory(kind, options, metric
         plain = faiss.IndexIVFPQFastScan(ivf)
     else:
         plain.replace_invlists(memory, False)
-    queries = template.prepare(vectors[:20])
-    distances, probed = template.coarse(queries, min(3, template.spec.nlist))
+    queries = trained.prepare(vectors[:20])
+    distances, probed = trained.coarse(queries, min(3, trained.spec.nlist))
     expected = np.empty((20, 10), np.float32)
     expected_ids = np.empty((20, 10), np.int64)
     pointers = [faiss.swig_ptr(one) for one in (queries, probed, distances, expected, expected_ids)]
@@ -125,7 +125,7 @@ def test_a_mapped_shard_answers_as_a_faiss_index_in_memory(kind, options, metric
         False,
         faiss.SearchParametersIVF(nprobe=probed.shape[1]),
     )
-    found_ids, found = read_shard(tmp_path / "s", template).search(queries, 10, distances, probed)
+    found_ids, found = read_shard(tmp_path / "s", trained).search(queries, 10, distances, probed)
     np.testing.assert_array_equal(found_ids, expected_ids)
     np.testing.assert_array_equal(found, expected)
 
@@ -209,18 +209,16 @@ def test_lists_are_aligned_and_lie_apart(sizes, code_size, layout):
 
 @pytest.mark.parametrize("nbits", [4, 8])
 def test_range_shards_together_answer_as_one_shard_does(nbits, tmp_path):
-    template, vectors = small_index(nlist=8, nbits=nbits)
+    trained, vectors = small_index(nlist=8, nbits=nbits)
     ids = np.arange(400)
-    write(tmp_path / "whole", template, (ids, vectors))
-    queries = template.prepare(vectors[:30])
-    distances, lists = template.coarse(queries, 5)
-    expected, scores = read_shard(tmp_path / "whole", template).search(
-        queries, 50, distances, lists
-    )
+    write(tmp_path / "whole", trained, (ids, vectors))
+    queries = trained.prepare(vectors[:30])
+    distances, lists = trained.coarse(queries, 5)
+    expected, scores = read_shard(tmp_path / "whole", trained).search(queries, 50, distances, lists)
     merged_ids, merged = np.empty((30, 0), np.int64), np.empty((30, 0), np.float32)
     for number, (first, last) in enumerate([(0, 3), (3, 3), (3, 4), (4, 8)]):
-        range_shard(tmp_path / str(number), template, ids, vectors, first, last)
-        shard = read_shard(tmp_path / str(number), template)
+        range_shard(tmp_path / str(number), trained, ids, vectors, first, last)
+        shard = read_shard(tmp_path / str(number), trained)
         found, found_scores = shard.search(queries, 50, distances, lists)
         merged_ids = np.concatenate([merged_ids, found], axis=1)
         merged = np.concatenate([merged, found_scores], axis=1)
@@ -234,10 +232,10 @@ def test_range_shards_together_answer_as_one_shard_does(nbits, tmp_path):
 
 
 def test_a_shard_without_any_probed_list_finds_nothing(tmp_path):
-    template, vectors = small_index(nlist=8)
-    range_shard(tmp_path / "s", template, np.arange(400), vectors, 2, 3)
-    shard = read_shard(tmp_path / "s", template)
-    queries = template.prepare(vectors[:4])
+    trained, vectors = small_index(nlist=8)
+    range_shard(tmp_path / "s", trained, np.arange(400), vectors, 2, 3)
+    shard = read_shard(tmp_path / "s", trained)
+    queries = trained.prepare(vectors[:4])
     lists = np.array([[0, 1], [3, 7], [-1, -1], [5, 4]])
     ids, scores = shard.search(queries, 3, np.zeros((4, 2), np.float32), lists)
     assert (ids == -1).all()
@@ -245,11 +243,11 @@ def test_a_shard_without_any_probed_list_finds_nothing(tmp_path):
 
 
 def test_lists_of_minus_one_are_skipped(tmp_path):
-    template, vectors = small_index(nlist=8)
-    write(tmp_path / "s", template, (np.arange(400), vectors))
-    shard = read_shard(tmp_path / "s", template)
-    queries = template.prepare(vectors[:10])
-    distances, lists = template.coarse(queries, 4)
+    trained, vectors = small_index(nlist=8)
+    write(tmp_path / "s", trained, (np.arange(400), vectors))
+    shard = read_shard(tmp_path / "s", trained)
+    queries = trained.prepare(vectors[:10])
+    distances, lists = trained.coarse(queries, 4)
     few, _ = shard.search(queries, 400, distances[:, :2], lists[:, :2])
     lists[:, 2:] = -1
     found, _ = shard.search(queries, 400, distances, lists)
@@ -258,12 +256,12 @@ def test_lists_of_minus_one_are_skipped(tmp_path):
 
 @pytest.mark.parametrize(("kind", "options"), CODECS)
 def test_selectors_keep_and_drop_ids(kind, options, tmp_path):
-    template, vectors = codec_template(kind, options)
+    trained, vectors = codec_index(kind, options)
     ids = np.arange(500) + (7 << 32)
-    write(tmp_path / "s", template, (ids, vectors))
-    shard = read_shard(tmp_path / "s", template)
-    queries = template.prepare(vectors[:8])
-    coarse = template.coarse(queries, template.spec.nlist)
+    write(tmp_path / "s", trained, (ids, vectors))
+    shard = read_shard(tmp_path / "s", trained)
+    queries = trained.prepare(vectors[:8])
+    coarse = trained.coarse(queries, trained.spec.nlist)
     wanted = ids[::9]
     kept, _ = shard.search(queries, 500, *coarse, keep_ids(wanted))
     for row in kept:
@@ -274,12 +272,12 @@ def test_selectors_keep_and_drop_ids(kind, options, tmp_path):
 
 
 def test_nprobe_is_an_argument_and_not_state(tmp_path):
-    template, vectors = small_index(nlist=8)
-    write(tmp_path / "s", template, (np.arange(400), vectors))
-    shard = read_shard(tmp_path / "s", template)
-    prepared = template.prepare(vectors[:5])
+    trained, vectors = small_index(nlist=8)
+    write(tmp_path / "s", trained, (np.arange(400), vectors))
+    shard = read_shard(tmp_path / "s", trained)
+    prepared = trained.prepare(vectors[:5])
     counts = [
-        (shard.search(prepared, 400, *template.coarse(prepared, nprobe))[0] >= 0).sum()
+        (shard.search(prepared, 400, *trained.coarse(prepared, nprobe))[0] >= 0).sum()
         for nprobe in (1, 4, 8, 1)
     ]
     assert counts[0] == counts[3] < counts[1] < counts[2] == 5 * 400
@@ -287,40 +285,42 @@ def test_nprobe_is_an_argument_and_not_state(tmp_path):
 
 @pytest.mark.parametrize(("kind", "options"), CODECS)
 def test_an_empty_shard_is_a_shard(kind, options, tmp_path):
-    template, vectors = codec_template(kind, options)
-    header = write(tmp_path / "s", template)
+    trained, vectors = codec_index(kind, options)
+    header = write(tmp_path / "s", trained)
     assert (header.rows, header.min_id, header.max_id) == (0, -1, -1)
-    prepared = template.prepare(vectors[:2])
-    shard = read_shard(tmp_path / "s", template)
-    assert (shard.search(prepared, 3, *template.coarse(prepared, 1))[0] == -1).all()
+    prepared = trained.prepare(vectors[:2])
+    shard = read_shard(tmp_path / "s", trained)
+    assert (shard.search(prepared, 3, *trained.coarse(prepared, 1))[0] == -1).all()
 
 
 def test_one_list_and_empty_lists(tmp_path):
-    template, vectors = small_index(nlist=1)
-    write(tmp_path / "one", template, (np.arange(400), vectors))
-    template, vectors = small_index(nlist=8)
-    write(tmp_path / "few", template, ([5, 2], vectors[:2]))
-    shard = read_shard(tmp_path / "few", template)
+    trained, vectors = small_index(nlist=1)
+    write(tmp_path / "one", trained, (np.arange(400), vectors))
+    trained, vectors = small_index(nlist=8)
+    write(tmp_path / "few", trained, ([5, 2], vectors[:2]))
+    shard = read_shard(tmp_path / "few", trained)
     assert (shard.file.sizes == 0).sum() >= 6
-    prepared = template.prepare(vectors[:2])
-    found = shard.search(prepared, 4, *template.coarse(prepared, 8))[0]
+    prepared = trained.prepare(vectors[:2])
+    found = shard.search(prepared, 4, *trained.coarse(prepared, 8))[0]
     assert np.sort(found, axis=1).tolist() == [[-1, -1, 2, 5]] * 2
 
 
 def test_entries_of_a_list_are_sorted_by_id(tmp_path):
-    template, vectors = small_index(nlist=8)
-    write(tmp_path / "s", template, (np.random.default_rng(1).permutation(400), vectors))
-    seen = [*read_shard(tmp_path / "s", template).file.ids()]
+    trained, vectors = small_index(nlist=8)
+    write(tmp_path / "s", trained, (np.random.default_rng(1).permutation(400), vectors))
+    seen = [*read_shard(tmp_path / "s", trained).file.ids()]
     assert all((np.diff(ids) > 0).all() for ids in seen)
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(400))
 
 
-def test_a_shard_of_another_template_is_refused_naming_both(tmp_path):
+def test_a_shard_of_another_trained_index_is_refused_naming_both(tmp_path):
     first, vectors = small_index()
     second, _ = small_index(seed=9)
     assert first.sha256 != second.sha256
     write(tmp_path / "s", first, (np.arange(400), vectors))
-    with pytest.raises(RequestError, match=f"{first.sha256}, the template here is {second.sha256}"):
+    with pytest.raises(
+        RequestError, match=f"{first.sha256}, the trained index here is {second.sha256}"
+    ):
         read_shard(tmp_path / "s", second)
 
 
@@ -354,40 +354,40 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_shard_is_refused_and_named(damage, tmp_path):
-    template, vectors = small_index(nlist=8)
+    trained, vectors = small_index(nlist=8)
     path = tmp_path / "s.lists"
-    write(path, template, (np.arange(400), vectors))
+    write(path, trained, (np.arange(400), vectors))
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(RequestError, match=r"s\.lists: .*(damaged|not an index shard|layout)"):
-        read_shard(path, template)
+        read_shard(path, trained)
 
 
 def test_a_missing_shard_is_named(tmp_path):
-    template, _ = small_index()
+    trained, _ = small_index()
     with pytest.raises(RequestError, match="gone: the index shard cannot be read"):
-        read_shard(tmp_path / "gone", template)
+        read_shard(tmp_path / "gone", trained)
 
 
 def test_many_shards_may_be_open_and_go_away(tmp_path):
-    template, vectors = small_index(nlist=8)
-    write(tmp_path / "s", template, (np.arange(400), vectors))
-    prepared = template.prepare(vectors[:3])
-    coarse = template.coarse(prepared, 8)
-    shards = [read_shard(tmp_path / "s", template) for _ in range(30)]
+    trained, vectors = small_index(nlist=8)
+    write(tmp_path / "s", trained, (np.arange(400), vectors))
+    prepared = trained.prepare(vectors[:3])
+    coarse = trained.coarse(prepared, 8)
+    shards = [read_shard(tmp_path / "s", trained) for _ in range(30)]
     answers = {shard.search(prepared, 5, *coarse)[0].tobytes() for shard in shards}
     del shards[::2]
     answers |= {shard.search(prepared, 5, *coarse)[0].tobytes() for shard in shards}
     assert len(answers) == 1
 
 
-def test_a_shard_holds_on_to_what_it_needs_of_its_template(tmp_path):
-    template, vectors = small_index(nlist=8)
-    write(tmp_path / "s", template, (np.arange(400), vectors))
-    prepared = template.prepare(vectors[:3])
-    coarse = template.coarse(prepared, 8)
-    shard = read_shard(tmp_path / "s", template)
+def test_a_shard_holds_on_to_what_it_needs_of_its_trained_index(tmp_path):
+    trained, vectors = small_index(nlist=8)
+    write(tmp_path / "s", trained, (np.arange(400), vectors))
+    prepared = trained.prepare(vectors[:3])
+    coarse = trained.coarse(prepared, 8)
+    shard = read_shard(tmp_path / "s", trained)
     expected = shard.search(prepared, 5, *coarse)[0]
-    del template
+    del trained
     np.testing.assert_array_equal(shard.search(prepared, 5, *coarse)[0], expected)
 
 
@@ -401,15 +401,15 @@ def test_a_shard_of_the_first_version_is_refused_with_the_remedy():
 def test_shards_of_version_two_are_read_for_ever(name):
     folder = GOLDEN / f"index_v2_{name}"
     golden = json.loads((folder / "answers.json").read_text())
-    template = index.load_template(folder, golden["template"])
-    shard = read_shard(folder / "shard.lists", template)
+    trained = index.load_trained_index(folder, golden["template"])
+    shard = read_shard(folder / "shard.lists", trained)
     assert (shard.header.rows, shard.header.min_id, shard.header.max_id) == (
         80,
         7 << 32,
         (7 << 32) + 79,
     )
-    prepared = template.prepare(np.array(golden["queries"], np.float32))
-    ids, scores = shard.search(prepared, 3, *template.coarse(prepared, template.spec.nlist))
+    prepared = trained.prepare(np.array(golden["queries"], np.float32))
+    ids, scores = shard.search(prepared, 3, *trained.coarse(prepared, trained.spec.nlist))
     np.testing.assert_array_equal(ids, golden["ids"])
     np.testing.assert_allclose(scores, golden["scores"], atol=1e-5)
 
@@ -419,8 +419,8 @@ def test_the_same_codes_are_written_as_the_same_bytes_for_ever(name):
     """The writer, from the golden file's own entries: the format cannot move unnoticed."""
     folder = GOLDEN / f"index_v2_{name}"
     golden = json.loads((folder / "answers.json").read_text())
-    template = index.load_template(folder, golden["template"])
-    file = read_shard(folder / "shard.lists", template).file
+    trained = index.load_trained_index(folder, golden["template"])
+    file = read_shard(folder / "shard.lists", trained).file
     codes = np.array(golden["codes"], np.uint8)
     written = io.BytesIO()
     write_shard(file.header, file.sizes, [(codes, np.concatenate([*file.ids()]))], written.write)

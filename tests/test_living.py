@@ -131,20 +131,20 @@ def test_after_compaction_only_the_new_files_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gone", ["none", "one", "all"])
 def test_stores_where_nothing_or_everything_is_deleted(gone: str, tmp_path: Path) -> None:
     ids, _, manifest = make_store(tmp_path, clustered(30, DIM))
-    dead = {"none": ids[:0], "one": ids[:1], "all": ids}[gone]
+    deleted = {"none": ids[:0], "one": ids[:1], "all": ids}[gone]
     record = write_tombstones(
-        open_store(tmp_path), "snapshots/one/dead.npy", [*dead, (99 << 32) + 1]
+        open_store(tmp_path), "snapshots/one/dead.npy", [*deleted, (99 << 32) + 1]
     )
     line = {**record.to_json(), "kind": "tombstones"}
     publishing.publish(open_store(tmp_path), {**manifest, "files": [*manifest["files"], line]})
     dataset, searcher = lookalike.dataset(tmp_path), lookalike.open(tmp_path)
-    assert dataset.count_rows() == searcher.count == 30 - len(dead)
-    living = ids[len(dead) :]
+    assert dataset.count_rows() == searcher.count == 30 - len(deleted)
+    living = ids[len(deleted) :]
     assert dataset.to_table(columns=["id"])["id"].to_pylist() == living.tolist()
     assert searcher.rows(living)["id"].to_pylist() == living.tolist()
-    if len(dead):
-        with pytest.raises(RequestError, match=rf"rows: id {dead[0]} is of deleted rows"):
-            searcher.rows(dead[:1])
+    if len(deleted):
+        with pytest.raises(RequestError, match=rf"rows: id {deleted[0]} is of deleted rows"):
+            searcher.rows(deleted[:1])
 
 
 def test_a_missing_file_is_told_and_not_left_out(tmp_path: Path) -> None:

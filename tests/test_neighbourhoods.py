@@ -94,12 +94,12 @@ def test_it_stops_when_time_is_over(opened):
 
 def test_the_dead_are_neither_asked_nor_found(tmp_path):
     ids, _, manifest = make_store(tmp_path, planted("cosine"))
-    dead = ids[[300, 302]]
-    line = write_tombstones(open_store(tmp_path), "snapshots/one/tombstones.npy", dead).to_json()
+    deleted = ids[[300, 302]]
+    line = write_tombstones(open_store(tmp_path), "snapshots/one/tombstones.npy", deleted).to_json()
     manifest["files"].append({**line, "kind": "tombstones"})
     lines = snapshot.files_of(manifest, "embedding")
-    sample = sample_rows({line["file_no"]: line["rows"] for line in lines}, dead, 10**6)
-    assert set(sample.tolist()) == set(ids.tolist()) - set(dead.tolist())
+    sample = sample_rows({line["file_no"]: line["rows"] for line in lines}, deleted, 10**6)
+    assert set(sample.tolist()) == set(ids.tolist()) - set(deleted.tolist())
     reader = VectorReader(open_store(tmp_path), {line["file_no"]: line["path"] for line in lines})
     searcher = Searcher(open_store(tmp_path), manifest)
     found = neighbourhoods(searcher, reader, sample, NOBODY, seconds=60, groups=9, outliers=9)
@@ -133,12 +133,12 @@ def test_tiny_stores_have_few_neighbours(tmp_path, rows):
 )
 def test_samples_are_living_rows_as_many_as_there_are(rows, count, seed, data):
     everybody = [number << 32 | row for number, many in rows.items() for row in range(many)]
-    dead = data.draw(st.sets(st.sampled_from(everybody))) if everybody else set()
-    found = sample_rows(rows, np.array(sorted(dead), dtype=np.int64), count, seed)
+    deleted = data.draw(st.sets(st.sampled_from(everybody))) if everybody else set()
+    found = sample_rows(rows, np.array(sorted(deleted), dtype=np.int64), count, seed)
     assert (np.diff(found) > 0).all()
-    assert set(found.tolist()) <= set(everybody) - dead
-    living = len(everybody) - len(dead)
-    if count >= living or not dead:
+    assert set(found.tolist()) <= set(everybody) - deleted
+    living = len(everybody) - len(deleted)
+    if count >= living or not deleted:
         assert len(found) == min(count, living)
 
 

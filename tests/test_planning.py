@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf import codes
 from lookalike.ivf.planner import IndexSpec, plan
-from lookalike.metrics import METRICS
 from lookalike.pipelines.config import parse_config
 from lookalike.sizes import size_setting, size_text
 

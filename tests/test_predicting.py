@@ -31,7 +31,7 @@ def test_bytes_are_those_of_the_parts():
     found = predicted(10**6, component_bytes=2)
     assert found.embeddings_bytes == 10**6 * (2 * 512 + 160)
     assert 10**6 * 40 <= found.index_bytes <= 10**6 * 43
-    assert found.searcher_bytes == found.index_bytes + found.template_bytes
+    assert found.searcher_bytes == found.index_bytes + found.trained_bytes
     assert found.training_bytes == pytest.approx(262_144 * 128 * 4, rel=0.05)
 
 

@@ -128,7 +128,7 @@ def test_converted_shards_keep_ids_names_and_metadata(tmp_path: Path, dtype: str
 
 
 def vectors_of(store: Path) -> dict[bytes, np.ndarray[Any, Any]]:
-    """Of each content; dead rows do not differ from living ones here."""
+    """Of each content; deleted rows do not differ from living ones here."""
     manifest, found = snapshot.read_manifest(open_store(store)), {}
     for line in snapshot.files_of(manifest, "embedding"):
         rows = iter_rows(store / line["path"], ["content_sha256"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 import lookalike
 from lookalike.errors import RequestError
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.models.features import (
     Embedder,
     model_fingerprint,

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike import exact_neighbours as recall
+from lookalike.distances import METRICS, better_is_higher, score, score_pairs
 from lookalike.exact_neighbours import ExactNeighbours, interval, recall_at_k
-from lookalike.metrics import METRICS, better_is_higher, score, score_pairs
-from tests.test_metrics import one_score
+from tests.test_distances import one_score
 from tests.vector_stores import clustered
 
 

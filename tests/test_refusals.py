@@ -31,7 +31,7 @@ from lookalike.store.storage import uri_from_path
 
 HEADER = ShardHeader("0" * 64, "plain", 4, 0, 2, 2, 8, 0, 3)
 CODES, IDS = np.zeros((4, 8), np.uint8), np.arange(4)
-NO_DEAD = np.empty(0, dtype=np.int64)
+NONE_DELETED = np.empty(0, dtype=np.int64)
 
 
 def into_nowhere(data: Any) -> int:
@@ -126,7 +126,7 @@ def test_a_shard_that_is_not_as_listed(
 ) -> None:
     task = CompactTask(0, 9, ({**line, **told},), rows, "embeddings/9", "runs/r/0.json")
     with pytest.raises(ValueError, match=f"{tmp_path}/embeddings/.*parquet: .*{words}"):
-        compact(task, open_store(tmp_path), NO_DEAD)
+        compact(task, open_store(tmp_path), NONE_DELETED)
     assert not (tmp_path / task.done).exists()
 
 

@@ -6,15 +6,15 @@ import json
 
 import numpy as np
 import pytest
-from test_facts import NO_SAMPLES, made, row
 from test_page import Page, assert_harmless
+from test_report_data import NO_SAMPLES, made, row
 from vector_stores import make_store
 
 from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
-from lookalike.pipelines.facts import write_report
 from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.report_data import write_report
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.report.report import render_report
 from lookalike.store import snapshot

@@ -75,8 +75,8 @@ def check(store: Store, day: Day, before: World, world: World) -> None:
             assert (one["uri"], one["content_sha256"]) == (uri, row.content_sha256)
             assert (one["label"], one["height"]) == (file.label, file.content)
             assert one["embedding"] == vector(file.content).tolist()
-    assert set(stored) - store.dead == {row.id for row in rows.values()} - {None}
-    assert store.dead <= set(stored)
+    assert set(stored) - store.deleted == {row.id for row in rows.values()} - {None}
+    assert store.deleted <= set(stored)
     check_sums(store, day, before, world)
     names: dict[int, list[str]] = defaultdict(list)
     for uri, row in sorted(rows.items()):
@@ -107,7 +107,7 @@ def check_sums(store: Store, day: Day, before: World, world: World) -> None:
     assert changes["added"] == len(set(world) - kept)
     assert changes["rehashed"] == len(touched)
     assert changes["renamed"] == (renamed(before, world) if store.by_content else 0)
-    assert day.resolved.dead == len(day.dead)
+    assert day.resolved.deleted == len(day.deleted)
     if len(store.days) > 1:
         old, new = plain(store.rows(-2)), plain(rows)
         altered = sum(old[uri] != new[uri] for uri in set(old) & set(new))

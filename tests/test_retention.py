@@ -233,7 +233,7 @@ def test_a_manifest_goes_before_the_files_that_it_lists(nights):
 
 @pytest.fixture
 def unfinished(two):
-    """Two unfinished runs, one of them old, and what dead ones left."""
+    """Two unfinished runs, one of them old, and what deleted ones left."""
     for run, age in (("aaaa000011112222", 1), ("bbbb000011112222", 20)):
         write_json(two, f"runs/{run}/plan.json", {"snapshot": f"of-{run}", "begun": "b"})
         write_bytes(two, f"runs/{run}/b/units/000000.parquet", b"names")
@@ -425,7 +425,7 @@ def make_night(store, number, name, publish=False):
     for line in manifest["files"]:
         folder, _, rest = line["path"].partition("/")
         path = f"{folder}/{rest}" if folder == "templates" else f"{folder}/{name}/{rest}"
-        if not (store / path).exists():  # a template is the same for all
+        if not (store / path).exists():  # a trained index is the same for all
             write_bytes(store, path, (made / line["path"]).read_bytes())
         lines.append({**line, **file_record(store, path).to_json()})
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")

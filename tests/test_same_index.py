@@ -76,7 +76,7 @@ def test_any_number_of_workers_makes_the_same_files(
         )
         kinds = ("embedding", "template", "index")
         lines = [line for kind in kinds for line in snapshot.files_of(manifest, kind)]
-        # A template's spec tells the seconds that its training took.
+        # A trained index's spec tells the seconds that its training took.
         found.append([one["sha256"] for one in lines if not one["path"].endswith("spec.json")])
         assert manifest["index"]["part_rows"] == 1500
     assert found[0] == found[1]

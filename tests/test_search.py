@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import lookalike
+from lookalike.distances import METRICS, score
 from lookalike.errors import RequestError
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.planner import plan
-from lookalike.metrics import METRICS, score
 from lookalike.store import snapshot
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
@@ -191,9 +191,9 @@ def test_an_empty_store_answers_with_nothing(tmp_path):
 def make_store_of_nothing(store, vectors):
     spec = plan(0, 8, "cosine", {})
     data, _ = index.train(spec, vectors)
-    template = index.Template(data, spec)
-    folder = f"templates/{template.sha256}"
-    record = write_bytes(store, f"{folder}/{index.TEMPLATE_FILE}", data)
+    trained = index.TrainedIndex(data, spec)
+    folder = f"templates/{trained.sha256}"
+    record = write_bytes(store, f"{folder}/{index.TRAINED_FILE}", data)
     lines = [{**record.to_json(), "kind": "template"}]
     write_json(store, f"{folder}/{index.SPEC_FILE}", spec.to_json())
     manifest = {
@@ -202,7 +202,7 @@ def make_store_of_nothing(store, vectors):
         "dim": 8,
         "files": lines,
         "features": [],
-        "index": {"template": template.sha256},
+        "index": {"template": trained.sha256},
     }
     publishing.publish(open_store(store), manifest)
 
@@ -298,7 +298,7 @@ def test_opening_reads_no_footers(tmp_path, monkeypatch):
     assert read == []
 
 
-def test_a_shard_of_another_template_is_refused_on_opening(tmp_path):
+def test_a_shard_of_another_trained_index_is_refused_on_opening(tmp_path):
     _, _, manifest = make_store(tmp_path / "a", clustered(200, 8), options={"kind": "ivf_pq"})
     options = {"kind": "ivf_pq", "seed": 5}
     _, _, other = make_store(tmp_path / "b", clustered(200, 8), options=options)
@@ -307,7 +307,9 @@ def test_a_shard_of_another_template_is_refused_on_opening(tmp_path):
     lines = [one if one["kind"] != "index" else line for one in manifest["files"]]
     publishing.publish(open_store(tmp_path / "a"), {**manifest, "files": lines})
     first, second = manifest["index"]["template"], other["index"]["template"]
-    with pytest.raises(RequestError, match=f"template {second}, the template here is {first}"):
+    with pytest.raises(
+        RequestError, match=f"trained index {second}, the trained index here is {first}"
+    ):
         lookalike.open(tmp_path / "a")
 
 

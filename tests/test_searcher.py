@@ -31,8 +31,8 @@ def night(store: Path, name: str, seed: int, rows: int = 30) -> np.ndarray:
     """Publish a snapshot of other vectors under other paths, uris `/<name>/…`; the vectors."""
     _, vectors, manifest = make_store(store / "made" / name, clustered(rows, 8, seed=seed))
     lines = [{**line, "path": f"made/{name}/{line['path']}"} for line in manifest["files"]]
-    template = [line for line in lines if line["kind"] == "template"]
-    assert template
+    trained = [line for line in lines if line["kind"] == "template"]
+    assert trained
     publishing.publish(open_store(store), {**manifest, "name": name, "files": lines})
     return vectors
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lookalike.distances import METRICS
 from lookalike.exact_neighbours import ExactNeighbours
-from lookalike.metrics import METRICS
 from lookalike.pipelines import certify as asked
 from lookalike.pipelines.certify import Asking, Spread
 from lookalike.pipelines.cli import main

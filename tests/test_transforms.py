@@ -260,9 +260,9 @@ def test_units_are_written_into_any_store(spec: EmbedSpec) -> None:
 
 
 def test_tasks_of_another_kind_are_told_at_once(spec: EmbedSpec) -> None:
-    template = snapshot.read_manifest(open_store(Path(spec.store)))["index"]["template"]
+    trained = snapshot.read_manifest(open_store(Path(spec.store)))["index"]["template"]
     given = beam.Pipeline(runner=FnApiRunner()) | beam.Create(["a unit"])
-    encode, group = EncodeParts(spec.store, template), GroupLists(spec.store, template)
+    encode, group = EncodeParts(spec.store, trained), GroupLists(spec.store, trained)
     for transform in (EmbedUnits(spec, NAMES), encode, group):
         with pytest.raises(TypeCheckError, match=r"expected .*, got <class 'str'>"):
             _ = given | transform

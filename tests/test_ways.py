@@ -13,8 +13,8 @@ from PIL import Image
 
 import lookalike
 from lookalike import RequestError
+from lookalike.distances import METRICS
 from lookalike.images.cropping import Crop, asked_crop
-from lookalike.metrics import METRICS
 from lookalike.pipelines.cli import main
 from lookalike.search import choosing
 from lookalike.search.searcher import Searcher

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.exact_neighbours import ExactNeighbours
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.ivf.planner import plan
@@ -69,14 +69,14 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
         lines.append(shards.shard_record(pending.finished, number, len(rows)))
     spec = plan(n, dim, metric, options or {})
     data, stats = index.train(spec, vectors)
-    template = index.Template(data, spec)
-    folder = f"templates/{template.sha256}"
-    record = write_bytes(store, f"{folder}/{index.TEMPLATE_FILE}", data)
+    trained = index.TrainedIndex(data, spec)
+    folder = f"templates/{trained.sha256}"
+    record = write_bytes(store, f"{folder}/{index.TRAINED_FILE}", data)
     lines.append({**record.to_json(), "kind": "template"})
     record = write_json(store, f"{folder}/{index.SPEC_FILE}", {**spec.to_json(), "stats": stats})
     lines.append({**record.to_json(), "kind": "template"})
     embeddings = [line["path"] for line in lines if line["kind"] == "embedding"]
-    lines += build_index(store, embeddings, template)
+    lines += build_index(store, embeddings, trained)
     names = pairs(zip(ids[1:4:2], (["/b", "/a"], ["/c"]), strict=False))
     record, rows = write_duplicates(open_store(store), "snapshots/one/duplicates.parquet", names)
     lines.append({**record.to_json(), "kind": "duplicates", "rows": rows})
@@ -89,7 +89,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
         "preprocessing_fingerprint": "p" * 64,
         "counts": {},
         "files": lines,
-        "index": {"spec": spec.to_json(), "template": template.sha256},
+        "index": {"spec": spec.to_json(), "template": trained.sha256},
         "search": {"nprobe": 4, "rerank": 100},
         "certificate": {"k": 10},
         **(extra or {}),
@@ -98,9 +98,9 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     return np.array(ids), vectors, manifest
 
 
-def build_index(store, embeddings, template, *, parts=None, removed="", truth=None):
+def build_index(store, embeddings, trained, *, parts=None, removed="", truth=None):
     """The manifest's lines of an index over embedding shards, by the steps of a run."""
-    spec = template.spec
+    spec = trained.spec
     parts = parts or min(len(embeddings), 2 if spec.shards > 1 else 1)
     whole = parts == 1 and spec.shards == 1
     tasks = [
@@ -118,15 +118,15 @@ def build_index(store, embeddings, template, *, parts=None, removed="", truth=No
     done = []
     for task in tasks:
         queries = ExactNeighbours(np.empty((0, spec.dim)), [], 1, spec.metric)
-        done.append(encode(task, open_store(store), template, truth or queries)["shard"])
+        done.append(encode(task, open_store(store), trained, truth or queries)["shard"])
     if not whole:
         outputs = tuple(line["path"] for line in done)
-        ranges = list_ranges(list_sizes(open_store(store), outputs, template), spec.shards)
+        ranges = list_ranges(list_sizes(open_store(store), outputs, trained), spec.shards)
         tasks = [
             GroupTask(number, first, last, outputs, f"index/{number}", f"runs/shards/{number}.json")
             for number, (first, last) in enumerate(ranges)
         ]
-        done = [group(task, open_store(store), template)["shard"] for task in tasks]
+        done = [group(task, open_store(store), trained)["shard"] for task in tasks]
     return done
 
 
@@ -148,7 +148,7 @@ def best(scores, k, metric):
 
 
 def trained(n=400, d=24, metric="cosine", **options):
-    """(bytes of an IVF-PQ template, its spec, the vectors it was trained on)."""
+    """(bytes of an IVF-PQ trained index, its spec, the vectors it was trained on)."""
     vectors = clustered(n, d)
     if metric == "jaccard":
         vectors = np.abs(vectors)

@@ -64,7 +64,7 @@ class CompareBlocks(beam.PTransform):
 
 
 class _BatchFn(LoggedFn):
-    """A DoFn with the process's one copy of template and selection."""
+    """A DoFn with the process's one copy of trained index and selection."""
 
     def __init__(self, spec: BatchSpec, shared: Shared) -> None:
         self._spec, self._shared = spec, shared

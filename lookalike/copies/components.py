@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 
 Places = npt.NDArray[np.intp]
 

@@ -124,17 +124,17 @@ def get_arrays(scratch: Store, file: Mapping[str, Any]) -> dict[str, npt.NDArray
 
 def _rows_of(path: str, joined: Joined, join: Join, seen: Seen) -> list[pa.Table]:
     """The living rows of a file."""
-    dead, shared = deleted_ids(joined.store, joined.manifest), _shared(path, joined, join)
+    deleted, shared = deleted_ids(joined.store, joined.manifest), _shared(path, joined, join)
     tables = []
     for ids, vectors in iter_blocks(joined.store.once(path)):
-        living = ~among(ids, dead)
+        living = ~among(ids, deleted)
         ids, vectors = ids[living], vectors[living]
         if not len(ids):
             continue
         values = np.zeros(len(ids), np.uint64) if shared is None else shared[row_numbers(ids)]
         keys = keys_of(vectors, values)
         seen.look(distinct(Rows(ids, values, vectors), keys))
-        lists = joined.template.assign(joined.template.prepare(vectors))
+        lists = joined.trained.assign(joined.trained.prepare(vectors))
         alike = own_scores_pass(vectors, join.threshold, joined.metric)
         columns = [ids, lists, *keys.T, values, alike]
         tables.append(pa.table(columns, schema=_SCHEMA))

@@ -11,7 +11,7 @@ from lookalike.copies.components import Links
 from lookalike.copies.distinct import get_arrays
 from lookalike.copies.pair_recall import PairRecall, Sample, group_of, pair_recall
 from lookalike.copies.spec import Joined
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 from lookalike.store.duplicates import DuplicateReader
 from lookalike.store.living import deleted_ids
 from lookalike.store.objects import Store
@@ -68,9 +68,9 @@ def recall_of(scratch: Store, sample: Sample, dealt: Records, ids: Ids, first: I
 
 def _renamed(joined: Joined) -> Iterator[Ids]:
     """Ids of the living rows that have other names."""
-    lines, dead = (
+    lines, deleted = (
         files_of(joined.manifest, "duplicates"),
         deleted_ids(joined.store, joined.manifest),
     )
     for ids in DuplicateReader(joined.store, [str(line["path"]) for line in lines]).ids():
-        yield ids[~among(ids, dead)]
+        yield ids[~among(ids, deleted)]

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lookalike.batching import at_least
 from lookalike.copies.spec import Joined
-from lookalike.metrics import Ids, score_pairs
+from lookalike.distances import Ids, score_pairs
 from lookalike.store.duplicates import DuplicateReader
 from lookalike.store.living import read_rows
 from lookalike.store.snapshot import files_of

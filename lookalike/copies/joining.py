@@ -26,7 +26,7 @@ from lookalike.copies.distinct import get_arrays, put_arrays
 from lookalike.copies.spec import Join, Joined
 from lookalike.copies.tiles import Rows, links_between
 from lookalike.copies.values import Values
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
@@ -112,7 +112,7 @@ class _Lists:
     def __init__(self, scratch: Store, joined: Joined, files: Sequence[str]) -> None:
         self._scratch, self._joined, self._files = scratch, joined, files
         self._kept: tuple[int, _Partition] | None = None
-        self._at_once = max(1, min(_MOST_ROWS, _VECTOR_BYTES // (4 * joined.template.spec.dim)))
+        self._at_once = max(1, min(_MOST_ROWS, _VECTOR_BYTES // (4 * joined.trained.spec.dim)))
 
     def rows(self, partition: int, start: int, stop: int) -> Iterator[tuple[Rows, Ids]]:
         """Some rows of a partition at a time, and the list of each."""
@@ -125,8 +125,8 @@ class _Lists:
 
     def visits(self, rows: Rows, home: Ids, nprobe: int) -> Iterator[tuple[Places, Rows]]:
         """Which of the rows (m,) look into a list, and rows that are in it; the list's own too."""
-        template = self._joined.template
-        _, probed = template.coarse(template.prepare(rows.vectors), nprobe)
+        trained = self._joined.trained
+        _, probed = trained.coarse(trained.prepare(rows.vectors), nprobe)
         # By inner product, the list that a vector is in need not be among those it looks into.
         lists = np.concatenate([home[:, None], probed], axis=1)
         own = np.repeat(np.arange(len(rows)), lists.shape[1])

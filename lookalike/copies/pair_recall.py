@@ -19,8 +19,8 @@ from lookalike.copies.components import Places
 from lookalike.copies.spec import Join, Joined
 from lookalike.copies.tiles import Rows, near_pairs
 from lookalike.copies.values import distinct, keys_of, values_of
+from lookalike.distances import Ids
 from lookalike.exact_neighbours import interval
-from lookalike.metrics import Ids
 from lookalike.sampling import sample_ids
 from lookalike.store.living import deleted_ids, read_rows
 from lookalike.store.objects import Store
@@ -64,19 +64,19 @@ class Sample:
     @classmethod
     def drawn(cls, joined: Joined, within: pa.Field | None) -> Sample:
         """SAMPLE of a snapshot's living rows, by a hash of their ids; one of equal ones."""
-        lines, dead = (
+        lines, deleted = (
             files_of(joined.manifest, "embedding"),
             deleted_ids(joined.store, joined.manifest),
         )
         starts = [(make_id(int(line["file_no"]), 0), int(line["rows"])) for line in lines]
         ids = (np.arange(start, start + rows, dtype=np.int64) for start, rows in starts)
-        chosen = sample_ids((own[~among(own, dead)] for own in ids), SAMPLE, _SEED)
+        chosen = sample_ids((own[~among(own, deleted)] for own in ids), SAMPLE, _SEED)
         values = np.zeros(len(chosen), dtype=np.uint64)
         if within is not None:
             table = read_rows(joined.reader, joined.schema, chosen, [within.name])
             values = values_of(table[within.name].cast(within.type))
-        vectors = joined.reader.vectors(chosen).reshape(len(chosen), joined.template.spec.dim)
-        rows = sum(rows for _, rows in starts) - len(dead)
+        vectors = joined.reader.vectors(chosen).reshape(len(chosen), joined.trained.spec.dim)
+        rows = sum(rows for _, rows in starts) - len(deleted)
         sample = Rows(chosen, values, vectors)
         return cls(distinct(sample, keys_of(vectors, values)), rows, len(chosen))
 

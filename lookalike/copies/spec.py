@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lookalike.distances import Scores, Vectors, better_is_higher
 from lookalike.errors import RequestError
-from lookalike.ivf.template import Template, load_template
-from lookalike.metrics import Scores, Vectors, better_is_higher
+from lookalike.ivf.trained_index import TrainedIndex, load_trained_index
 from lookalike.store.exchange import in_tasks
 from lookalike.store.living import united_schema
 from lookalike.store.manifest import Manifest
@@ -63,7 +63,7 @@ class Joined:
     Attributes:
         store: The store.
         manifest: Of the snapshot.
-        template: Whose lists it is.
+        trained: Whose lists it is.
         reader: Of the stored vectors.
         tasks: Paths of embedding files, those of each task that reads them one after another.
         partitions: Into how many parts of neighbouring numbers the lists are dealt.
@@ -71,7 +71,7 @@ class Joined:
 
     store: Store
     manifest: Manifest
-    template: Template
+    trained: TrainedIndex
     reader: VectorReader
     tasks: list[tuple[str, ...]]
     partitions: int
@@ -84,11 +84,11 @@ class Joined:
     @property
     def metric(self) -> str:
         """Of the scores."""
-        return self.template.spec.metric
+        return self.trained.spec.metric
 
     def partition(self, lists: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Which partition each list (n,) belongs to: (n,)."""
-        return np.asarray(lists * self.partitions // self.template.spec.nlist)
+        return np.asarray(lists * self.partitions // self.trained.spec.nlist)
 
 
 @lru_cache(maxsize=2)
@@ -100,14 +100,14 @@ def opened(store_name: str, snapshot: str) -> Joined:
     lines = files_of(manifest, "embedding")
     files = {int(line["file_no"]): str(line["path"]) for line in lines}
     rows = sum(int(line["rows"]) for line in lines)
-    template = load_template(store.local_folder(f"templates/{name}"), name)
+    trained = load_trained_index(store.local_folder(f"templates/{name}"), name)
     return Joined(
         store,
         manifest,
-        template,
+        trained,
         VectorReader(store, files),
         in_tasks([str(line["path"]) for line in lines], rows),
-        max(1, min(template.spec.nlist, -(-rows // _PARTITION_ROWS))),
+        max(1, min(trained.spec.nlist, -(-rows // _PARTITION_ROWS))),
     )
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from lookalike.copies.components import Places, spanning
 from lookalike.copies.spec import passes
+from lookalike.distances import Ids, Vectors, score_pairs
 from lookalike.estimates import Estimator
-from lookalike.metrics import Ids, Vectors, score_pairs
 
 _QUERIES, _MEMBERS = 1024, 2048  # of a tile: two million pairs, with their places 64 MiB
 

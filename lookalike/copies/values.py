@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.copies.tiles import Rows
-from lookalike.metrics import Vectors
+from lookalike.distances import Vectors
 
 Values = npt.NDArray[np.uint64]
 

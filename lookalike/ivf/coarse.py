@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lookalike.metrics import Ids, Vectors
+from lookalike.distances import Ids, Vectors
 from lookalike.products import inner_products
 
 SCORES = 1 << 22  # products in memory at a time, 16 MB: smaller blocks make slower products

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids, Vectors
+from lookalike.distances import Ids, Vectors
 from lookalike.sampling import ALL, sample_ids, smallest
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
@@ -51,21 +51,21 @@ class Span:
         """All rows of a shard, by its line in the manifest."""
         return cls(str(line["path"]), int(line["file_no"]), int(line["rows"]))
 
-    def living(self, dead: Ids) -> int:
-        """How many are not among the dead, which are ascending."""
-        begin, end = self._among(dead)
+    def living(self, deleted: Ids) -> int:
+        """How many are not among the deleted, which are ascending."""
+        begin, end = self._among(deleted)
         return self.rows - (end - begin)
 
-    def ids(self, dead: Ids) -> Ids:
+    def ids(self, deleted: Ids) -> Ids:
         """Ids of the living rows, (n,) int64, ascending."""
-        start, (begin, end) = make_id(self.file_no, self.first), self._among(dead)
+        start, (begin, end) = make_id(self.file_no, self.first), self._among(deleted)
         there = np.ones(self.rows, dtype=bool)
-        there[dead[begin:end] - start] = False
+        there[deleted[begin:end] - start] = False
         return start + np.flatnonzero(there)
 
-    def _among(self, dead: Ids) -> tuple[int, int]:
+    def _among(self, deleted: Ids) -> tuple[int, int]:
         start = make_id(self.file_no, self.first)
-        begin, end = np.searchsorted(dead, [start, start + self.rows])
+        begin, end = np.searchsorted(deleted, [start, start + self.rows])
         return int(begin), int(end)
 
 
@@ -121,13 +121,13 @@ def draw(task: DrawTask, store: Store) -> Record:
     holds their ids (n,) int64, ascending, and then their vectors (n, dim) float32. Of several
     attempts the first one's record counts (see `store.attempts`).
     """
-    dead = _NONE
+    deleted = _NONE
     if task.removed:  # mapped: there may be many, and few of them are of these files
-        dead = np.load(store.local(task.removed), mmap_mode="r", allow_pickle=False)
+        deleted = np.load(store.local(task.removed), mmap_mode="r", allow_pickle=False)
     reader = VectorReader(store, {span.file_no: span.path for span in task.spans})
     drawn = []
     for number, one in enumerate(task.draws):
-        blocks = (span.ids(dead) for span in task.spans)
+        blocks = (span.ids(deleted) for span in task.spans)
         ids = sample_ids(blocks, one.count, one.seed, limit=one.limit)
         with store.write(HashedName(f"{task.output}-{number}", ".rows")) as pending:
             pending.write(ids)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.distances import Ids, Vectors, candidate_vectors, check_vectors
 from lookalike.errors import RequestError
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.fitness import Fitness
@@ -25,9 +26,8 @@ from lookalike.ivf.shard_files import (
     stored_header,
     write_shard,
 )
-from lookalike.ivf.template import Template
 from lookalike.ivf.train import Rows
-from lookalike.metrics import Ids, Vectors, candidate_vectors, check_vectors
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.index_header import HEADER_BYTES, ShardHeader
@@ -37,7 +37,7 @@ from lookalike.store.tombstones import among
 
 _BLOCK_ROWS = 4096  # small row groups are put together: matrix products want thousands of rows
 _RUN_ROWS = 1 << 16  # entries laid out at a time
-# One row in so many is decoded again, to see how well the template fits; of few rows, more.
+# One row in so many is decoded again, to see how well the trained index fits; of few rows, more.
 _MEASURED, _MEASURED_ROWS = 8, 4096
 _SUMS = ("rows", "lost", "rotated")
 
@@ -74,27 +74,27 @@ class EncodeTask:
 class Encoded:
     """Entries of an index in memory, in the order they came: lists, codes and ids."""
 
-    def __init__(self, template: Template, capacity: int) -> None:
+    def __init__(self, trained: TrainedIndex, capacity: int) -> None:
         """Make room for `capacity` entries."""
-        self._template = template
-        self._codes: Codes = np.empty((capacity, template.code_size), dtype=np.uint8)
+        self._trained = trained
+        self._codes: Codes = np.empty((capacity, trained.code_size), dtype=np.uint8)
         self._lists: Ids = np.empty(capacity, dtype=np.int64)
         self._ids: Ids = np.empty(capacity, dtype=np.int64)
         self._stride = max(1, min(_MEASURED, capacity // _MEASURED_ROWS))
-        self.fitness = Fitness(template.spec.nlist)
+        self.fitness = Fitness(trained.spec.nlist)
         self.rows = 0
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Encode a block of checked vectors (n, dim) with their ids (n,)."""
-        template = self._template
+        trained = self._trained
         rows = slice(self.rows, self.rows + len(ids))
-        prepared = template.prepare(vectors)
-        lists = template.assign(prepared)
-        codes = template.encode(prepared, lists)
+        prepared = trained.prepare(vectors)
+        lists = trained.assign(prepared)
+        codes = trained.encode(prepared, lists)
         self._ids[rows], self._lists[rows], self._codes[rows] = ids, lists, codes
         some = slice(None, None, self._stride)
-        candidates = candidate_vectors(vectors[some], template.spec.metric)
-        errors = prepared[some] - template.decode(codes[some], lists[some])
+        candidates = candidate_vectors(vectors[some], trained.spec.metric)
+        errors = prepared[some] - trained.decode(codes[some], lists[some])
         self.fitness.add(candidates, prepared[some], errors, lists[some])
         self.rows += len(ids)
 
@@ -104,19 +104,19 @@ class Encoded:
         Raises:
             RequestError: An id comes twice.
         """
-        template, rows = self._template, self.rows
+        trained, rows = self._trained, self.rows
         ids, lists = self._ids[:rows], self._lists[:rows]
         ascending = np.sort(ids)
         repeated = ascending[1:][np.diff(ascending) == 0]
         if len(repeated):
             raise RequestError(f"id {repeated[0]} comes more than once in a shard")
-        sizes = np.bincount(lists, minlength=template.spec.nlist)
+        sizes = np.bincount(lists, minlength=trained.spec.nlist)
         order = np.lexsort((ids, lists))
         header = shard_header(
-            template,
-            template.layout if whole else "columns",
+            trained,
+            trained.layout if whole else "columns",
             0,
-            template.spec.nlist,
+            trained.spec.nlist,
             rows,
             (int(ascending[0]), int(ascending[-1])) if rows else (-1, -1),
         )
@@ -131,11 +131,11 @@ class Encoded:
 
 
 def shard_header(
-    template: Template, layout: str, first: int, last: int, rows: int, ids: tuple[int, int]
+    trained: TrainedIndex, layout: str, first: int, last: int, rows: int, ids: tuple[int, int]
 ) -> ShardHeader:
     """The header of `rows` entries of the lists [first, last), with ids from ids[0] to ids[1]."""
     return ShardHeader(
-        template.sha256, layout, rows, first, last, template.spec.nlist, template.code_size, *ids
+        trained.sha256, layout, rows, first, last, trained.spec.nlist, trained.code_size, *ids
     )
 
 
@@ -153,27 +153,27 @@ def _runs(sizes: Counts) -> Iterator[tuple[int, int]]:
 
 
 def encode_shard(
-    template: Template, blocks: Iterable[tuple[Any, Any]], write: Write
+    trained: TrainedIndex, blocks: Iterable[tuple[Any, Any]], write: Write
 ) -> ShardHeader:
     """Encode blocks of (ids (n,), vectors (n, dim)), all in memory, as one finished shard.
 
     Raises:
         RequestError: A vector cannot be indexed (see `check_vectors`), or an id comes twice.
     """
-    spec, kept = template.spec, []
+    spec, kept = trained.spec, []
     for ids, vectors in blocks:
         checked = check_vectors(vectors, spec.dim, spec.metric)
         if len(ids) != len(checked):
             raise RequestError(f"a block has {len(ids)} ids and {len(checked)} vectors")
         kept.append((np.asarray(ids, dtype=np.int64), checked))
-    encoded = Encoded(template, sum(len(ids) for ids, _ in kept))
+    encoded = Encoded(trained, sum(len(ids) for ids, _ in kept))
     for ids, vectors in kept:
         encoded.add(ids, vectors)
     return encoded.write(True, write)
 
 
 @recorded
-def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeighbours) -> Record:
+def encode(task: EncodeTask, store: Store, trained: TrainedIndex, truth: ExactNeighbours) -> Record:
     """Write the task's part of the index and of the truth, and last its record, which is returned.
 
     The record holds `shard` (the file's line for a manifest), `header`, `truth` (path, sha256 and
@@ -184,7 +184,7 @@ def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeigh
     Args:
         task: What to make.
         store: The store's root.
-        template: What to encode with.
+        trained: What to encode with.
         truth: The queries, with no neighbours yet.
 
     Raises:
@@ -194,9 +194,9 @@ def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeigh
     removed: Ids = np.empty(0, dtype=np.int64)
     if task.removed:  # mapped: there may be many, and few of them are of these files
         removed = np.load(store.local(task.removed), mmap_mode="r", allow_pickle=False)
-    encoded = Encoded(template, there if task.output else 0)
+    encoded = Encoded(trained, there if task.output else 0)
     found = left_out = 0
-    for ids, vectors in _merged(_checked(task, store, template)):
+    for ids, vectors in _merged(_checked(task, store, trained)):
         found += len(ids)
         if len(removed):
             kept = ~among(ids, removed)
@@ -220,32 +220,34 @@ def encode(task: EncodeTask, store: Store, template: Template, truth: ExactNeigh
     return {**made, "truth": record.to_json()}
 
 
-def total_fitness(store: Store, done: Iterable[Mapping[str, Any]], template: Template) -> Fitness:
-    """How well the template fits what was encoded: lists of all rows, losses of those measured.
+def total_fitness(
+    store: Store, done: Iterable[Mapping[str, Any]], trained: TrainedIndex
+) -> Fitness:
+    """How well the trained index fits what was encoded: lists of all rows, losses of some.
 
     Args:
         store: The store's root.
         done: The record of each task; parts must still be there.
-        template: What they were encoded with.
+        trained: What they were encoded with.
     """
-    total = Fitness(template.spec.nlist)
-    of = (template.sha256, template.code_size, template.spec.nlist)
+    total = Fitness(trained.spec.nlist)
+    of = (trained.sha256, trained.code_size, trained.spec.nlist)
     for one in done:
         for name in _SUMS:
             setattr(total, name, getattr(total, name) + one["fitness"][name])
         path = one["shard"]["path"]
         if one["header"]["layout"] == "columns":
-            total.sizes += open_part(store, path, *of).sizes(0, template.spec.nlist)[1]
+            total.sizes += open_part(store, path, *of).sizes(0, trained.spec.nlist)[1]
         else:
-            total.sizes += shard_sizes(store, [path], template)
+            total.sizes += shard_sizes(store, [path], trained)
     return total
 
 
-def shard_sizes(store: Store, shards: Iterable[str], template: Template) -> Counts:
+def shard_sizes(store: Store, shards: Iterable[str], trained: TrainedIndex) -> Counts:
     """Entries of each list in index shards (paths relative to the store): (nlist,) int64."""
-    total = np.zeros(template.spec.nlist, dtype=np.int64)
+    total = np.zeros(trained.spec.nlist, dtype=np.int64)
     paths = list(shards)
-    headers = headers_of(store, paths, template)
+    headers = headers_of(store, paths, trained)
     tables = store.read_many(
         [(path, [(HEADER_BYTES, 4 * one.lists)]) for path, one in zip(paths, headers, strict=True)]
     )
@@ -254,32 +256,34 @@ def shard_sizes(store: Store, shards: Iterable[str], template: Template) -> Coun
     return total
 
 
-def headers_of(store: Store, shards: Sequence[str], template: Template) -> list[ShardHeader]:
-    """The headers of index shards (paths relative to the store) of a template; no more is read.
+def headers_of(store: Store, shards: Sequence[str], trained: TrainedIndex) -> list[ShardHeader]:
+    """The headers of a trained index's shards (paths relative to the store); no more is read.
 
     Raises:
-        RequestError: One is damaged, or was made with another template.
+        RequestError: One is damaged, or was made with another trained index.
     """
-    of = (template.sha256, template.code_size, template.spec.nlist)
+    of = (trained.sha256, trained.code_size, trained.spec.nlist)
     return store.at_once(lambda path: stored_header(store, path, *of)[0], shards)
 
 
-def fitness_of(template: Template, sample: Rows, most: int) -> Fitness:
-    """How well a template fits a sample of vectors, of which `most` rows are looked at."""
-    fitness, spec = Fitness(template.spec.nlist), template.spec
+def fitness_of(trained: TrainedIndex, sample: Rows, most: int) -> Fitness:
+    """How well a trained index fits a sample of vectors, of which `most` rows are looked at."""
+    fitness, spec = Fitness(trained.spec.nlist), trained.spec
     rows = np.linspace(0, len(sample) - 1, min(most, len(sample))).astype(np.intp)
     for start in range(0, len(rows), _BLOCK_ROWS):
         vectors = check_vectors(sample[rows[start : start + _BLOCK_ROWS]], spec.dim, spec.metric)
-        prepared = template.prepare(vectors)
-        lists = template.assign(prepared)
-        decoded = template.decode(template.encode(prepared, lists), lists)
+        prepared = trained.prepare(vectors)
+        lists = trained.assign(prepared)
+        decoded = trained.decode(trained.encode(prepared, lists), lists)
         fitness.add(candidate_vectors(vectors, spec.metric), prepared, prepared - decoded, lists)
     return fitness
 
 
-def _checked(task: EncodeTask, store: Store, template: Template) -> Iterator[tuple[Ids, Vectors]]:
+def _checked(
+    task: EncodeTask, store: Store, trained: TrainedIndex
+) -> Iterator[tuple[Ids, Vectors]]:
     """Row groups of the task's files, held against the rules for vectors."""
-    spec = template.spec
+    spec = trained.spec
     for path in task.embeddings:
         for ids, vectors in iter_blocks(store.once(path)):
             try:

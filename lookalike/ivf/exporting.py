@@ -20,10 +20,10 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.ivf.shard_files import ShardFile, list_entries
-from lookalike.ivf.template import Template
-from lookalike.metrics import Ids
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.tombstones import among
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
@@ -35,12 +35,12 @@ Counts = npt.NDArray[np.int64]
 
 
 def pieces(
-    template: Template, files: Sequence[ShardFile], deleted: Ids, count: int, nprobe: int
+    trained: TrainedIndex, files: Sequence[ShardFile], deleted: Ids, count: int, nprobe: int
 ) -> Iterator[bytes]:
     """The bytes of the file, in order.
 
     Args:
-        template: Of the index.
+        trained: Of the index.
         files: Its shards, mapped.
         deleted: Ids (m,) of rows that are left out, ascending.
         count: Rows that there must be.
@@ -49,7 +49,7 @@ def pieces(
     Raises:
         RequestError: Faiss has no such metric, or there are other rows.
     """
-    spec = template.spec
+    spec = trained.spec
     if spec.metric == "jaccard":
         raise RequestError(
             "export: Faiss searches by no such metric as jaccard; take the vectors with --format "
@@ -66,14 +66,14 @@ def pieces(
             "verify"
         )
     if spec.kind == "exact":
-        yield _head(_flat(template), rows, _NO_ROWS, b"")
+        yield _head(_flat(trained), rows, _NO_ROWS, b"")
         yield _size(rows * spec.dim)
         yield from _of_list(files, 0, deleted, codes=True)
         yield _size(rows)
         yield from _of_list(files, 0, deleted, codes=False)
         return
-    yield _head(_lists(template, nprobe), rows, _NO_LISTS, b"ilar")
-    yield b"ilar" + _size(spec.nlist) + _size(template.code_size) + b"full" + _size(spec.nlist)
+    yield _head(_lists(trained, nprobe), rows, _NO_LISTS, b"ilar")
+    yield b"ilar" + _size(spec.nlist) + _size(trained.code_size) + b"full" + _size(spec.nlist)
     yield sizes.astype("<u8").tobytes()
     for number in range(spec.nlist):
         yield from _of_list(files, number, deleted, codes=True)
@@ -93,54 +93,54 @@ def _of_list(
             yield (part if living.all() else part[living]).tobytes()
 
 
-def _flat(template: Template) -> Any:
-    spec = template.spec
-    flat = faiss.IndexFlat(spec.dim, _metric(template))
-    return _prepared(template, faiss.IndexIDMap(flat), [flat])
+def _flat(trained: TrainedIndex) -> Any:
+    spec = trained.spec
+    flat = faiss.IndexFlat(spec.dim, _metric(trained))
+    return _prepared(trained, faiss.IndexIDMap(flat), [flat])
 
 
-def _lists(template: Template, nprobe: int) -> Any:
-    spec, codec = template.spec, template.scanner()
+def _lists(trained: TrainedIndex, nprobe: int) -> Any:
+    spec, codec = trained.spec, trained.scanner()
     dim, nlist = spec.rotation_dim, spec.nlist
     by_product = spec.metric == "inner_product"
     lists = faiss.IndexFlat(dim, faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2)
-    lists.add(template.centroids)
+    lists.add(trained.centroids)
     if spec.kind == "ivf_sq":
-        ivf = faiss.IndexIVFScalarQuantizer(lists, dim, nlist, codec.sq.qtype, _metric(template))
+        ivf = faiss.IndexIVFScalarQuantizer(lists, dim, nlist, codec.sq.qtype, _metric(trained))
         ivf.sq = codec.sq
     else:
-        ivf = faiss.IndexIVFPQ(lists, dim, nlist, codec.pq.M, codec.pq.nbits, _metric(template))
+        ivf = faiss.IndexIVFPQ(lists, dim, nlist, codec.pq.M, codec.pq.nbits, _metric(trained))
         ivf.pq = codec.pq
     ivf.by_residual = ivf.is_trained = True
     ivf.nprobe = nprobe
-    return _prepared(template, ivf, [lists])
+    return _prepared(trained, ivf, [lists])
 
 
-def _metric(template: Template) -> int:
+def _metric(trained: TrainedIndex) -> int:
     """Scalar codes under cosine go by distance, which of unit vectors ranks as the cosine does.
 
     Faiss would score them by product only with lists that were chosen by product.
     """
-    spec = template.spec
+    spec = trained.spec
     by_distance = spec.metric == "l2" or (spec.metric, spec.kind) == ("cosine", "ivf_sq")
     return int(faiss.METRIC_L2 if by_distance else faiss.METRIC_INNER_PRODUCT)
 
 
-def _prepared(template: Template, index: Any, parts: list[Any]) -> Any:
+def _prepared(trained: TrainedIndex, index: Any, parts: list[Any]) -> Any:
     """The index behind what queries go through first."""
-    spec, chain = template.spec, []
+    spec, chain = trained.spec, []
     if spec.metric == "cosine":
         chain.append(faiss.NormalizationTransform(spec.dim, 2.0))
-    if template.rotation is not None:
+    if trained.rotation is not None:
         rotation = faiss.LinearTransform(spec.dim, spec.rotation_dim, False)
-        faiss.copy_array_to_vector(template.rotation.ravel(), rotation.A)
+        faiss.copy_array_to_vector(trained.rotation.ravel(), rotation.A)
         rotation.is_trained = True
         chain.append(rotation)
     whole = faiss.IndexPreTransform(index) if chain else index
     for transform in reversed(chain):
         whole.prepend_transform(transform)
     kept = getattr(whole, "referenced_objects", [])  # which C++ does not own
-    whole.referenced_objects = [*kept, template, index, chain, parts]
+    whole.referenced_objects = [*kept, trained, index, chain, parts]
     return whole
 
 

@@ -1,7 +1,7 @@
-"""How well a template fits vectors: what their codes lose, and how even their lists are.
+"""How well a trained index fits vectors: what their codes lose, and how even their lists are.
 
-Measured on the sample when a template is trained, and on all vectors while they are encoded; a
-template that later vectors no longer fit should be trained anew.
+Measured on the sample when a trained index is trained, and on all vectors while they are encoded; a
+trained index that later vectors no longer fit should be trained anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids, Vectors
+from lookalike.distances import Ids, Vectors
 
 MOST_ERROR = 1.1  # times the training's; above, codes lose too much
 MOST_IMBALANCE = 2.0  # times the training's; above, some lists take too long to scan
@@ -61,7 +61,7 @@ class Fitness:
         self.squares += other.squares
 
     def measures(self) -> dict[str, float]:
-        """`imbalance`, `quantisation_error` and `rotation_error`, as templates state them."""
+        """`imbalance`, `quantisation_error` and `rotation_error`, as trained indexes state them."""
         rows = max(self.rows, 1)
         return {
             "imbalance": imbalance(self.sizes),
@@ -90,7 +90,7 @@ def imbalance(sizes: npt.ArrayLike) -> float:
 
 
 def compare(training: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """New vectors' measures against a template's own: `error_ratio`, `imbalance_ratio`, `fits`."""
+    """New vectors' measures against those of training: `error_ratio`, `imbalance_ratio`, `fits`."""
     error = _ratio(new["quantisation_error"], training["quantisation_error"])
     uneven = _ratio(new["imbalance"], training["imbalance"])
     return {

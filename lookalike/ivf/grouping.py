@@ -13,12 +13,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.ivf.encoding import shard_header
 from lookalike.ivf.part_files import Part, open_part
 from lookalike.ivf.shard_files import Codes, Counts, write_shard
-from lookalike.ivf.template import Template
-from lookalike.metrics import Ids
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
@@ -47,15 +47,15 @@ class GroupTask:
     done: str
 
 
-def list_sizes(store: Store, parts: Sequence[str], template: Template) -> Counts:
+def list_sizes(store: Store, parts: Sequence[str], trained: TrainedIndex) -> Counts:
     """Entries of each list in all parts together: (nlist,) int64.
 
     Raises:
-        RequestError: A part is damaged or of another template.
+        RequestError: A part is damaged or of another trained index.
     """
-    total = np.zeros(template.spec.nlist, dtype=np.int64)
-    opened = _open(store, parts, template)
-    for _, sizes in store.at_once(lambda part: part.sizes(0, template.spec.nlist), opened):
+    total = np.zeros(trained.spec.nlist, dtype=np.int64)
+    opened = _open(store, parts, trained)
+    for _, sizes in store.at_once(lambda part: part.sizes(0, trained.spec.nlist), opened):
         total += sizes
     return total
 
@@ -82,23 +82,23 @@ def list_ranges(sizes: Counts, shards: int) -> list[tuple[int, int]]:
 
 
 @recorded
-def group(task: GroupTask, store: Store, template: Template) -> Record:
+def group(task: GroupTask, store: Store, trained: TrainedIndex) -> Record:
     """Write the task's index shard, and last its record, which is returned.
 
     The record holds `shard` (the file's line for a manifest) and `header`. Of several attempts the
     first one's counts (see `store.attempts`).
 
     Raises:
-        RequestError: A part is damaged or of another template, or two parts hold the same id.
+        RequestError: A part is damaged or of another trained index, or two parts hold the same id.
     """
-    parts = _open(store, task.parts, template)
+    parts = _open(store, task.parts, trained)
     first, last = task.first_list, task.last_list
     found = store.at_once(lambda part: part.sizes(first, last), parts)
     starts, sizes = np.array([start for start, _ in found]), np.stack([own for _, own in found])
     totals = sizes.sum(axis=0)
     header = shard_header(
-        template,
-        template.layout,
+        trained,
+        trained.layout,
         first,
         last,
         int(totals.sum()),
@@ -110,8 +110,8 @@ def group(task: GroupTask, store: Store, template: Template) -> Record:
     return {"shard": line, "header": asdict(header)}
 
 
-def _open(store: Store, parts: Sequence[str], template: Template) -> list[Part]:
-    of = (template.sha256, template.code_size, template.spec.nlist)
+def _open(store: Store, parts: Sequence[str], trained: TrainedIndex) -> list[Part]:
+    of = (trained.sha256, trained.code_size, trained.spec.nlist)
     return store.at_once(lambda path: open_part(store, path, *of), parts)
 
 

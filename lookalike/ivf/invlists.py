@@ -1,4 +1,4 @@
-"""Search one index shard: its inverted lists, mapped into memory, under a template's quantizers.
+"""Search one index shard: inverted lists, mapped into memory, under a trained index's quantizers.
 
 Faiss scans the lists where they lie in the file, 4-bit codes by FastScan. Opening a shard reads and
 converts nothing, and shards may be larger than memory.
@@ -13,11 +13,11 @@ from typing import Any
 import faiss as _faiss
 import numpy as np
 
+from lookalike.distances import Ids, Scores, Vectors, worst_score
 from lookalike.errors import RequestError
 from lookalike.ivf.selections import Selection
 from lookalike.ivf.shard_files import ShardFile, capacities, map_shard
-from lookalike.ivf.template import Template
-from lookalike.metrics import Ids, Scores, Vectors, worst_score
+from lookalike.ivf.trained_index import TrainedIndex
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
 
@@ -30,12 +30,12 @@ class Shard:
         file: The mapped file.
     """
 
-    def __init__(self, file: ShardFile, template: Template) -> None:
+    def __init__(self, file: ShardFile, trained: TrainedIndex) -> None:
         """See `read_shard`."""
         self.header, self.file = file.header, file
-        self._metric = template.spec.metric
+        self._metric = trained.spec.metric
         self._lists = _mapped_lists(file)  # kept: the index below only points to it
-        self._ivf = template.scanner()
+        self._ivf = trained.scanner()
         self._ivf.replace_invlists(self._lists, False)
         self._ivf.ntotal = file.header.rows
 
@@ -92,19 +92,19 @@ class Shard:
         return ids, scores
 
 
-def read_shard(path: Path, template: Template) -> Shard:
-    """Map a shard into memory, for searching with its template.
+def read_shard(path: Path, trained: TrainedIndex) -> Shard:
+    """Map a shard into memory, for searching with its trained index.
 
     Raises:
-        RequestError: It is damaged, or was made with another template.
+        RequestError: It is damaged, or was made with another trained index.
     """
-    file = map_shard(path, template.sha256, template.code_size, template.spec.nlist)
-    if file.header.layout != template.layout:
+    file = map_shard(path, trained.sha256, trained.code_size, trained.spec.nlist)
+    if file.header.layout != trained.layout:
         raise RequestError(
-            f"{path}: the shard has layout {file.header.layout}, its template is scanned in "
-            f"{template.layout}; run: lookalike verify"
+            f"{path}: the shard has layout {file.header.layout}, its trained index is scanned in "
+            f"{trained.layout}; run: lookalike verify"
         )
-    return Shard(file, template)
+    return Shard(file, trained)
 
 
 def _mapped_lists(file: ShardFile) -> Any:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lookalike.distances import Ids, Vectors
 from lookalike.ivf.coarse import Groups, lloyd, means, nearest
-from lookalike.metrics import Ids, Vectors
 
 _TWO_LEVELS_FROM = 256  # centroids
 _FLAT_ITERATIONS = 16

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lookalike.distances import Ids
 from lookalike.errors import UnreachableError, one_line
 from lookalike.ivf.shard_files import (
     Codes,
@@ -24,7 +25,6 @@ from lookalike.ivf.shard_files import (
     stored_header,
     write_head,
 )
-from lookalike.metrics import Ids
 from lookalike.store.index_header import HEADER_BYTES, ShardHeader
 from lookalike.store.objects import Store
 
@@ -114,13 +114,13 @@ class Part:
         return self.store.shown(self.path)
 
 
-def open_part(store: Store, path: str, template: str, code_size: int, nlist: int) -> Part:
-    """Check a part against its length and its template; see `stored_header`.
+def open_part(store: Store, path: str, trained: str, code_size: int, nlist: int) -> Part:
+    """Check a part against its length and its trained index; see `stored_header`.
 
     Raises:
-        RequestError: It is damaged, or was made with another template.
+        RequestError: It is damaged, or was made with another trained index.
     """
-    header, length = stored_header(store, path, template, code_size, nlist)
+    header, length = stored_header(store, path, trained, code_size, nlist)
     rows = header.rows
     wanted = data_start(header) + int(padded(rows * code_size)) + 8 * rows
     if header.layout != "columns" or header.lists != nlist or length != wanted:

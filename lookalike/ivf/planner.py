@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import ceil, floor, log2, sqrt
 from typing import Any
 
+from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf.coarse import FLAT_BELOW
 from lookalike.ivf.codes import (
@@ -25,7 +26,6 @@ from lookalike.ivf.codes import (
 )
 from lookalike.ivf.spec import KINDS
 from lookalike.ivf.spec import IndexSpec as IndexSpec
-from lookalike.metrics import METRICS
 from lookalike.sizes import size_setting, size_text
 
 EXACT_BELOW = 10_000  # rows; below, scanning everything costs less than approximating

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.distances import Vectors, candidate_vectors
 from lookalike.ivf.coarse import FLAT_BELOW, Coarse
 from lookalike.ivf.codes import probes
 from lookalike.ivf.planner import DEFAULT_TARGET
 from lookalike.ivf.rotation import rotate
 from lookalike.ivf.spec import IndexSpec
-from lookalike.ivf.template import Template, train
-from lookalike.metrics import Vectors, candidate_vectors
+from lookalike.ivf.trained_index import TrainedIndex, train
 
 ROW_BYTES = 160  # of an embedding file beside the vector: uri, hash, size, format
 _TRIAL_ROWS = 2048
@@ -63,7 +63,7 @@ class Prediction:
     Attributes:
         embeddings_bytes: The embedding files.
         index_bytes: The files of inverted lists.
-        template_bytes: Centroids, rotation, codebooks.
+        trained_bytes: Centroids, rotation, codebooks.
         searcher_bytes: What a searching process holds.
         training_bytes: What the training process holds, beside the libraries.
         train_s: Reading the sample and training on it.
@@ -77,7 +77,7 @@ class Prediction:
 
     embeddings_bytes: int
     index_bytes: int
-    template_bytes: int
+    trained_bytes: int
     searcher_bytes: int
     training_bytes: int
     train_s: float
@@ -113,9 +113,9 @@ def calibrate(spec: IndexSpec, work: Path) -> Rates:
         began = perf_counter()
         data, _ = train(small, prepared)
         codebooks_s = _CODEBOOKS * (perf_counter() - began)
-        template = Template(data, small)
-        lists = template.assign(prepared)
-        encode_s = _seconds(lambda: template.encode(prepared, lists))
+        trained = TrainedIndex(data, small)
+        lists = trained.assign(prepared)
+        encode_s = _seconds(lambda: trained.encode(prepared, lists))
     coarse = Coarse(prepared[:_TRIAL_LISTS])
     pairs = len(prepared) * _TRIAL_LISTS * prepared.shape[1]
     return Rates(
@@ -165,9 +165,9 @@ def predict(
     return Prediction(
         embeddings_bytes=n * (vector_bytes + ROW_BYTES),
         index_bytes=index_bytes,
-        template_bytes=spec.template_bytes(),
+        trained_bytes=spec.trained_bytes(),
         searcher_bytes=spec.searcher_bytes(n),
-        training_bytes=4 * spec.train_rows * spec.rotation_dim + 2 * spec.template_bytes(),
+        training_bytes=4 * spec.train_rows * spec.rotation_dim + 2 * spec.trained_bytes(),
         train_s=train_s,
         encode_s=n * (rates.prepare_s + assign_s + rates.encode_s) + moved / rates.bytes_s,
         truth_s=2.0 * n * min(queries, n) * spec.dim / rates.products,

@@ -11,8 +11,8 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.ivf.planner import IndexSpec
-from lookalike.metrics import Vectors
 from lookalike.products import steady_products
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here

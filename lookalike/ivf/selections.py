@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 
 Bits = npt.NDArray[np.uint8]
 

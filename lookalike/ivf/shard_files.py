@@ -1,6 +1,6 @@
 """The file format of index entries: writing, checking and mapping such files, without Faiss.
 
-One file holds the inverted lists [first_list, last_list) of one trained index (template):
+One file holds the inverted lists [first_list, last_list) of one trained index (trained index):
 
     4,096 bytes      a line of JSON, padded with spaces (ShardHeader)
     uint32 x lists   where each list's entries end, counted in entries; padded to 64 bytes
@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError, UnreachableError, one_line
-from lookalike.metrics import Ids
 from lookalike.store.index_header import HEADER_BYTES, ShardHeader, parse_header
 from lookalike.store.objects import Store
 
@@ -279,30 +279,30 @@ def list_entries(
 
 
 def check_header(
-    name: str, header: ShardHeader, length: int, template: str, code_size: int, nlist: int
+    name: str, header: ShardHeader, length: int, trained: str, code_size: int, nlist: int
 ) -> None:
-    """Hold the header of a shard file against its length and its template.
+    """Hold the header of a shard file against its length and its trained index.
 
     Args:
         name: Of the file.
         header: Of the file.
         length: Its bytes.
-        template: sha256 of the template that must have made it.
-        code_size: Bytes of that template's codes.
-        nlist: That template's lists.
+        trained: sha256 of the trained index that must have made it.
+        code_size: Bytes of that trained index's codes.
+        nlist: That trained index's lists.
 
     Raises:
-        RequestError: It is no shard file, or was made with another template.
+        RequestError: It is no shard file, or was made with another trained index.
     """
-    if header.template != template:
+    if header.template != trained:
         raise RequestError(
-            f"{name}: the shard was made with template {header.template}, the template here is "
-            f"{template}; their codes mean different vectors: index again"
+            f"{name}: the shard was made with trained index {header.template}, the trained "
+            f"index here is {trained}; their codes mean different vectors: index again"
         )
     if (header.code_size, header.nlist) != (code_size, nlist):
         raise damaged(
             name,
-            f"codes of {header.code_size} bytes in {header.nlist} lists, its template has "
+            f"codes of {header.code_size} bytes in {header.nlist} lists, its trained index has "
             f"{code_size} and {nlist}",
         )
     if length < data_start(header):
@@ -312,12 +312,12 @@ def check_header(
 
 
 def stored_header(
-    store: Store, path: str, template: str, code_size: int, nlist: int
+    store: Store, path: str, trained: str, code_size: int, nlist: int
 ) -> tuple[ShardHeader, int]:
     """Header (see `check_header`) and bytes of a store's shard file, of which no more is read.
 
     Raises:
-        RequestError: It is no shard file, or was made with another template.
+        RequestError: It is no shard file, or was made with another trained index.
     """
     name = store.shown(path)
     try:
@@ -329,7 +329,7 @@ def stored_header(
         reason = error.strerror or one_line(error)
         raise RequestError(f"{name}: the index shard cannot be read: {reason}") from error
     header = parse_header(name, block)
-    check_header(name, header, length, template, code_size, nlist)
+    check_header(name, header, length, trained, code_size, nlist)
     return header, length
 
 
@@ -338,14 +338,14 @@ def data_start(header: ShardHeader) -> int:
     return int(padded(HEADER_BYTES + 4 * header.lists))
 
 
-def map_shard(path: Path, template: str, code_size: int, nlist: int) -> ShardFile:
+def map_shard(path: Path, trained: str, code_size: int, nlist: int) -> ShardFile:
     """Map a shard file of layout plain or blocks32 into memory; see `check_header`.
 
     Raises:
-        RequestError: It is damaged, or was made with another template.
+        RequestError: It is damaged, or was made with another trained index.
     """
     header = read_header(path)
-    check_header(str(path), header, path.stat().st_size, template, code_size, nlist)
+    check_header(str(path), header, path.stat().st_size, trained, code_size, nlist)
     data: Codes = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
     sizes = list_sizes(path, header, data[HEADER_BYTES : HEADER_BYTES + 4 * header.lists])
     wanted = int(list_offsets(header, sizes)[-1])

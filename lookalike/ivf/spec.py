@@ -51,8 +51,8 @@ class IndexSpec:
         """M of the product quantizer; 0 where there is none."""
         return self.code_bytes * 8 // self.nbits if self.kind == "ivf_pq" else 0
 
-    def template_bytes(self) -> int:
-        """Centroids, rotation and codebooks, in memory or in the template's file."""
+    def trained_bytes(self) -> int:
+        """Centroids, rotation and codebooks, in memory or in the trained index's file."""
         if self.kind == "exact":
             return 4 * self.dim
         codebooks = 2 * self.dim
@@ -69,7 +69,7 @@ class IndexSpec:
 
     def searcher_bytes(self, n: int) -> int:
         """What a process that searches n vectors holds, all lists being in memory."""
-        return self.template_bytes() + self.lists_bytes(n)
+        return self.trained_bytes() + self.lists_bytes(n)
 
     def to_json(self) -> dict[str, Any]:
         """As manifests and spec.json hold it."""

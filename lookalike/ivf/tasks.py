@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from lookalike.ivf.encoding import EncodeTask
 from lookalike.ivf.grouping import GroupTask, list_ranges, list_sizes
-from lookalike.ivf.template import Template
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.attempts import finished
 from lookalike.store.objects import Store
 
@@ -40,7 +40,7 @@ def encode_tasks(
 def group_tasks(
     store: Store,
     encoded: Sequence[EncodeTask],
-    template: Template,
+    trained: TrainedIndex,
     shards: int,
     folder: str,
     name: Callable[[int], str],
@@ -50,7 +50,7 @@ def group_tasks(
     Args:
         store: The store's root.
         encoded: Tasks that are done: their parts are looked into.
-        template: Of the parts.
+        trained: Of the parts.
         shards: How many, at most.
         folder: Of the records.
         name: Gives a shard's name but for the hash, by its number.
@@ -58,7 +58,7 @@ def group_tasks(
     if any(task.whole for task in encoded):
         return []
     parts = tuple(one["shard"]["path"] for one in finished(store, [task.done for task in encoded]))
-    ranges = list_ranges(list_sizes(store, parts, template), shards)
+    ranges = list_ranges(list_sizes(store, parts, trained), shards)
     return [
         GroupTask(number, first, last, parts, name(number), f"{folder}/grouped/{number:05d}.json")
         for number, (first, last) in enumerate(ranges)

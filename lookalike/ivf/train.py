@@ -1,4 +1,4 @@
-"""Training: from a uniform sample of vectors to the bytes of a template.
+"""Training: from a uniform sample of vectors to the bytes of a trained index.
 
 sample -> rotation -> centroids of the lists -> codebooks for what the centroids leave
 
@@ -15,13 +15,13 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors, candidate_vectors, check_vectors
 from lookalike.errors import RequestError
 from lookalike.ivf.coarse import Coarse
 from lookalike.ivf.fitness import Fitness
 from lookalike.ivf.kmeans import kmeans
 from lookalike.ivf.planner import IndexSpec
 from lookalike.ivf.rotation import one_thread, rotate, train_rotation
-from lookalike.metrics import Vectors, candidate_vectors, check_vectors
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
 
@@ -42,7 +42,7 @@ class Rows(Protocol):
 
 
 def train(spec: IndexSpec, sample: Rows) -> tuple[bytes, dict[str, Any]]:
-    """Train on a uniform sample and return the template's bytes and statistics.
+    """Train on a uniform sample and return the trained index's bytes and statistics.
 
     Bit-equal for an equal sample on one machine, whatever the number of threads.
 
@@ -51,8 +51,8 @@ def train(spec: IndexSpec, sample: Rows) -> tuple[bytes, dict[str, Any]]:
         sample: (n, dim) float32, n >= max(nlist, 2 ** nbits, rotation_dim); unused for exact.
 
     Returns:
-        The bytes for `Template`, and a dict: `rows`, `seed`, `seconds`, and but for exact `steps`
-        (seconds of each), `objective` (mean squared distance of a row and its centroid),
+        The bytes for `TrainedIndex`, and a dict: `rows`, `seed`, `seconds`, and but for exact
+        `steps` (seconds of each), `objective` (mean squared distance of a row and its centroid),
         `imbalance` (1 for lists of equal length), `quantisation_error` (mean share of a row's
         squared length that rotation and code lose) and `rotation_error` (the rotation's part).
 
@@ -61,13 +61,13 @@ def train(spec: IndexSpec, sample: Rows) -> tuple[bytes, dict[str, Any]]:
     """
     started = time.monotonic()
     if spec.kind == "exact":
-        data, stats = _exact_template(spec), {"rows": 0}
+        data, stats = _exact_index(spec), {"rows": 0}
     else:
         data, stats = _train_ivf(spec, sample)
     return data, {**stats, "seed": spec.seed, "seconds": round(time.monotonic() - started, 3)}
 
 
-def _exact_template(spec: IndexSpec) -> bytes:
+def _exact_index(spec: IndexSpec) -> bytes:
     quantizer = _flat(spec, np.zeros((1, spec.dim), dtype=np.float32))
     return _serialized(faiss.IndexIVFFlat(quantizer, spec.dim, 1, faiss_metric(spec)))
 

@@ -1,4 +1,4 @@
-"""Training as one task: from the samples' files to a template in the store."""
+"""Training as one task: from the samples' files to a trained index in the store."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.drawing import Draw, Drawn
 from lookalike.ivf.encoding import fitness_of
 from lookalike.ivf.planner import IndexSpec
-from lookalike.ivf.template import Template, write_template
 from lookalike.ivf.train import train
+from lookalike.ivf.trained_index import TrainedIndex, write_trained_index
 from lookalike.store.attempts import Record, finished, recorded
 from lookalike.store.objects import Store
 
-MEASURED_ROWS = 4096  # on which a template's error is measured, of rows that it was not trained on
+MEASURED_ROWS = (
+    4096  # on which a trained index's error is measured, of rows that it was not trained on
+)
 
 
 @dataclass(frozen=True)
 class TrainTask:
-    """The template to train; paths are relative to the store.
+    """What to train; paths are relative to the store.
 
     Attributes:
         spec: As planned.
@@ -38,11 +40,11 @@ class TrainTask:
     def memory(self) -> int:
         """Bytes that the task needs: the rotated sample twice, and blocks."""
         spec = self.spec
-        return 8 * spec.train_rows * spec.rotation_dim + 2 * spec.template_bytes() + (1 << 30)
+        return 8 * spec.train_rows * spec.rotation_dim + 2 * spec.trained_bytes() + (1 << 30)
 
 
 @recorded
-def train_template(task: TrainTask, store: Store) -> Record:
+def train_index(task: TrainTask, store: Store) -> Record:
     """Train, commit what came of it and, last, the record, which is returned.
 
     The record holds `template` (its name), `files` (lines for a manifest) and `training`. Of
@@ -56,9 +58,9 @@ def train_template(task: TrainTask, store: Store) -> Record:
     sample = Drawn(store, records, last, wanted, spec.dim, held_out.query_ids)
     data, training = train(spec, sample)
     if spec.kind != "exact":
-        measured = fitness_of(Template(data, spec), held_out.queries, MEASURED_ROWS)
+        measured = fitness_of(TrainedIndex(data, spec), held_out.queries, MEASURED_ROWS)
         training["held_out_error"] = measured.measures()["quantisation_error"]
         training["held_out_standard_error"] = measured.standard_error()
-    name, paths = write_template(store, spec, data, training)
+    name, paths = write_trained_index(store, spec, data, training)
     files = [{**store.record(path).to_json(), "kind": "template"} for path in paths]
     return {"template": name, "files": files, "training": training}

@@ -16,10 +16,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.learning.held_out import Fold, Gain, best, folds_of, gain_of
 from lookalike.learning.labelled import OTHER, Labelled, Labels
-from lookalike.metrics import Vectors
 from lookalike.models.projection import project
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3)  # of the regularisation, the most cautious first

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.learning.labelled import OTHER, Labelled, Labels, sample_by_label
-from lookalike.metrics import Vectors
 
 FOLDS = 4
 _CLASSES = 2 * FOLDS  # of two images at least: a fold of one label would have no wrong answers

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
-from lookalike.metrics import Vectors
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
@@ -55,7 +55,9 @@ def read_labelled(
         RequestError: There are none.
     """
     shards = [line["path"] for line in files_of(manifest, "embedding")]
-    dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
+    deleted = read_tombstones(
+        store.local(line["path"]) for line in files_of(manifest, "tombstones")
+    )
     numbers: dict[str, int] = {}
     found = []
     for shard in shards:
@@ -63,7 +65,7 @@ def read_labelled(
             (row["id"], label_of(row["uri"]))
             for row in iter_rows(store.parquet(shard), ["id", "uri"])
         ]
-        lives = ~among(np.array([row_id for row_id, _ in rows], dtype=np.int64), dead)
+        lives = ~among(np.array([row_id for row_id, _ in rows], dtype=np.int64), deleted)
         found.append(
             np.array(
                 [
@@ -111,12 +113,14 @@ def sample_by_label(labels: Labels, most: int, seed: int = 0) -> npt.NDArray[np.
 def sample_rows(store: Store, manifest: Manifest, most: int, seed: int = 0) -> list[str]:
     """The names of some living rows, drawn at random, in the order they are stored."""
     shards = [line["path"] for line in files_of(manifest, "embedding")]
-    dead = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
+    deleted = read_tombstones(
+        store.local(line["path"]) for line in files_of(manifest, "tombstones")
+    )
     rng = np.random.default_rng(seed)
     names: list[tuple[float, int, str]] = []
     for shard in shards:
         rows = list(iter_rows(store.parquet(shard), ["id", "uri"]))
-        lives = ~among(np.array([row["id"] for row in rows], dtype=np.int64), dead)
+        lives = ~among(np.array([row["id"] for row in rows], dtype=np.int64), deleted)
         keys = rng.random(len(rows))
         names += [
             (key, row["id"], row["uri"])

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.learning.held_out import Fold, Gain, gain_of
 from lookalike.learning.labelled import OTHER, Labels
-from lookalike.metrics import Vectors
 from lookalike.models.openvino_engine import OpenVINOModel
 
 K = 10

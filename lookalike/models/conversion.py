@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookalike.metrics import Vectors
+from lookalike.distances import Vectors
 from lookalike.models.features import (
     Feature,
     blocks_of,

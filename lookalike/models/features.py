@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import METRICS, too_long
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop
 from lookalike.images.functions import Function, Functions
-from lookalike.metrics import METRICS, too_long
 from lookalike.models import python_files
 from lookalike.models.engines import REFERENCE, Engine, open_model
 from lookalike.models.projection import Projection, project, read_matrix

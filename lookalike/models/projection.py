@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError, one_line
 from lookalike.json_text import to_json
-from lookalike.metrics import Vectors
 from lookalike.store.manifest import Manifest
 
 MATRIX, ABOUT, CARD = "projection.npy", "projection.json", "card.md"

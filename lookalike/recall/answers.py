@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids, Scores, better_is_higher
 from lookalike.exact_neighbours import TOLERANCE, ExactNeighbours
-from lookalike.metrics import Ids, Scores, better_is_higher
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lookalike.distances import Ids, top_k
 from lookalike.exact_neighbours import ExactNeighbours, recall_at_k
 from lookalike.ivf.spec import IndexSpec
-from lookalike.metrics import Ids, top_k
 from lookalike.recall.answers import (
     Counts,
     Flags,
@@ -103,7 +103,7 @@ class Rater:
         """Learn the neighbours' lists, where they are not given.
 
         Args:
-            index: Whose template and stored vectors are asked; its shards are not.
+            index: Whose trained index and stored vectors are asked; its shards are not.
             rows: Vectors that can be found.
             truth: The queries and their neighbours, with truth.k >= k.
             k: See the class.

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.faults import Faults
 from lookalike.ivf.encoding import shard_sizes
-from lookalike.metrics import Ids
 from lookalike.recall.histograms import counts_in, even_edges, histogram, written
 from lookalike.recall.neighbourhoods import Neighbourhoods, neighbourhoods, sample_rows
 from lookalike.search.searcher import Searcher
@@ -95,7 +95,7 @@ def measure(
         return measured.neighbourhoods(parent, samples)
 
     return {
-        "tombstones": faults.spare("tombstones", lambda: len(measured.dead), 0),
+        "tombstones": faults.spare("tombstones", lambda: len(measured.deleted), 0),
         "lists": faults.spare("lists", measured.lists, {}),
         "codes": faults.spare("codes", lambda: measured.codes(parent, samples), {}),
         "neighbourhoods": faults.spare("neighbourhoods", near, {}),
@@ -115,7 +115,7 @@ class Measured:
         return snapshot.files_of(self.manifest, "embedding")
 
     @cached_property
-    def dead(self) -> Ids:
+    def deleted(self) -> Ids:
         """Tombstones."""
         lines = snapshot.files_of(self.manifest, "tombstones")
         return read_tombstones(self.store.local(line["path"]) for line in lines)
@@ -123,16 +123,16 @@ class Measured:
     @cached_property
     def _sample(self) -> Ids:
         rows = {int(line["file_no"]): int(line["rows"]) for line in self._lines}
-        return sample_rows(rows, self.dead, _SAMPLE)
+        return sample_rows(rows, self.deleted, _SAMPLE)
 
     def lists(self) -> Mapping[str, Any]:
         """How the index's lists are filled; {} for an exact index, which has one."""
         paths = [line["path"] for line in snapshot.files_of(self.manifest, "index")]
-        return _lists(shard_sizes(self.store, paths, self.searcher.index.template))
+        return _lists(shard_sizes(self.store, paths, self.searcher.index.trained))
 
     def codes(self, parent: Mapping[str, Any] | None, samples: Samples) -> Mapping[str, Any]:
         """What codes lose of a vector, by the sample and the fresh rows; {} for an exact index."""
-        fresh = fresh_rows(self.manifest, parent, self.dead, samples)
+        fresh = fresh_rows(self.manifest, parent, self.deleted, samples)
         return _codes(self.searcher, self._sample, fresh)
 
     def neighbourhoods(self, parent: Mapping[str, Any] | None, samples: Samples) -> Neighbourhoods:
@@ -142,7 +142,7 @@ class Measured:
             self.searcher,
             VectorReader(self.store, paths),
             self._sample,
-            fresh_rows(self.manifest, parent, self.dead, samples),
+            fresh_rows(self.manifest, parent, self.deleted, samples),
             seconds=_patience(self.manifest),
             groups=_GROUPS,
             outliers=_OUTLIERS,
@@ -150,7 +150,7 @@ class Measured:
 
 
 def fresh_rows(
-    manifest: Manifest, parent: Mapping[str, Any] | None, dead: Ids, samples: Samples
+    manifest: Manifest, parent: Mapping[str, Any] | None, deleted: Ids, samples: Samples
 ) -> Ids:
     """Ids of rows that came with this snapshot, at most _FRESH; none where all of them did.
 
@@ -169,13 +169,13 @@ def fresh_rows(
             break
         own[int(line["file_no"])] = int(line["rows"])
     if own:
-        return sample_rows(own, dead, _FRESH)
+        return sample_rows(own, deleted, _FRESH)
     rows = {int(line["file_no"]): int(line["rows"]) for line in lines}
     shown = [row.get("id") for key in ("added", "changed") for row in samples.get(key, ())]
     there = [
         one for one in shown if one is not None and (one & 0xFFFFFFFF) < rows.get(one >> 32, 0)
     ]
-    return np.setdiff1d(np.array(there, dtype=np.int64), dead)
+    return np.setdiff1d(np.array(there, dtype=np.int64), deleted)
 
 
 def _lists(sizes: Ids) -> Mapping[str, Any]:

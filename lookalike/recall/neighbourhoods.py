@@ -15,7 +15,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids, Scores, Vectors
+from lookalike.distances import Ids, Scores, Vectors
 from lookalike.recall.histograms import Histogram, histogram
 from lookalike.search.searcher import Searcher
 from lookalike.store.vector_reader import VectorReader
@@ -70,12 +70,12 @@ class Neighbourhoods(TypedDict, total=False):
     nearest: Histogram
 
 
-def sample_rows(rows: Mapping[int, int], dead: Ids, count: int, seed: int = SEED) -> Ids:
+def sample_rows(rows: Mapping[int, int], deleted: Ids, count: int, seed: int = SEED) -> Ids:
     """A uniform sample of living rows, drawn without reading anything.
 
     Args:
         rows: Rows of each embedding file, by its number.
-        dead: Ids of tombstones.
+        deleted: Ids of tombstones.
         count: How many; all of them where there are not as many.
         seed: Another seed gives another sample.
 
@@ -85,7 +85,7 @@ def sample_rows(rows: Mapping[int, int], dead: Ids, count: int, seed: int = SEED
     numbers = np.array(sorted(rows), dtype=np.int64)
     ends = np.cumsum([rows[number] for number in numbers.tolist()], dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
-    living = total - len(dead)
+    living = total - len(deleted)
     if living <= 0 or count <= 0:
         return np.empty(0, dtype=np.int64)
     # So many that enough of them live, but for a chance that costs a few rows of the sample.
@@ -94,7 +94,7 @@ def sample_rows(rows: Mapping[int, int], dead: Ids, count: int, seed: int = SEED
     at = np.searchsorted(ends, places, side="right")
     starts = ends - np.array([rows[number] for number in numbers.tolist()], dtype=np.int64)
     ids = numbers[at] << 32 | (places - starts[at])
-    return np.sort(ids[~np.isin(ids, dead)][:count])
+    return np.sort(ids[~np.isin(ids, deleted)][:count])
 
 
 def neighbourhoods(

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.batching import up_to
+from lookalike.distances import Ids, Scores, worst_score
 from lookalike.exact_neighbours import ExactNeighbours
-from lookalike.metrics import Ids, Scores, worst_score
 from lookalike.recall.asking import Here, Question, Rater
 from lookalike.recall.certificate import choose
 from lookalike.search.vector_index import VectorIndex, merge_candidates, open_index

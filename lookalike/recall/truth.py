@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids, Scores, Vectors, better_is_higher, worst_score
 from lookalike.exact_neighbours import ExactNeighbours
-from lookalike.metrics import Ids, Scores, Vectors, better_is_higher, worst_score
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
@@ -90,10 +90,10 @@ class Truth:
         known = self.known
         return Truth.of(known.queries, known.query_ids, self.keys, self.limit, known.metric)
 
-    def living(self, dead: Ids) -> Truth:
-        """Without the queries and neighbours that are dead; `dead` (n,) is ascending."""
-        kept = self.take(~among(self.ids, dead))
-        gone = among(kept.known.ids, dead)
+    def living(self, deleted: Ids) -> Truth:
+        """Without the queries and neighbours that are deleted; `deleted` (n,) is ascending."""
+        kept = self.take(~among(self.ids, deleted))
+        gone = among(kept.known.ids, deleted)
         kept.known.ids = np.where(gone, -1, kept.known.ids)
         order = np.argsort(kept.known.ids < 0, axis=1, kind="stable")
         nothing = worst_score(kept.known.metric)

@@ -33,7 +33,7 @@ class ByContent:
     of: Settling
 
     def take(self, number: int, pieces: list[Reference], store: Store) -> Mapping[str, Any]:
-        """Settle one partition: rows on their way by name, `copies` and ids that are `dead`."""
+        """Settle one partition: rows on their way by name, `copies` and ids that are `deleted`."""
 
         def work() -> Mapping[str, Any]:
             table = taken(store, pieces, ROWS, CONTENTS)
@@ -42,7 +42,7 @@ class ByContent:
             self.of.check_ids(store, rows["source"])
             hashes = np.unique(uri_hashes(rows["uri"].filter(rows["source"].is_valid())))
             wanted = self.of.scratch("wanted", number, ".npy")
-            dead = self.of.scratch("dead/contents", number, ".npy")
+            deleted = self.of.scratch("dead/contents", number, ".npy")
             with Dealing(store, name, self.of.parts) as dealing:
                 dealing.write(rows, uri_partitions(rows["uri"], self.of.parts), NAMES)
             return {
@@ -50,7 +50,7 @@ class ByContent:
                 "rows": table.num_rows,
                 "copies": found.copies,
                 "wanted": write_numbers(store, wanted, hashes),
-                "dead": write_numbers(store, dead, found.dead),
+                "dead": write_numbers(store, deleted, found.deleted),
             }
 
         return once(store, self.of.record("dealt/contents", number), work)

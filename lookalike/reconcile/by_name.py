@@ -107,10 +107,10 @@ class ByName:
         gone = gone.filter(pc.invert(pc.is_in(gone["uri"], value_set=back)))
         kept = kept.filter(pc.invert(pc.is_in(back, value_set=rows["uri"])))  # as they were
         found = conclude(rows, gone)
-        dead = np.empty(0, dtype=np.int64)
+        deleted = np.empty(0, dtype=np.int64)
         if not self.of.by_content:
             old = gone["id"].drop_null().to_numpy()
-            dead = old[~np.isin(old, rows["id"].drop_null().to_numpy())]
+            deleted = old[~np.isin(old, rows["id"].drop_null().to_numpy())]
         table = pa.concat_tables([found.rows, as_removed(found.removed)])
         counts = Counts()
         counts.add_rows(table)
@@ -134,7 +134,7 @@ class ByName:
             "changes": tally(table["change"]),
             "rehashed": found.rehashed,
             "altered": found.altered + gone["was_unknown"].drop_null().length(),
-            "dead": write_numbers(store, self.of.scratch("dead/names", number, ".npy"), dead),
+            "dead": write_numbers(store, self.of.scratch("dead/names", number, ".npy"), deleted),
         }
 
     def _move(self, dealing: Dealing, table: pa.Table, went: bool) -> None:

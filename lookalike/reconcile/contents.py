@@ -1,4 +1,4 @@
-"""Equal content, one vector: which name is the main one, which stored row stays, which are dead.
+"""Equal content, one vector: which name is the main one, which stored row stays, which are deleted.
 
 Of the names of one content the smallest uri is the main one, whatever the history: so a store
 depends on the files of the day and not on the days before. The row that is kept bears the main
@@ -34,12 +34,12 @@ class Settled:
 
     Attributes:
         rows: `SETTLED`: all rows of the units, and those carried on that change.
-        dead: Ids of stored rows that nothing leads to any more, (n,) int64, in any order.
+        deleted: Ids of stored rows that nothing leads to any more, (n,) int64, in any order.
         copies: Rows to write.
     """
 
     rows: pa.Table
-    dead: Ids
+    deleted: Ids
     copies: int
 
 
@@ -86,11 +86,11 @@ def settle(table: pa.Table, first_new: int, copy_ids: Callable[[int], Ids]) -> S
 
     sources = np.full(len(ids), -1, dtype=np.int64)
     sources[main[copied]] = source[copied]
-    dead = ids[owns & (ids != final[group])]
+    deleted = ids[owns & (ids != final[group])]
     settled = _as_settled(
         table, said, main[group], final[group], origins[group] >= first_new, sources
     )
-    return Settled(settled, dead, len(copied))
+    return Settled(settled, deleted, len(copied))
 
 
 def _differs(column: pa.ChunkedArray) -> Mask:

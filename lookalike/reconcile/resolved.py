@@ -15,7 +15,7 @@ class Resolved:
         counts: Of the final ledger, as `Counts.to_json` gives them.
         changes: previous, unchanged, changed, removed, unknown, added, renamed, rehashed files.
         copies: Rows to be written with a copied vector.
-        dead: Ids that are dead from now on.
+        deleted: Ids that are deleted from now on.
         altered: Rows that differ from the last ledger's in more than embedded or unchanged.
         parts: Partitions of names.
         unread: Files listed that could not be read, and are unknown.
@@ -25,7 +25,7 @@ class Resolved:
     counts: Mapping[str, Any]
     changes: Mapping[str, int]
     copies: int
-    dead: int
+    deleted: int
     altered: int
     parts: int
     unread: int = 0

@@ -1,7 +1,7 @@
 """Resolving a run: what its units found, put together with what stands from the last ledger.
 
     units' rows, gone rows, carried rows of their contents
-        -> by content: main names, rows kept, rows to copy, dead ids
+        -> by content: main names, rows kept, rows to copy, deleted ids
         -> by name, with the rows that have no content: ledger rows, what changed
         -> by content: which names that came are names that went
     copy
@@ -127,10 +127,10 @@ def resolve(
     contents = steps.settle()
     steps.conclude(ByName(settling, _placed(settling, contents), metadata, tuple(listing)))
     steps.pair()
-    dead = steps.dead(contents)
+    deleted = steps.deleted(contents)
     with store.write(f"{folder}/dead.npy") as pending:
-        np.lib.format.write_array(pending.file, dead, version=(1, 0), allow_pickle=False)
-    resolved = steps.resolved(len(dead))
+        np.lib.format.write_array(pending.file, deleted, version=(1, 0), allow_pickle=False)
+    resolved = steps.resolved(len(deleted))
     store.write_json(done, resolved.to_json())
     return resolved
 
@@ -289,15 +289,15 @@ class _Steps:
 
     # --- what it comes to -----------------------------------------------------------------------
 
-    def dead(self, contents: Mapping[int, Record]) -> Ids:
-        """All ids that are dead from now on, ascending: they are held, as tombstones are."""
+    def deleted(self, contents: Mapping[int, Record]) -> Ids:
+        """All ids that are deleted from now on, ascending: they are held, as tombstones are."""
         found = [np.empty(0, dtype=np.int64)]
         for record in [*contents.values(), *self.names]:
             if record["dead"]:
                 found.append(np.load(self.store.once(FileRecord(**record["dead"]))))
         return np.unique(np.concatenate(found))
 
-    def resolved(self, dead: int) -> Resolved:
+    def resolved(self, deleted: int) -> Resolved:
         """All of it.
 
         Raises:
@@ -316,7 +316,7 @@ class _Steps:
             self.counts.to_json(),
             changes,
             self.copies,
-            dead,
+            deleted,
             self.altered,
             self.of.parts,
             self.unread,

@@ -100,7 +100,7 @@ def _of_snapshot(facts: Mapping[str, Any]) -> Iterator[Family]:
         _by("change", changes, _CHANGES),
     )
     yield "lookalike_vectors", "Vectors that searches find.", [_plain(counts.get("vectors"))]
-    yield "lookalike_tombstones", "Vectors that are dead.", [_plain(facts.get("tombstones"))]
+    yield "lookalike_tombstones", "Rows that are deleted.", [_plain(facts.get("tombstones"))]
     k = {"k": str(certificate.get("k") or "")}
     for key, name, meaning in (
         ("recall", "recall_ratio", "Recall by the certificate."),

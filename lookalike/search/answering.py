@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from lookalike.distances import Ids, Scores, Vectors, top_k
 from lookalike.ivf.selections import Selection
 from lookalike.ivf.spec import IndexSpec
-from lookalike.metrics import Ids, Scores, Vectors, top_k
 
 # Up to so many rows that match a filter are always compared one by one. More rows are, if that
 # costs less than a search by the index. Costs are in codes scanned, measured with vectors of 512

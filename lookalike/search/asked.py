@@ -16,8 +16,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids, Vectors
 from lookalike.errors import RequestError, one_line
-from lookalike.metrics import Ids, Vectors
 
 
 class AsArray(Protocol):

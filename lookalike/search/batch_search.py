@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids, Scores, Vectors, worst_score
 from lookalike.ivf.encoding import headers_of
 from lookalike.ivf.invlists import read_shard, select
 from lookalike.ivf.selections import Selection
-from lookalike.ivf.template import Template, load_template, set_threads
-from lookalike.metrics import Ids, Scores, Vectors, worst_score
+from lookalike.ivf.trained_index import TrainedIndex, load_trained_index, set_threads
 from lookalike.search.reranking import best_candidates
 from lookalike.search.vector_index import VectorIndex, merge_candidates
 from lookalike.store.objects import Store, open_store
@@ -46,8 +46,8 @@ class BatchSpec:
     Attributes:
         store: The store's root, reachable from every worker.
         folder: Name of the place where steps leave their files, likewise; empty at first.
-        template: Folder of the template, relative to the store.
-        sha256: Of the template.
+        trained: Folder of the trained index, relative to the store.
+        sha256: Of the trained index.
         shards: Index shards, relative to the store.
         files: Embedding shards by file number, relative to the store.
         queries: How many.
@@ -61,7 +61,7 @@ class BatchSpec:
 
     store: str
     folder: str
-    template: str
+    trained: str
     sha256: str
     shards: tuple[str, ...]
     files: Mapping[int, str]
@@ -145,22 +145,24 @@ class Batch:
     """The steps of one search, on a worker; its threads may share one."""
 
     def __init__(self, spec: BatchSpec) -> None:
-        """Load the template.
+        """Load the trained index.
 
         Raises:
             RequestError: It is not the one named.
         """
         self.spec, self._place, store = spec, open_store(spec.folder), open_store(spec.store)
-        self._template: Template = load_template(store.local_folder(spec.template), spec.sha256)
+        self._trained: TrainedIndex = load_trained_index(
+            store.local_folder(spec.trained), spec.sha256
+        )
         self._store = store
         self._reader = VectorReader(store, spec.files)
-        self._metric = self._template.spec.metric
+        self._metric = self._trained.spec.metric
 
     def coarse(self, block: int) -> list[int]:
         """Choose the lists to scan for a block; returns the numbers of the shards that hold any."""
         set_threads(self.spec.threads)
-        prepared = self._template.prepare(self._asked(block)["queries"])
-        distances, lists = self._template.coarse(prepared, self.spec.nprobe)
+        prepared = self._trained.prepare(self._asked(block)["queries"])
+        distances, lists = self._trained.coarse(prepared, self.spec.nprobe)
         counts = _put(
             self._place, _coarse(block), prepared=prepared, distances=distances, lists=lists
         )
@@ -171,10 +173,10 @@ class Batch:
         """Keep the best candidates from one shard for each query of some blocks.
 
         Raises:
-            RequestError: The shard is damaged or of another template.
+            RequestError: The shard is damaged or of another trained index.
         """
         set_threads(self.spec.threads)
-        shard = read_shard(self._store.local(self.spec.shards[number]), self._template)
+        shard = read_shard(self._store.local(self.spec.shards[number]), self._trained)
         selector = select(self._selection) if self._selection else None
         width = min(self.spec.depth, max(1, shard.header.rows))
         first, last = self._ranges[number]
@@ -221,7 +223,7 @@ class Batch:
         """
         if self._selection is None:
             raise ValueError(f"{self._place}: this batch has no selection to compare with")
-        index = VectorIndex(self._template, [], self._reader)
+        index = VectorIndex(self._trained, [], self._reader)
         ids, scores = index.nearest(self._asked(block)["queries"], self._selection.ids, self.spec.k)
         self._answered(block, ids, scores, (ids >= 0).sum(axis=1))
 
@@ -236,7 +238,7 @@ class Batch:
     @cached_property
     def _ranges(self) -> list[tuple[int, int]]:
         """The lists [first, last) of each shard."""
-        headers = headers_of(self._store, self.spec.shards, self._template)
+        headers = headers_of(self._store, self.spec.shards, self._trained)
         return [(header.first_list, header.last_list) for header in headers]
 
     @cached_property

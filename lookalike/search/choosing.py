@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.errors import RequestError
-from lookalike.metrics import (
+from lookalike.distances import (
     Ids,
     Scores,
     Vectors,
@@ -25,6 +24,7 @@ from lookalike.metrics import (
     top_k,
     worst_score,
 )
+from lookalike.errors import RequestError
 from lookalike.search.diversity import diverse, few_of_each
 from lookalike.search.queries import Answers, Queries
 from lookalike.search.ways import Blender, Ways, together_name

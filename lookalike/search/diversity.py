@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids, Scores, Vectors
+from lookalike.distances import Ids, Scores, Vectors
 
 Similarity = Callable[[Vectors, Vectors], Scores]
 """Of one vector (1, d) to others (m, d): (1, m), higher for what is more alike."""

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
 
+from lookalike.distances import Ids
 from lookalike.ivf.selections import Selection, difference
-from lookalike.metrics import Ids
 from lookalike.store.matching import matching_ids
 from lookalike.store.objects import Store
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
-from lookalike.metrics import Ids
 from lookalike.search.asked import asked_ids
 from lookalike.store.duplicates import DuplicateReader
 from lookalike.store.forgetting import meanings
@@ -40,7 +40,7 @@ def rows_named(
     names: Sequence[str],
     uris_of: Any,
 ) -> dict[str, list[int]]:
-    """Ids of the rows, dead or alive, that bear each of the names, or are the same picture.
+    """Ids of the rows, living or deleted, that bear each of the names, or are the same picture.
 
     Args:
         store: The store's root.

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError, one_line
 from lookalike.ivf.selections import Selection, difference
-from lookalike.ivf.template import TEMPLATE_FILE, Template, load_template
-from lookalike.metrics import Ids
+from lookalike.ivf.trained_index import TRAINED_FILE, TrainedIndex, load_trained_index
 from lookalike.models import forks as forks  # sees to it that forks are noticed from now on
 from lookalike.parallel import run_all
 from lookalike.search.filters import Filters
@@ -84,7 +84,7 @@ class OpenSnapshot:
 
         Raises:
             RequestError: A file is missing, of another size or, with `check`, of another sha256
-                than the manifest says; or an index shard does not belong to the template.
+                than the manifest says; or an index shard does not belong to the trained index.
         """
         self.store = store
         self.manifest: Manifest = {**manifest}
@@ -100,9 +100,9 @@ class OpenSnapshot:
         self.count = sum(int(line["rows"]) for line in lines) - len(self._forgotten)
         forgotten = self._forgotten
         self.living = Selection(forgotten, inverted=True) if len(forgotten) else None
-        template, lines = self._template(), snapshots.files_of(manifest, "index")
+        trained, lines = self._trained(), snapshots.files_of(manifest, "index")
         paths = self._fetched([line["path"] for line in lines])
-        self.index = VectorIndex(template, paths, self._reader, self.living)
+        self.index = VectorIndex(trained, paths, self._reader, self.living)
         self.spec = self.index.spec
         if (self.spec.dim, self.spec.metric) != (self.dim, self.metric):
             raise RequestError(
@@ -292,13 +292,17 @@ class OpenSnapshot:
             self.store, [line["path"] for line in lines]
         )  # reads footers, so not on opening
 
-    def _template(self) -> Template:
+    def _trained(self) -> TrainedIndex:
         lines = snapshots.files_of(self.manifest, "template")
-        paths = [one["path"] for one in lines if PurePosixPath(one["path"]).name == TEMPLATE_FILE]
+        paths = [one["path"] for one in lines if PurePosixPath(one["path"]).name == TRAINED_FILE]
         if len(paths) != 1:
-            raise RequestError(f"{self.store}: the manifest names {len(paths)} templates, not 1")
+            raise RequestError(
+                f"{self.store}: the manifest names {len(paths)} trained indexes, not 1"
+            )
         folder = str(PurePosixPath(paths[0]).parent)
-        return load_template(self.store.local_folder(folder), self.manifest["index"]["template"])
+        return load_trained_index(
+            self.store.local_folder(folder), self.manifest["index"]["template"]
+        )
 
     @property
     def metadata_schema(self) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookalike.metrics import Ids, Vectors
+from lookalike.distances import Ids, Vectors
 
 
 @dataclass(frozen=True)

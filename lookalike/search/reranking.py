@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.metrics import Ids, Scores, Vectors, candidate_vectors, top_k, worst_score
+from lookalike.distances import Ids, Scores, Vectors, candidate_vectors, top_k, worst_score
 from lookalike.store.shards import VectorReader
 
 _EXACT_MARGIN = 16  # candidates beyond k, against rounding at the edge
@@ -84,7 +84,7 @@ def exact_scores(reader: _Vectors, queries: Vectors, candidates: Ids, metric: st
 def own_scores(queries: npt.ArrayLike, vectors: npt.ArrayLike, metric: str) -> Scores:
     """Exact scores (n, m) float32 of queries (n, d) and own vectors of each (n, m, d).
 
-    As `lookalike.metrics.score` gives them.
+    As `lookalike.distances.score` gives them.
     """
     left, right = np.asarray(queries, np.float64), np.asarray(vectors, np.float64)
     if metric == "jaccard":

@@ -15,9 +15,9 @@ from typing import Any, SupportsIndex
 import numpy as np
 import pyarrow as pa
 
+from lookalike.distances import Ids, Scores, Vectors, check_vectors
 from lookalike.errors import RequestError
 from lookalike.images.cropping import asked_crop
-from lookalike.metrics import Ids, Scores, Vectors, check_vectors
 from lookalike.search.answering import Index, Request, answer
 from lookalike.search.asked import (
     Exclude,

@@ -17,12 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.exact_neighbours import ExactNeighbours
-from lookalike.ivf.invlists import read_shard, select
-from lookalike.ivf.selections import Selection
-from lookalike.ivf.shard_files import ShardFile
-from lookalike.ivf.template import Template, load_template, one_faiss_thread
-from lookalike.metrics import (
+from lookalike.distances import (
     Ids,
     Scores,
     Vectors,
@@ -31,6 +26,11 @@ from lookalike.metrics import (
     squared_lengths,
     worst_score,
 )
+from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf.invlists import read_shard, select
+from lookalike.ivf.selections import Selection
+from lookalike.ivf.shard_files import ShardFile
+from lookalike.ivf.trained_index import TrainedIndex, load_trained_index, one_faiss_thread
 from lookalike.parallel import cores, run_all
 from lookalike.search.reranking import best_candidates, exact_scores
 from lookalike.store.living import deleted_ids
@@ -49,17 +49,17 @@ Rows = npt.NDArray[np.intp]
 
 
 class VectorIndex:
-    """A template, its index shards and the stored vectors; threads may share one.
+    """A trained index, its index shards and the stored vectors; threads may share one.
 
     Attributes:
         spec: What the index is.
-        template: What its vectors were encoded with.
+        trained: What its vectors were encoded with.
         entries: Vectors in its lists, forgotten ones among them.
     """
 
     def __init__(
         self,
-        template: Template,
+        trained: TrainedIndex,
         paths: Iterable[Path],
         reader: VectorReader,
         living: Selection | None = None,
@@ -67,17 +67,17 @@ class VectorIndex:
         """Open the index shards at `paths`.
 
         Args:
-            template: Of all of them.
+            trained: Of all of them.
             paths: Of the shards.
             reader: Of the stored vectors.
             living: The rows that searches may return, where that is not all.
 
         Raises:
-            RequestError: A shard is damaged or does not belong to the template.
+            RequestError: A shard is damaged or does not belong to the trained index.
         """
-        self.template, self._reader, self._living = template, reader, living
-        self._shards = [read_shard(path, template) for path in paths]
-        self.spec = template.spec
+        self.trained, self._reader, self._living = trained, reader, living
+        self._shards = [read_shard(path, trained) for path in paths]
+        self.spec = trained.spec
         self.entries = sum(shard.header.rows for shard in self._shards)
 
     @property
@@ -170,18 +170,18 @@ class VectorIndex:
 
     def lists_of(self, ids: Ids) -> Ids:
         """The list that holds each stored row (n,): (n,) int64, found as encoding found it."""
-        return self.template.assign(self.template.prepare(self._reader.vectors(ids)))
+        return self.trained.assign(self.trained.prepare(self._reader.vectors(ids)))
 
     def probed(self, queries: Vectors, nprobe: int) -> Ids:
         """The lists (n, nprobe) that `candidates` scans for queries (n, dim)."""
-        return self.template.coarse(self.template.prepare(queries), nprobe)[1]
+        return self.trained.coarse(self.trained.prepare(queries), nprobe)[1]
 
     def lost_by_codes(self, ids: Ids) -> Scores:
         """Share of the squared length of each stored row (n,) that its code does not hold."""
         vectors = self._reader.vectors(ids)
-        prepared = self.template.prepare(vectors)
-        lists = self.template.assign(prepared)
-        decoded = self.template.decode(self.template.encode(prepared, lists), lists)
+        prepared = self.trained.prepare(vectors)
+        lists = self.trained.assign(prepared)
+        decoded = self.trained.decode(self.trained.encode(prepared, lists), lists)
         length, kept, lost = (
             squared_lengths(rows)
             for rows in (candidate_vectors(vectors, self.spec.metric), prepared, prepared - decoded)
@@ -206,8 +206,8 @@ class VectorIndex:
         selection = selection or self._living
         selector = select(selection) if selection else None
         for start in range(0, len(queries), _BLOCK):
-            prepared = self.template.prepare(queries[start : start + _BLOCK])
-            coarse, lists = self.template.coarse(prepared, nprobe)
+            prepared = self.trained.prepare(queries[start : start + _BLOCK])
+            coarse, lists = self.trained.coarse(prepared, nprobe)
             order = np.argsort(lists[:, 0], kind="stable")  # neighbours share lists and vectors
             step = self._together(len(order), depth)
 
@@ -270,15 +270,15 @@ def open_index(
         shards: Paths of those to open; by default all.
 
     Raises:
-        RequestError: A file is damaged, or does not belong to the template.
+        RequestError: A file is damaged, or does not belong to the trained index.
     """
     name = str(manifest["index"]["template"])
-    template = load_template(store.local_folder(f"templates/{name}"), name)
+    trained = load_trained_index(store.local_folder(f"templates/{name}"), name)
     files = {int(one["file_no"]): str(one["path"]) for one in files_of(manifest, "embedding")}
     if shards is None:
         shards = [str(line["path"]) for line in files_of(manifest, "index")]
-    dead = deleted_ids(store, manifest)
-    living = Selection(dead, inverted=True) if len(dead) else None
+    deleted = deleted_ids(store, manifest)
+    living = Selection(deleted, inverted=True) if len(deleted) else None
     # One after another: what is fetched stays for the moment that it takes to open it.
     paths = (store.local(path) for path in shards)
-    return VectorIndex(template, paths, VectorReader(store, files), living)
+    return VectorIndex(trained, paths, VectorReader(store, files), living)

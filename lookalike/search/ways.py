@@ -13,8 +13,8 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from lookalike.distances import Vectors, candidate_vectors
 from lookalike.errors import RequestError
-from lookalike.metrics import Vectors, candidate_vectors
 from lookalike.search.queries import Queries
 from lookalike.store.manifest import Manifest
 from lookalike.whole_numbers import whole_number

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.cells import cells
+from lookalike.distances import Ids, Scores, better_is_higher
 from lookalike.errors import RequestError
-from lookalike.metrics import Ids, Scores, better_is_higher
 from lookalike.search.searcher import Searcher
 from lookalike.store.literals import family
 from lookalike.store.living import living_dataset
@@ -37,7 +37,7 @@ class Listing:
 
     Attributes:
         ids: (n,).
-        total: Rows that there are, about: dead ones count until they are looked at.
+        total: Rows that there are, about: deleted ones count until they are looked at.
         next: Where the next ones begin; None after the last.
     """
 
@@ -72,7 +72,7 @@ def rows_in_order(now: Searcher, k: int, offset: int, where: str | None) -> List
 
 
 class _Places:
-    """Rows by their place among all that match, or all that are stored, dead ones too."""
+    """Rows by their place among all that match, or all that are stored, deleted ones too."""
 
     def __init__(self, now: Searcher, where: str | None) -> None:
         self._ids: Ids | None = None
@@ -82,7 +82,7 @@ class _Places:
         lines = files_of(now.manifest, "embedding")
         self._files = np.array([int(line["file_no"]) for line in lines], dtype=np.int64)
         self._ends = np.cumsum([int(line["rows"]) for line in lines], dtype=np.int64)
-        self._dead = now.living.ids if now.living else np.empty(0, np.int64)
+        self._deleted = now.living.ids if now.living else np.empty(0, np.int64)
         stored = int(self._ends[-1]) if len(lines) else 0
         self.total = stored if self._ids is None else len(self._ids)
 
@@ -93,7 +93,7 @@ class _Places:
         files = np.searchsorted(self._ends, places, side="right")
         starts = np.append(0, self._ends)[files]
         ids = (self._files[files] << 32) + places - starts if len(self._files) else places
-        return ids[~np.isin(ids, self._dead)]
+        return ids[~np.isin(ids, self._deleted)]
 
 
 def copies(now: Searcher, k: int, offset: int) -> Listing:

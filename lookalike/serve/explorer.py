@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lookalike.distances import Ids, Scores, Vectors
 from lookalike.errors import RequestError, one_line
-from lookalike.metrics import Ids, Scores, Vectors
 from lookalike.parallel import cores
 from lookalike.search.neighbour import Neighbours
 from lookalike.search.opened import SnapshotGoneError

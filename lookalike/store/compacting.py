@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.batching import up_to
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.columns import cast, merge_columns
 from lookalike.store.files import HashedName
@@ -40,7 +40,7 @@ from lookalike.store.shards import iter_blocks, open_shard, shard_record
 
 SHARD_ROWS = 65_536  # of a shard that compaction writes, at most
 _SMALL = SHARD_ROWS // 2  # living rows; shards of fewer are merged
-_HOLED = 0.05  # share of dead rows from which on a larger shard is written anew, too
+_HOLED = 0.05  # share of deleted rows from which on a larger shard is written anew, too
 
 Line = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ class Limits(Protocol):
 
     @property
     def max_tombstone_share(self) -> float:
-        """Of all rows, that are dead."""
+        """Of all rows, that are deleted."""
 
     @property
     def max_deltas(self) -> int:
@@ -86,7 +86,7 @@ def needs_compaction(
     parent: Mapping[str, Any] | None,
     lines: Sequence[Line],
     added: Sequence[Line],
-    dead: Ids,
+    deleted: Ids,
     limits: Limits,
 ) -> tuple[str, ...]:
     """Why a run should write embeddings and index anew; nothing where it need not.
@@ -95,19 +95,19 @@ def needs_compaction(
         parent: The manifest whose index the run would add to, if any.
         lines: The manifest's lines of all embedding shards, those of this run among them.
         added: Those of this run, which are in no index shard yet.
-        dead: Tombstones, ascending.
+        deleted: Tombstones, ascending.
         limits: From when on.
     """
     rows = sum(line["rows"] for line in lines)
-    living = sum(living_rows(line, dead) for line in lines)
+    living = sum(living_rows(line, deleted) for line in lines)
     reasons = []
     if rows - living > limits.max_tombstone_share * rows:
         reasons.append(
-            f"{rows - living:,} of {rows:,} rows are dead, more than compact.max_tombstone_share "
-            f"{limits.max_tombstone_share:g}"
+            f"{rows - living:,} of {rows:,} rows are deleted, more than "
+            f"compact.max_tombstone_share {limits.max_tombstone_share:g}"
         )
     deltas = [line for line in parent["files"] if line.get("delta")] if parent else []
-    new = sum(living_rows(line, dead) for line in added) if parent else 0
+    new = sum(living_rows(line, deleted) for line in added) if parent else 0
     number, held = len(deltas) + bool(new), sum(line["rows"] for line in deltas) + new
     if held > limits.max_delta_share * living:
         reasons.append(
@@ -124,7 +124,7 @@ def needs_compaction(
 
 def plan_compaction(
     lines: Sequence[Line],
-    dead: Ids,
+    deleted: Ids,
     first_file_no: int,
     run: str,
     folder: str,
@@ -135,15 +135,15 @@ def plan_compaction(
 
     Args:
         lines: The manifest's lines of all embedding shards.
-        dead: Tombstones, ascending.
+        deleted: Tombstones, ascending.
         first_file_no: Of the first new shard; the others follow.
         run: Name of the run, for the names of the shards.
         folder: Of its scratch, for the records.
         only: Numbers of the files to write anew; by default those that are small or have holes.
     """
     tasks: list[CompactTask] = []
-    for group in _groups(sorted(lines, key=lambda line: int(line["file_no"])), dead, only):
-        if only is None and len(group) == 1 and living_rows(group[0], dead) == group[0]["rows"]:
+    for group in _groups(sorted(lines, key=lambda line: int(line["file_no"])), deleted, only):
+        if only is None and len(group) == 1 and living_rows(group[0], deleted) == group[0]["rows"]:
             continue  # it would be copied as it is
         number = len(tasks)
         file_no = first_file_no + number
@@ -152,7 +152,7 @@ def plan_compaction(
                 number,
                 file_no,
                 group,
-                sum(living_rows(one, dead) for one in group),
+                sum(living_rows(one, deleted) for one in group),
                 output=f"embeddings/{file_no:08d}-{run}",
                 done=f"{folder}/compacted/{number:06d}.json",
             )
@@ -161,12 +161,12 @@ def plan_compaction(
 
 
 def _groups(
-    lines: Sequence[Line], dead: Ids, only: Collection[int] | None
+    lines: Sequence[Line], deleted: Ids, only: Collection[int] | None
 ) -> Iterator[tuple[Line, ...]]:
     """Shards that become one."""
     chosen = []
     for line in lines:
-        living = living_rows(line, dead)
+        living = living_rows(line, deleted)
         holes = line["rows"] - living
         wanted = living < _SMALL or holes > _HOLED * line["rows"]
         if wanted if only is None else line["file_no"] in only:
@@ -174,10 +174,10 @@ def _groups(
     return up_to(chosen, SHARD_ROWS)
 
 
-def living_rows(line: Line, dead: Ids) -> int:
-    """Rows of an embedding shard that are not among the dead, which are ascending."""
+def living_rows(line: Line, deleted: Ids) -> int:
+    """Rows of an embedding shard that are not among the deleted, which are ascending."""
     first = make_id(int(line["file_no"]), 0)
-    begin, end = np.searchsorted(dead, [first, first + int(line["rows"])])
+    begin, end = np.searchsorted(deleted, [first, first + int(line["rows"])])
     return int(line["rows"]) - int(end - begin)
 
 
@@ -185,46 +185,46 @@ class Moved:
     """Where compaction moves rows to.
 
     Attributes:
-        tombstones: The dead rows of shards that stay, (n,) int64, ascending.
+        tombstones: The deleted rows of shards that stay, (n,) int64, ascending.
         sources: The manifest's lines of the shards that go.
         files: Their numbers.
         targets: Numbers of the shards that come.
     """
 
-    def __init__(self, tasks: Sequence[CompactTask], dead: Ids) -> None:
-        """Take in the tasks of `plan_compaction` and the same dead rows, ascending."""
+    def __init__(self, tasks: Sequence[CompactTask], deleted: Ids) -> None:
+        """Take in the tasks of `plan_compaction` and the same deleted rows, ascending."""
         rows = [(int(source["file_no"]), task.file_no) for task in tasks for source in task.sources]
-        offsets = [offset for task in tasks for offset in _offsets(task, dead)]
+        offsets = [offset for task in tasks for offset in _offsets(task, deleted)]
         order = np.argsort([source for source, _ in rows]).astype(np.intp)
         table = np.array(rows, dtype=np.int64).reshape(-1, 2)[order]
         self._sources, self._targets = table[:, 0], table[:, 1]
         self._offsets = np.array(offsets, dtype=np.int64)[order]
-        self._dead = np.asarray(dead, dtype=np.int64)
-        self._dead_before = np.searchsorted(self._dead, self._sources << 32)
+        self._deleted = np.asarray(deleted, dtype=np.int64)
+        self._deleted_before = np.searchsorted(self._deleted, self._sources << 32)
         self.sources: list[Line] = [source for task in tasks for source in task.sources]
         self.targets = frozenset(task.file_no for task in tasks)
         self.files: frozenset[int] = frozenset(self._sources.tolist())
-        self.tombstones: Ids = self._dead[~np.isin(file_numbers(self._dead), self._sources)]
+        self.tombstones: Ids = self._deleted[~np.isin(file_numbers(self._deleted), self._sources)]
 
     def __call__(self, ids: Ids) -> Ids:
-        """The new ids (n,) of ids (n,): -1 for dead rows that are gone; others stay as they are."""
+        """The new ids (n,) of ids (n,): -1 for deleted rows that are gone; others stay."""
         ids = np.asarray(ids, dtype=np.int64)
         if not len(self._sources):
             return ids.copy()
         at = np.minimum(np.searchsorted(self._sources, ids >> 32), len(self._sources) - 1)
         moves = self._sources[at] == ids >> 32
-        before = np.searchsorted(self._dead, ids)
-        rows = self._offsets[at] + row_numbers(ids) - (before - self._dead_before[at])
+        before = np.searchsorted(self._deleted, ids)
+        rows = self._offsets[at] + row_numbers(ids) - (before - self._deleted_before[at])
         gone = np.zeros(ids.shape, dtype=bool)
-        if len(self._dead):
-            gone = self._dead[np.minimum(before, len(self._dead) - 1)] == ids
+        if len(self._deleted):
+            gone = self._deleted[np.minimum(before, len(self._deleted) - 1)] == ids
         found = np.where(gone, -1, self._targets[at] << 32 | rows)
         return np.where(moves, found, ids)
 
     def place(self, line: Line) -> tuple[int, int, int]:
         """Where the living rows of a shard that goes are now: file number, first row, how many."""
         at = int(np.searchsorted(self._sources, int(line["file_no"])))
-        return int(self._targets[at]), int(self._offsets[at]), living_rows(line, self._dead)
+        return int(self._targets[at]), int(self._offsets[at]), living_rows(line, self._deleted)
 
 
 @dataclass(frozen=True)
@@ -233,27 +233,27 @@ class Moving:
 
     Attributes:
         tasks: As from `plan_compaction`.
-        dead: The file of the dead rows that it was given, relative to the store.
+        deleted: The file of the deleted rows that it was given, relative to the store.
     """
 
     tasks: tuple[CompactTask, ...]
-    dead: str
+    deleted: str
 
     def __call__(self, store: Store) -> Moved:
         """Where they move to."""
-        return Moved(self.tasks, np.load(store.local(self.dead), mmap_mode="r"))
+        return Moved(self.tasks, np.load(store.local(self.deleted), mmap_mode="r"))
 
 
-def _offsets(task: CompactTask, dead: Ids) -> Iterator[int]:
+def _offsets(task: CompactTask, deleted: Ids) -> Iterator[int]:
     """Rows in the new shard before those of each source."""
     offset = 0
     for source in task.sources:
         yield offset
-        offset += living_rows(source, dead)
+        offset += living_rows(source, deleted)
 
 
 @recorded
-def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
+def compact(task: CompactTask, store: Store, deleted: Ids) -> Record:
     """Write the task's shard and, last, its record, which is returned; old files stay.
 
     Of several attempts the first one's record counts (see `store.attempts`).
@@ -261,7 +261,7 @@ def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
     Args:
         task: What to write.
         store: The store's root.
-        dead: Tombstones, ascending; may be mapped from a file.
+        deleted: Tombstones, ascending; may be mapped from a file.
     """
     if not task.rows:
         return {"shard": None}
@@ -269,7 +269,7 @@ def compact(task: CompactTask, store: Store, dead: Ids) -> Record:
     name = HashedName(task.output, ".parquet")
     with open_shard(store, name, target, task.file_no) as (writer, pending):
         for source in task.sources:
-            for table, vectors in rows_of(store, source, dead, target):
+            for table, vectors in rows_of(store, source, deleted, target):
                 writer.append_block(table, vectors)
     if writer.rows != task.rows:
         path = store.shown(pending.finished.path)
@@ -282,15 +282,15 @@ class Compacting:
     """`compact`, as the work of tasks wherever they run.
 
     Attributes:
-        dead: The tombstones' file (.npy, ascending), relative to the store.
+        deleted: The tombstones' file (.npy, ascending), relative to the store.
     """
 
-    dead: str
+    deleted: str
 
     def __call__(self, task: CompactTask, store: Store) -> Record:
         """Do one task."""
-        dead = np.load(store.local(self.dead), mmap_mode="r", allow_pickle=False)
-        return compact(task, store, dead)
+        deleted = np.load(store.local(self.deleted), mmap_mode="r", allow_pickle=False)
+        return compact(task, store, deleted)
 
 
 def _united(store: Store, task: CompactTask) -> pa.Schema:
@@ -310,7 +310,7 @@ def _united(store: Store, task: CompactTask) -> pa.Schema:
 
 
 def rows_of(
-    store: Store, source: Line, dead: Ids, target: pa.Schema
+    store: Store, source: Line, deleted: Ids, target: pa.Schema
 ) -> Iterator[tuple[pa.Table, Vectors]]:
     """The living rows of a shard in order: all columns but id and embedding, and vectors.
 
@@ -331,9 +331,9 @@ def rows_of(
                 f"{store.shown(path)}: {len(ids):,} rows from row {start:,} on must have the ids "
                 f"{first} to {last}, they have {ids[0]} to {ids[-1]}"
             )
-        begin, end = np.searchsorted(dead, [first, first + len(ids)])
+        begin, end = np.searchsorted(deleted, [first, first + len(ids)])
         kept = np.ones(len(ids), dtype=bool)
-        kept[dead[begin:end] - first] = False
+        kept[deleted[begin:end] - first] = False
         block = table.slice(start, len(ids))
         yield block.filter(pa.array(kept)), vectors[kept]
         start += len(ids)

@@ -37,7 +37,7 @@ class ConvertTask:
 
     @property
     def rows(self) -> int:
-        """Of the shard, living and dead."""
+        """Of the shard, living and deleted."""
         return int(self.source["rows"])
 
 
@@ -78,10 +78,10 @@ def convert_shard(
     metadata = pa.schema([column for column in found if column.name not in COLUMNS])
     target = schema(dim, metadata, properties, vector_type(found)[1].name)
     file_no = int(task.source["file_no"])
-    nothing_dead = np.empty(0, dtype=np.int64)
+    nothing_deleted = np.empty(0, dtype=np.int64)
     name = HashedName(task.output, ".parquet")
     with open_shard(store, name, target, file_no) as (writer, pending):
-        for table, vectors in rows_of(store, task.source, nothing_dead, target):
+        for table, vectors in rows_of(store, task.source, nothing_deleted, target):
             writer.append_block(table, convert(vectors))
     if writer.rows != task.rows:
         path = store.shown(pending.finished.path)

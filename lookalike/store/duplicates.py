@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.metrics import Ids
+from lookalike.distances import Ids
 from lookalike.store.files import FileRecord, Name
 from lookalike.store.objects import Store
 from lookalike.store.recent import Recent

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.csv_rows import read_csv
+from lookalike.distances import Ids
 from lookalike.errors import RequestError, one_line
-from lookalike.metrics import Ids
 from lookalike.store import snapshot
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.matching import matching_ids
@@ -205,10 +205,10 @@ def _all_of(
 def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[pa.Table]:
     """Names and contents of the published rows that fulfil a condition."""
     files = {line["file_no"]: line["path"] for line in snapshot.files_of(published, "embedding")}
-    dead = read_tombstones(
+    deleted = read_tombstones(
         store.local(one["path"]) for one in snapshot.files_of(published, "tombstones")
     )
-    ids = np.setdiff1d(matching_ids(store, files, where), dead)
+    ids = np.setdiff1d(matching_ids(store, files, where), deleted)
     for number in np.unique(ids >> 32).tolist():
         matching = pa.array(ids[ids >> 32 == number])
         for table in _batches(store, files[number], ["id", "uri", "content_sha256"]):
@@ -218,7 +218,7 @@ def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[p
 def _everything(
     store: Store, published: Manifest, others: Sequence[Manifest]
 ) -> Iterator[pa.Table]:
-    """Names and contents in ledgers and shards of all snapshots, dead rows among them."""
+    """Names and contents in ledgers and shards of all snapshots, deleted rows among them."""
     yield from _ledger(store, (published, *others))
     for line in _lines((published, *others), "embedding"):
         yield from _batches(store, line["path"], ["uri", "content_sha256"])

@@ -18,12 +18,12 @@ class ShardHeader:
     """First block of a shard file.
 
     Attributes:
-        template: sha256 of the template that made it.
+        trained: sha256 of the trained index that made it.
         layout: plain, blocks32 or columns.
         rows: Vectors in it.
         first_list: The first list in it.
         last_list: The list after the last one in it.
-        nlist: Lists of the template.
+        nlist: Lists of the trained index.
         code_size: Bytes of a code.
         min_id: Smallest id (-1 when empty).
         max_id: Largest id (-1 when empty).

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
-from lookalike.metrics import Ids
 from lookalike.store.columns import merge_columns
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store

@@ -254,14 +254,14 @@ def _check_counts(store: Store, manifest: Manifest) -> Iterator[Problem]:
     rows = sum(line["rows"] for line in files_of(manifest, "embedding"))
     entries = sum(line["rows"] for line in files_of(manifest, "index"))
     ledger = sum(line["rows"] for line in files_of(manifest, "ledger"))
-    dead, misplaced = _tombstones(store, manifest)
+    deleted, misplaced = _tombstones(store, manifest)
 
     def count(name: str, absent: int | None = None) -> int:
         value = manifest.get("counts", {}).get(name, absent)
         return value if isinstance(value, int) else -1
 
     for what, expected, actual in (
-        ("rows of the embedding shards", count("vectors") + dead, rows),
+        ("rows of the embedding shards", count("vectors") + deleted, rows),
         ("tombstones of no row", 0, misplaced),
         # snapshots of earlier versions count no unknown files
         ("rows of the ledger", count("listed") + count("removed") + count(UNKNOWN, 0), ledger),

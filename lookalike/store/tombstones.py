@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
-from lookalike.metrics import Ids
 from lookalike.store.files import FileRecord
 from lookalike.store.objects import Store
 

@@ -48,12 +48,12 @@ def read_contents(store: Path) -> Contents:
         kind: [store / line["path"] for line in snapshot.files_of(manifest, kind)]
         for kind in ("embedding", "ledger", "tombstones")
     }
-    dead = {int(row) for path in paths["tombstones"] for row in np.load(path)}
+    deleted = {int(row) for path in paths["tombstones"] for row in np.load(path)}
     found: dict[str, tuple[bytes, np.ndarray]] = {}
     for path in paths["embedding"]:
         table = pq.read_table(path, columns=["id", "uri", "content_sha256", "embedding"])
         for row in table.to_pylist():
-            if row["id"] not in dead:
+            if row["id"] not in deleted:
                 assert row["uri"] not in found, f"{row['uri']} twice"
                 vector = np.array(row["embedding"], np.float32)
                 found[row["uri"]] = (row["content_sha256"], vector)

@@ -9,9 +9,9 @@ from typing import Any
 from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
 from lookalike.pipelines.config import PublishConfig
-from lookalike.pipelines.facts import write_report
 from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.report_data import write_report
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.settle import Settled
 from lookalike.reconcile.assembling import Ledger, ledger_of_run, samples_of, write_ledger_files

@@ -1,4 +1,4 @@
-"""The index template: what training learnt and every part of an index shares.
+"""The trained index: what training learnt and every part of an index shares.
 
 It is an empty Faiss index: rotation, centroids of the inverted lists and quantizer of the codes.
 The codes lie in files that name it by its sha256 (`lookalike.ivf.invlists`). An exact index is
@@ -18,24 +18,24 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids, Vectors, candidate_vectors
 from lookalike.errors import RequestError
 from lookalike.ivf.coarse import Coarse
 from lookalike.ivf.planner import IndexSpec
 from lookalike.ivf.rotation import rotate
 from lookalike.ivf.train import faiss_metric
-from lookalike.ivf.train import train as train  # what returns a template's bytes
-from lookalike.metrics import Ids, Vectors, candidate_vectors
+from lookalike.ivf.train import train as train  # what returns a trained index's bytes
 from lookalike.store.files import json_bytes
 from lookalike.store.objects import Store
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
-# A template is hashed before Faiss reads it; these bound what a wrong one could still make it do.
+# Bytes are hashed before Faiss reads them; these bound what wrong ones could still make it do.
 faiss.set_deserialization_vector_byte_limit(16 << 30)  # the centroids of 16 million lists
 faiss.set_deserialization_loop_limit(1 << 24)  # lists
 
 Codes = npt.NDArray[np.uint8]
 
-TEMPLATE_FILE = "template.faiss"
+TRAINED_FILE = "template.faiss"
 SPEC_FILE = "spec.json"
 BLOCKS32 = "blocks32"  # codes packed for FastScan, 32 vectors at a time
 PLAIN = "plain"  # one code after the other
@@ -59,7 +59,7 @@ def one_faiss_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-class Template:
+class TrainedIndex:
     """A trained, empty index. Nothing changes it, so threads may share one.
 
     Attributes:
@@ -70,16 +70,16 @@ class Template:
     """
 
     def __init__(self, data: bytes, spec: IndexSpec) -> None:
-        """Read `data` as `train` returned it; see `load_template` for files.
+        """Read `data` as `train` returned it; see `load_trained_index` for files.
 
         Raises:
             RequestError: The data are another kind of file, or not of this spec.
         """
         if data[:4] != _MAGIC.get(spec.kind):
             raise RequestError(
-                f"not a lookalike template of kind {spec.kind}: it starts with {data[:4]!r}"
+                f"not a lookalike trained index of kind {spec.kind}: it starts with {data[:4]!r}"
             )
-        self.spec, self.sha256 = spec, template_hash(data)
+        self.spec, self.sha256 = spec, trained_index_hash(data)
         # The residual tables for L2 may take gigabytes, per process and at each load.
         flags = faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
         self._index = faiss.deserialize_index(np.frombuffer(data, np.uint8), flags)
@@ -88,8 +88,8 @@ class Template:
         wanted = (spec.dim, spec.nlist, spec.rotation_dim, faiss_metric(spec))
         if found != wanted or self._index.ntotal != 0:
             raise RequestError(
-                f"template {self.sha256} is not of its spec: dimension, lists, rotated dimension "
-                f"and metric are {found}, the spec says {wanted}"
+                f"trained index {self.sha256} is not of its spec: dimension, lists, rotated "
+                f"dimension and metric are {found}, the spec says {wanted}"
             )
         self._rotation: Vectors | None = None
         if spec.kind == "ivf_pq":
@@ -173,13 +173,13 @@ class Template:
         return self._ivf.pq if self.spec.kind == "ivf_pq" else self._ivf.sq
 
 
-def template_hash(data: bytes) -> str:
-    """The name of a template: sha256 of its bytes, in hex."""
+def trained_index_hash(data: bytes) -> str:
+    """The name of a trained index: sha256 of its bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def load_spec(folder: Path) -> IndexSpec:
-    """The spec beside a template.
+    """The spec beside a trained index.
 
     Raises:
         RequestError: It is missing or not a spec.
@@ -192,35 +192,35 @@ def load_spec(folder: Path) -> IndexSpec:
         raise RequestError(f"{path}: not an index spec: {error}; run: lookalike verify") from error
 
 
-def load_template(folder: Path, sha256: str) -> Template:
-    """Read a template's folder; its bytes must have this sha256, checked before Faiss sees them.
+def load_trained_index(folder: Path, sha256: str) -> TrainedIndex:
+    """Read a trained index's folder; its bytes must have this sha256, checked before Faiss reads.
 
     Raises:
-        RequestError: A file is missing, or the template is another one.
+        RequestError: A file is missing, or the trained index is another one.
     """
-    path = folder / TEMPLATE_FILE
+    path = folder / TRAINED_FILE
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RequestError(f"{path}: the template cannot be read: {error.strerror}") from error
-    if template_hash(data) != sha256:
+        raise RequestError(f"{path}: the trained index cannot be read: {error.strerror}") from error
+    if trained_index_hash(data) != sha256:
         raise RequestError(
-            f"{path}: the template has sha256 {template_hash(data)}, expected {sha256}; the file "
-            "was changed: restore it or index again"
+            f"{path}: the trained index has sha256 {trained_index_hash(data)}, expected "
+            f"{sha256}; the file was changed: restore it or index again"
         )
-    return Template(data, load_spec(folder))
+    return TrainedIndex(data, load_spec(folder))
 
 
-def write_template(
+def write_trained_index(
     store: Store, spec: IndexSpec, data: bytes, training: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
-    """Write what `train` returned into a store; a template that is there is never written again.
+    """Write what `train` returned into a store; one that is there is never written again.
 
     Returns:
-        The template's name, and the paths of its files relative to the store.
+        The trained index's name, and the paths of its files relative to the store.
     """
-    name = template_hash(data)
-    paths = [f"templates/{name}/{file}" for file in (TEMPLATE_FILE, SPEC_FILE)]
+    name = trained_index_hash(data)
+    paths = [f"templates/{name}/{file}" for file in (TRAINED_FILE, SPEC_FILE)]
     if not store.has(paths[1]):  # which is written last
         store.put(paths[0], data)
         described = json_bytes({**spec.to_json(), "training": dict(training)})

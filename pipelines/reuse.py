@@ -1,4 +1,4 @@
-"""Templates: whether the parent's serves again."""
+"""Whether the parent's trained index serves again, and what is planned for the rows of now."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lookalike.ivf.drawing import Drawn
 from lookalike.ivf.encoding import fitness_of
 from lookalike.ivf.fitness import MOST_ERROR, compare
 from lookalike.ivf.planner import EXACT_BELOW, IndexSpec, plan
-from lookalike.ivf.template import Template
+from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.ivf.training import MEASURED_ROWS
 
 _SETTLED = ("kind", "dim", "metric", "code_bytes", "nbits", "rotation_dim", "seed")
 _UNDECIDED = (0.8, 1.25)  # times EXACT_BELOW, within which an index stays of the kind that it is
-FIT_ROWS = 16  # per list, that a template is tried on
+FIT_ROWS = 16  # per list, that a trained index is tried on
 _NOTHING = 1e-6  # what float32 cannot tell from no error at all
 _DRIFT_SHARE = 0.05  # of the rows trained on; fewer rows added tell little
 
@@ -42,7 +42,7 @@ def plan_next(
 
 
 def differs(old: IndexSpec, planned: IndexSpec, options: Mapping[str, Any]) -> str:
-    """Why a template of one spec cannot serve where the other is planned; "" if it can."""
+    """Why a trained index of one spec cannot serve where the other is planned; "" if it can."""
     for name in _SETTLED:
         before, after = getattr(old, name), getattr(planned, name)
         if before != after:
@@ -54,15 +54,17 @@ def differs(old: IndexSpec, planned: IndexSpec, options: Mapping[str, Any]) -> s
     return ""
 
 
-def drift(index: Mapping[str, Any], template: Template, new: int, sample: Drawn) -> dict[str, Any]:
+def drift(
+    index: Mapping[str, Any], trained: TrainedIndex, new: int, sample: Drawn
+) -> dict[str, Any]:
     """What codes lose of the vectors added since training, those of this run included.
 
     That is held against what they lost of rows held out from training, not of those trained on, to
-    which a template fits better than to any other.
+    which a trained index fits better than to any other.
 
     Args:
         index: The parent's manifest["index"].
-        template: Its template.
+        trained: Its trained index.
         new: Rows that this run adds.
         sample: Of them.
 
@@ -73,7 +75,7 @@ def drift(index: Mapping[str, Any], template: Template, new: int, sample: Drawn)
     before = index.get("drift") or {"rows": 0, "error": 0.0, "standard_error": 0.0}
     rows, error, spread = int(before["rows"]), before["error"], before["standard_error"]
     if new:
-        found = fitness_of(template, sample, MEASURED_ROWS)
+        found = fitness_of(trained, sample, MEASURED_ROWS)
         share = new / (rows + new)
         error = (1 - share) * error + share * found.measures()["quantisation_error"]
         spread = hypot((1 - share) * spread, share * found.standard_error())
@@ -92,9 +94,9 @@ def drift(index: Mapping[str, Any], template: Template, new: int, sample: Drawn)
     }
 
 
-def misfit(training: Mapping[str, Any], template: Template, sample: Drawn) -> tuple[bool, str]:
-    """Whether a template still fits, on a sample of all living rows, and how well."""
-    found = compare(training, fitness_of(template, sample, len(sample)).measures())
+def misfit(training: Mapping[str, Any], trained: TrainedIndex, sample: Drawn) -> tuple[bool, str]:
+    """Whether a trained index still fits, on a sample of all living rows, and how well."""
+    found = compare(training, fitness_of(trained, sample, len(sample)).measures())
     word = "serves again" if found["fits"] else "no longer fits"
     return found["fits"], (
         f"{word}: on all vectors its error is {found['error_ratio']:.2f} times, its imbalance "

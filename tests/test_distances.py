@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lookalike.distances import METRICS, candidate_vectors, check_vectors, score, too_long, top_k
 from lookalike.errors import RequestError
-from lookalike.metrics import METRICS, candidate_vectors, check_vectors, score, too_long, top_k
 from tests.vector_stores import clustered
 
 

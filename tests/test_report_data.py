@@ -14,8 +14,8 @@ from test_page import Page, assert_harmless
 from vector_stores import clustered, make_store
 
 from lookalike.faults import Faults
-from lookalike.pipelines.facts import facts, write_report
 from lookalike.pipelines.metrics_file import write_metrics
+from lookalike.pipelines.report_data import facts, write_report
 from lookalike.recall.measured import fresh_rows, measure
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot

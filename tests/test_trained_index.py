@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.ivf import template as index
 from lookalike.ivf import train as training
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
 from lookalike.ivf.planner import IndexSpec, plan
-from lookalike.ivf.template import Template, template_hash, train
+from lookalike.ivf.trained_index import TrainedIndex, train, trained_index_hash
 from lookalike.store import shards
 from lookalike.store.objects import open_store
 from tests.vector_stores import clustered, trained
@@ -35,7 +35,7 @@ def _one_thread():
 TRAIN = """
 import sys
 import numpy as np
-from lookalike.ivf import template as index
+from lookalike.ivf import trained_index as index
 from lookalike.ivf.planner import IndexSpec
 from tests.vector_stores import clustered
 index.set_threads(int(sys.argv[1]))
@@ -48,12 +48,12 @@ for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosi
     spec = IndexSpec(kind, 300, metric, nlist, 16 if pq else 300, 4 if pq else 8,
                      64 if pq else 300, 0, 3000)
     data, _ = index.train(spec, vectors)
-    template = index.Template(data, spec)
-    prepared = template.prepare(vectors)
-    lists = template.assign(prepared)
-    codes = template.encode(prepared, lists)
-    hashes = [index.template_hash(one.tobytes()) for one in (prepared, lists, codes)]
-    print(template.sha256, *hashes)
+    trained_index = index.TrainedIndex(data, spec)
+    prepared = trained_index.prepare(vectors)
+    lists = trained_index.assign(prepared)
+    codes = trained_index.encode(prepared, lists)
+    hashes = [index.trained_index_hash(one.tobytes()) for one in (prepared, lists, codes)]
+    print(trained_index.sha256, *hashes)
 """
 
 
@@ -103,53 +103,53 @@ def test_statistics_of_training():
     short = plan(2000, 32, "l2", {"kind": "ivf_pq", "code_bytes": 2})
     worse = train(short, vectors)[1]
     assert worse["quantisation_error"] > 2 * stats["quantisation_error"]
-    template = Template(data, spec)
-    prepared = template.prepare(vectors)
-    distances = template.coarse(prepared, 1)[0]
+    trained_index = TrainedIndex(data, spec)
+    prepared = trained_index.prepare(vectors)
+    distances = trained_index.coarse(prepared, 1)[0]
     assert stats["objective"] == pytest.approx(distances.mean(), rel=1e-4)
 
 
 def test_the_rotation_keeps_inner_products_of_low_rank_vectors():
     data, spec, vectors = trained(500, 200, "inner_product")
-    template = Template(data, spec)
-    prepared = template.prepare(vectors)
+    trained_index = TrainedIndex(data, spec)
+    prepared = trained_index.prepare(vectors)
     assert prepared.shape[1] < 200
     products = vectors @ vectors.T
     np.testing.assert_allclose(prepared @ prepared.T, products, atol=0.02 * np.abs(products).max())
 
 
-# --- templates --------------------------------------------------------------------------------
+# --- trained indexes ------------------------------------------------------------------------------
 
 
-def test_a_template_is_read_back_and_a_flipped_byte_is_refused(tmp_path):
+def test_a_trained_index_is_read_back_and_a_flipped_byte_is_refused(tmp_path):
     data, spec, vectors = trained()
-    template = Template(data, spec)
-    (tmp_path / index.TEMPLATE_FILE).write_bytes(data)
+    trained_index = TrainedIndex(data, spec)
+    (tmp_path / index.TRAINED_FILE).write_bytes(data)
     (tmp_path / index.SPEC_FILE).write_text(json.dumps({**spec.to_json(), "stats": {}}))
-    read = index.load_template(tmp_path, template.sha256)
-    assert (read.sha256, read.spec) == (template_hash(data), spec)
-    np.testing.assert_array_equal(read.prepare(vectors), template.prepare(vectors))
+    read = index.load_trained_index(tmp_path, trained_index.sha256)
+    assert (read.sha256, read.spec) == (trained_index_hash(data), spec)
+    np.testing.assert_array_equal(read.prepare(vectors), trained_index.prepare(vectors))
     # Faiss itself would load this without a word.
     flipped = bytearray(data)
     flipped[len(flipped) // 4] ^= 1  # in the rotation matrix
-    (tmp_path / index.TEMPLATE_FILE).write_bytes(flipped)
+    (tmp_path / index.TRAINED_FILE).write_bytes(flipped)
     faiss.deserialize_index(np.frombuffer(bytes(flipped), np.uint8))
-    message = f"sha256 {template_hash(bytes(flipped))}, expected {template.sha256}"
+    message = f"sha256 {trained_index_hash(bytes(flipped))}, expected {trained_index.sha256}"
     with pytest.raises(RequestError, match=message):
-        index.load_template(tmp_path, template.sha256)
+        index.load_trained_index(tmp_path, trained_index.sha256)
 
 
-def test_a_template_of_another_spec_or_kind_is_refused():
+def test_a_trained_index_of_another_spec_or_kind_is_refused():
     data, _, _ = trained()
     other = plan(400, 25, "cosine", {"kind": "ivf_pq"})
     with pytest.raises(RequestError, match="is not of its spec"):
-        Template(data, other)
+        TrainedIndex(data, other)
     flat = faiss.serialize_index(faiss.IndexFlatL2(4)).tobytes()
-    with pytest.raises(RequestError, match="not a lookalike template"):
-        Template(flat, other)
+    with pytest.raises(RequestError, match="not a lookalike trained index"):
+        TrainedIndex(flat, other)
     exact = plan(400, 24, "cosine")
-    with pytest.raises(RequestError, match="not a lookalike template of kind exact"):
-        Template(data, exact)
+    with pytest.raises(RequestError, match="not a lookalike trained index of kind exact"):
+        TrainedIndex(data, exact)
 
 
 def test_the_rotation_is_learnt_from_all_of_the_sample_not_its_first_rows(monkeypatch):
@@ -188,16 +188,16 @@ def test_codes_stand_for_their_vectors(
     nlist = 1 if kind == "exact" else 12
     spec = IndexSpec(kind, 24, metric, nlist, code_bytes, nbits, rotation_dim, 0, 1500)
     data, stats = train(spec, vectors)
-    template = Template(data, spec)
-    assert template.code_size == (code_bytes or 96)
-    assert template.layout == layout
-    prepared = template.prepare(vectors)
-    lists = template.assign(prepared)
-    squares = ((prepared[:, None].astype("f8") - template.centroids[None]) ** 2).sum(axis=2)
+    trained_index = TrainedIndex(data, spec)
+    assert trained_index.code_size == (code_bytes or 96)
+    assert trained_index.layout == layout
+    prepared = trained_index.prepare(vectors)
+    lists = trained_index.assign(prepared)
+    squares = ((prepared[:, None].astype("f8") - trained_index.centroids[None]) ** 2).sum(axis=2)
     assert (lists == squares.argmin(axis=1)).mean() > 0.999  # whatever the metric
-    codes = template.encode(prepared, lists)
-    assert codes.shape == (1500, template.code_size)
-    lost = ((template.decode(codes, lists) - prepared) ** 2).sum(axis=1)
+    codes = trained_index.encode(prepared, lists)
+    assert codes.shape == (1500, trained_index.code_size)
+    lost = ((trained_index.decode(codes, lists) - prepared) ** 2).sum(axis=1)
     share = lost / (prepared**2).sum(axis=1)
     assert np.median(share) <= worst
     if kind != "exact":
@@ -205,7 +205,7 @@ def test_codes_stand_for_their_vectors(
         assert stats["objective"] == pytest.approx(squares.min(axis=1).mean(), rel=1e-3)
         counts = np.bincount(lists, minlength=12)
         assert stats["imbalance"] == pytest.approx(12 * (counts**2).sum() / 1500**2)
-    one = template.encode(prepared[7:8], lists[7:8])
+    one = trained_index.encode(prepared[7:8], lists[7:8])
     assert (one == codes[7:8]).all()
 
 

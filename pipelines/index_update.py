@@ -16,14 +16,14 @@ from math import ceil
 from typing import Any
 
 from lookalike.batching import at_least
+from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
 from lookalike.ivf.fitness import compare, imbalance
 from lookalike.ivf.planner import ROWS_PER_SHARD, IndexSpec
 from lookalike.ivf.tasks import encode_tasks, group_tasks
-from lookalike.ivf.template import Template, load_spec, load_template
-from lookalike.ivf.training import TrainTask, train_template
-from lookalike.metrics import Ids
+from lookalike.ivf.trained_index import TrainedIndex, load_spec, load_trained_index
+from lookalike.ivf.training import TrainTask, train_index
 from lookalike.pipelines.certify import Asking
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.progress import Progress, duration, timed
@@ -39,11 +39,11 @@ from lookalike.transforms.encode import EncodeParts, GroupLists
 from lookalike.transforms.tasks import DoTasks
 
 _WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started
-DELTA, AGAIN, ANEW = "delta", "again", "anew"
+APPEND, REENCODE, RETRAIN = "append", "reencode", "retrain"
 
 
 @dataclass
-class Attempt:
+class IndexUpdate:
     """The index of some embedding shards, made in one way.
 
     Attributes:
@@ -53,15 +53,16 @@ class Attempt:
         progress: Where to say what happens.
         manifest: Of the snapshot that is being made, without an index.
         spec: As planned.
-        way: DELTA (new rows are encoded with the parent's template and added to its index), AGAIN
-            (all rows are, in place of its index) or ANEW (with a template trained on them).
+        way: APPEND (new rows are encoded with the parent's trained index and added to its shards),
+            REENCODE (all rows are, in place of its shards) or RETRAIN (with another, trained on
+            them).
         queries: How many to hold out, where none are given.
         added: Lines of the embedding shards that the parent's index does not hold.
-        dead: Tombstones, ascending.
+        deleted: Tombstones, ascending.
         sampler: Draws samples of these vectors.
-        parent: The manifest that DELTA and AGAIN go on from.
+        parent: The manifest that APPEND and REENCODE go on from.
         truth: Queries and what is known of them; None to draw some.
-        files: Lines of template and index shards, once they are there.
+        files: Lines of trained index and index shards, once they are there.
         index: The manifest's "index".
         certificate: Its "certificate".
         result: The truth that the certificate was measured by.
@@ -76,7 +77,7 @@ class Attempt:
     way: str
     queries: int
     added: Sequence[FileLine]
-    dead: Ids
+    deleted: Ids
     sampler: Sampler
     parent: Manifest | None
     truth: Truth | None
@@ -99,7 +100,7 @@ class Attempt:
         paths = [line["path"] for line in self._shards]
         decided = [self.spec.to_json(), self.way, self.queries, paths, len(self.added)]
         digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
-        digest.update(self.dead.tobytes())
+        digest.update(self.deleted.tobytes())
         return f"{self.scratch.folder}/index-{digest.hexdigest()[:12]}"
 
     @cached_property
@@ -109,7 +110,7 @@ class Attempt:
     @cached_property
     def _encoded(self) -> list[FileLine]:
         """Embedding shards to encode."""
-        return [*self.added] if self.way == DELTA else self._shards
+        return [*self.added] if self.way == APPEND else self._shards
 
     @cached_property
     def _comparisons(self) -> Comparisons:
@@ -118,26 +119,26 @@ class Attempt:
     # --- train --------------------------------------------------------------------------------
 
     def _train(self) -> None:
-        """Choose the queries, and for ANEW train on other rows."""
-        samples = self._drawn if self.truth is None or self.way == ANEW else None
+        """Choose the queries, and for RETRAIN train on other rows."""
+        samples = self._drawn if self.truth is None or self.way == RETRAIN else None
         if not self._comparisons.there:
             self._comparisons.write(self._chosen(samples))
-        found = self._template_of(samples)
+        found = self._trained_of(samples)
         self.files += found["files"]
-        # What was planned, but for what the template has settled.
+        # What was planned, but for what the trained index has settled.
         described = load_spec(self.store.local_folder(f"templates/{found['template']}"))
         used = replace(self.spec, nlist=described.nlist, train_rows=described.train_rows)
         kept = {name: found[name] for name in ("template", "training")}
-        self.index |= {**used.to_json(), **kept, "way": self.way, "reused": self.way != ANEW}
+        self.index |= {**used.to_json(), **kept, "way": self.way, "reused": self.way != RETRAIN}
 
     @property
     def _drawn(self) -> Samples:
-        """Samples of all rows: of queries, and for ANEW of rows to train on."""
+        """Samples of all rows: of queries, and for RETRAIN of rows to train on."""
         spec = self.spec
         spans = [Span.of(line) for line in self._shards]
-        living = sum(span.living(self.dead) for span in spans)
+        living = sum(span.living(self.deleted) for span in spans)
         draws = [Draw.among(living, query_seed(spec), self.queries)]
-        if self.way == ANEW and spec.train_rows:
+        if self.way == RETRAIN and spec.train_rows:
             # Some of those that are drawn may be queries.
             draws.append(Draw.among(living, spec.seed, spec.train_rows + self.queries))
         return self.sampler.draw(spans, spec.part_rows, *draws)
@@ -146,13 +147,13 @@ class Attempt:
         """The queries, with what is known of them."""
         if self.truth is None:
             assert samples is not None
-            living = sum(span.living(self.dead) for span in map(Span.of, self._shards))
+            living = sum(span.living(self.deleted) for span in map(Span.of, self._shards))
             return chosen(samples[0], living, self.spec)
-        return self.truth if self.way == DELTA else self.truth.restarted()
+        return self.truth if self.way == APPEND else self.truth.restarted()
 
-    def _template_of(self, samples: Samples | None) -> Mapping[str, Any]:
-        """The parent's, or one that is trained; as `train_template` records it."""
-        if self.way != ANEW:
+    def _trained_of(self, samples: Samples | None) -> Mapping[str, Any]:
+        """The parent's, or one that is trained; as `train_index` records it."""
+        if self.way != RETRAIN:
             assert self.parent is not None
             index, lines = self.parent["index"], snapshot.files_of(self.parent, "template")
             return {"template": index["template"], "files": lines, "training": index["training"]}
@@ -160,8 +161,8 @@ class Attempt:
         spec, done = self.spec, f"{self.folder}/trained.json"
         task = TrainTask(spec, samples.done, self._comparisons.known, done)
         if spec.kind == "exact":  # nothing is trained
-            return train_template(task, self.store)
-        train = DoTasks("train", self.store.name, train_template, task.memory, spread=False)
+            return train_index(task, self.store)
+        train = DoTasks("train", self.store.name, train_index, task.memory, spread=False)
         runner, stage = self.config.runner, ("train", "templates")
         [found] = run_tasks(self.scratch, stage, [task], train, runner, self.progress)
         self.progress.say(
@@ -175,8 +176,8 @@ class Attempt:
         return str(self.index["template"])
 
     @cached_property
-    def _template(self) -> Template:
-        return load_template(self.store.local_folder(f"templates/{self._name}"), self._name)
+    def _trained(self) -> TrainedIndex:
+        return load_trained_index(self.store.local_folder(f"templates/{self._name}"), self._name)
 
     # --- encode and group ---------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Attempt:
     @cached_property
     def _compared(self) -> list[EncodeTask]:
         """Shards that are encoded already, with which some queries are to be compared."""
-        if self.way != DELTA or not self._comparisons.truth.short.any():
+        if self.way != APPEND or not self._comparisons.truth.short.any():
             return []
         new = {line["path"] for line in self._encoded}
         old = [line for line in self._shards if line["path"] not in new]
@@ -236,28 +237,28 @@ class Attempt:
     @cached_property
     def _rows(self) -> int:
         """Living rows that are to be encoded."""
-        return sum(Span.of(line).living(self.dead) for line in self._encoded)
+        return sum(Span.of(line).living(self.deleted) for line in self._encoded)
 
     @cached_property
     def _kept(self) -> list[FileLine]:
         """The parent's index shards that stay."""
-        if self.way != DELTA:
+        if self.way != APPEND:
             return []
         assert self.parent is not None
         return snapshot.files_of(self.parent, "index")
 
     def _fitness(self) -> dict[str, Any]:
-        """How well the template fits what is in the index."""
-        fitness = total_fitness(self.store, self._made, self._template)
+        """How well the trained index fits what is in the index."""
+        fitness = total_fitness(self.store, self._made, self._trained)
         measures = fitness.measures()
-        if self.way == DELTA:
+        if self.way == APPEND:
             assert self.parent is not None
             before, kept = self.parent["index"]["fitness"], sum(line["rows"] for line in self._kept)
             for name in ("quantisation_error", "rotation_error"):
                 total = measures[name] * self._rows + before[name] * kept
                 measures[name] = total / max(1, self._rows + kept)
             paths = [line["path"] for line in self._kept]
-            sizes = fitness.sizes + shard_sizes(self.store, paths, self._template)
+            sizes = fitness.sizes + shard_sizes(self.store, paths, self._trained)
             measures["imbalance"] = imbalance(sizes)
         return {**measures, **compare(self.index["training"], measures)}
 
@@ -265,9 +266,9 @@ class Attempt:
         """Index shards by list, out of the parts."""
         made = self._made
         if len(made) > 1:
-            shards = ceil(self._rows / ROWS_PER_SHARD) if self.way == DELTA else self.spec.shards
+            shards = ceil(self._rows / ROWS_PER_SHARD) if self.way == APPEND else self.spec.shards
             tasks = group_tasks(
-                self.store, self._parts, self._template, shards, self.folder, self._output
+                self.store, self._parts, self._trained, shards, self.folder, self._output
             )
             group = GroupLists(self.store.name, self._name)
             stage = ("group", "index shards")
@@ -276,7 +277,7 @@ class Attempt:
         lines: list[FileLine] = [record["shard"] for record in made]
         rows = sum(line["rows"] for line in lines)
         self._check(rows, "in index shards")
-        if self.way == DELTA:
+        if self.way == APPEND:
             lines = [{**line, "delta": True} for line in lines]
         self.files += [*self._kept, *lines]
 
@@ -306,7 +307,7 @@ class Attempt:
             "index": self.index,
         }
         before = None
-        if self.way == DELTA and self.parent is not None and self.parent["certificate"]["reached"]:
+        if self.way == APPEND and self.parent is not None and self.parent["certificate"]["reached"]:
             before = (int(self.parent["search"]["nprobe"]), int(self.parent["search"]["rerank"]))
         asking = Asking(
             self.scratch, self.config.runner, self.progress, f"{self.folder}/certify", manifest
