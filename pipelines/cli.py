@@ -14,21 +14,14 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
-from lookalike.errors import one_line
 from lookalike.pipelines import flags, logs, streams, temporary
-from lookalike.pipelines.ending import AGAIN, DONE, FAULT, WRONG_REQUEST, status_of
+from lookalike.pipelines.ending import AGAIN, FAULT, WRONG_REQUEST, status_of
 from lookalike.pipelines.temporary import variable
-from lookalike.report.text import visible
 from lookalike.store.cached import CACHE
-from lookalike.store.objects import open_store
-
-# Heavy libraries are imported by the commands that need them, so that --help is immediate.
 
 _OPEN_FILES = 1 << 15
 _GRACE_S = 8.0  # from a signal to the end; a machine that shuts down waits ten seconds or more
@@ -100,7 +93,7 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
         cache = getattr(given, "cache", None)
         kept = variable(CACHE, os.path.abspath(cache)) if cache else nullcontext()
         with place(_needs_files(given)), kept, logs.shown(given.log_level):
-            return int(_COMMANDS[given.command](given, beam))
+            return _command(given, beam)
     except KeyboardInterrupt:
         again = "; the same command continues where it was" if given.command in _GO_ON else ""
         return _fail(f"stopped{again}", AGAIN)
@@ -120,181 +113,37 @@ def _needs_files(given: argparse.Namespace) -> bool:
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"lookalike: {visible(' '.join(message.split()))}", file=sys.stderr)
+    streams.complain(message, debug)
     return status
-
-
-def _index(given: argparse.Namespace, beam: list[str]) -> int:
-    began, status, published = time.monotonic(), AGAIN, False
-    if given.metrics:
-        from lookalike.pipelines.reading import file_to_write
-
-        file_to_write("--metrics", given.metrics)
-    try:
-        result = _run_index(given, beam)
-        status, published = DONE, result["new"]
-        if given.json:
-            streams.print_as_json(result)
-    except BaseException as error:
-        status = status_of(error)
-        raise
-    finally:
-        if given.metrics:
-            _write_metrics(given, status, time.monotonic() - began, published)
-    return status
-
-
-def _write_metrics(given: argparse.Namespace, status: int, seconds: float, published: bool) -> None:
-    """Write the file of metrics; where that fails, the run ended as it did all the same."""
-    from lookalike.pipelines.metrics_file import write_metrics
-
-    try:
-        path, store = Path(given.metrics), open_store(given.store)
-        write_metrics(path, store, status=status, seconds=seconds, published=published)
-    except Exception as error:
-        _fail(f"--metrics {given.metrics}: not written: {one_line(error)}", status, given.debug)
-
-
-def _run_index(given: argparse.Namespace, beam: list[str]) -> dict[str, Any]:
-    from lookalike.models.resolving import DEFAULT_FEATURES
-    from lookalike.pipelines.config import Config, load_config
-    from lookalike.pipelines.index import run_index
-    from lookalike.pipelines.ingest import run_ingest
-    from lookalike.pipelines.job import Again
-    from lookalike.pipelines.progress import Progress
-    from lookalike.pipelines.runner import RunnerSpec
-
-    retry = None if given.retry_rejects is None else frozenset(given.retry_rejects)
-    again = Again(given.rehash, retry)
-    if given.config:
-        config = load_config(given.config, beam, vectors=bool(given.embeddings))
-    else:
-        features = () if given.embeddings else DEFAULT_FEATURES
-        config = Config(features, runner=RunnerSpec(arguments=tuple(beam)))
-    if given.embeddings:
-        return run_ingest(config, given.embeddings, given.store, Progress(), again)
-    return run_index(config, given.images, given.store, Progress(), again)
-
-
-def _query(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.query import run_query
-
-    return run_query(given, beam)
-
-
-def _find(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.find import run_find
-
-    return run_find(given)
-
-
-def _duplicates(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.duplicates import run_duplicates
-
-    return run_duplicates(given, beam)
-
-
-def _serve(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.serve import run_serve
-
-    return run_serve(given)
-
-
-def _export(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.export import export
-
-    return export(given)
-
-
-def _status(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.inspect import status
-
-    return status(given)
-
-
-def _verify(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.inspect import verify
-
-    return verify(given)
-
-
-def _plan(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.plan import run_plan
-    from lookalike.pipelines.progress import Progress
-
-    return run_plan(given, Progress())
-
-
-def _evaluate(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.inspect import evaluate
-
-    return evaluate(given)
-
-
-def _models(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.show_models import models
-
-    return models(given)
-
-
-def _tune(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.learn import run_tune
-
-    return run_tune(given)
-
-
-def _adapt(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.learn import run_adapt
-
-    return run_adapt(given)
-
-
-def _train(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.progress import Progress
-    from lookalike.pipelines.train import run_train
-
-    return run_train(given, Progress())
-
-
-def _rollback(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.upkeep import rollback
-
-    return rollback(given)
-
-
-def _gc(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.upkeep import gc
-
-    return gc(given)
-
-
-def _forget(given: argparse.Namespace, beam: list[str]) -> int:
-    from lookalike.pipelines.forget import run_forget
-
-    return run_forget(given)
 
 
 _COMMANDS = {
-    "index": _index,
-    "query": _query,
-    "find": _find,
-    "duplicates": _duplicates,
-    "serve": _serve,
-    "export": _export,
-    "status": _status,
-    "verify": _verify,
-    "plan": _plan,
-    "evaluate": _evaluate,
-    "models": _models,
-    "tune": _tune,
-    "adapt": _adapt,
-    "train": _train,
-    "rollback": _rollback,
-    "gc": _gc,
-    "forget": _forget,
+    "index": ("nightly", "run_nightly"),
+    "query": ("query", "run_query"),
+    "find": ("find", "run_find"),
+    "duplicates": ("duplicates", "run_duplicates"),
+    "serve": ("serve", "run_serve"),
+    "export": ("export", "export"),
+    "status": ("inspect", "status"),
+    "verify": ("inspect", "verify"),
+    "plan": ("plan", "run_plan"),
+    "evaluate": ("inspect", "evaluate"),
+    "models": ("show_models", "models"),
+    "tune": ("learn", "run_tune"),
+    "adapt": ("learn", "run_adapt"),
+    "train": ("train", "run_train"),
+    "rollback": ("upkeep", "rollback"),
+    "gc": ("upkeep", "gc"),
+    "forget": ("forget", "run_forget"),
 }
+"""Module and function of each command; imported when it is given, so that --help is immediate."""
+
+
+def _command(given: argparse.Namespace, beam: list[str]) -> int:
+    module, function = _COMMANDS[given.command]
+    run = getattr(import_module(f"lookalike.pipelines.{module}"), function)
+    return int(run(given, beam) if given.command in _BEAM else run(given))
+
 
 if __name__ == "__main__":
     sys.exit(main())

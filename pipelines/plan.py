@@ -51,13 +51,14 @@ class Given:
     image_core_s: float | None = None
 
 
-def run_plan(given: argparse.Namespace, progress: Progress) -> int:
+def run_plan(given: argparse.Namespace) -> int:
     """Measure, predict, print.
 
     Raises:
         RequestError: The request is wrong, or no index of these vectors can be had.
     """
     _check(given)
+    progress = Progress()
     config = _config(given)
     with TemporaryDirectory(prefix="lookalike-plan-") as folder:
         work = Path(folder)
@@ -228,7 +229,7 @@ def _lines(
     parts = (
         ("embeddings", predicted.embeddings_bytes),
         ("index", predicted.index_bytes),
-        ("template", predicted.template_bytes),
+        ("template", predicted.trained_bytes),
     )
     yield "disk", ", ".join(f"{name} {size_text(size)}" for name, size in parts)
     yield (

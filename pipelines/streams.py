@@ -11,11 +11,13 @@ import io
 import os
 import select
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from lookalike.json_text import to_json
+from lookalike.report.text import visible
 
 _GONE = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN}
 
@@ -99,6 +101,13 @@ def _text(usual: TextIO | None, descriptor: int, informs: bool) -> TextIO:
         line_buffering=informs or raw.isatty(),
         write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
     )
+
+
+def complain(message: str, debug: bool = False) -> None:
+    """One line on stderr; with `debug`, after where the error came from that is being handled."""
+    if debug:
+        traceback.print_exc()
+    print(f"lookalike: {visible(' '.join(message.split()))}", file=sys.stderr)
 
 
 def print_as_json(value: Any) -> None:

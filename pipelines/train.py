@@ -36,7 +36,7 @@ _COMPARED = {
 }  # what it must do better than, by where it starts
 
 
-def run_train(given: argparse.Namespace, progress: Progress) -> int:
+def run_train(given: argparse.Namespace) -> int:
     """Train, say what it gains, and write the model.
 
     Raises:
@@ -44,6 +44,7 @@ def run_train(given: argparse.Namespace, progress: Progress) -> int:
         NotPublishedError: It gains nothing for certain, and nothing was written.
     """
     _check(given)
+    progress = Progress()
     path = free_place("--output", given.output)
     work = Path(os.path.abspath(given.work or f"{path}.work"))
     if work == path or path in work.parents:
