@@ -217,7 +217,7 @@ class ImageJob(Job):
         """Load the models in this process where it is the one that embeds."""
         self._transform = self._units_transform(plan)
         runner, done = self.runner_for(plan), self.scratch.done("embedded")
-        if len(done) < plan.units and runner.name == "direct" and runner.processes == 1:
+        if len(done) < plan.units and runner.alone:
             self._transform.load()
 
     def transform(self, plan: Plan) -> EmbedUnits:

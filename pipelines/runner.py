@@ -56,6 +56,11 @@ class RunnerSpec:
         """Whether workers are processes of this machine, which see what the launching one sees."""
         return self.name == "direct"
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is one worker, on this machine: what it does can be done here as well."""
+        return self.here and self.processes == 1
+
     def at_most(self, tasks: int) -> RunnerSpec:
         """The same with no more processes than there are tasks."""
         if not (self.here or self.workers):

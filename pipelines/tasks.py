@@ -16,6 +16,7 @@ from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
 from lookalike.transforms.exchange import Exchange
+from lookalike.transforms.tasks import TaskTransform
 
 _AT_ONCE = 64  # records in memory that are not kept
 _RANGES = 1024  # of numbers of tasks, in the graph: some engines spread what it begins with alone
@@ -27,7 +28,7 @@ def run_tasks(
     scratch: Run,
     stage: tuple[str, str],
     tasks: Sequence[Task],
-    transform: beam.PTransform,
+    transform: TaskTransform,
     runner: RunnerSpec,
     progress: Progress,
 ) -> list[Record]:
@@ -59,7 +60,11 @@ def run_tasks(
         return len(there().intersection(records))
 
     with progress.stage(*stage, len(tasks), done, done()):
-        run(build, runner.at_most(len(pending)))
+        enough = runner.at_most(len(pending))
+        if enough.alone:
+            run_here(lambda: transform.here(pending))
+        else:
+            run(build, enough)
     found = finished(store, records)
     scratch.sweep()
     return found
@@ -112,7 +117,7 @@ def run_exchange(
     spread = replace(exchange, spread=tasks > 1)  # where it is of use: it takes a third of the time
     told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
     with told:
-        if runner.here and runner.processes == 1:
+        if runner.alone:
             run_here(lambda: exchange.here(tasks))
         else:
             run(build, runner)

@@ -46,3 +46,17 @@ def test_tasks_leave_their_records_and_are_not_done_again(workers: int, tmp_path
         run_tasks(
             run, ("square", "numbers"), wrong, do, RunnerSpec(workers=1), Progress(quiet=True)
         )
+
+
+def test_what_one_process_does_needs_no_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: pytest.fail("one was started"))
+    run = Run(open_store(tmp_path), "0123456789abcdef")
+    run.start()
+    do = DoTasks("square", str(tmp_path), square)
+    for count, workers in ((3, 1), (1, 2)):
+        stage, folder = ("square", "numbers"), f"{run.folder}/{workers}"
+        tasks = [Square(number, f"{folder}/{number}.json") for number in range(count)]
+        found = run_tasks(run, stage, tasks, do, RunnerSpec(workers=workers), Progress(quiet=True))
+        assert found == [{"square": number**2} for number in range(count)]

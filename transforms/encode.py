@@ -18,6 +18,7 @@ from lookalike.ivf.trained_index import SPEC_FILE, TrainedIndex, load_trained_in
 from lookalike.store.objects import open_store
 from lookalike.transforms.counters import count
 from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.tasks import TaskTransform
 from lookalike.whole_numbers import whole_number
 
 _LOG = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 @beam.typehints.with_input_types(EncodeTask)
 @beam.typehints.with_output_types(int)
 @dataclass
-class EncodeParts(beam.PTransform):
+class EncodeParts(TaskTransform):
     """Encode groups of embedding shards, each into one part of the index and of the truth.
 
     Yields the number of each finished task; of its attempts the first one's record counts.
@@ -54,18 +55,17 @@ class EncodeParts(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[EncodeTask]) -> beam.PCollection[int]:
         """PCollection[EncodeTask] -> PCollection[int]."""
-        return (
-            tasks
-            | "SpreadParts" >> beam.Reshuffle()
-            | "EncodePart"
-            >> beam.ParDo(_EncodeFn(self.store, self.trained, self.threads, self.queries))
-        )
+        return tasks | "SpreadParts" >> beam.Reshuffle() | "EncodePart" >> beam.ParDo(self.fn())
+
+    def fn(self) -> beam.DoFn:
+        """See `TaskTransform`."""
+        return _EncodeFn(self.store, self.trained, self.threads, self.queries)
 
 
 @beam.typehints.with_input_types(GroupTask)
 @beam.typehints.with_output_types(int)
 @dataclass
-class GroupLists(beam.PTransform):
+class GroupLists(TaskTransform):
     """Write index shards, each one range of lists from all parts.
 
     Yields the number of each finished task; of its attempts the first one's record counts.
@@ -85,11 +85,11 @@ class GroupLists(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[GroupTask]) -> beam.PCollection[int]:
         """PCollection[GroupTask] -> PCollection[int]."""
-        return (
-            tasks
-            | "SpreadRanges" >> beam.Reshuffle()
-            | "GroupLists" >> beam.ParDo(_GroupFn(self.store, self.trained))
-        )
+        return tasks | "SpreadRanges" >> beam.Reshuffle() | "GroupLists" >> beam.ParDo(self.fn())
+
+    def fn(self) -> beam.DoFn:
+        """See `TaskTransform`."""
+        return _GroupFn(self.store, self.trained)
 
 
 def _store_of(store: str, trained: str) -> str:

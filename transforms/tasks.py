@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,32 @@ Where tasks have `rows`, these are logged and counted.
 """
 
 
+class TaskTransform(beam.PTransform):
+    """Tasks that one DoFn does, each by itself; yields the number of each finished one."""
+
+    @abstractmethod
+    def fn(self) -> beam.DoFn:
+        """Task -> its number."""
+
+    def here(self, tasks: Iterable[Any]) -> None:
+        """Do the same in this process, one task after the other, where that is all there is.
+
+        A pipeline takes a tenth of a second to start, which is more than a small task needs.
+        """
+        fn = self.fn()
+        fn.setup()
+        try:
+            for task in tasks:
+                for _ in fn.process(task):
+                    pass
+        finally:
+            fn.teardown()
+
+
 @beam.typehints.with_input_types(Any)
 @beam.typehints.with_output_types(int)
 @dataclass
-class DoTasks(beam.PTransform):
+class DoTasks(TaskTransform):
     """Do tasks, each as a unit of its own.
 
     Yields the number of each finished task; of its attempts the first one's record counts.
@@ -48,11 +71,15 @@ class DoTasks(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[Any]) -> beam.PCollection[int]:
         """PCollection[Any] -> PCollection[int]."""
-        do = beam.ParDo(_DoFn(self.stage, open_store(self.store), self.work))
+        do = beam.ParDo(self.fn())
         if self.min_ram:
             do = do.with_resource_hints(min_ram=self.min_ram)
         spread = tasks | "SpreadTasks" >> beam.Reshuffle() if self.spread else tasks
         return spread | "Do" >> do
+
+    def fn(self) -> beam.DoFn:
+        """See `TaskTransform`."""
+        return _DoFn(self.stage, open_store(self.store), self.work)
 
 
 class _DoFn(LoggedFn):
