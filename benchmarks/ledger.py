@@ -167,7 +167,7 @@ def _night(
     steps.compare(Comparing.of(listing, parent, f"{run}/compared", rule))
     lap("compare")
     to_read = candidates(store, f"{run}/compared")
-    cut = steps.cut(to_read, f"{run}/units", unit_rows_for(to_read.rows, 16), parent)
+    cut = steps.cut(to_read, f"{run}/units", unit_rows_for(to_read.rows), parent)
     lap("cut")
     units = [_embed(store, run, cut, number, file_no + number) for number in range(len(cut))]
     start = perf_counter()

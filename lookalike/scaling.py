@@ -112,7 +112,7 @@ def scale(
         cores: That `predicted` is for.
         embed_s: Processor time to read, decode and embed one image.
     """
-    unit_rows = unit_rows_for(rows, workers)
+    unit_rows = unit_rows_for(rows)
     units = ceil(rows / unit_rows)
     partitions = max(1, ceil(rows / PARTITION_ROWS))
     dealers = max(1, ceil(rows / _TASK_ROWS))

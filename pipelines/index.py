@@ -206,9 +206,7 @@ class ImageJob(Job):
         """Units along the files' sizes, so that equal files meet."""
         if not candidates.rows:
             return (0,)
-        unit_rows = self.config.unit_files or unit_rows_for(
-            candidates.rows, self.config.runner.processes
-        )
+        unit_rows = self.config.unit_files or unit_rows_for(candidates.rows)
         ledger = snapshot.files_of(self.base, "ledger") if self.base else []
         steps = Reconciling(self.store, self.config.runner, self.progress)
         return steps.cut(candidates, f"{self.scratch.folder}/units", unit_rows, ledger).firsts

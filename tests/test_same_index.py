@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from lookalike.ivf import planner as planning
 from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
+from tests.conftest import picture
 from tests.vector_files import write_vectors
 from tests.vector_stores import clustered
 
@@ -80,3 +84,32 @@ def test_any_number_of_workers_makes_the_same_files(
         found.append([one["sha256"] for one in lines if not one["path"].endswith("spec.json")])
         assert manifest["index"]["part_rows"] == 1500
     assert found[0] == found[1]
+
+
+def test_any_number_of_workers_makes_the_same_files_of_pictures(
+    tmp_path: Path, pictures: Callable[..., Path]
+) -> None:
+    """Over two nights: units, and so ids, hang on the files alone."""
+    found = []
+    for workers in (1, 2, 7):
+        store, config = tmp_path / f"{workers}.store", tmp_path / f"{workers}.yaml"
+        config.write_text(
+            f"features: [{{name: low, handle: 'builtin:color'}}]\nrunner: {{workers: {workers}}}\n"
+        )
+        night = ["index", "--config", str(config), "--store", str(store), "--images"]
+        shutil.rmtree(pictures(0))
+        folder = pictures(150)
+        for file in folder.iterdir():
+            os.utime(file, (1, 1))  # or they may have changed after they were listed
+        assert main([*night, str(folder)]) == 0
+        for number in (3, 60, 149):
+            (folder / f"{number:03d}.jpg").unlink()
+        for number in range(150, 180):
+            picture(number).save(folder / f"{number:03d}.jpg", quality=95)
+        assert main([*night, str(folder)]) == 0
+        manifest = snapshot.read_manifest(open_store(store))
+        kinds = ("embedding", "index", "truth", "tombstones")
+        lines = [line for kind in kinds for line in snapshot.files_of(manifest, kind)]
+        found.append([line["sha256"] for line in lines])
+        assert len(snapshot.files_of(manifest, "embedding")) == 4
+    assert found[0] == found[1] == found[2]

@@ -47,9 +47,9 @@ def test_sums_and_shares(rows: int) -> None:
 
 
 def test_units_are_larger_where_there_are_very_many() -> None:
-    assert unit_rows_for(10**6, 2) == 1024
+    assert unit_rows_for(10**6) == 1024
     for rows in (10**8, 10**9, 10**10):
-        units = -(-rows // unit_rows_for(rows, 500))
+        units = -(-rows // unit_rows_for(rows))
         assert MOST_UNITS * 0.9 < units <= MOST_UNITS
 
 

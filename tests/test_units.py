@@ -180,11 +180,10 @@ def test_a_store_below_a_name_with_an_equals_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "workers", "rows"),
-    [(0, 1, 32), (100, 2, 32), (1000, 2, 63), (1_000_000, 16, 1024), (10_000, 4, 313)],
+    ("listed", "rows"), [(0, 64), (100, 64), (30_000, 118), (1_000_000, 1024), (10**9, 15_259)]
 )
-def test_unit_rows(listed: int, workers: int, rows: int) -> None:
-    assert units.unit_rows_for(listed, workers) == rows
+def test_unit_rows(listed: int, rows: int) -> None:
+    assert units.unit_rows_for(listed) == rows
 
 
 def test_mix_is_splitmix64() -> None:

@@ -35,6 +35,7 @@ from lookalike.store.objects import Store
 
 MOST_UNITS = 1 << 16
 """Units of one run, about: a manifest names a file for each, and whoever opens a store reads it."""
+_USUAL_UNITS = 256  # enough that many workers end at about the same time
 _PARTITION_ROWS = 500_000
 _PARTITION_BYTES = 1 << 30  # as the listing estimates them
 _HEAVY = 4  # a size class of more than this many units' rows is cut by name
@@ -136,12 +137,14 @@ def number_units(folder: str, count: int, parts: Mapping[int, Record]) -> Units:
     return Units(folder, tuple(accumulate(counts, initial=0)))
 
 
-def unit_rows_for(listed: int, workers: int) -> int:
-    """Rows per unit: several units per worker, between 32 and 1,024 rows.
+def unit_rows_for(listed: int) -> int:
+    """Rows per unit: 64 to 1,024, of some hundred units; it hangs on nothing but their number.
 
-    Of very many rows units are larger, since each leaves a file that every manifest lists.
+    Units decide the rows' ids, ids the samples that are drawn, and these the index: it is to be the
+    same on any number of workers. Of very many rows units are larger, since each leaves a file that
+    every manifest lists.
     """
-    return max(32, min(1024, -(-listed // (workers * 8))), -(-listed // MOST_UNITS))
+    return max(64, min(1024, -(-listed // _USUAL_UNITS)), -(-listed // MOST_UNITS))
 
 
 def mix(values: Keys) -> Keys:
