@@ -60,8 +60,7 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy
 	@$(BIN)/mypy
 
-bench: $(READY)  ## speed of the stages on this machine, side by side with a plain loop
-	@$(BIN)/python -m benchmarks
+bench: bench-embed bench-index bench-query  ## those of the following that need no pictures of yours
 
 bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES=SRC] [MODEL=HANDLE] [JSON=FILE]
 	@$(BIN)/python -m benchmarks.embed $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 import lookalike
 import lookalike.pipelines.ingest
-from benchmarks.index.child import Unbuilt
+from benchmarks.child import RefusedError
 from lookalike.errors import RequestError
 from lookalike.pipelines import cli
 from lookalike.search.vector_index import VectorIndex
@@ -83,11 +83,11 @@ def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
         ["index", "--embeddings", task["parts"], "--store", str(store), "--config", str(config)]
     )
     if status:
-        raise Unbuilt(f"lookalike index ended with status {status}")
+        raise RefusedError(f"lookalike index ended with status {status}")
     try:
         manifest = snapshot.read_manifest(open_store(store))
     except RequestError as error:
-        raise Unbuilt(str(error)) from error
+        raise RefusedError(str(error)) from error
     spec = manifest["index"]
     certificate: Mapping[str, Any] = manifest["certificate"]
     searched = [
