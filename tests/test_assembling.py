@@ -81,6 +81,7 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
         assert line["rows"] == len(uris)
 
 
+@pytest.mark.slow
 def test_files_of_partitions_in_which_nothing_changed_are_those_of_the_parent(
     store: Store,
 ) -> None:

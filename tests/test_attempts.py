@@ -560,6 +560,7 @@ def check_files(store: Path, record: dict[str, Any]) -> None:
         assert {row.id: row.uri for row in rows if row.id is not None} == stored
 
 
+@pytest.mark.slow
 def test_in_every_order_one_attempt_counts(make: Callable[[], Place]) -> None:
     """One of two meets an error when it reads, which is over before the other does."""
     places: list[Place] = []

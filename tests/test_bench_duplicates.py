@@ -31,6 +31,7 @@ def test_recall_and_precision_are_counted_by_edit() -> None:
     assert set(found) == set(EDITS)
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pictures").mkdir()
     for number in range(2):

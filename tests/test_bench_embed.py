@@ -26,6 +26,7 @@ class Thumbnail(tf.Module):  # type: ignore[misc]
         return tf.reshape(tf.nn.avg_pool2d(images, 8, 8, "VALID"), [-1, 48])
 
 
+@pytest.mark.slow
 def test_all_ways_are_measured_and_agree(
     pictures: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

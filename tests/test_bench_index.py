@@ -173,6 +173,7 @@ def test_the_fastest_setting_that_reaches_a_recall() -> None:
     assert fastest({"curve": curve}, 0.995) is None
 
 
+@pytest.mark.slow
 def test_all_ways_are_measured_on_made_vectors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +213,7 @@ def test_all_ways_are_measured_on_made_vectors(
     assert [path.name for path in tmp_path.glob("lookalike-bench-*")] == []
 
 
+@pytest.mark.slow
 def test_crops_are_embedded_and_searched(
     pictures: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

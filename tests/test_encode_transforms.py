@@ -81,6 +81,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return build(store, *prepare(store), workers=1)
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_shards_and_truth(tmp_path: Path, expected: list[bytes]) -> None:
     assert build(tmp_path, *prepare(tmp_path), workers=2) == expected
 

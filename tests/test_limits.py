@@ -174,6 +174,7 @@ def test_a_lying_frame_count_costs_nothing():
     assert rejection(png(1, 1, 8, 0, b"\0\0", control)).reason == "too_many_frames"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "WEBP", "ICO", "PNM", "TGA", "JPEG"])
 def test_estimates_of_memory_hold(kind, tmp_path):

@@ -140,6 +140,7 @@ def vectors_of(store: Path) -> dict[bytes, np.ndarray[Any, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_weights_and_a_projection_are_applied_without_embedding_again(
     tmp_path: Path, pictures: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +326,7 @@ def test_what_cannot_be_asked_is_said_before_work_begins(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_without_labels_altered_copies_are_read_and_learned_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], indexed: tuple[Path, Path]
 ) -> None:

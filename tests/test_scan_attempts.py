@@ -85,6 +85,7 @@ def step(store: Store, kind: str) -> Step:
     return Step(lambda: known.take(0, pieces, store), pieces[0].path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["compare: deal", "compare", "cut: deal", "cut", "known: ask", "known: look through", "known"],
