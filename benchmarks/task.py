@@ -16,7 +16,8 @@ from PIL import Image
 from benchmarks.child import Answers, RefusedError
 from lookalike.errors import RequestError
 from lookalike.images import preparing as images
-from lookalike.images.preparing import ImageLimits, Pixels
+from lookalike.images.limits import ImageLimits
+from lookalike.images.pixels import Pixels
 from lookalike.models.features import Embedder, Feature, fuse
 
 Vectors = npt.NDArray[np.float32]

@@ -19,7 +19,8 @@ from lookalike.batching import at_least
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
 from lookalike.ivf.fitness import compare, imbalance
-from lookalike.ivf.planner import ROWS_PER_SHARD, IndexSpec
+from lookalike.ivf.planner import ROWS_PER_SHARD
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.tasks import encode_tasks, group_tasks
 from lookalike.ivf.template import Template, load_spec, load_template
 from lookalike.ivf.training import TrainTask, train_template

@@ -15,7 +15,8 @@ import numpy as np
 
 from lookalike.errors import NotPublishedError
 from lookalike.ivf.drawing import Draw, Span
-from lookalike.ivf.planner import HELD_OUT, IndexSpec
+from lookalike.ivf.planner import HELD_OUT
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.template import Template, load_spec, load_template
 from lookalike.ivf.training import MEASURED_ROWS
 from lookalike.metrics import Ids

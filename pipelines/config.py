@@ -13,15 +13,14 @@ from typing import Any
 import yaml
 
 from lookalike.errors import RequestError
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.ivf.spec import KINDS
 from lookalike.metrics import METRICS
 from lookalike.models.engines import CHOICES
 from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
-from lookalike.models.resolving import DEFAULT_FEATURES
-from lookalike.models.resolving import FeatureConfig as FeatureConfig
+from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
 from lookalike.pipelines.engines import ENGINES
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection

@@ -30,8 +30,9 @@ from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.reconcile.one_partition import LeftOut
-from lookalike.sources.kinds import Source, open_source
+from lookalike.sources.kinds import open_source
 from lookalike.sources.listing import Listing
+from lookalike.sources.source import Source
 from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lookalike.errors import RequestError
-from lookalike.ivf.planner import DEFAULT_TARGET, IndexSpec, plan
+from lookalike.ivf.planner import DEFAULT_TARGET, plan
 from lookalike.ivf.predicting import Prediction, calibrate, predict
+from lookalike.ivf.spec import IndexSpec
 from lookalike.models.features import dim_of
 from lookalike.models.resolving import DEFAULT_FEATURES
 from lookalike.pipelines import checks, models, trial

@@ -19,7 +19,7 @@ from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.models.features import Feature, described, inputs_of, stored_features
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed

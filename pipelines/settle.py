@@ -16,7 +16,7 @@ from lookalike.metrics import Ids
 from lookalike.pipelines.job import Job
 from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.resolving import Resolved, copy, resolve
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.compacting import (
     Compacting,
@@ -144,7 +144,9 @@ class _Stage:
     def copy(self) -> list[FileLine]:
         """Rows whose name or metadata changed, with the vectors that they have."""
         job, metadata = self.job, self.plan.metadata
-        schema = shards.schema(job.made_by()["dim"], metadata, job.properties, job.stored_as())
+        schema = shard_format.schema(
+            job.made_by()["dim"], metadata, job.properties, job.stored_as()
+        )
         lines = copy(
             self.store,
             self.folder,

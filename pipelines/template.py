@@ -11,7 +11,8 @@ from lookalike.errors import RequestError
 from lookalike.ivf.drawing import Drawn
 from lookalike.ivf.encoding import fitness_of
 from lookalike.ivf.fitness import MOST_ERROR, compare
-from lookalike.ivf.planner import EXACT_BELOW, IndexSpec, plan
+from lookalike.ivf.planner import EXACT_BELOW, plan
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.template import Template
 from lookalike.ivf.training import MEASURED_ROWS
 

@@ -22,7 +22,7 @@ from faults.checking import unlisted
 
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.ivf.drawing import Draw, DrawTask, Span, draw
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import group
@@ -54,7 +54,7 @@ from lookalike.reconcile.settling import CONTENTS, COPIED, MOVED, NAMES, TOUCHED
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.units import Units
 from lookalike.sources.vector_tables import list_tables
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
@@ -154,7 +154,7 @@ class Place:
 
 def embedding_shards(store: Path, vectors: np.ndarray, count: int = 2) -> list[dict[str, Any]]:
     """Lines of shards of given vectors."""
-    schema, lines = shards.schema(vectors.shape[1], NO_METADATA, {}), []
+    schema, lines = shard_format.schema(vectors.shape[1], NO_METADATA, {}), []
     for number, rows in enumerate(np.array_split(vectors, count), start=1):
         with shards.open_shard(
             open_store(store), f"embeddings/{number}.parquet", schema, number

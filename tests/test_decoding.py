@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits, prepare
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import prepare
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lookalike.ivf import drawing
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
 from lookalike.sampling import ALL, sample_ids
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.objects import Store, open_store
 
 Ids = npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three shards; the vector of an id is (file number, row)."""
     store = open_store(tmp_path_factory.mktemp("store"))
     for file_no, rows in ROWS.items():
-        schema = shards.schema(2, pa.schema([]), {})
+        schema = shard_format.schema(2, pa.schema([]), {})
         with shards.open_shard(store, path_of(file_no), schema, file_no) as (writer, _):
             for row in range(rows):
                 writer.append({"uri": f"/{row}"}, np.array([file_no, row], np.float32))

@@ -17,7 +17,7 @@ from lookalike.ivf.encoding import EncodeTask, encode, encode_shard
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.part_files import open_part
 from lookalike.ivf.template import Template
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.files import file_record, read_json
 from lookalike.store.objects import open_store
 from tests.vector_stores import best, brute_force, trained
@@ -25,7 +25,7 @@ from tests.vector_stores import best, brute_force, trained
 
 def write_embeddings(store, vectors, cuts):
     """Embedding shards of consecutive rows; returns their paths and all ids."""
-    schema = shards.schema(vectors.shape[1], pa.schema([]), {})
+    schema = shard_format.schema(vectors.shape[1], pa.schema([]), {})
     paths, ids = [], []
     for number, rows in enumerate(np.split(np.arange(len(vectors)), cuts), start=5):
         paths.append(f"embeddings/{number:06d}.parquet")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from lookalike.images.preparing import ImageLimits, decode
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import decode
 from tests.image_files import VALID, bmp, chunk, encode, gif, golden, png, rejection, scene, tiff
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
 from lookalike.models import color_texture, openvino_engine, prepared
+from lookalike.models.descriptors import INPUT_SIZE
 from lookalike.models.handles import builtin_fingerprint
 from lookalike.models.preparation import models_cache
 from lookalike.models.resolving import FeatureConfig, install, installed_files, resolve_features
@@ -76,7 +77,7 @@ def test_a_shipped_model_is_made_ready_once(cache: Path, tmp_path: Path) -> None
     told: list[str] = []
     (first,) = resolve_features([LOW], work(tmp_path, "a"), told.append)
     assert told == [MAKING]
-    assert first.info == ModelInfo(color_texture.INPUT_SIZE, color_texture.DIM, rewritten=False)
+    assert first.info == ModelInfo(INPUT_SIZE, color_texture.DIM, rewritten=False)
     assert first.fingerprint == builtin_fingerprint(LOW.handle)
     before = kept(cache)
     assert f"{first.fingerprint}/saved_model.pb" in before

@@ -22,7 +22,7 @@ from lookalike.models.projection import ABOUT, MATRIX, open_folder, project, sav
 from lookalike.models.saved_model import ModelInfo
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.config import load_config
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.converting import convert_shard, convert_tasks
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, spoil: Any, said: s
 def test_converted_shards_keep_ids_names_and_metadata(tmp_path: Path, dtype: str) -> None:
     metadata = pa.schema([("label", pa.string())])
     vectors = np.random.default_rng(0).standard_normal((700, 4)).astype("f4")
-    schema = shards.schema(4, metadata, {"lookalike.model_fingerprint": "old"}, dtype)
+    schema = shard_format.schema(4, metadata, {"lookalike.model_fingerprint": "old"}, dtype)
     with shards.open_shard(open_store(tmp_path), "embeddings/7.parquet", schema, 7) as (
         writer,
         pending,

@@ -17,8 +17,8 @@ from lookalike.metrics import METRICS, score
 from lookalike.store import snapshot
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
-from lookalike.store.shards import VectorReader
 from lookalike.store.tombstones import write_tombstones
+from lookalike.store.vector_reader import VectorReader
 from tests import publishing
 from tests.vector_stores import best, brute_force, clustered, make_store
 

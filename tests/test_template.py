@@ -15,9 +15,10 @@ from lookalike.errors import RequestError
 from lookalike.ivf import template as index
 from lookalike.ivf import train as training
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
-from lookalike.ivf.planner import IndexSpec, plan
+from lookalike.ivf.planner import plan
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.template import Template, template_hash, train
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.objects import open_store
 from tests.vector_stores import clustered, trained
 
@@ -224,7 +225,7 @@ def test_a_sample_read_in_blocks_trains_as_an_array_whatever_the_order_of_files(
     store, vectors, spans = open_store(tmp_path), clustered(900, 24), {}
     for number, part in zip((7, 3, 5), np.split(vectors, 3), strict=True):
         path = f"embeddings/{number}.parquet"
-        schema = shards.schema(24, pa.schema([]), {})
+        schema = shard_format.schema(24, pa.schema([]), {})
         with shards.open_shard(store, path, schema, number) as (writer, _):
             for row in part:
                 writer.append({"uri": "/a"}, row)

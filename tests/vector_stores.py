@@ -14,7 +14,7 @@ from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.ivf.planner import plan
 from lookalike.recall import certificate
 from lookalike.recall.asking import Here
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.duplicates import PAIRS, write_duplicates
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
@@ -51,7 +51,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     n, dim = vectors.shape
     lines, ids = [], []
     metadata = pa.schema([("label", pa.string())])
-    schema = shards.schema(dim, metadata, {})
+    schema = shard_format.schema(dim, metadata, {})
     for number, rows in enumerate(np.array_split(np.arange(n), files), start=5):
         relative = f"embeddings/{number:06d}.parquet"
         with shards.open_shard(open_store(store), relative, schema, number) as (writer, pending):

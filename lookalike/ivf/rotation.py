@@ -11,7 +11,7 @@ import faiss as _faiss
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.ivf.planner import IndexSpec
+from lookalike.ivf.spec import IndexSpec
 from lookalike.metrics import Vectors
 from lookalike.products import steady_products
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from lookalike.errors import RequestError
 from lookalike.ivf.coarse import Coarse
-from lookalike.ivf.planner import IndexSpec
 from lookalike.ivf.rotation import rotate
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.train import faiss_metric
 from lookalike.ivf.train import train as train  # what returns a template's bytes
 from lookalike.metrics import Ids, Vectors, candidate_vectors

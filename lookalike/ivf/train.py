@@ -19,8 +19,8 @@ from lookalike.errors import RequestError
 from lookalike.ivf.coarse import Coarse
 from lookalike.ivf.fitness import Fitness
 from lookalike.ivf.kmeans import kmeans
-from lookalike.ivf.planner import IndexSpec
 from lookalike.ivf.rotation import one_thread, rotate, train_rotation
+from lookalike.ivf.spec import IndexSpec
 from lookalike.metrics import Vectors, candidate_vectors, check_vectors
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf.drawing import Draw, Drawn
 from lookalike.ivf.encoding import fitness_of
-from lookalike.ivf.planner import IndexSpec
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.template import Template, write_template
 from lookalike.ivf.train import train
 from lookalike.store.attempts import Record, finished, recorded
