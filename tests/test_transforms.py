@@ -318,6 +318,7 @@ def note_models(record: dict[str, Any]) -> None:
     NOTES.append([weakref.ref(one) for one in embedders()])
 
 
+@pytest.mark.slow
 def test_models_are_shared_and_let_go_of(indexed: tuple[Path, Path], spec: EmbedSpec) -> None:
     uris = [str(path) for path in (indexed[1] / "first").iterdir()]
     Shared().acquire(set)  # Beam keeps the last one that was acquired, whatever it is
@@ -335,6 +336,7 @@ def test_models_are_shared_and_let_go_of(indexed: tuple[Path, Path], spec: Embed
     assert len(embedders()) == before
 
 
+@pytest.mark.slow
 def test_worker_processes_leave_nothing(indexed: tuple[Path, Path], spec: EmbedSpec) -> None:
     uris = [str(path) for path in (indexed[1] / "first").iterdir()]
 
