@@ -14,9 +14,8 @@ import pyarrow as pa
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
 from lookalike.models.features import Embedder
-from lookalike.outcomes import Duplicate, Embedded, Failed
+from lookalike.outcomes import Duplicate, Embedded, Failed, RejectedNames
 from lookalike.records import SourceFile, Unit
-from lookalike.rejected_names import RejectedNames
 from lookalike.store import shard_format, shards
 from lookalike.store.attempts import Record, leave, record_of
 from lookalike.store.files import HashedName, PendingFile

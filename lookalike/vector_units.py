@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.outcomes import RejectedNames
 from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import Unit
-from lookalike.rejected_names import RejectedNames
 from lookalike.sources.units import Units
 from lookalike.sources.vector_pieces import piece_of
 from lookalike.sources.vector_rows import ListedRows, read_rows

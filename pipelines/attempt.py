@@ -21,9 +21,8 @@ from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
 from lookalike.ivf.fitness import compare, imbalance
 from lookalike.ivf.planner import ROWS_PER_SHARD
 from lookalike.ivf.spec import IndexSpec
-from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_template
 from lookalike.ivf.template import Template, load_spec, load_template
-from lookalike.ivf.training import TrainTask, train_template
 from lookalike.metrics import Ids
 from lookalike.pipelines.certify import Asking
 from lookalike.pipelines.config import Config

@@ -17,8 +17,8 @@ from lookalike.errors import NotPublishedError
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.planner import HELD_OUT
 from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.tasks import MEASURED_ROWS
 from lookalike.ivf.template import Template, load_spec, load_template
-from lookalike.ivf.training import MEASURED_ROWS
 from lookalike.metrics import Ids
 from lookalike.pipelines.attempt import AGAIN, ANEW, DELTA, Attempt
 from lookalike.pipelines.config import Config

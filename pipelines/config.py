@@ -140,7 +140,7 @@ def parse_config(
     return Config(
         features,
         metric,
-        _index(top.get("index", {}), metric),
+        _index(top.get("index", {})),
         _publish(top.get("publish", {})),
         _compact(top.get("compact", {})),
         _runner(top.get("runner", {}), beam_arguments),
@@ -210,7 +210,7 @@ def _beside_config(handle: str, folder: Path | None) -> str:
     return handle
 
 
-def _index(value: Any, metric: str) -> dict[str, Any]:
+def _index(value: Any) -> dict[str, Any]:
     raw = dict(_mapping("index", value))
     checks: dict[str, Callable[[str, Any], Any]] = {
         "kind": lambda key, given: _one_of(key, given, ("auto", *KINDS)),

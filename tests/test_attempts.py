@@ -27,9 +27,8 @@ from lookalike.ivf.drawing import Draw, DrawTask, Span, draw
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import group
 from lookalike.ivf.planner import plan
-from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_template
 from lookalike.ivf.template import Template
-from lookalike.ivf.training import TrainTask, train_template
 from lookalike.models.features import Embedder, Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater

@@ -17,10 +17,11 @@ from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shard_format, shards
 from lookalike.store.exchange import Dealing, Meeting
-from lookalike.store.files import HashedName, file_record
+from lookalike.store.files import HashedName
 from lookalike.store.objects import Store, open_store
 from lookalike.store.partitions import uri_hashes, uri_partitions
 from tests.exchanged import meet_here
+from tests.file_records import file_record
 
 METADATA = pa.schema([("label", pa.string()), ("year", pa.int64()), ("source", pa.string())])
 OF = Settling(

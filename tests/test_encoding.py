@@ -13,13 +13,15 @@ from lookalike.errors import RequestError
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf import encoding
 from lookalike.ivf import template as index
-from lookalike.ivf.encoding import EncodeTask, encode, encode_shard
+from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.part_files import open_part
 from lookalike.ivf.template import Template
 from lookalike.store import shard_format, shards
-from lookalike.store.files import file_record, read_json
+from lookalike.store.files import read_json
 from lookalike.store.objects import open_store
+from tests.file_records import file_record
+from tests.index_shards import encode_shard
 from tests.vector_stores import best, brute_force, trained
 
 
@@ -242,12 +244,6 @@ def test_an_id_must_not_come_twice(template, tmp_path):
     paths, _ = write_embeddings(tmp_path, vectors, [100])
     with pytest.raises(RequestError, match="comes more than once"):
         encode(task([*paths, paths[0]]), open_store(tmp_path), template, no_queries(template.spec))
-
-
-def test_ids_and_vectors_of_a_block_go_together(template):
-    template, vectors = template
-    with pytest.raises(RequestError, match="1 ids and 2 vectors"):
-        encode_shard(template, [([1], vectors[:2])], bytearray().extend)
 
 
 def changed(data, **values):

@@ -15,7 +15,6 @@ from faiss.contrib import client_server, ondisk
 
 from lookalike.errors import RequestError
 from lookalike.ivf import template as index
-from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
 from lookalike.ivf.template import Template
 from lookalike.metrics import top_k
@@ -23,6 +22,7 @@ from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
 from lookalike.store.objects import open_store
+from tests.index_shards import encode_shard
 from tests.vector_stores import clustered, make_store, trained
 
 PACKAGE = Path(index.__file__).parent.parent

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
 from lookalike.ivf import template as index
-from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
 from lookalike.ivf.planner import plan
 from lookalike.ivf.shard_files import (
@@ -26,6 +25,7 @@ from lookalike.ivf.template import Template
 from lookalike.ivf.train import train
 from lookalike.metrics import METRICS
 from lookalike.store.index_header import ShardHeader
+from tests.index_shards import encode_shard
 from tests.vector_stores import clustered, trained
 
 GOLDEN = Path(__file__).parent / "golden"

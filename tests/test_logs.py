@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.outcomes import RejectedNames
 from lookalike.pipelines import logs
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.progress import Progress
-from lookalike.rejected_names import RejectedNames
 from lookalike.transforms.logs import LoggedFn, unit_of
 
 LOG = logging.getLogger("lookalike.tests")

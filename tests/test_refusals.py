@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from lookalike.images.rejections import NotAnImage, Rejected
-from lookalike.ivf.kmeans import kmeans
+from lookalike.ivf.coarse import kmeans
 from lookalike.ivf.part_files import write_part
 from lookalike.ivf.shard_files import write_shard
 from lookalike.reconcile.copying import COPY_ROW, copy_rows

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.store import shard_format, shards, vector_reader
-from lookalike.store.files import file_record
 from lookalike.store.objects import Store, open_store
 from lookalike.store.shard_format import ADDRESSES, addresses_of, group_rows
 from lookalike.store.vector_reader import VectorReader
+from tests.file_records import file_record
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN_1 = FOLDER / "embedding_shard_v1.parquet"

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.ivf.coarse import Coarse
+from lookalike.ivf.coarse import Coarse, kmeans
 from lookalike.ivf.fitness import Fitness
-from lookalike.ivf.kmeans import kmeans
 from lookalike.ivf.rotation import one_thread, rotate, train_rotation
 from lookalike.ivf.spec import IndexSpec
 from lookalike.metrics import Vectors, candidate_vectors, check_vectors
