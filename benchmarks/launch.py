@@ -15,8 +15,9 @@ from benchmarks.processes import Process
 from benchmarks.task import HAND_BATCH, Task, Timing, Vectors
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
+from lookalike.models.resolving import install, resolve_features
 from lookalike.pipelines.config import Config
-from lookalike.pipelines.models import choose_engines, install, resolve_features
+from lookalike.pipelines.models import choose_engines
 from lookalike.store.objects import open_store
 
 WAYS = {

@@ -28,8 +28,8 @@ from lookalike.images.pixels import Pixels
 from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.models.features import Embedder, fuse
 from lookalike.models.handles import BUILTINS
-from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
-from lookalike.pipelines.models import choose_engines, resolve_features
+from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig, resolve_features
+from lookalike.pipelines.models import choose_engines
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 

@@ -144,7 +144,7 @@ def _for_a_person(thumbnails: str) -> Sink:
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
         return lookalike.open(given.store, given.snapshot, check=given.check)
-    from lookalike.pipelines.models import resolve_features, resolve_projection
+    from lookalike.models.resolving import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
         features = resolve_features(config.features, Path(work), lambda line: None)

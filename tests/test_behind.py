@@ -13,9 +13,9 @@ import pytest
 from lookalike import unit_embedding
 from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
+from lookalike.store.ledger import write_ledger
 from lookalike.store.objects import open_store
 from lookalike.transforms.behind import Behind
-from lookalike.unit_embedding import write_ledger
 
 PATIENCE_S = 60
 

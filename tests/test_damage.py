@@ -258,7 +258,8 @@ def test_any_bytes_with_any_signature(tail, name):
 
 def test_damaged_tiff_prints_nothing():
     code = (
-        "import sys; from lookalike.images.preparing import decode, Rejected\n"
+        "import sys; from lookalike.images.preparing import decode\n"
+        "from lookalike.images.rejections import Rejected\n"
         "data = sys.stdin.buffer.read()\n"
         "for cut in range(20, len(data), 97):\n"
         "    try: decode(data[:cut], 'x.tif')\n"

@@ -16,6 +16,7 @@ from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
 from lookalike.sampling import ALL, sample_ids
 from lookalike.store import shard_format, shards
 from lookalike.store.objects import Store, open_store
+from lookalike.store.vector_reader import VectorReader
 
 Ids = npt.NDArray[np.int64]
 EXAMPLES = numbers()
@@ -136,14 +137,14 @@ def test_a_limit_leaves_enough(count: int) -> None:
 
 def test_vectors_are_read_in_blocks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    read = drawing.VectorReader.vectors
+    read = VectorReader.vectors
 
-    def watched(reader: drawing.VectorReader, ids: Ids) -> npt.NDArray[np.float32]:
+    def watched(reader: VectorReader, ids: Ids) -> npt.NDArray[np.float32]:
         asked.append(len(ids))
         return read(reader, ids)
 
     monkeypatch.setattr(drawing, "_READ_ROWS", 64)
-    monkeypatch.setattr(drawing.VectorReader, "vectors", watched)
+    monkeypatch.setattr(VectorReader, "vectors", watched)
     spans = [Span(path_of(one), one, rows) for one, rows in ROWS.items()]
     records = run(store, [spans], (Draw(0, 10**6),), np.empty(0, dtype=np.int64), "blocks")
     assert sum(asked) == 431

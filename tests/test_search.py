@@ -13,6 +13,7 @@ import lookalike
 from lookalike.errors import RequestError
 from lookalike.ivf import template as index
 from lookalike.ivf.planner import plan
+from lookalike.ivf.train import train
 from lookalike.metrics import METRICS, score
 from lookalike.store import snapshot
 from lookalike.store.files import write_bytes, write_json
@@ -190,7 +191,7 @@ def test_an_empty_store_answers_with_nothing(tmp_path):
 
 def make_store_of_nothing(store, vectors):
     spec = plan(0, 8, "cosine", {})
-    data, _ = index.train(spec, vectors)
+    data, _ = train(spec, vectors)
     template = index.Template(data, spec)
     folder = f"templates/{template.sha256}"
     record = write_bytes(store, f"{folder}/{index.TEMPLATE_FILE}", data)

@@ -17,7 +17,8 @@ from lookalike.ivf import train as training
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
 from lookalike.ivf.planner import plan
 from lookalike.ivf.spec import IndexSpec
-from lookalike.ivf.template import Template, template_hash, train
+from lookalike.ivf.template import Template, template_hash
+from lookalike.ivf.train import train
 from lookalike.store import shard_format, shards
 from lookalike.store.objects import open_store
 from tests.vector_stores import clustered, trained
@@ -37,7 +38,8 @@ TRAIN = """
 import sys
 import numpy as np
 from lookalike.ivf import template as index
-from lookalike.ivf.planner import IndexSpec
+from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.train import train
 from tests.vector_stores import clustered
 index.set_threads(int(sys.argv[1]))
 for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosine", 40),
@@ -48,7 +50,7 @@ for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosi
     pq = kind == "ivf_pq"
     spec = IndexSpec(kind, 300, metric, nlist, 16 if pq else 300, 4 if pq else 8,
                      64 if pq else 300, 0, 3000)
-    data, _ = index.train(spec, vectors)
+    data, _ = train(spec, vectors)
     template = index.Template(data, spec)
     prepared = template.prepare(vectors)
     lists = template.assign(prepared)

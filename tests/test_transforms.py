@@ -26,6 +26,7 @@ from apache_beam.transforms.window import SlidingWindows
 from apache_beam.typehints import TypeCheckError
 from apache_beam.utils.shared import Shared
 
+from lookalike.embed_spec import FAILED_SCHEMA, EmbedSpec
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
 from lookalike.pipelines.runner import RunnerSpec, run
@@ -33,7 +34,7 @@ from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
 from lookalike.store.shards import iter_blocks, iter_rows
-from lookalike.transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
+from lookalike.transforms.embed import EmbedImages, EmbedUnits
 from lookalike.transforms.encode import EncodeParts, GroupLists
 
 Records = list[dict[str, Any]]

@@ -23,8 +23,7 @@ from lookalike.ivf.codes import (
     product_code,
     scalar_code,
 )
-from lookalike.ivf.spec import KINDS
-from lookalike.ivf.spec import IndexSpec as IndexSpec
+from lookalike.ivf.spec import KINDS, IndexSpec
 from lookalike.metrics import METRICS
 from lookalike.sizes import size_setting, size_text
 

@@ -16,7 +16,8 @@ from lookalike.ivf.codes import probes
 from lookalike.ivf.planner import DEFAULT_TARGET
 from lookalike.ivf.rotation import rotate
 from lookalike.ivf.spec import IndexSpec
-from lookalike.ivf.template import Template, train
+from lookalike.ivf.template import Template
+from lookalike.ivf.train import train
 from lookalike.metrics import Vectors, candidate_vectors
 
 ROW_BYTES = 160  # of an embedding file beside the vector: uri, hash, size, format

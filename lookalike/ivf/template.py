@@ -23,7 +23,6 @@ from lookalike.ivf.coarse import Coarse
 from lookalike.ivf.rotation import rotate
 from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.train import faiss_metric
-from lookalike.ivf.train import train as train  # what returns a template's bytes
 from lookalike.metrics import Ids, Vectors, candidate_vectors
 from lookalike.store.files import json_bytes
 from lookalike.store.objects import Store
@@ -70,7 +69,7 @@ class Template:
     """
 
     def __init__(self, data: bytes, spec: IndexSpec) -> None:
-        """Read `data` as `train` returned it; see `load_template` for files.
+        """Read `data` as `train.train` returned it; see `load_template` for files.
 
         Raises:
             RequestError: The data are another kind of file, or not of this spec.
@@ -214,7 +213,7 @@ def load_template(folder: Path, sha256: str) -> Template:
 def write_template(
     store: Store, spec: IndexSpec, data: bytes, training: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
-    """Write what `train` returned into a store; a template that is there is never written again.
+    """Write what `train.train` returned into a store; one that is there is never written again.
 
     Returns:
         The template's name, and the paths of its files relative to the store.
