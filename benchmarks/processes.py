@@ -110,6 +110,10 @@ class Process:
             raise RequestError(answer["refused"])
         return answer
 
+    def memory(self) -> Sample | None:
+        """What it has now, as `look` sees it."""
+        return look(self._process.pid)
+
     def end(self) -> None:
         """End it and all that it started, which share its session."""
         with suppress(ProcessLookupError):

@@ -159,8 +159,8 @@ def test_crops_lie_in_the_picture(data: bytes, width: int, height: int) -> None:
 
 def test_memory_is_above_the_libraries_of_as_many_processes() -> None:
     samples = [Sample(0, 1, 100, 60), Sample(1, 3, 390, 130), Sample(2, 1, 150, 70)]
-    assert highest(samples, {"resident": 100, "anonymous": 50}) == (90, 20)
-    assert highest(samples, {"resident": 999, "anonymous": 999}) == (0, 0)
+    assert highest(samples, Sample(0, 1, 100, 50)) == (90, 20)
+    assert highest(samples, Sample(0, 1, 999, 999)) == (0, 0)
 
 
 def test_the_fastest_setting_that_reaches_a_recall() -> None:

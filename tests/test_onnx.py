@@ -476,7 +476,6 @@ def test_a_folder_of_several_models(tmp_path: Path) -> None:
 
 # --- preprocessor_config.json -----------------------------------------------------------------
 
-THIRD = (1 / 255, MEAN, STD)
 HALF = ((0.5,) * 3, (0.5,) * 3)
 
 

@@ -12,7 +12,6 @@ serve(task, out)   opens that; returns an object with `settings`, a list of dict
 from __future__ import annotations
 
 import json
-import os
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -24,9 +23,9 @@ from benchmarks.child import Answers
 
 
 def build(way: str, task_file: str, out: str) -> Answers:
-    """Tells the memory of the way's libraries, and when asked builds, and tells of that."""
+    """Answers once the way's libraries are there; when asked builds, and tells of that."""
     module = import_module(f"benchmarks.index.way_{way}")
-    yield memory()
+    yield {}
     yield module.build(json.loads(Path(task_file).read_text()), Path(out))
 
 
@@ -38,7 +37,7 @@ def serve(way: str, task_file: str, out: str) -> Answers:
     """
     task: dict[str, Any] = json.loads(Path(task_file).read_text())
     module = import_module(f"benchmarks.index.way_{way}")
-    queries, before, began = np.load(task["queries"]), memory(), perf_counter()
+    queries, began = np.load(task["queries"]), perf_counter()
     searcher = module.serve(task, Path(out))
     order = yield {"settings": searcher.settings, "open_s": perf_counter() - began}
     while True:
@@ -49,17 +48,4 @@ def serve(way: str, task_file: str, out: str) -> Answers:
         seconds, found = perf_counter() - began, np.concatenate(parts)
         if order["keep"]:
             np.save(Path(out) / "found.npy", getattr(searcher, "numbers", np.asarray)(found))
-        used = {name: size - before[name] for name, size in memory().items()}
-        order = yield {"seconds": seconds, "queries": len(found), "memory": used}
-
-
-def memory() -> dict[str, int]:
-    """Bytes of memory of this process: resident, and of that what is not of a file."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            fields = file.read().split()
-    except OSError:
-        return {"resident": 0, "anonymous": 0}
-    page = os.sysconf("SC_PAGE_SIZE")
-    resident, shared = int(fields[1]), int(fields[2])
-    return {"resident": page * resident, "anonymous": page * (resident - shared)}
+        order = yield {"seconds": seconds, "queries": len(found)}

@@ -130,7 +130,6 @@ def _time(given: Namespace, served: dict[str, Way], found: dict[str, Any]) -> No
                     for kind, single in (("batch", 0), ("single", SINGLE)):
                         told = served[name].ask(row["setting"], single=min(single, given.queries))
                         row[kind].append(told["queries"] / told["seconds"])
-                    row["memory"] = told["memory"]
     for name in names:
         for row in found[name]["curve"]:
             row["batch_rate"], row["single_rate"] = median(row["batch"]), median(row["single"])

@@ -65,7 +65,8 @@ class Way:
         began = monotonic()
         with self._start("build") as process:
             try:
-                libraries = process.ask()
+                process.ask()
+                libraries = process.memory()
                 told = process.ask({}, limit_s)
             except TimeoutError:
                 return Built(failed=f"beaten: not done after {limit_s:,.0f} s")
@@ -80,7 +81,7 @@ class Way:
         return self._server.ask()
 
     def ask(self, setting: dict[str, Any], single: int = 0, keep: bool = False) -> dict[str, Any]:
-        """Search; returns `seconds` and `queries`, and the server's `memory` by then."""
+        """Search; returns `seconds` and `queries`."""
         assert self._server is not None
         return self._server.ask({"setting": setting, "single": single, "keep": keep})
 
@@ -94,8 +95,10 @@ class Way:
             self._server.end()
 
 
-def highest(samples: Sequence[Sample], libraries: dict[str, int]) -> tuple[int, int]:
+def highest(samples: Sequence[Sample], libraries: Sample | None) -> tuple[int, int]:
     """Resident and anonymous bytes at their highest, less the libraries' in each process."""
-    resident = (one.resident - one.processes * libraries["resident"] for one in samples)
-    anonymous = (one.anonymous - one.processes * libraries["anonymous"] for one in samples)
+    if libraries is None:  # the system does not tell
+        return 0, 0
+    resident = (one.resident - one.processes * libraries.resident for one in samples)
+    anonymous = (one.anonymous - one.processes * libraries.anonymous for one in samples)
     return max(0, *resident, 0), max(0, *anonymous, 0)
