@@ -72,6 +72,18 @@ def run(
     return 0
 
 
+def lookalike(*command: str) -> None:
+    """Run a command of the project in this process, whose environment it changes.
+
+    Raises:
+        WayError: It failed; it has said why.
+    """
+    from lookalike.pipelines.cli import main
+
+    if status := main(command):
+        raise WayError(f"lookalike {command[0]} ended with status {status}")
+
+
 def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Lines of cells below each other, aligned to the right but for the columns in `left`.
 

@@ -26,9 +26,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from benchmarks.changes import border, crop, jpeg, rotate, scale, watermark
-from benchmarks.command import arguments, columns, run, say
-from benchmarks.processes import WayError
-from lookalike.pipelines.cli import main as lookalike
+from benchmarks.command import arguments, columns, lookalike, run, say
 
 Row = dict[str, Any]
 
@@ -109,7 +107,7 @@ def measure(given: Namespace) -> list[Row]:
         folder.mkdir()
         edited(files, folder)
         config = ["--config", given.config] if given.config else []
-        _run("index", "--images", str(folder), *given.among, "--store", str(store), *config)
+        lookalike("index", "--images", str(folder), *given.among, "--store", str(store), *config)
         for threshold in given.thresholds:
             ways: list[list[str]] = [[]]
             if given.verified is None or threshold in given.verified:
@@ -117,7 +115,7 @@ def measure(given: Namespace) -> list[Row]:
             for verify in ways:
                 began = time.monotonic()
                 asked = ["--store", str(store), "--threshold", str(threshold), *verify]
-                _run("duplicates", *asked, "--output", str(output))
+                lookalike("duplicates", *asked, "--output", str(output))
                 seconds = time.monotonic() - began
                 rows = pq.read_table(output).to_pylist()
                 results.append(
@@ -132,11 +130,6 @@ def measure(given: Namespace) -> list[Row]:
                 )
                 say(table(results[-1:]))
     return results
-
-
-def _run(*command: str) -> None:
-    if status := lookalike(command):
-        raise WayError(f"lookalike {command[0]} ended with status {status}")
 
 
 def table(results: list[Row]) -> str:
