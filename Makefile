@@ -16,7 +16,7 @@ HTML   ?= $(STORE)-results.html
 INTEGRITY := $(addprefix tests/test_,refusals.py partitions.py shards.py snapshot.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test test-engines lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates faults fuzz clean
+.PHONY: help install demo index query test test-all test-engines suite lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -45,10 +45,15 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 	@test -n "$(IMAGES)" || { echo "name the pictures to search with: make query IMAGES=PICTURE [STORE=$(STORE)]" >&2; exit 2; }
 	@$(BIN)/lookalike query --store "$(STORE)" --images "$(IMAGES)" --html "$(HTML)"
 
-test: $(READY)  ## lint, types, tests: [AT_ONCE=2]
-	@$(MAKE) --no-print-directory lint types
+test: CHOSEN := not engines and not slow
+test: suite  ## lint, types, tests but for the slow ones: [AT_ONCE=2]
+
+test-all: CHOSEN := not engines
+test-all: suite  ## lint, types, tests with the slow ones: [AT_ONCE=2]
+
+suite: $(READY) lint types
 	@$(BIN)/python -O -m pytest -W ignore::pytest.PytestConfigWarning $(INTEGRITY)
-	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile -m "not engines"
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile -m "$(CHOSEN)"
 
 test-engines: $(READY)  ## whole runs on the direct runner, Dask and Prism (which Go builds the first time), workers killed
 	@$(BIN)/python -m tests.prism >/dev/null || echo "without Prism, whose tests are skipped"
@@ -60,8 +65,7 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy
 	@$(BIN)/mypy
 
-bench: $(READY)  ## speed of the stages on this machine, side by side with a plain loop
-	@$(BIN)/python -m benchmarks
+bench: bench-embed bench-index bench-query  ## those of the following that need no pictures of yours
 
 bench-embed: $(READY)  ## images/s of the embed stage beside other ways: [IMAGES=SRC] [MODEL=HANDLE] [JSON=FILE]
 	@$(BIN)/python -m benchmarks.embed $(if $(IMAGES),--images "$(IMAGES)") $(if $(MODEL),--model "$(MODEL)") $(if $(JSON),--json "$(JSON)") $(FLAGS)

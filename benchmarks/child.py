@@ -1,40 +1,46 @@
-"""`python -m benchmarks.child WAY OUT`: one way of embedding, in a process of its own.
+"""`python -m benchmarks.child MODULE:FUNCTION ARGUMENT…`: a function's work, in its own process.
 
-A request that is wrong is left as OUT/error.txt.
+The function is a generator. What it yields first is written to standard output as a line of JSON,
+and for every line of JSON that is read it goes on with that, and what it yields is the answer. Only
+the standard library is imported here, so that it runs in a rival's environment too.
 """
 
 from __future__ import annotations
 
-import pickle
+import json
+import os
 import sys
-from pathlib import Path
+from collections.abc import Generator
 from pkgutil import resolve_name
+from typing import Any
 
-from benchmarks.task import Task
-from lookalike.errors import RequestError
-
-FUNCTIONS = {
-    "pipeline": "benchmarks.way_pipeline:pipeline",
-    "bare": "benchmarks.way_bare:bare",
-    "hub": "benchmarks.way_hub:tf_data",
-    "runinference": "benchmarks.way_runinference:hand_written",
-    "runinference-engine": "benchmarks.way_runinference:same_engine",
-    "decode": "benchmarks.way_bare:decode_only",
-    "model": "benchmarks.way_bare:model_only",
-}
-"""function(task, out) by way; imported by name, so that a process imports what it needs."""
+Answers = Generator[dict[str, Any], dict[str, Any], None]
+"""What such a function returns: it yields answers, and is sent orders."""
 
 
-def main(way: str, out: Path) -> int:
-    """Run one way; returns the exit status."""
-    task: Task = pickle.loads((out / "task.pickle").read_bytes())
+class RefusedError(Exception):
+    """The request is wrong, or cannot be met; the message, which is the answer, says why."""
+
+
+def main(function: str, *arguments: str) -> int:
+    """Answer until standard input or the function ends; returns the exit status."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+
+    def tell(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    work: Answers = resolve_name(function)(*arguments)
     try:
-        resolve_name(FUNCTIONS[way])(task, out)
-    except RequestError as error:
-        (out / "error.txt").write_text(str(error))
-        return 2
+        tell(next(work))
+        for line in sys.stdin:
+            tell(work.send(json.loads(line)))
+    except StopIteration:
+        pass
+    except RefusedError as reason:
+        tell({"refused": str(reason)})
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(*sys.argv[1:]))

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,34 @@ def run(
     if given.json:
         Path(given.json).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def lookalike(*command: str) -> None:
+    """Run a command of the project in this process, whose environment it changes.
+
+    Raises:
+        WayError: It failed; it has said why.
+    """
+    from lookalike.pipelines.cli import main
+
+    if status := main(command):
+        raise WayError(f"lookalike {command[0]} ended with status {status}")
+
+
+def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Lines of cells below each other, aligned to the right but for the columns in `left`.
+
+    A row may end early.
+    """
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if at in left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def say(line: str) -> None:

@@ -11,12 +11,11 @@ others are copies of one another, nobody knows.
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import random
 import sys
 import time
+from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from benchmarks.changes import border, crop, jpeg, rotate, scale, watermark
-from lookalike.pipelines.cli import main as lookalike
+from benchmarks.command import arguments, columns, lookalike, run, say
 
 Row = dict[str, Any]
 
@@ -83,15 +82,22 @@ def judged(found: dict[str, str], originals: int) -> dict[str, tuple[float, floa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="benchmarks.duplicates", description=__doc__)
+    parser = arguments("benchmarks.duplicates", __doc__)
     parser.add_argument("--images", required=True, metavar="DIR", help="photographs to edit")
     parser.add_argument("--among", action="append", default=[], metavar="DIR", help="others")
     parser.add_argument("--edited", type=int, default=300, help="how many are edited (300)")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.97, 0.9])
     parser.add_argument("--verified", type=float, nargs="*", help="of these (all)")
     parser.add_argument("--config", metavar="F", help="of lookalike index")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers")
-    given = parser.parse_args(argv)
+    return run("bench-duplicates", parser.parse_args(argv), measure, table)
+
+
+def measure(given: Namespace) -> list[Row]:
+    """What each way finds of the edits.
+
+    Raises:
+        WayError: A command failed, which has said why.
+    """
     suffixes = {".jpg", ".jpeg"}
     files = sorted(one for one in Path(given.images).rglob("*") if one.suffix.lower() in suffixes)
     files = random.Random(0).sample(files, min(given.edited, len(files)))
@@ -101,9 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.mkdir()
         edited(files, folder)
         config = ["--config", given.config] if given.config else []
-        sources = [str(folder), *given.among]
-        if lookalike(["index", "--images", *sources, "--store", str(store), *config]):
-            return 1
+        lookalike("index", "--images", str(folder), *given.among, "--store", str(store), *config)
         for threshold in given.thresholds:
             ways: list[list[str]] = [[]]
             if given.verified is None or threshold in given.verified:
@@ -111,37 +115,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             for verify in ways:
                 began = time.monotonic()
                 asked = ["--store", str(store), "--threshold", str(threshold), *verify]
-                if lookalike(["duplicates", *asked, "--output", str(output)]):
-                    return 1
+                lookalike("duplicates", *asked, "--output", str(output))
                 seconds = time.monotonic() - began
                 rows = pq.read_table(output).to_pylist()
-                found = judged(clusters(rows), len(files))
                 results.append(
                     {
                         "threshold": threshold,
                         "verified": bool(verify),
                         "seconds": seconds,
                         "rows": len(rows),
-                        "edits": found,
+                        "edits": judged(clusters(rows), len(files)),
                         "relations": _relations(rows),
                     }
                 )
-                print(table(results[-1:]), flush=True)
-    print(table(results))
-    if given.json:
-        Path(given.json).write_text(json.dumps(results, indent=1))
-    return 0
+                say(table(results[-1:]))
+    return results
 
 
 def table(results: list[Row]) -> str:
     """Recall and precision of each edit, a line for each way."""
-    head = "threshold  verified  seconds  " + "".join(f"{edit:>14}" for edit in EDITS)
-    lines = [
-        f"{one['threshold']:9.2f}  {'yes' if one['verified'] else 'no':8}  {one['seconds']:7.1f}  "
-        + "".join(f"{recall:8.3f} {precision:.3f}" for recall, precision in one["edits"].values())
-        for one in results
-    ]
-    return "\n".join([head, *lines])
+    rows = [["threshold", "verified", "seconds", *EDITS]]
+    for one in results:
+        found = [f"{recall:.3f} {precision:.3f}" for recall, precision in one["edits"].values()]
+        verified = "yes" if one["verified"] else "no"
+        rows.append([f"{one['threshold']:.2f}", verified, f"{one['seconds']:.1f}", *found])
+    return "\n".join(columns(rows))
 
 
 def _relations(rows: list[Row]) -> dict[str, dict[str, int]]:

@@ -1,13 +1,13 @@
 """`python -m benchmarks.embed`: images/s of the embed stage beside other ways to do it.
 
-pipeline             `lookalike index`, its embed stage, all processes
-bare                 as many plain processes with the same decode and engine: the pipeline's limit
-hub                  hub.load called batch by batch with a tf.data input, one process, all threads;
-                     builtin:photo as its network is in float32
-runinference         Beam's RunInference, a hand-written handler with hub.load, Pillow in a Map
-runinference-engine  the same with the pipeline's decode and engine
-decode               as many plain processes that read, decode and resize, and embed nothing
-model                as many plain processes that embed pictures decoded before
+pipeline      `lookalike index`, its embed stage, all processes
+bare          as many plain processes with the same decode and engine: the pipeline's limit
+hub           hub.load called batch by batch with a tf.data input, one process, all threads;
+              builtin:photo as its network is in float32
+runinference  Beam's RunInference, a hand-written handler with hub.load, Pillow in a Map
+decode        as many plain processes that read, decode and resize, and embed nothing
+pillow        the same with Pillow's open, convert and resize
+model         as many plain processes that embed pictures decoded before
 
 Each way runs in a process of its own, in turn within every round, the first changing from round to
 round; medians over the rounds. Rates are of the time in which all processes are warm and busy: the
@@ -30,9 +30,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.command import arguments, at_least_one, chosen, run, say, versions
+from benchmarks.command import arguments, at_least_one, chosen, columns, run, say, versions
 
-_ALL = ("pipeline", "bare", "hub", "runinference", "runinference-engine", "decode", "model")
+_ALL = ("pipeline", "bare", "hub", "runinference", "decode", "pillow", "model")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +90,7 @@ def measure(given: Namespace) -> dict[str, Any]:
         runs = [asdict(each[way]) for each in rounds]
         medians = {name: median(one[name] for one in runs) for name in ("rate", "start_up_s")}
         ratio = (found or {way: medians})[given.ways[0]]["rate"] / medians["rate"]
-        found[way] = {"title": WAYS[way], **medians, "pipeline_ratio": ratio, "rounds": runs}
+        found[way] = {"title": WAYS[way][0], **medians, "pipeline_ratio": ratio, "rounds": runs}
     bound = None
     if {"decode", "model"} <= set(given.ways):
         bound = 1 / (1 / found["decode"]["rate"] + 1 / found["model"]["rate"])
@@ -134,24 +134,26 @@ def table(document: dict[str, Any]) -> str:
             f"NOT COMPARABLE: in {changed} rounds the pipeline chose another engine than the other "
             "ways had; name one with --engine"
         )
-    head = f"{'images/s':>9} {'pipeline is':>12} {'start-up':>9} {'memory':>9} {'cosine':>8}"
-    lines += ["", f"{'':38} {head}"]
+    rows = [["", "images/s", "pipeline is", "start-up", "memory", "cosine"]]
     for way in document["ways"].values():
         peaks = [one["peak_bytes"] for one in way["rounds"] if one["peak_bytes"]]
-        memory = f"{median(peaks) / 2**20:,.0f} MiB" if peaks else ""
         compared = [one["cosine"][0] for one in way["rounds"] if one["cosine"]]
-        cosine = f"{median(compared):.5f}" if compared else ""
-        lines.append(
-            f"{way['title']:38} {way['rate']:9,.1f} {way['pipeline_ratio']:11.2f}x "
-            f"{way['start_up_s']:7.1f} s {memory:>9} {cosine:>8}"
+        rows.append(
+            [
+                way["title"],
+                f"{way['rate']:,.1f}",
+                f"{way['pipeline_ratio']:.2f}x",
+                f"{way['start_up_s']:.1f} s",
+                f"{median(peaks) / 2**20:,.0f} MiB" if peaks else "",
+                f"{median(compared):.5f}" if compared else "",
+            ]
         )
     if bound := document["bound"]:
         share = document["ways"]["pipeline"]["rate"] / bound
-        lines.append(f"{'both of these, sharing the cores':38} {bound:9,.1f} {share:11.2f}x")
+        rows.append(["decode and models, sharing the cores", f"{bound:,.1f}", f"{share:.2f}x"])
     start_up = median(one["stage_start_up_s"] for one in document["ways"]["pipeline"]["rounds"])
-    return "\n".join(
-        [*lines, "", f"start-up of the embed stage, of the pipeline's: {start_up:.1f} s"]
-    )
+    told = f"start-up of the embed stage, of the pipeline's: {start_up:.1f} s"
+    return "\n".join([*lines, "", *columns(rows), "", told])
 
 
 if __name__ == "__main__":

@@ -11,24 +11,28 @@ from time import time
 
 import numpy as np
 
-from benchmarks.processes import Process, WayError
-from benchmarks.task import HAND_BATCH, Task, Timing, Vectors, load
+from benchmarks.processes import Process
+from benchmarks.task import HAND_BATCH, Task, Timing, Vectors
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
+from lookalike.models.resolving import install, resolve_features
 from lookalike.pipelines.config import Config
-from lookalike.pipelines.models import choose_engines, install, resolve_features
+from lookalike.pipelines.models import choose_engines
 from lookalike.store.objects import open_store
 
 WAYS = {
-    "pipeline": "the pipeline's embed stage",
-    "bare": "bare loop, same decode and engine",
-    "hub": "hub.load with tf.data, by hand",
-    "runinference": "RunInference, hub.load in the handler",
-    "runinference-engine": "RunInference, same decode and engine",
-    "decode": "decode only",
-    "model": "models only, pictures decoded before",
+    "pipeline": ("the pipeline's embed stage", "benchmarks.way_pipeline:pipeline"),
+    "bare": ("bare loop, same decode and engine", "benchmarks.way_bare:bare"),
+    "hub": ("hub.load with tf.data, by hand", "benchmarks.way_hub:tf_data"),
+    "runinference": (
+        "RunInference, hub.load in the handler",
+        "benchmarks.way_runinference:hand_written",
+    ),
+    "decode": ("decode only", "benchmarks.way_bare:decode_only"),
+    "pillow": ("decode only, by Pillow", "benchmarks.way_bare:pillow_only"),
+    "model": ("models only, pictures decoded before", "benchmarks.way_bare:model_only"),
 }
-"""What each way is called in the table."""
+"""What each way is called in the table, and its function, which is given the task."""
 
 _LEAST_LOOKS = 3  # the first finds a process that has not begun to import
 
@@ -91,8 +95,8 @@ def _quiet(line: str) -> None:
     """The pipeline says the same of its own."""
 
 
-def measure_way(way: str, task: Task, out: Path) -> Timing:
-    """Run one way in a process of its own; what it made is left in `out`.
+def measure_way(way: str, task: Task, out: Path) -> tuple[Timing, Vectors | None]:
+    """Run one way in a process of its own, in the folder `out`; its timing and vectors.
 
     So no way inherits another's threads, memory or imports, and its memory can be told.
 
@@ -102,19 +106,15 @@ def measure_way(way: str, task: Task, out: Path) -> Timing:
     """
     out.mkdir()
     (out / "task.pickle").write_bytes(pickle.dumps(task))
-    launched = time()
-    process = Process(WAYS[way], ["-m", "benchmarks.child", way, out], out / "stderr.txt")
-    status = process.wait()
-    if (out / "error.txt").exists():
-        raise RequestError((out / "error.txt").read_text())
-    if status:
-        lines = [f"{WAYS[way]} ended with status {status}:", *process.last_lines()]
-        raise WayError("\n".join(lines))
-    timing, _ = load(out)
+    launched, (title, function) = time(), WAYS[way]
+    with Process(title, "benchmarks.task:answer", [function, out], out / "stderr.txt") as process:
+        timing = Timing(**process.ask())
     sizes = [sample.resident for sample in process.samples if sample.when <= timing.ended]
     start_up = timing.ended - launched - timing.images / timing.rate
     peak = max(sizes) if len(sizes) >= _LEAST_LOOKS else None
-    return replace(timing, start_up_s=max(0.0, start_up), peak_bytes=peak)
+    saved = out / "vectors.npy"
+    vectors = np.load(saved) if saved.exists() else None
+    return replace(timing, start_up_s=max(0.0, start_up), peak_bytes=peak), vectors
 
 
 def measure_round(
@@ -124,18 +124,18 @@ def measure_round(
     found = {}
     for way in ways:
         found[way] = measure_way(way, task, work / way)
-        say(f"{WAYS[way]}: {found[way].rate:,.1f} images/s")
-    ours = load(work / "pipeline")[1]
-    for way in ways:
-        vectors = load(work / way)[1]
-        if vectors is not None and ours is not None:
-            found[way] = replace(found[way], cosine=_cosines(vectors, ours))
+        say(f"{WAYS[way][0]}: {found[way][0].rate:,.1f} images/s")
     rmtree(work)
-    return found
+    ours = found["pipeline"][1]
+    return {
+        way: timing if vectors is None else replace(timing, cosine=_cosines(vectors, ours))
+        for way, (timing, vectors) in found.items()
+    }
 
 
-def _cosines(one: Vectors, other: Vectors) -> tuple[float, float]:
+def _cosines(one: Vectors, other: Vectors | None) -> tuple[float, float]:
     """Mean and least cosine of the rows; NaN where a row of either is missing."""
+    assert other is not None
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     cosines = (one * other).sum(axis=1, dtype=np.float64) / lengths
     return float(cosines.mean()), float(cosines.min())

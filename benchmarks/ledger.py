@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks.command import arguments
+from benchmarks.child import Answers
+from benchmarks.command import arguments, run, say
+from benchmarks.processes import Process
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.runner import RunnerSpec
@@ -55,27 +57,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     usual = [200_000, 1_000_000, 4_000_000]
     parser.add_argument("--rows", type=int, nargs="+", default=usual, metavar="N", help=f"{usual}")
     parser.add_argument("--work", metavar="DIR", help="where files go (the system's for such)")
-    parser.add_argument("--in", dest="store", metavar="DIR", help="(its own process)")
-    given = parser.parse_args(argv)
-    if given.store:
-        print(json.dumps(night(Path(given.store))))
-        return 0
+    return run("bench-ledger", parser.parse_args(argv), measure, table)
+
+
+def measure(given: Namespace) -> dict[int, dict[str, Any]]:
+    """What `night` tells, by the number of rows."""
     found = {}
     for rows in given.rows:
         with TemporaryDirectory(prefix="lookalike-ledger-", dir=given.work) as folder:
             make(Path(folder), rows)
-            command = [sys.executable, "-m", "benchmarks.ledger", "--in", folder]
-            told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-        found[rows], seconds = told, told["seconds"]
-        steps = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-        print(
-            f"{rows:>13,} rows  {rows / sum(seconds.values()):>9,.0f} rows/s  "
-            f"peak {told['peak'] / 2**20:,.0f} MiB  ({steps}; {told['changes']})",
-            flush=True,
+            with Process("a night", "benchmarks.ledger:answer", [folder]) as process:
+                found[rows] = process.ask()
+        say(table({rows: found[rows]}))
+    return found
+
+
+def table(found: Mapping[int, dict[str, Any]]) -> str:
+    """Rows, rows/s, memory, and what each step took."""
+    lines = []
+    for rows, told in found.items():
+        steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in told["seconds"].items())
+        lines.append(
+            f"{rows:>13,} rows  {rows / sum(told['seconds'].values()):>9,.0f} rows/s  "
+            f"peak {told['peak'] / 2**20:,.0f} MiB  ({steps}; {told['changes']})"
         )
-    if given.json:
-        Path(given.json).write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+    return "\n".join(lines)
+
+
+def answer(folder: str) -> Answers:
+    """Tells of the second night, which is all that its process does."""
+    yield night(Path(folder))
 
 
 def make(folder: Path, rows: int) -> None:

@@ -12,7 +12,7 @@ from statistics import median
 from examples.demo.pictures import recipes
 from lookalike.errors import RequestError
 from lookalike.images import preparing as images
-from lookalike.images.preparing import NotAnImage, Rejected
+from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 

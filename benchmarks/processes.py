@@ -11,10 +11,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from select import select
 from time import time
 from typing import Any, NamedTuple
 
+from lookalike.errors import RequestError
+
 _TOLD_LINES = 15
+_LOOK_EVERY_S = 0.1
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -44,7 +48,7 @@ class Sample(NamedTuple):
 
 
 class Process:
-    """A process of Python and all that it starts, watched until it ends.
+    """A process of `benchmarks.child` and all that it starts, watched until it is ended.
 
     Attributes:
         samples: Its memory, as it went.
@@ -53,18 +57,18 @@ class Process:
     def __init__(
         self,
         title: str,
+        function: str,
         arguments: Sequence[str | Path],
         log: Path | None = None,
         python: str = sys.executable,
         variables: Mapping[str, str] | None = None,
-        every_s: float = 0.2,
     ) -> None:
         """Start it; its errors go to `log`, else to this process's."""
         self.samples: list[Sample] = []
-        self._title, self._log, self._every_s = title, log, every_s
+        self._title, self._log = title, log
         with open(log, "ab") if log else nullcontext() as stderr:
             self._process = subprocess.Popen(
-                [python, *map(str, arguments)],
+                [python, "-m", "benchmarks.child", function, *map(str, arguments)],
                 env=environment() if variables is None else variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -75,26 +79,40 @@ class Process:
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
-    def wait(self, limit_s: float | None = None) -> int:
-        """Wait for its end, so long at the most (`subprocess.TimeoutExpired`), and make it end."""
-        try:
-            self._process.communicate(timeout=limit_s)
-            return self._process.returncode
-        finally:
-            self.end()
+    def __enter__(self) -> Process:
+        return self
 
-    def ask(self, order: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Give it a line of JSON, if any, and read the line that it answers."""
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ask(
+        self, order: Mapping[str, Any] | None = None, limit_s: float | None = None
+    ) -> dict[str, Any]:
+        """Give it an order, if any, and wait for the answer.
+
+        Raises:
+            RequestError: What it refuses.
+            TimeoutError: It has not answered within the limit.
+            WayError: It ended without an answer.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if order is not None:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
+        if not select([self._process.stdout], [], [], limit_s)[0]:
+            raise TimeoutError(f"{self._title}: not done after {limit_s:,.0f} s")
         line = self._process.stdout.readline()
         if not line:
-            raise WayError("\n".join([f"{self._title} ended:", *self.last_lines()]))
+            raise WayError("\n".join([f"{self._title} ended:", *self._last_lines()]))
         answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise RequestError(answer["refused"])
         return answer
+
+    def memory(self) -> Sample | None:
+        """What it has now, as `look` sees it."""
+        return look(self._process.pid)
 
     def end(self) -> None:
         """End it and all that it started, which share its session."""
@@ -108,7 +126,7 @@ class Process:
                 with suppress(BrokenPipeError):
                     stream.close()
 
-    def last_lines(self) -> list[str]:
+    def _last_lines(self) -> list[str]:
         """The end of its log."""
         said = self._log.read_text(errors="replace").splitlines() if self._log else []
         return said[-_TOLD_LINES:] or ["(silent)"]
@@ -119,7 +137,7 @@ class Process:
             if sample is None:
                 return
             self.samples.append(sample)
-            self._ended.wait(self._every_s)
+            self._ended.wait(_LOOK_EVERY_S)
 
 
 def look(root: int) -> Sample | None:

@@ -24,11 +24,12 @@ from benchmarks.command import arguments, run, say
 from lookalike.errors import RequestError
 from lookalike.evaluation import average_precision, folder_label
 from lookalike.images import preparing as images
-from lookalike.images.preparing import NotAnImage, Rejected
+from lookalike.images.pixels import Pixels
+from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.models.features import Embedder, fuse
 from lookalike.models.handles import BUILTINS
-from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
-from lookalike.pipelines.models import choose_engines, resolve_features
+from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig, resolve_features
+from lookalike.pipelines.models import choose_engines
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 
@@ -143,16 +144,16 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-Prepared = tuple[images.Pixels, ...]
+Prepared = tuple[Pixels, ...]
 
 
 def _read(
     source: str, count: int, sizes: Sequence[tuple[int, int]], sample: int
-) -> tuple[list[Prepared], list[str], dict[int, images.Pixels]]:
+) -> tuple[list[Prepared], list[str], dict[int, Pixels]]:
     """Pictures at all sizes but the last, their folders, and some at the last, by their number."""
     pictures: list[Prepared] = []
     labels: list[str] = []
-    larges: dict[int, images.Pixels] = {}
+    larges: dict[int, Pixels] = {}
     with Contents() as contents:
         files = [file for file in open_source(source).files(lambda line: None) if not file.problem]
         step = max(1, len(files) // count)
@@ -174,7 +175,7 @@ def _read(
 
 
 def _again(
-    pixels: images.Pixels, change: Callable[[Picture], Picture], sizes: Sequence[tuple[int, int]]
+    pixels: Pixels, change: Callable[[Picture], Picture], sizes: Sequence[tuple[int, int]]
 ) -> Prepared:
     data = changed(pixels.tobytes(), _LARGE[::-1], change)
     return tuple(images.prepare(data, "changed.png", sizes=sizes).arrays)

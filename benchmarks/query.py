@@ -18,11 +18,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import numpy as np
 
-from benchmarks.command import arguments, at_least_one, run, say
+import lookalike
+from benchmarks.child import Answers
+from benchmarks.command import arguments, at_least_one, columns, run, say
 from benchmarks.processes import Process, environment
 from lookalike.parallel import cores
 
@@ -97,10 +100,11 @@ def measure(store: Path, queries: Path, count: int, rounds: int, others: int) ->
             inherited = {key: value for key, value in environment().items() if key != VARIABLE}
             servers[name] = Process(
                 "a process that searches",
-                ["-m", "benchmarks.query_child", store, queries],
+                "benchmarks.query:answer",
+                [store, queries],
                 variables={**inherited, **variables},
             )
-            stack.callback(servers[name].end)
+            stack.enter_context(servers[name])
         told, *_ = [server.ask() for server in servers.values()]
         for number in range(rounds):
             for state in STATES:
@@ -123,6 +127,28 @@ def measure(store: Path, queries: Path, count: int, rounds: int, others: int) ->
             "ratio": median(unset["p50"] / one["p50"] for unset, one in pairs),
         }
     return {**told, "load_before": load, "states": states}
+
+
+def answer(store: str, queries: str) -> Answers:
+    """A process that searches, as users do: every query once, then those that it is told, in turn.
+
+    Tells the `seconds` that each of `count` queries from `first` on took, and of processor time
+    what the asking thread (`own`) and all other threads (`others`) used meanwhile.
+    """
+    searcher, vectors = lookalike.open(store), np.load(queries)
+    for row in range(len(vectors)):
+        searcher.search(vectors=vectors[row : row + 1])
+    order = yield {"rows": searcher.count, "dim": searcher.dim}
+    while True:
+        seconds = []
+        own, all_threads = thread_time(), process_time()
+        for number in range(order["first"], order["first"] + order["count"]):
+            row = number % len(vectors)
+            began = perf_counter()
+            searcher.search(vectors=vectors[row : row + 1])
+            seconds.append(perf_counter() - began)
+        own, all_threads = thread_time() - own, process_time() - all_threads
+        order = yield {"seconds": seconds, "own": own, "others": max(0.0, all_threads - own)}
 
 
 @contextmanager
@@ -163,18 +189,18 @@ def table(document: Mapping[str, Any]) -> str:
         "{rows:,} vectors of {dim} components, {rounds} rounds of {queries:,} queries, one at a "
         "time, {cores} cores; load before {load_before:.1f}".format(**document),
         *(f"in the environment: {name}={value}" for name, value in document["environment"].items()),
-        f"{'':24} {VARIABLE:>20} {'p50':>8} {'p90':>8} {'processor':>10} {'other threads':>14}  ms",
     ]
+    rows = [["", VARIABLE, "p50", "p90", "processor", "other threads", "ms"]]
     titles = {"alone": "alone", "beside": f"beside {document['busy']} busy processes"}
     for state, title in titles.items():
-        one = document["states"][state]
-        for name, ms in one["settings"].items():
-            lines.append(
-                f"{title:24} {name:>20} {ms['p50']:8.2f} {ms['p90']:8.2f} {ms['own_ms']:10.2f} "
-                f"{ms['others_ms']:14.3f}"
-            )
-        lines.append(f"{title:24} p50, unset to 1: {one['ratio']:.2f}")
-    return "\n".join(lines)
+        for name, ms in document["states"][state]["settings"].items():
+            times = f"{ms['p50']:.2f}", f"{ms['p90']:.2f}", f"{ms['own_ms']:.2f}"
+            rows.append([title, name, *times, f"{ms['others_ms']:.3f}"])
+    ratios = (
+        f"{title}: p50, unset to 1: {document['states'][state]['ratio']:.2f}"
+        for state, title in titles.items()
+    )
+    return "\n".join([*lines, *columns(rows), *ratios])
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
-import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.child import Answers, RefusedError
+from lookalike.errors import RequestError
 from lookalike.images import preparing as images
-from lookalike.images.preparing import ImageLimits, Pixels
+from lookalike.images.limits import ImageLimits
+from lookalike.images.pixels import Pixels
 from lookalike.models.features import Embedder, Feature, fuse
 
 Vectors = npt.NDArray[np.float32]
@@ -80,6 +83,11 @@ class Task:
             path.read_bytes(), path.name, sizes=self.sizes, limits=self.limits
         ).arrays
 
+    def prepare_by_pillow(self, path: Path) -> tuple[Pixels, ...]:
+        """The same as somebody does it who writes the loop by hand."""
+        data = path.read_bytes()
+        return tuple(pillow(data, size) for size in self.sizes)
+
     def join(self, blocks: Sequence[Vectors]) -> Vectors:
         """Put the models' vectors side by side as the pipeline does, (n, d), to compare them."""
         return fuse(blocks, [feature.weight for feature in self.features], self.metric)[0]
@@ -138,21 +146,23 @@ def timing_of(processes: Sequence[Sequence[Lot]]) -> Timing:
     return Timing(images, warm / (until - start), ended, until - start)
 
 
-def save(out: Path, timing: Timing, vectors: Vectors | None) -> None:
-    """Leave a way's result; vectors (n, d) in the order of the task's files."""
+def answer(function: str, out: str) -> Answers:
+    """Run a way, of which `function(task)` is the timing and the vectors, for `benchmarks.child`.
+
+    The task is read from out/task.pickle. The vectors, where there are any, are left in
+    out/vectors.npy: (n, d) in the order of the task's files.
+    """
+    task: Task = pickle.loads((Path(out) / "task.pickle").read_bytes())
+    try:
+        timing, vectors = resolve_name(function)(task)
+    except RequestError as error:
+        raise RefusedError(str(error)) from error
     if vectors is not None:
-        np.save(out / "vectors.npy", vectors)
-    (out / "timing.json").write_text(json.dumps(timing.__dict__))
+        np.save(Path(out) / "vectors.npy", vectors)
+    yield timing.__dict__
 
 
-def load(out: Path) -> tuple[Timing, Vectors | None]:
-    """Undo `save`."""
-    timing = Timing(**json.loads((out / "timing.json").read_text()))
-    saved = out / "vectors.npy"
-    return timing, np.load(saved) if saved.exists() else None
-
-
-def pillow(data: bytes, size: tuple[int, int]) -> Any:
+def pillow(data: bytes, size: tuple[int, int]) -> Pixels:
     """Open, convert, resize, as samples have it: (height, width, 3) uint8."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))

@@ -8,6 +8,7 @@ ledger, no process apart for decoding. And the same with one half of that left o
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
 from multiprocessing import get_context
@@ -18,29 +19,37 @@ from time import time
 
 import numpy as np
 
-from benchmarks.task import Lot, Task, Vectors, save, timing_of
+from benchmarks.task import Lot, Task, Timing, Vectors, timing_of
+from lookalike.images.pixels import Pixels
+
+Read = Callable[[Path], tuple[Pixels, ...]]
 
 _barrier: Barrier  # where the processes of one measurement meet; each has its own end of it
 _PATIENCE_S = 600.0
 _AT_HAND = 8  # batches of pictures that the models alone are given in turn
 
 
-def bare(task: Task, out: Path) -> None:
-    """Embed everything; leaves its timing and the vectors in `out`."""
-    _in_processes(task, out, decodes=True, embeds=True)
+def bare(task: Task) -> tuple[Timing, Vectors | None]:
+    """Embed everything."""
+    return _in_processes(task, task.prepare, embeds=True)
 
 
-def decode_only(task: Task, out: Path) -> None:
+def decode_only(task: Task) -> tuple[Timing, Vectors | None]:
     """The same without the models."""
-    _in_processes(task, out, decodes=True, embeds=False)
+    return _in_processes(task, task.prepare, embeds=False)
 
 
-def model_only(task: Task, out: Path) -> None:
+def pillow_only(task: Task) -> tuple[Timing, Vectors | None]:
+    """The same without the models, and with Pillow's open, convert and resize."""
+    return _in_processes(task, task.prepare_by_pillow, embeds=False)
+
+
+def model_only(task: Task) -> tuple[Timing, Vectors | None]:
     """The same without decoding: the models, given as many pictures decoded before."""
-    _in_processes(task, out, decodes=False, embeds=True)
+    return _in_processes(task, None, embeds=True)
 
 
-def _in_processes(task: Task, out: Path, decodes: bool, embeds: bool) -> None:
+def _in_processes(task: Task, read: Read | None, embeds: bool) -> tuple[Timing, Vectors | None]:
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = str(task.threads)  # as the pipeline's workers have it
     order = list(range(len(task.files)))
@@ -49,17 +58,18 @@ def _in_processes(task: Task, out: Path, decodes: bool, embeds: bool) -> None:
     context = get_context("spawn")
     barrier = context.Barrier(task.processes)
     with ProcessPoolExecutor(task.processes, context, _meet_at, (barrier,)) as pool:
-        futures = [pool.submit(_work, task, share, decodes, embeds) for share in shares]
+        futures = [pool.submit(_work, task, share, read, embeds) for share in shares]
         errors = [error for future in futures if (error := future.exception())]
         for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
             raise error  # the cause before those that waited for it in vain
         parts = [future.result() for future in futures]
-    vectors = None
-    if decodes and embeds:
-        found = np.concatenate([vectors for _, vectors in parts])
-        vectors = np.empty_like(found)
-        vectors[np.concatenate(shares)] = found
-    save(out, timing_of([lots for lots, _ in parts]), vectors)
+    timing = timing_of([lots for lots, _ in parts])
+    if read is None or not embeds:
+        return timing, None
+    found = np.concatenate([vectors for _, vectors in parts])
+    vectors = np.empty_like(found)
+    vectors[np.concatenate(shares)] = found
+    return timing, vectors
 
 
 def _meet_at(barrier: Barrier) -> None:
@@ -67,15 +77,17 @@ def _meet_at(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _work(task: Task, share: list[int], decodes: bool, embeds: bool) -> tuple[list[Lot], Vectors]:
+def _work(
+    task: Task, share: list[int], read: Read | None, embeds: bool
+) -> tuple[list[Lot], Vectors]:
     """One process: its lots, from when all are warm, and its vectors in the share's order."""
     try:
         embedder = task.embedder() if embeds else None
-        first = [] if decodes else share[: _AT_HAND * task.batch]
+        first = [] if read else share[: _AT_HAND * task.batch]
         at_hand = cycle([task.prepare(task.files[i]) for i in first])
 
         def embed(some: list[int]) -> Vectors:
-            prepared = [task.prepare(task.files[i]) if decodes else next(at_hand) for i in some]
+            prepared = [read(task.files[i]) if read else next(at_hand) for i in some]
             return embedder.embed(prepared)[0] if embedder else np.empty((0, 0), np.float32)
 
         embed(share[: task.batch])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from time import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.task import HAND_BATCH, Task, save, timing_of
+from benchmarks.task import HAND_BATCH, Task, Timing, Vectors, timing_of
 from lookalike.models import saved_model as models
 from lookalike.models.quiet_tf import tf
 
@@ -39,8 +38,8 @@ class HubModels:
         return blocks
 
 
-def tf_data(task: Task, out: Path) -> None:
-    """Embed everything in one process with all threads; leaves timing and vectors in `out`.
+def tf_data(task: Task) -> tuple[Timing, Vectors]:
+    """Embed everything in one process with all threads.
 
     The model is loaded and called once before the clock starts.
     """
@@ -61,8 +60,7 @@ def tf_data(task: Task, out: Path) -> None:
     found = [model(batches) for batches in dataset]
     ended = time()
     blocks = [np.concatenate(block) for block in zip(*found, strict=True)]
-    timing = timing_of([[(began, 0), (ended, len(blocks[0]))]])
-    save(out, timing, task.join(blocks))
+    return timing_of([[(began, 0), (ended, len(blocks[0]))]]), task.join(blocks)
 
 
 def _fit(picture: Any, size: tuple[int, int], dtype: str) -> Any:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.task import Task, Timing, Vectors, save, timing_of
+from benchmarks.task import Task, Timing, Vectors, timing_of
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
 from lookalike.pipelines.config import Config, PublishConfig
@@ -25,17 +26,19 @@ from lookalike.store.manifest import FileLine
 from lookalike.store.objects import open_store
 
 
-def pipeline(task: Task, out: Path) -> None:
-    """Index the pictures into out/store; leaves the timing and the vectors in `out`."""
+def pipeline(task: Task) -> tuple[Timing, Vectors]:
+    """Index the pictures into a store beside those of the models."""
     config: Config = pickle.loads(task.config)
     clear = replace(config, publish=PublishConfig(min_recall=0, max_rejected_share=1))
-    clock, store = _EmbedClock(quiet=True), out / "store"
-    run_index(clear, [str(task.files[0].parent)], str(store), clock)
-    manifest = snapshot.read_manifest(open_store(store))
-    shards = snapshot.files_of(manifest, "embedding")
-    engines = [Feature.from_json(feature).engine.name for feature in manifest["features"]]
-    timing = replace(_timing(store, shards, config.runner.processes, clock.began), engines=engines)
-    save(out, timing, _vectors(store, shards, task))
+    clock = _EmbedClock(quiet=True)
+    with TemporaryDirectory(dir=task.store.parent) as folder:
+        store = Path(folder) / "store"
+        run_index(clear, [str(task.files[0].parent)], str(store), clock)
+        manifest = snapshot.read_manifest(open_store(store))
+        shards = snapshot.files_of(manifest, "embedding")
+        timing = _timing(store, shards, config.runner.processes, clock.began)
+        engines = [Feature.from_json(feature).engine.name for feature in manifest["features"]]
+        return replace(timing, engines=engines), _vectors(store, shards, task)
 
 
 class _EmbedClock(Progress):

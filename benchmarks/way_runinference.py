@@ -11,10 +11,11 @@ import pickle
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import time
 from typing import Any, NamedTuple
 
@@ -31,30 +32,40 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from benchmarks.task import HAND_BATCH, Task, Timing, pillow, save, timing_of
+from benchmarks.task import HAND_BATCH, Lot, Task, Timing, Vectors, pillow, timing_of
 
 Example = tuple[Any, ...]
 """One picture as the models take it: an array per input."""
 
 
-def hand_written(task: Task, out: Path) -> None:
-    """`hub.load` in the handler, Pillow in a Map; leaves timing and vectors in `out`."""
-    task = replace(task, batch=HAND_BATCH)
-    handler = HubHandler(_lean(task))
-    blocks = _run(task, out, handler, partial(read_with_pillow, task.inputs))
-    save(out, _timing(task, out), task.join(blocks))
-
-
-def same_engine(task: Task, out: Path) -> None:
-    """The pipeline's engine in the handler, its decoding in the Map."""
-    handler = EngineHandler(_lean(task))
-    (vectors,) = _run(task, out, handler, partial(read_as_pipeline, _lean(task)))
-    save(out, _timing(task, out), vectors)
-
-
-def _lean(task: Task) -> Task:
-    """What goes into a step of a pipeline; Beam prints it too."""
-    return replace(task, files=(), config=b"")
+def hand_written(task: Task) -> tuple[Timing, Vectors]:
+    """`hub.load` in the handler, Pillow in a Map."""
+    lean = replace(task, files=(), config=b"")  # goes into a step of a pipeline; Beam prints it too
+    # The mode's own command, but for the quotes: it fails where Python's path has a space.
+    command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+    options = PipelineOptions([f"--direct_num_workers={task.processes}"])
+    with TemporaryDirectory() as kept:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
+            _ = (
+                pipeline
+                | "Paths" >> beam.Create([str(path) for path in task.files])
+                | "Spread" >> beam.Reshuffle()
+                | "Decode" >> beam.Map(partial(read_with_pillow, task.inputs))
+                | "Embed" >> RunInference(KeyedModelHandler(HubHandler(lean)))
+                | "Keep" >> beam.ParDo(_Keep(Path(kept)))
+            )
+        # One per process, which is all that FnApiRunner cuts its input into.
+        bundles: list[_Bundle] = [pickle.loads(path.read_bytes()) for path in Path(kept).iterdir()]
+    rows = {str(path): row for row, path in enumerate(task.files)}
+    blocks = [
+        np.full((len(rows), len(block[0])), np.nan, np.float32) for block in bundles[0].blocks
+    ]
+    for bundle in bundles:
+        where = [rows[path] for path in bundle.paths]
+        for block, found in zip(blocks, bundle.blocks, strict=True):
+            block[where] = found
+    return timing_of([_lots(bundle) for bundle in bundles]), task.join(blocks)
 
 
 def read_with_pillow(inputs: Sequence[tuple[tuple[int, int], str]], path: str) -> tuple[str, Any]:
@@ -66,11 +77,6 @@ def read_with_pillow(inputs: Sequence[tuple[tuple[int, int], str]], path: str) -
         array.astype(np.float32) / 255 if dtype == "float32" else array
         for array, (_, dtype) in zip(pixels, inputs, strict=True)
     )
-
-
-def read_as_pipeline(task: Task, path: str) -> tuple[str, Any]:
-    """From a path to the models' inputs, the pipeline's way."""
-    return path, task.prepare(Path(path))
 
 
 class HubHandler(ModelHandler[Example, PredictionResult, Any]):
@@ -99,21 +105,7 @@ class HubHandler(ModelHandler[Example, PredictionResult, Any]):
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         """Batches of one size, where Beam would try sizes out."""
-        return {"min_batch_size": self._task.batch, "max_batch_size": self._task.batch}
-
-
-class EngineHandler(HubHandler):
-    """The same with the pipeline's engine."""
-
-    def load_model(self) -> Any:
-        """As the pipeline's workers do."""
-        return self._task.embedder()
-
-    def run_inference(
-        self, batch: Sequence[Example], model: Any, inference_args: Any = None
-    ) -> Iterable[PredictionResult]:
-        """One call of the engine."""
-        return map(PredictionResult, batch, ((row,) for row in model.embed(batch)[0]))
+        return {"min_batch_size": HAND_BATCH, "max_batch_size": HAND_BATCH}
 
 
 class _Bundle(NamedTuple):
@@ -141,48 +133,11 @@ class _Keep(beam.DoFn):
         if self._kept:
             paths, times, rows = zip(*self._kept, strict=True)
             kept = _Bundle(paths, times, [np.stack(block) for block in zip(*rows, strict=True)])
-            (self._out / f"kept-{uuid.uuid4().hex}.pickle").write_bytes(pickle.dumps(kept))
+            (self._out / f"{uuid.uuid4().hex}.pickle").write_bytes(pickle.dumps(kept))
 
 
-def _run(
-    task: Task, out: Path, handler: HubHandler, read: Callable[[str], tuple[str, Any]]
-) -> list[Any]:
-    """Run the pipeline; one (n, d) array per block of predictions, in the order of the files."""
-    # The mode's own command, but for the quotes: it fails where Python's path has a space.
-    command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-    runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
-    options = PipelineOptions([f"--direct_num_workers={task.processes}"])
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
-        _ = (
-            pipeline
-            | "Paths" >> beam.Create([str(path) for path in task.files])
-            | "Spread" >> beam.Reshuffle()
-            | "Decode" >> beam.Map(read)
-            | "Embed" >> RunInference(KeyedModelHandler(handler))
-            | "Keep" >> beam.ParDo(_Keep(out))
-        )
-    rows = {str(path): row for row, path in enumerate(task.files)}
-    bundles = _bundles(out)
-    blocks = [
-        np.full((len(rows), len(block[0])), np.nan, np.float32) for block in bundles[0].blocks
-    ]
-    for bundle in bundles:
-        where = [rows[path] for path in bundle.paths]
-        for block, found in zip(blocks, bundle.blocks, strict=True):
-            block[where] = found
-    return blocks
-
-
-def _bundles(out: Path) -> list[_Bundle]:
-    """One per process, which is all that FnApiRunner cuts its input into."""
-    return [pickle.loads(path.read_bytes()) for path in out.glob("kept-*.pickle")]
-
-
-def _timing(task: Task, out: Path) -> Timing:
+def _lots(bundle: _Bundle) -> list[Lot]:
     """A process's lots are its batches."""
-    processes = []
-    for bundle in _bundles(out):
-        times = sorted(bundle.times)
-        lots = [times[start : start + task.batch] for start in range(0, len(times), task.batch)]
-        processes.append([(lot[-1], len(lot)) for lot in lots])
-    return timing_of(processes)
+    times = sorted(bundle.times)
+    lots = [times[start : start + HAND_BATCH] for start in range(0, len(times), HAND_BATCH)]
+    return [(lot[-1], len(lot)) for lot in lots]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.sources.units import mix
-from lookalike.store.shards import Ids
+from lookalike.store.shard_format import Ids
 
 Keys = npt.NDArray[np.uint64]
 

@@ -14,10 +14,9 @@ import pyarrow as pa
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
 from lookalike.models.features import Embedder
-from lookalike.outcomes import Duplicate, Embedded, Failed
+from lookalike.outcomes import Duplicate, Embedded, Failed, RejectedNames
 from lookalike.records import SourceFile, Unit
-from lookalike.rejected_names import RejectedNames
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.attempts import Record, leave, record_of
 from lookalike.store.files import HashedName, PendingFile
 from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
@@ -67,7 +66,7 @@ def embed_unit(
     """
     if (there := record_of(store, unit)) is not None:
         return lambda: there
-    schema = shards.schema(embedder.dim, metadata, properties, dtype)
+    schema = shard_format.schema(embedder.dim, metadata, properties, dtype)
     name = HashedName(unit.shard, ".parquet")
     with ExitStack() as opened:
         shard = opened.enter_context(shards.open_shard(store, name, schema, unit.file_no))

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.outcomes import RejectedNames
 from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.records import Unit
-from lookalike.rejected_names import RejectedNames
 from lookalike.sources.units import Units
 from lookalike.sources.vector_pieces import piece_of
 from lookalike.sources.vector_rows import ListedRows, read_rows
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.columns import cast
 from lookalike.store.files import HashedName
@@ -71,7 +71,7 @@ def ingest_unit(
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     rejected = RejectedNames()
-    schema = shards.schema(rules.dim, metadata, properties, rules.dtype)
+    schema = shard_format.schema(rules.dim, metadata, properties, rules.dtype)
     name = HashedName(unit.shard, ".parquet")
     with shards.open_shard(store, name, schema, unit.file_no) as (writer, pending):
 

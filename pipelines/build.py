@@ -16,9 +16,10 @@ import numpy as np
 from lookalike.distances import Ids
 from lookalike.errors import NotPublishedError
 from lookalike.ivf.drawing import Draw, Span
-from lookalike.ivf.planner import HELD_OUT, IndexSpec
+from lookalike.ivf.planner import HELD_OUT
+from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.tasks import MEASURED_ROWS
 from lookalike.ivf.trained_index import TrainedIndex, load_spec, load_trained_index
-from lookalike.ivf.training import MEASURED_ROWS
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.index_update import APPEND, REENCODE, RETRAIN, IndexUpdate
 from lookalike.pipelines.progress import Progress, timed

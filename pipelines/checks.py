@@ -24,8 +24,8 @@ from lookalike.records import SourceFile
 from lookalike.sources.containers import is_table, is_tar
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.globs import matches, segments
-from lookalike.sources.kinds import Source
 from lookalike.sources.sniff import SNIFF_BYTES, claims_image, sniff
+from lookalike.sources.source import Source
 from lookalike.store.folder import FolderStore
 from lookalike.store.locks import why_not_writable
 from lookalike.store.manifest import Manifest

@@ -14,14 +14,13 @@ import yaml
 
 from lookalike.distances import METRICS
 from lookalike.errors import RequestError
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.ivf.spec import KINDS
 from lookalike.models.engines import CHOICES
 from lookalike.models.features import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
-from lookalike.models.resolving import DEFAULT_FEATURES
-from lookalike.models.resolving import FeatureConfig as FeatureConfig
+from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
 from lookalike.pipelines.engines import ENGINES
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
@@ -141,7 +140,7 @@ def parse_config(
     return Config(
         features,
         metric,
-        _index(top.get("index", {}), metric),
+        _index(top.get("index", {})),
         _publish(top.get("publish", {})),
         _compact(top.get("compact", {})),
         _runner(top.get("runner", {}), beam_arguments),
@@ -211,7 +210,7 @@ def _beside_config(handle: str, folder: Path | None) -> str:
     return handle
 
 
-def _index(value: Any, metric: str) -> dict[str, Any]:
+def _index(value: Any) -> dict[str, Any]:
     raw = dict(_mapping("index", value))
     checks: dict[str, Callable[[str, Any], Any]] = {
         "kind": lambda key, given: _one_of(key, given, ("auto", *KINDS)),

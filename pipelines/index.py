@@ -11,7 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from lookalike.embed_spec import EmbedSpec
 from lookalike.images.rejections import REASONS
+from lookalike.models import resolving
 from lookalike.models.conversion import Conversion, Converting, conversion
 from lookalike.models.features import (
     Feature,
@@ -30,15 +32,16 @@ from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.reconcile.one_partition import LeftOut
-from lookalike.sources.kinds import Source, open_source
+from lookalike.sources.kinds import open_source
 from lookalike.sources.listing import Listing
+from lookalike.sources.source import Source
 from lookalike.sources.units import unit_rows_for
 from lookalike.store import snapshot
 from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.runs import Plan
-from lookalike.transforms.embed import EmbedSpec, EmbedUnits
+from lookalike.transforms.embed import EmbedUnits
 from lookalike.transforms.tasks import DoTasks
 
 
@@ -85,15 +88,15 @@ def run_index(
     with TemporaryDirectory(prefix="lookalike-") as work:
         notes: list[str] = []  # a person sees them at once; in a log, a wrong request is one line
         say = progress.say if progress.live else notes.append
-        features = models.resolve_features(config.features, Path(work), say, store)
+        features = resolving.resolve_features(config.features, Path(work), say, store)
         features = models.choose_engines(features, config.engine, config.metric, Path(work), say)
-        projection = models.resolve_projection(config.projection, Path(work))
+        projection = resolving.resolve_projection(config.projection, Path(work))
         check(features, config.metric, projection)
         computed = conversion(parent, features, projection, config.metric) if parent else None
         existed = store.is_there()
         with place.writing():
             place.check_parent(parent)
-            models.install(store, features, Path(work), projection)
+            resolving.install(store, features, Path(work), projection)
             job = ImageJob(
                 config,
                 images,

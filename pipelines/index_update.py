@@ -20,10 +20,10 @@ from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
 from lookalike.ivf.fitness import compare, imbalance
-from lookalike.ivf.planner import ROWS_PER_SHARD, IndexSpec
-from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.planner import ROWS_PER_SHARD
+from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_index
 from lookalike.ivf.trained_index import TrainedIndex, load_spec, load_trained_index
-from lookalike.ivf.training import TrainTask, train_index
 from lookalike.pipelines.certify import Asking
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.progress import Progress, duration, timed

@@ -13,9 +13,6 @@ from lookalike.models.features import Feature, is_normalised
 from lookalike.models.prepared import read
 from lookalike.models.projection import Projection
 from lookalike.models.resolving import FeatureConfig, installed_files, projection_files
-from lookalike.models.resolving import install as install
-from lookalike.models.resolving import resolve_features as resolve_features
-from lookalike.models.resolving import resolve_projection as resolve_projection
 from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 

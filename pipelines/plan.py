@@ -10,11 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lookalike.errors import RequestError
-from lookalike.ivf.planner import DEFAULT_TARGET, IndexSpec, plan
+from lookalike.ivf.planner import DEFAULT_TARGET, plan
 from lookalike.ivf.predicting import Prediction, calibrate, predict
+from lookalike.ivf.spec import IndexSpec
+from lookalike.models import resolving
 from lookalike.models.features import dim_of
 from lookalike.models.resolving import DEFAULT_FEATURES
-from lookalike.pipelines import checks, models, trial
+from lookalike.pipelines import checks, trial
 from lookalike.pipelines.config import Config, load_config
 from lookalike.pipelines.progress import Progress, duration
 from lookalike.pipelines.runner import cores
@@ -141,8 +143,8 @@ def _config(given: argparse.Namespace) -> Config:
 
 
 def _models_dim(config: Config, work: Path, progress: Progress) -> int:
-    features = models.resolve_features(config.features, work, progress.say)
-    return dim_of(features, models.resolve_projection(config.projection, work))
+    features = resolving.resolve_features(config.features, work, progress.say)
+    return dim_of(features, resolving.resolve_projection(config.projection, work))
 
 
 def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: Progress) -> Given:
@@ -175,7 +177,7 @@ def _pictures(given: argparse.Namespace, config: Config, work: Path, progress: P
     listed = there.files if given.rows is None else given.rows / tried.share
     return Given(
         given.rows or rows,
-        dim_of(features, models.resolve_projection(config.projection, work)),
+        dim_of(features, resolving.resolve_projection(config.projection, work)),
         facts,
         {
             "files": there.files,

@@ -19,7 +19,7 @@ from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.models.features import Feature, described, inputs_of, stored_features
 from lookalike.models.projection import stored_projection
 from lookalike.outcomes import Embedded, Failed
@@ -144,7 +144,7 @@ def _for_a_person(thumbnails: str) -> Sink:
 def _open(given: argparse.Namespace, config: Config | None) -> Searcher:
     if config is None or not config.features:
         return lookalike.open(given.store, given.snapshot, check=given.check)
-    from lookalike.pipelines.models import resolve_features, resolve_projection
+    from lookalike.models.resolving import resolve_features, resolve_projection
 
     with TemporaryDirectory(prefix="lookalike-") as work:
         features = resolve_features(config.features, Path(work), lambda line: None)

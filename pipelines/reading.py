@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lookalike.errors import RequestError
-from lookalike.images.preparing import NotAnImage, Rejected, decode, thumbnail_jpeg
+from lookalike.images.preparing import decode, thumbnail_jpeg
+from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
 from lookalike.store import snapshot

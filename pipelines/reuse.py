@@ -11,9 +11,10 @@ from lookalike.errors import RequestError
 from lookalike.ivf.drawing import Drawn
 from lookalike.ivf.encoding import fitness_of
 from lookalike.ivf.fitness import MOST_ERROR, compare
-from lookalike.ivf.planner import EXACT_BELOW, IndexSpec, plan
+from lookalike.ivf.planner import EXACT_BELOW, plan
+from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.tasks import MEASURED_ROWS
 from lookalike.ivf.trained_index import TrainedIndex
-from lookalike.ivf.training import MEASURED_ROWS
 
 _SETTLED = ("kind", "dim", "metric", "code_bytes", "nbits", "rotation_dim", "seed")
 _UNDECIDED = (0.8, 1.25)  # times EXACT_BELOW, within which an index stays of the kind that it is

@@ -15,8 +15,9 @@ import numpy as np
 from lookalike.distances import Ids
 from lookalike.pipelines.job import Job
 from lookalike.pipelines.tasks import meet, run_tasks
-from lookalike.reconcile.resolving import Resolved, copy, resolve
-from lookalike.store import shards, snapshot
+from lookalike.reconcile.resolved import Resolved
+from lookalike.reconcile.resolving import copy, resolve
+from lookalike.store import shard_format, snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.compacting import (
     Compacting,
@@ -144,7 +145,9 @@ class _Stage:
     def copy(self) -> list[FileLine]:
         """Rows whose name or metadata changed, with the vectors that they have."""
         job, metadata = self.job, self.plan.metadata
-        schema = shards.schema(job.made_by()["dim"], metadata, job.properties, job.stored_as())
+        schema = shard_format.schema(
+            job.made_by()["dim"], metadata, job.properties, job.stored_as()
+        )
         lines = copy(
             self.store,
             self.folder,

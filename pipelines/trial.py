@@ -13,6 +13,7 @@ from time import perf_counter
 
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
+from lookalike.models import resolving
 from lookalike.models.features import Embedder, Feature
 from lookalike.outcomes import Failed
 from lookalike.pipelines import models
@@ -81,7 +82,7 @@ def survey(files: Iterable[SourceFile], size: int) -> Survey:
 
 def resolve(config: Config, work: Path, say: Callable[[str], None]) -> list[Feature]:
     """The config's models and what runs them, in `work`."""
-    features = models.resolve_features(config.features, work, say)
+    features = resolving.resolve_features(config.features, work, say)
     return models.choose_engines(features, config.engine, config.metric, work, say)
 
 
@@ -91,7 +92,7 @@ def embed_sample(
     """Embed files as a worker does, for some seconds at most; the first batch is a rehearsal."""
     outcomes: Counter[str] = Counter()
     with _cores_of_a_worker(config.runner):
-        projection = models.resolve_projection(config.projection, work)
+        projection = resolving.resolve_projection(config.projection, work)
         embedder = Embedder(features, work, config.metric, config.runner.threads, projection)
         with Decoder(embedder.sizes, config.limits, embedder.functions) as decoder:
             for _ in embed_files(sample[: embedder.batch], embedder, decoder, once=False):

@@ -13,7 +13,8 @@ from apache_beam.transforms.trigger import AccumulationMode, AfterCount, AfterWa
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.windowed_value import PaneInfoTiming
 
-from lookalike.transforms.embed import EmbedImages, EmbedSpec
+from lookalike.embed_spec import EmbedSpec
+from lookalike.transforms.embed import EmbedImages
 
 Event = tuple[str, float]  # a uri, and when
 Place = tuple[float, float, float]  # time, and its window's begin and end

@@ -11,6 +11,7 @@ import numpy as np
 
 from lookalike.images.preparing import prepare
 from lookalike.models import color_texture
+from lookalike.models.descriptors import INPUT_SIZE
 from lookalike.models.quiet_tf import tf
 
 
@@ -19,7 +20,7 @@ def main(folder: Path) -> None:
     pairs, patterns = [], []
     describe = tf.function(color_texture.blocks)
     for file in sorted(folder.iterdir()):
-        picture = prepare(file.read_bytes(), file.name, sizes=[color_texture.INPUT_SIZE]).arrays[0]
+        picture = prepare(file.read_bytes(), file.name, sizes=[INPUT_SIZE]).arrays[0]
         blocks = describe(tf.constant(picture[None] / np.float32(255)))
         pairs.append(blocks["pairs"].numpy()[0])
         patterns.append(blocks["pattern"].numpy()[0])

@@ -17,7 +17,7 @@ from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.resolving import Resolved, copy, resolve
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.files import HashedName
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, read_ledger, write_ledger
 from lookalike.store.objects import open_store
@@ -26,7 +26,7 @@ from tests.scanning import compare
 
 METADATA = pa.schema([("label", pa.string())])
 DIM = 3
-SCHEMA = shards.schema(DIM, METADATA, {"lookalike.x": "y"})
+SCHEMA = shard_format.schema(DIM, METADATA, {"lookalike.x": "y"})
 REJECTED, IGNORED = 0, -1  # contents that become no vector
 NONE: Mapping[bytes | None, int | None] = {}
 

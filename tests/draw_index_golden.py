@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.planner import plan
 from lookalike.ivf.train import train
 from lookalike.ivf.trained_index import TrainedIndex
+from tests.index_shards import encode_shard
 from tests.vector_stores import clustered
 
 GOLDEN = Path(__file__).parent / "golden"

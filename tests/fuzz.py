@@ -19,7 +19,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.outcomes import Decoded, Failed
 from lookalike.sources.kinds import open_source
 from lookalike.sources.looking_up import look_up

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.images import preparing as images
-from lookalike.images.preparing import Rejected, decode
+from lookalike.images.preparing import decode
+from lookalike.images.rejections import REASONS, Rejected
 
 GOLDEN = Path(__file__).parent / "golden" / "heic"
 
@@ -145,7 +145,7 @@ def rejection(data, name="x.png", **options):
     with pytest.raises(Rejected) as caught:
         decode(data, name, **options)
     error = caught.value
-    assert error.reason in images.REASONS
+    assert error.reason in REASONS
     assert len(error.detail) <= 500
     assert "\n" not in error.detail
     return error

@@ -13,7 +13,7 @@ from lookalike.distances import Ids, Vectors
 from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.config import parse_config
 from lookalike.pipelines.progress import Progress
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.compacting import Moved, compact, plan_compaction
 from lookalike.store.ledger import Counts
 from lookalike.store.objects import open_store
@@ -43,7 +43,7 @@ class Nights:
         """One more embedding shard."""
         number = self.next_file_no
         self.next_file_no += 1
-        schema = shards.schema(self.dim, METADATA, {"lookalike.made_by": "test"}, dtype)
+        schema = shard_format.schema(self.dim, METADATA, {"lookalike.made_by": "test"}, dtype)
         path = f"embeddings/{number:08d}.parquet"
         with shards.open_shard(open_store(self.store), path, schema, number) as (writer, pending):
             for row, vector in enumerate(vectors):

@@ -73,6 +73,8 @@ FORBIDDEN = {
     "lookalike.pipelines": set(),
 }
 NOT_INSTALLED = {"tests", "benchmarks", "examples"}
+# Imports that still take a name from a module which has it from another.
+HANDED_ON = {"lookalike.reconcile.resolving.Resolved", "lookalike.reconcile.comparing.GONE"}
 
 
 @cache
@@ -104,6 +106,18 @@ def imports_of(name: str) -> set[str]:
     return set(imports(modules()[name].read_text(encoding="utf-8")))
 
 
+@cache
+def taken(name: str) -> set[tuple[str, str]]:
+    """(module, name) of what a module imports from others of the project."""
+    return {
+        (node.module or "", alias.name)
+        for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module in modules()
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in modules()
+    }
+
+
 def uses(imported: set[str], library: str) -> bool:
     return any(one == library or one.startswith(f"{library}.") for one in imported)
 
@@ -130,6 +144,16 @@ def test_imports_point_one_way(name: str) -> None:
     package = max((one for one in PACKAGES if uses({name}, one)), key=len)
     wrong = {one for one in FORBIDDEN[package] | NOT_INSTALLED if uses(imported, one)}
     assert not wrong, f"{name} must not import {wrong}"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_names_are_imported_from_where_they_are_defined(name: str) -> None:
+    wrong = {
+        f"{module}.{one}"
+        for module, one in taken(name)
+        if module != "lookalike" and one in {other for _, other in taken(module)}
+    }
+    assert wrong <= HANDED_ON
 
 
 @pytest.mark.parametrize("library", OWNERS)

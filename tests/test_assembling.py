@@ -22,11 +22,11 @@ from lookalike.reconcile.assembling import (
     write_ledger_files,
 )
 from lookalike.store import duplicates, partitions
-from lookalike.store.files import file_record
 from lookalike.store.ledger import SCHEMA, LedgerRow, read_ledger
 from lookalike.store.objects import open_store
 from tests.days import REJECTED, File, Store, digest
 from tests.exchanged import meet_here
+from tests.file_records import file_record
 
 
 def rows_of(store: Path, lines: list[dict[str, Any]]) -> dict[str, LedgerRow]:
@@ -81,6 +81,7 @@ def test_files_are_partitions_of_names_in_order(store: Store) -> None:
         assert line["rows"] == len(uris)
 
 
+@pytest.mark.slow
 def test_files_of_partitions_in_which_nothing_changed_are_those_of_the_parent(
     store: Store,
 ) -> None:

@@ -22,14 +22,13 @@ from faults.checking import unlisted
 
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.ivf.drawing import Draw, DrawTask, Span, draw
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import group
 from lookalike.ivf.planner import plan
-from lookalike.ivf.tasks import encode_tasks, group_tasks
+from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_index
 from lookalike.ivf.trained_index import TrainedIndex
-from lookalike.ivf.training import TrainTask, train_index
 from lookalike.models.features import Embedder, Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater
@@ -54,7 +53,7 @@ from lookalike.reconcile.settling import CONTENTS, COPIED, MOVED, NAMES, TOUCHED
 from lookalike.records import SourceFile, Unit
 from lookalike.sources.units import Units
 from lookalike.sources.vector_tables import list_tables
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
@@ -154,7 +153,7 @@ class Place:
 
 def embedding_shards(store: Path, vectors: np.ndarray, count: int = 2) -> list[dict[str, Any]]:
     """Lines of shards of given vectors."""
-    schema, lines = shards.schema(vectors.shape[1], NO_METADATA, {}), []
+    schema, lines = shard_format.schema(vectors.shape[1], NO_METADATA, {}), []
     for number, rows in enumerate(np.array_split(vectors, count), start=1):
         with shards.open_shard(
             open_store(store), f"embeddings/{number}.parquet", schema, number
@@ -560,6 +559,7 @@ def check_files(store: Path, record: dict[str, Any]) -> None:
         assert {row.id: row.uri for row in rows if row.id is not None} == stored
 
 
+@pytest.mark.slow
 def test_in_every_order_one_attempt_counts(make: Callable[[], Place]) -> None:
     """One of two meets an error when it reads, which is over before the other does."""
     places: list[Place] = []

@@ -12,8 +12,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from lookalike.embed_spec import EmbedSpec
 from lookalike.pipelines.engines import beam_options, find_prism
-from lookalike.transforms.embed import EmbedImages, EmbedSpec
+from lookalike.transforms.embed import EmbedImages
 from tests.beam_windows import WINDOWS, Event, check_stream, check_windows
 from tests.documented import ROOT
 

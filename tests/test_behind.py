@@ -13,9 +13,9 @@ import pytest
 from lookalike import unit_embedding
 from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
+from lookalike.store.ledger import write_ledger
 from lookalike.store.objects import open_store
 from lookalike.transforms.behind import Behind
-from lookalike.unit_embedding import write_ledger
 
 PATIENCE_S = 60
 
@@ -79,6 +79,7 @@ def test_a_bundle_that_failed_leaves_its_errors_behind() -> None:
     behind.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [0, 2], ids=["beside the next unit", "at the end of the bundle"])
 def test_a_unit_that_cannot_be_finished_ends_the_run_and_is_done_by_the_next(
     unit: int,

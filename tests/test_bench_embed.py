@@ -26,6 +26,7 @@ class Thumbnail(tf.Module):  # type: ignore[misc]
         return tf.reshape(tf.nn.avg_pool2d(images, 8, 8, "VALID"), [-1, 48])
 
 
+@pytest.mark.slow
 def test_all_ways_are_measured_and_agree(
     pictures: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,7 +48,7 @@ def test_all_ways_are_measured_and_agree(
         )
         assert way["start_up_s"] > 0
         assert run["peak_bytes"] is None or run["peak_bytes"] > 10 << 20
-        if name in ("decode", "model"):
+        if name in ("decode", "pillow", "model"):
             assert run["cosine"] is None
         else:  # the least of all rows: none is missing, each is in its place
             assert run["cosine"][1] > (0.999 if "hub" in name or name == "runinference" else 0.9999)
@@ -55,7 +56,7 @@ def test_all_ways_are_measured_and_agree(
     assert 1 / found["bound"] == pytest.approx(1 / rates["decode"] + 1 / rates["model"])
     shown = capsys.readouterr().out
     assert table(found) in shown
-    assert all(title in shown for title in WAYS.values())
+    assert all(title in shown for title, _ in WAYS.values())
 
 
 def test_too_few_pictures(

@@ -63,8 +63,8 @@ def test_a_tenth_grows_to_what_the_real_set_is() -> None:
     tenth = thinned(REAL)
     found = fit(REAL)
     grown = Generator(tenth, neighbours(tenth, MOST_NEAR), found.width, found.spread).rows(0, 6000)
-    assert tenth_distance(grown[:5800], grown[5800:]) == pytest.approx(
-        tenth_distance(REAL[:5800], REAL[5800:]), rel=0.1
+    assert tenth_distance(grown[:5000], grown[5000:]) == pytest.approx(
+        tenth_distance(REAL[:5000], REAL[5000:]), rel=0.1
     )
 
 
@@ -133,18 +133,18 @@ def test_ready_vectors_are_distinct_and_keep_their_inner_products() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_files_hold_the_rows(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = vectors.save(tmp_path, GENERATOR.real, GENERATOR)
+    GENERATOR.save(tmp_path)
     monkeypatch.setattr(vectors, "GROUP_ROWS", 100)
     paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    vectors.write_part(source, 0, 1000, paths[0], dtype)
-    vectors.write_part(source, 1000, 1700, paths[1], dtype)
+    vectors.write_part(tmp_path, 0, 1000, paths[0], dtype)
+    vectors.write_part(tmp_path, 1000, 1700, paths[1], dtype)
     read = np.concatenate(list(vectors.blocks(paths)))
     np.testing.assert_allclose(read, GENERATOR.rows(0, 1700), atol=1e-3 if dtype[-1] == "6" else 0)
-    vectors.write_array(paths, 1250, 24, tmp_path / "array.npy")
-    np.testing.assert_array_equal(np.load(tmp_path / "array.npy"), read[:1250])
-    assert vectors.load([tmp_path / "array.npy", paths[0]]).shape == (2250, 24)
+    vectors.write_array(paths, 1700, 24, tmp_path / "array.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "array.npy"), read)
+    assert vectors.load([tmp_path / "array.npy", paths[0]]).shape == (2700, 24)
     np.save(tmp_path / "wide.npy", np.zeros((3, 25), np.float32))
-    with pytest.raises(RequestError, match=r"rows of one length; they are \(1250, 24\), \(3, 25\)"):
+    with pytest.raises(RequestError, match=r"rows of one length; they are \(1700, 24\), \(3, 25\)"):
         vectors.load([tmp_path / "array.npy", tmp_path / "wide.npy"])
 
 
@@ -159,8 +159,8 @@ def test_crops_lie_in_the_picture(data: bytes, width: int, height: int) -> None:
 
 def test_memory_is_above_the_libraries_of_as_many_processes() -> None:
     samples = [Sample(0, 1, 100, 60), Sample(1, 3, 390, 130), Sample(2, 1, 150, 70)]
-    assert highest(samples, {"resident": 100, "anonymous": 50}) == (90, 20)
-    assert highest(samples, {"resident": 999, "anonymous": 999}) == (0, 0)
+    assert highest(samples, Sample(0, 1, 100, 50)) == (90, 20)
+    assert highest(samples, Sample(0, 1, 999, 999)) == (0, 0)
 
 
 def test_the_fastest_setting_that_reaches_a_recall() -> None:
@@ -173,6 +173,7 @@ def test_the_fastest_setting_that_reaches_a_recall() -> None:
     assert fastest({"curve": curve}, 0.995) is None
 
 
+@pytest.mark.slow
 def test_all_ways_are_measured_on_made_vectors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +195,6 @@ def test_all_ways_are_measured_on_made_vectors(
     assert main(arguments) == 0
     found = json.loads(output.read_text())
     assert (found["rows"], found["dim"], found["queries"]) == (12_000, 24, 100)
-    assert (found["match"]["rows"], found["match"]["from_rows"]) == (3000, 300)
     assert list(found["ways"]) == ["lookalike", "wiki", "exact"]
     for name, way in found["ways"].items():
         built = way["built"]
@@ -213,6 +213,7 @@ def test_all_ways_are_measured_on_made_vectors(
     assert [path.name for path in tmp_path.glob("lookalike-bench-*")] == []
 
 
+@pytest.mark.slow
 def test_crops_are_embedded_and_searched(
     pictures: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,7 +222,6 @@ def test_crops_are_embedded_and_searched(
     arguments += ["--rounds", "1", "--ways", "exact", "--workers", "1", "--json", str(output)]
     assert main([*arguments, "--work", str(tmp_path)]) == 0
     found = json.loads(output.read_text())
-    assert found["match"] is None
     assert "builtin:color-texture on 40 crops of each of 6 pictures" in found["vectors"]
     assert max(row["recall"] for row in found["ways"]["lookalike"]["curve"]) > 0.999
     assert "200 vectors" in capsys.readouterr().out

@@ -48,6 +48,7 @@ def test_changes_give_pictures(name: str, size: tuple[int, int], tmp_path: Path)
         assert after.shape[1::-1] == expected[name]
 
 
+@pytest.mark.slow
 def test_a_run_prints_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for label, hue in (("red", (200, 30, 30)), ("blue", (30, 40, 200))):
         (tmp_path / "in" / label).mkdir(parents=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.images.preparing import ImageLimits, decode
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import decode
 from tests.bitmap_files import BITFIELDS, RAW, RLE4, RLE8, write_bmp, write_tga
 from tests.image_files import rejection, scene
 

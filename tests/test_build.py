@@ -63,6 +63,7 @@ def test_a_trained_index_serves_again_while_it_fits(
     assert "no longer fits" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_index_of_other_settings_does_not_serve(tmp_path: Path) -> None:
     vectors = clustered(4000, DIM)
     add(tmp_path, "a", vectors)

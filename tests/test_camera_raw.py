@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from lookalike.images.preparing import ImageLimits, decode, prepare, resize
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import decode, prepare, resize
 from tests.image_files import difference, dng, encode, rejection, scene
 
 

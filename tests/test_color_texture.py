@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.models import color_texture, low_level, pixel_ops
+from lookalike.models.descriptors import INPUT_SIZE
 from lookalike.models.handles import BUILTINS
 from lookalike.models.inspection import inspect
 from lookalike.models.shipped import SHIPPED
 
 GOLDEN = Path(__file__).parent / "golden" / "color_texture_v2.json"
-SIDE = color_texture.INPUT_SIZE[0]
+SIDE = INPUT_SIZE[0]
 Y, X = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE), indexing="ij")
 COLOURS = {
     "red": (0.8, 0.15, 0.1),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.pipelines.config import CompactConfig
-from lookalike.store import compacting, shards
+from lookalike.store import compacting, shard_format, shards
 from lookalike.store.compacting import Moved, compact, needs_compaction, plan_compaction
 from lookalike.store.objects import open_store
 from tests.nights import Nights
@@ -123,7 +123,7 @@ def test_columns_and_types_are_united(tmp_path: Path) -> None:
     ]
     lines = []
     for number, (metadata, row) in enumerate(kinds, start=1):
-        schema = shards.schema(
+        schema = shard_format.schema(
             2, metadata, {"lookalike.x": "y"}, "float16" if number == 1 else "float32"
         )
         path = f"embeddings/{number}.parquet"

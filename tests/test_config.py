@@ -7,12 +7,11 @@ import pytest
 import yaml
 
 from lookalike.errors import RequestError
-from lookalike.images.preparing import ImageLimits
-from lookalike.models.resolving import DEFAULT_FEATURES
+from lookalike.images.limits import ImageLimits
+from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
 from lookalike.pipelines.config import (
     CompactConfig,
     Config,
-    FeatureConfig,
     PublishConfig,
     load_config,
     parse_config,

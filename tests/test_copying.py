@@ -15,12 +15,13 @@ from lookalike.reconcile.copying import COPY_ROW, Copying, copy_rows
 from lookalike.reconcile.settling import COPIED, LISTED, NAMES, Settling
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.exchange import Dealing, Meeting
-from lookalike.store.files import HashedName, file_record
+from lookalike.store.files import HashedName
 from lookalike.store.objects import Store, open_store
 from lookalike.store.partitions import uri_hashes, uri_partitions
 from tests.exchanged import meet_here
+from tests.file_records import file_record
 
 METADATA = pa.schema([("label", pa.string()), ("year", pa.int64()), ("source", pa.string())])
 OF = Settling(
@@ -41,7 +42,7 @@ OF = Settling(
 
 def stored(store: Path, dtype: str) -> dict[int, str]:
     """Two shards of three rows, with odd bits in their vectors."""
-    schema = shards.schema(2, pa.schema([("old", pa.string())]), {}, dtype)
+    schema = shard_format.schema(2, pa.schema([("old", pa.string())]), {}, dtype)
     paths = {}
     for number in (3, 8):
         paths[number] = f"embeddings/{number}.parquet"
@@ -78,7 +79,7 @@ def test_copies_have_the_vectors_bit_for_bit(
             "source": ["z", "x", "y"],
         }
     )
-    schema = shards.schema(2, METADATA, {"lookalike.x": "y"}, dtype)
+    schema = shard_format.schema(2, METADATA, {"lookalike.x": "y"}, dtype)
     name = HashedName("embeddings/20", ".parquet")
     line = copy_rows(open_store(tmp_path), name, 20, rows, paths, schema)
     path = line["path"]
@@ -181,7 +182,7 @@ def test_metadata_come_from_the_first_listing_of_a_name(
     ids = copies.placed(pa.chunked_array([[-1, -5, None, 7, -1 - (1 << 32 | 2)]]))
     assert ids.to_pylist() == [40 << 32, (41 << 32) + 1, None, 7, (42 << 32) + 2]
     conclude(store, copies, parts)
-    copy = Copying(OF, "run", METADATA, shards.schema(2, METADATA, {}))
+    copy = Copying(OF, "run", METADATA, shard_format.schema(2, METADATA, {}))
     found = meet_here(store)(
         Meeting("copies", OF.parts, copy.deal, copy.take, OF.dealt, "resolved/copied", (COPIED,))
     )

@@ -16,14 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from lookalike.errors import RequestError
-from lookalike.images import preparing as images
-from lookalike.images.preparing import (
-    ImageLimits,
-    NotAnImage,
-    Rejected,
-    decode,
-    prepare,
-)
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import decode, prepare
+from lookalike.images.rejections import REASONS, NotAnImage, Rejected
 from tests.image_files import (
     VALID,
     bmp,
@@ -240,7 +235,7 @@ def test_mutated_files_never_raise_anything_else(kind, changes, in_header, cut, 
     except (Rejected, NotAnImage) as error:
         refused = error
     if isinstance(refused, Rejected):
-        assert refused.reason in images.REASONS
+        assert refused.reason in REASONS
         assert refused.detail
     if got is not None:
         assert got.pixels.dtype == np.uint8
@@ -263,7 +258,8 @@ def test_any_bytes_with_any_signature(tail, name):
 
 def test_damaged_tiff_prints_nothing():
     code = (
-        "import sys; from lookalike.images.preparing import decode, Rejected\n"
+        "import sys; from lookalike.images.preparing import decode\n"
+        "from lookalike.images.rejections import Rejected\n"
         "data = sys.stdin.buffer.read()\n"
         "for cut in range(20, len(data), 97):\n"
         "    try: decode(data[:cut], 'x.tif')\n"

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits, prepare
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import prepare
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.pipelines.cli import main
 from lookalike.records import SourceFile
@@ -115,6 +116,7 @@ def test_every_kind_of_file_has_its_outcome(tmp_path: Path) -> None:
     assert [type(one) for one in again] == [Decoded, Decoded]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 def test_a_file_that_ends_the_decoder_is_the_only_one_lost(tmp_path: Path) -> None:
     ends = {5: "ABORT", 6: "SEGFAULT", 20: "LEAVE", 21: "HANG", 30: "MEMORY", 39: "ABORT"}
@@ -137,6 +139,7 @@ def test_a_file_that_ends_the_decoder_is_the_only_one_lost(tmp_path: Path) -> No
     assert len([one for one in outcomes if isinstance(one, Decoded)]) == 34
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ends=st.lists(st.sampled_from(["", "", "", "ABORT", "LEAVE"]), max_size=12))
@@ -188,6 +191,7 @@ def test_a_decoder_whose_parent_is_gone_ends(tmp_path: Path) -> None:
         assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty")
 def test_a_run_keeps_everything_but_the_culprits(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

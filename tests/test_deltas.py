@@ -63,6 +63,7 @@ def nights_of(tmp_path: Path, dim: int = DIM, **index: Any) -> Nights:
     return nights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "ivf_pq", "ivf_sq"])
 def test_nights_of_changes_search_as_all_living_rows_do(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(5)
@@ -149,6 +150,7 @@ def test_equal_vectors_do_not_confuse_the_truth(tmp_path: Path) -> None:
         assert_truth_is_from_scratch(nights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "ivf_pq"])
 def test_compaction_keeps_queries_and_encodes_all_again(tmp_path: Path, kind: str) -> None:
     pool = clustered(3000, DIM)
@@ -178,6 +180,7 @@ def test_compaction_keeps_queries_and_encodes_all_again(tmp_path: Path, kind: st
     assert np.isin(others, moved(new)).all()
 
 
+@pytest.mark.slow
 def test_too_many_deltas_are_encoded_again(tmp_path: Path) -> None:
     pool = clustered(2000, DIM)
     nights = nights_of(tmp_path, kind="ivf_pq", queries=50)
@@ -192,6 +195,7 @@ def test_too_many_deltas_are_encoded_again(tmp_path: Path) -> None:
     assert any("compact.max_deltas 2" in line for line in nights.said)
 
 
+@pytest.mark.slow
 def test_drift_trains_anew_and_says_why(tmp_path: Path) -> None:
     nights = nights_of(tmp_path, kind="ivf_pq", queries=100)
     nights.add(clustered(3000, DIM, rank=4))
@@ -252,6 +256,7 @@ def test_another_kind_or_model_is_made_anew(tmp_path: Path) -> None:
     assert "another model" in nights.index()["index"]["why"]
 
 
+@pytest.mark.slow
 def test_a_small_change_costs_little(tmp_path: Path) -> None:
     """1 % of 10,000 rows changed: the certificate and little else."""
     pool = clustered(10_300, 64)

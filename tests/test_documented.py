@@ -95,6 +95,7 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert len(marked(README, "not run")) == 2
 
 
+@pytest.mark.slow
 def test_the_readmes_python(place: Path) -> None:
     out = run_python(README, place)
     first = out.splitlines()[0].split()
@@ -114,6 +115,7 @@ def test_the_readmes_python(place: Path) -> None:
 WORDS = {"F": "configs/quickstart.yaml", "SRC": "pictures", "STORE": "pictures.store"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "code"), blocks(README, ""))
 def test_the_readmes_commands(line: int, code: str, place: Path) -> None:
     words = {**WORDS, **({"STORE": "of-vectors.store"} if "--embeddings" in code else {})}
@@ -160,6 +162,7 @@ def beam_page(place: Path) -> str:
     return run_python(BEAM, place)
 
 
+@pytest.mark.slow
 def test_the_page_on_beam(place: Path, beam_page: str) -> None:
     [line] = beam_page.splitlines()
     ids, scores = line.strip("[]").split("] [")
@@ -178,6 +181,7 @@ def test_the_page_on_beam(place: Path, beam_page: str) -> None:
     assert sorted(path.name.partition("-")[0] for path in found.iterdir()) == ["0", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("beam_page")
 def test_what_a_pipeline_wrote_can_be_indexed(place: Path) -> None:
     """As the page says."""
@@ -188,6 +192,7 @@ def test_what_a_pipeline_wrote_can_be_indexed(place: Path) -> None:
     assert "12" in out
 
 
+@pytest.mark.slow
 def test_the_page_on_python(place: Path) -> None:
     index_labelled(place)  # the commands of other pages index other things
     lines = run_python(API, place).splitlines()
@@ -213,6 +218,7 @@ def test_the_page_on_python(place: Path) -> None:
 BESIDE = ("duckdb", "polars", "pandas")
 
 
+@pytest.mark.slow
 def test_the_page_on_reading_a_store(place: Path) -> None:
     absent = [name for name in BESIDE if find_spec(name) is None]
     lines = run_python(READING, place, absent).splitlines()

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from lookalike.ivf import drawing
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
 from lookalike.sampling import ALL, sample_ids
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.objects import Store, open_store
+from lookalike.store.vector_reader import VectorReader
 
 Ids = npt.NDArray[np.int64]
 EXAMPLES = numbers()
@@ -27,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three shards; the vector of an id is (file number, row)."""
     store = open_store(tmp_path_factory.mktemp("store"))
     for file_no, rows in ROWS.items():
-        schema = shards.schema(2, pa.schema([]), {})
+        schema = shard_format.schema(2, pa.schema([]), {})
         with shards.open_shard(store, path_of(file_no), schema, file_no) as (writer, _):
             for row in range(rows):
                 writer.append({"uri": f"/{row}"}, np.array([file_no, row], np.float32))
@@ -136,14 +137,14 @@ def test_a_limit_leaves_enough(count: int) -> None:
 
 def test_vectors_are_read_in_blocks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    read = drawing.VectorReader.vectors
+    read = VectorReader.vectors
 
-    def watched(reader: drawing.VectorReader, ids: Ids) -> npt.NDArray[np.float32]:
+    def watched(reader: VectorReader, ids: Ids) -> npt.NDArray[np.float32]:
         asked.append(len(ids))
         return read(reader, ids)
 
     monkeypatch.setattr(drawing, "_READ_ROWS", 64)
-    monkeypatch.setattr(drawing.VectorReader, "vectors", watched)
+    monkeypatch.setattr(VectorReader, "vectors", watched)
     spans = [Span(path_of(one), one, rows) for one, rows in ROWS.items()]
     records = run(store, [spans], (Draw(0, 10**6),), np.empty(0, dtype=np.int64), "blocks")
     assert sum(asked) == 431

@@ -132,6 +132,7 @@ def test_what_is_no_store_or_another_kind_of_it_is_refused(
             EmbedSpec.from_store(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_store_on_object_storage(
     tmp_path: Path, indexed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from lookalike.ivf.grouping import GroupTask
 from lookalike.ivf.tasks import encode_tasks, group_tasks
 from lookalike.ivf.trained_index import TrainedIndex, write_trained_index
 from lookalike.pipelines.runner import RunnerSpec, run
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.files import read_json, write_bytes
 from lookalike.store.objects import open_store
 from lookalike.transforms.encode import EncodeParts, GroupLists
@@ -30,7 +30,7 @@ def prepare(store: Path) -> tuple[TrainedIndex, list[EncodeTask]]:
     assert write_trained_index(open_store(store), spec, data, {})[0] == trained_index.sha256
     held_out = ExactNeighbours(vectors[:5], np.arange(5) + (1 << 32), 10, spec.metric)
     write_bytes(store, "runs/queries.npz", held_out.to_bytes())
-    schema = shards.schema(24, pa.schema([]), {})
+    schema = shard_format.schema(24, pa.schema([]), {})
     paths = []
     for number, rows in enumerate(np.split(np.arange(400), [100, 130, 300]), start=1):
         paths.append(f"embeddings/{number:06d}.parquet")
@@ -83,6 +83,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return build(store, *prepare(store), workers=1)
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_shards_and_truth(tmp_path: Path, expected: list[bytes]) -> None:
     assert build(tmp_path, *prepare(tmp_path), workers=2) == expected
 

@@ -13,19 +13,21 @@ from lookalike.errors import RequestError
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.ivf import encoding
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.encoding import EncodeTask, encode, encode_shard
+from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.part_files import open_part
 from lookalike.ivf.trained_index import TrainedIndex
-from lookalike.store import shards
-from lookalike.store.files import file_record, read_json
+from lookalike.store import shard_format, shards
+from lookalike.store.files import read_json
 from lookalike.store.objects import open_store
+from tests.file_records import file_record
+from tests.index_shards import encode_shard
 from tests.vector_stores import best, brute_force, trained
 
 
 def write_embeddings(store, vectors, cuts):
     """Embedding shards of consecutive rows; returns their paths and all ids."""
-    schema = shards.schema(vectors.shape[1], pa.schema([]), {})
+    schema = shard_format.schema(vectors.shape[1], pa.schema([]), {})
     paths, ids = [], []
     for number, rows in enumerate(np.split(np.arange(len(vectors)), cuts), start=5):
         paths.append(f"embeddings/{number:06d}.parquet")
@@ -258,12 +260,6 @@ def test_an_id_must_not_come_twice(trained_index, tmp_path):
             trained_index,
             no_queries(trained_index.spec),
         )
-
-
-def test_ids_and_vectors_of_a_block_go_together(trained_index):
-    trained_index, vectors = trained_index
-    with pytest.raises(RequestError, match="1 ids and 2 vectors"):
-        encode_shard(trained_index, [([1], vectors[:2])], bytearray().extend)
 
 
 def changed(data, **values):

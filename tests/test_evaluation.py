@@ -13,7 +13,7 @@ import pytest
 from lookalike import evaluation
 from lookalike.errors import RequestError
 from lookalike.evaluation import evaluate, file_labels, folder_label
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 
@@ -26,7 +26,7 @@ def make_store(store: Path, vectors: Vectors, uris: list[str], metric: str) -> d
     files = []
     for file_no, start in enumerate(range(0, len(vectors), 150)):
         path = f"embeddings/{file_no}.parquet"
-        schema = shards.schema(vectors.shape[1], pa.schema([]), {})
+        schema = shard_format.schema(vectors.shape[1], pa.schema([]), {})
         with shards.open_shard(open_store(store), path, schema, file_no) as (writer, pending):
             for row in range(start, min(start + 150, len(vectors))):
                 writer.append({"uri": uris[row]}, vectors[row])

@@ -16,13 +16,13 @@ from faiss.contrib import client_server, ondisk
 from lookalike.distances import top_k
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
 from lookalike.store.files import write_file
 from lookalike.store.objects import open_store
+from tests.index_shards import encode_shard
 from tests.vector_stores import clustered, make_store, trained
 
 PACKAGE = Path(index.__file__).parent.parent

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.models import features
 from lookalike.models.features import Embedder, Feature, fuse
@@ -36,7 +37,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / math.sqrt((a @ a) * (b @ b)))
 
 
-@given(hybrids(), st.sampled_from(features.METRICS[:3]))
+@given(hybrids(), st.sampled_from(METRICS[:3]))
 def test_inner_product_of_hybrids_is_the_weighted_mean_of_cosines(hybrid: Any, metric: str) -> None:
     blocks, weights = hybrid
     fused, ok = fuse(blocks, weights, metric)
@@ -78,7 +79,7 @@ def test_a_zero_block_leaves_its_weight_to_the_others() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("metric", features.METRICS)
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_or_zero_are_reported(metric: str, value: float) -> None:
     block = np.array([[1, 2], [value, 1], [0, 0], [3, 0]], np.float32)
@@ -185,7 +186,7 @@ def test_shares_of_weights_decide_whatever_their_rounding() -> None:
 
 
 def test_a_raw_and_a_unit_vector_have_different_fingerprints() -> None:
-    prints = [features.model_fingerprint([feature()], metric) for metric in features.METRICS]
+    prints = [features.model_fingerprint([feature()], metric) for metric in METRICS]
     assert prints[0] != prints[1] == prints[2] == prints[3]
 
 

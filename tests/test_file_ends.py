@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.images.preparing import NotAnImage, decode, prepare
+from lookalike.images.preparing import decode, prepare
+from lookalike.images.rejections import NotAnImage
 from tests.image_files import VALID, encode, rejection, scene
 
 LARGE = scene(480, 640)

@@ -32,6 +32,7 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[list[st
     return names, captured.err
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed_once_and_when_it_changes(
     folder: Path,
     tmp_path: Path,
@@ -71,6 +72,7 @@ def test_a_folder_is_indexed_once_and_when_it_changes(
     assert ask(capsys, asked, folder)[0] == ["new.png"]
 
 
+@pytest.mark.slow
 def test_an_index_that_was_cut_short_is_made_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

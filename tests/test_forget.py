@@ -117,6 +117,7 @@ def everything(store):
         yield path.relative_to(store), b"\n".join(parts)
 
 
+@pytest.mark.slow
 def test_of_ten_images_nothing_is_left_and_the_others_are_as_they_were(made, root, capfd):
     store = root / "store"
     before = rows_of(store)
@@ -172,6 +173,7 @@ def neighbours(store, made, number):
     return lookalike.open(store).search(names_of(made, number)[0], k=3)[0]
 
 
+@pytest.mark.slow
 def test_on_object_storage_nothing_is_left_either(made, s3, tmp_path, capfd):
     pytest.importorskip("obstore")
     local, bucket = open_store(made / "store"), open_store(store_uri(s3, "forget"))
@@ -203,6 +205,7 @@ def test_on_object_storage_nothing_is_left_either(made, s3, tmp_path, capfd):
     assert main(["verify", *flags]) == 0
 
 
+@pytest.mark.slow
 def test_what_is_still_in_the_sources_does_not_come_back(made, root, capfd):
     store = root / "store"
     gone = names_of(made, 3, 7)
@@ -221,6 +224,7 @@ def test_what_is_still_in_the_sources_does_not_come_back(made, root, capfd):
     assert main(["verify", "--store", str(store)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["compact", "publish", "published", "remove", "search", "prove"])
 def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, root, monkeypatch):
     store, names = root / "store", names_of(made, 3, 91)
@@ -258,6 +262,7 @@ def test_a_run_that_was_stopped_is_continued_by_the_same_command(stop, made, roo
     assert main(["verify", "--store", str(store)]) == 0
 
 
+@pytest.mark.slow
 def test_a_condition_says_which(made, root, capfd):
     store = root / "store"
     before = rows_of(store)
@@ -270,6 +275,7 @@ def test_a_condition_says_which(made, root, capfd):
     assert found["images"] == len(chosen) > 3
 
 
+@pytest.mark.slow
 def test_a_row_without_a_vector_leaves_the_index_alone(made, root, capfd):
     store, name = root / "store", str(made / "pictures" / "broken.jpg")
     before = snapshot.read_manifest(open_store(store))
@@ -281,6 +287,7 @@ def test_a_row_without_a_vector_leaves_the_index_alone(made, root, capfd):
     assert main(["verify", "--store", str(store)]) == 0
 
 
+@pytest.mark.slow
 def test_what_is_found_afterwards_is_said_with_status_1(made, root, capfd):
     [name] = names_of(made, 8)
     (root / "store" / "notes.txt").write_text(f"mind {name}!")
@@ -290,6 +297,7 @@ def test_what_is_found_afterwards_is_said_with_status_1(made, root, capfd):
     assert "nothing found" not in out
 
 
+@pytest.mark.slow
 def test_what_an_attempt_leaves_that_nobody_waits_for_is_searched_too(
     made, root, capfd, monkeypatch
 ):
@@ -306,6 +314,7 @@ def test_what_an_attempt_leaves_that_nobody_waits_for_is_searched_too(
     assert f"FOUND name {name} in index/late.part" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_requests_that_name_nothing_or_everything_change_nothing(made, root, capfd, monkeypatch):
     before = sorted(
         (path, path.stat().st_mtime_ns)

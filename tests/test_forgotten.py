@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.store.files import file_record
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
 from lookalike.store.objects import open_store
+from tests.file_records import file_record
 
 # Hashes that end in zero bytes, or begin with large ones, are the ones that types get wrong.
 DIGESTS = st.one_of(

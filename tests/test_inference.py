@@ -21,6 +21,7 @@ from lookalike.transforms.inference import EmbedModelHandler
 from tests.conftest import picture
 
 
+@pytest.mark.slow
 def test_pictures_become_the_vectors_that_queries_have(tmp_path: Path) -> None:
     spec = EmbedSpec.from_handles("builtin:color-texture", tmp_path / "models")
     picture(1).save(tmp_path / "a.png")

@@ -319,6 +319,7 @@ def rows_of(store: Path) -> set[tuple[str, bytes, str | None]]:
     return found
 
 
+@pytest.mark.slow
 def test_night_after_night_the_store_is_that_of_the_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,6 +369,7 @@ def test_night_after_night_the_store_is_that_of_the_tables(
     night(3, embedded=1, unchanged=98, rejected=1, removed=101)
 
 
+@pytest.mark.slow
 def test_vectors_of_another_kind_are_brought_in_anew(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "a.parquet", clustered(20, DIM))
     store = tmp_path / "store"
@@ -390,6 +392,7 @@ def test_vectors_of_another_kind_are_brought_in_anew(tmp_path: Path) -> None:
 # --- stopped and continued --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_a_killed_run_is_continued_to_the_same_result(tmp_path: Path) -> None:
     vectors = clustered(3000, DIM)

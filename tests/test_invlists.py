@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.encoding import encode_shard
 from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
 from lookalike.ivf.planner import plan
 from lookalike.ivf.shard_files import (
@@ -26,6 +25,7 @@ from lookalike.ivf.shard_files import (
 from lookalike.ivf.train import train
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.index_header import ShardHeader
+from tests.index_shards import encode_shard
 from tests.vector_stores import clustered, trained
 
 GOLDEN = Path(__file__).parent / "golden"

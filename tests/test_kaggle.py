@@ -65,6 +65,7 @@ def kaggle(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield server
 
 
+@pytest.mark.slow
 def test_a_model_of_kaggle(kaggle: Server, model: Path, tmp_path: Path) -> None:
     found = resolve(HANDLE, tmp_path / "work")
     assert found.fingerprint == folder_fingerprint(model)

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.ivf import coarse
-from lookalike.ivf.coarse import lloyd, means, nearest
-from lookalike.ivf.kmeans import apportion, kmeans
+from lookalike.ivf.coarse import apportion, kmeans, lloyd, means, nearest
 from tests.vector_stores import clustered
 
 

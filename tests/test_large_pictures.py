@@ -11,9 +11,10 @@ from PIL import Image
 from lookalike.images.heic_tiles import reduced_by_tiles
 from lookalike.images.heif_grid import grid
 from lookalike.images.jpeg_frames import jpeg_frame
+from lookalike.images.limits import ImageLimits
 from lookalike.images.memory import memory
 from lookalike.images.openers import open_image, readable
-from lookalike.images.preparing import ImageLimits, decode, prepare
+from lookalike.images.preparing import decode, prepare
 from tests.heif_files import as_grid, clap, imir, irot, nclx
 from tests.image_files import VALID, difference, encode, golden, lossless_jpeg, rejection, scene
 

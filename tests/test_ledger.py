@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.store import ledger
-from lookalike.store.files import file_record
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
+from tests.file_records import file_record
 
 GOLDEN = Path(__file__).parent / "golden" / "ledger_v1.parquet"
 # One row of each status. `ledger_v1.parquet` holds them as the first release wrote them.

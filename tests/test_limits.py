@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from lookalike.images.preparing import ImageLimits, decode
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import decode
 from tests.image_files import VALID, bmp, chunk, encode, gif, golden, png, rejection, scene, tiff
 
 
@@ -174,6 +175,7 @@ def test_a_lying_frame_count_costs_nothing():
     assert rejection(png(1, 1, 8, 0, b"\0\0", control)).reason == "too_many_frames"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "WEBP", "ICO", "PNM", "TGA", "JPEG"])
 def test_estimates_of_memory_hold(kind, tmp_path):

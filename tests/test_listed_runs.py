@@ -81,6 +81,7 @@ def test_a_manifest_that_is_not_sound_is_refused_before_anything_is_written(
     assert not (place / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["s.tar", "s.tgz"])
 def test_members_of_a_tar_answer_with_their_own_captions(place: Path, name: str) -> None:
     def image(seed: int) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 
 import lookalike
 from lookalike import RequestError
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.living import united_schema
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
@@ -162,7 +162,7 @@ def test_columns_that_some_files_lack_are_null(tmp_path: Path) -> None:
         pa.schema([("price", pa.int64())]),
     ]
     for number, metadata in enumerate(columns, start=1):
-        schema = shards.schema(DIM, metadata, {})
+        schema = shard_format.schema(DIM, metadata, {})
         path = f"embeddings/{number}.parquet"
         with shards.open_shard(open_store(tmp_path), path, schema, number) as (writer, pending):
             fields = {

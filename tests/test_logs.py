@@ -17,15 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.outcomes import RejectedNames
 from lookalike.pipelines import logs
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.progress import Progress
-from lookalike.rejected_names import RejectedNames
 from lookalike.transforms.logs import LoggedFn, unit_of
 
 LOG = logging.getLogger("lookalike.tests")
 
 
+@pytest.mark.slow
 def test_a_run_names_rejected_files(
     pictures: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_run_names_rejected_files(
     assert " INFO " not in said
 
 
+@pytest.mark.slow
 def test_workers_log_from_the_level_of_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

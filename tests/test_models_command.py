@@ -35,6 +35,7 @@ def test_what_ships_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "builtin:photo            1,280 dimensions  Apache-2.0  what a photograph" in text
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_a_config_of_an_onnx_file_and_a_function(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -70,6 +71,7 @@ def test_a_config_of_an_onnx_file_and_a_function(
     assert "engine      openvino: " in shown
 
 
+@pytest.mark.slow
 def test_a_saved_model(tmp_path: Path) -> None:
     handle = same_in_tensorflow(tmp_path / "saved")
     (tmp_path / "saved" / "README.md").write_text("---\ntags: [a]\nlicense: cc-by-4.0\n---\n# A")

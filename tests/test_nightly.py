@@ -90,6 +90,7 @@ def answers(searcher: Searcher, vectors: np.ndarray) -> list[list[tuple[str, flo
     return [[(n.uri, n.score, sorted(n.duplicates)) for n in one] for one in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_store_that_went_on_equals_one_made_from_scratch(seed: int, tmp_path: Path) -> None:
     folder, config = Folder(tmp_path / "pictures", seed), tmp_path / "config.yaml"
@@ -125,6 +126,7 @@ def test_a_store_that_went_on_equals_one_made_from_scratch(seed: int, tmp_path: 
         before = manifest
 
 
+@pytest.mark.slow
 def test_equal_files_of_a_size_that_very_many_share_are_joined(tmp_path: Path) -> None:
     """They are cut by name and fall to several units; each content keeps one vector."""
     root, config = tmp_path / "bitmaps", tmp_path / "config.yaml"

@@ -167,6 +167,7 @@ def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> 
 # --- faults -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", FAULTS)
@@ -214,6 +215,7 @@ def test_every_request_of_a_publication_may_fail(
     assert tried >= requests // 2 // step
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_request_of_a_reader_may_fail(s3: int, tmp_path: Path, kind: str) -> None:

@@ -204,6 +204,7 @@ def test_a_crop_takes_the_middle(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, [1, 0, 0.2], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pooling_of_maps_and_tokens(tmp_path: Path) -> None:
     """Tokens are the four rows of a picture of 4 by 1: (batch, 4 tokens, 3 channels)."""
     tokens = save_model(
@@ -475,7 +476,6 @@ def test_a_folder_of_several_models(tmp_path: Path) -> None:
 
 # --- preprocessor_config.json -----------------------------------------------------------------
 
-THIRD = (1 / 255, MEAN, STD)
 HALF = ((0.5,) * 3, (0.5,) * 3)
 
 
@@ -578,6 +578,7 @@ def test_the_configuration_goes_before_the_file(tmp_path: Path) -> None:
 # --- through the commands, and a real model ---------------------------------------------------
 
 
+@pytest.mark.slow
 def test_index_query_and_the_next_night(
     tmp_path: Path, pictures: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:

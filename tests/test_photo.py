@@ -100,6 +100,7 @@ def test_its_vectors_stay_what_they_are(shipped: Vectors) -> None:
 GOLDEN = "3112a92c42bdc6f5b24b9aa3786db80ec61acdca0e286fc980d3e567ec2e2778"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(openvino_engine.missing()), reason="OpenVINO is not installed")
 def test_every_engine_gives_the_same_vectors(tmp_path: Path, shipped: Vectors) -> None:
     """In whole numbers where the processor has instructions for that, and in float32."""
@@ -124,6 +125,7 @@ def test_every_engine_gives_the_same_vectors(tmp_path: Path, shipped: Vectors) -
         np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), shipped)
 
 
+@pytest.mark.slow
 def test_the_export_is_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from lookalike.models import photo;"
     for name in ("one", "two"):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf import codes
-from lookalike.ivf.planner import IndexSpec, plan
+from lookalike.ivf.planner import plan
+from lookalike.ivf.spec import IndexSpec
 from lookalike.pipelines.config import parse_config
 from lookalike.sizes import size_setting, size_text
 

@@ -16,11 +16,14 @@ import tensorflow as tf
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError
 from lookalike.models import color_texture, openvino_engine, prepared
+from lookalike.models.descriptors import INPUT_SIZE
 from lookalike.models.handles import builtin_fingerprint
 from lookalike.models.preparation import models_cache
 from lookalike.models.resolving import FeatureConfig, install, installed_files, resolve_features
 from lookalike.models.saved_model import ModelInfo
 from lookalike.store.objects import open_store
+
+pytestmark = pytest.mark.slow
 
 LOW = FeatureConfig("low", "builtin:color-texture")
 MAKING = "making the models ready: once for each, some seconds"
@@ -31,6 +34,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     return cache_folder() / "models"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the shipped model is ready, to be copied."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
+        resolve_features([LOW], work(root, "work"), lambda _: None)
+    return root / "xdg"
+
+
+@pytest.fixture
+def filled(cache: Path, made: Path, tmp_path: Path) -> Path:
+    """A cache of its own in which the shipped model is ready."""
+    shutil.copytree(made, tmp_path / "xdg")
+    return cache
 
 
 def work(tmp_path: Path, name: str) -> Path:
@@ -57,7 +77,7 @@ def test_a_shipped_model_is_made_ready_once(cache: Path, tmp_path: Path) -> None
     told: list[str] = []
     (first,) = resolve_features([LOW], work(tmp_path, "a"), told.append)
     assert told == [MAKING]
-    assert first.info == ModelInfo(color_texture.INPUT_SIZE, color_texture.DIM, rewritten=False)
+    assert first.info == ModelInfo(INPUT_SIZE, color_texture.DIM, rewritten=False)
     assert first.fingerprint == builtin_fingerprint(LOW.handle)
     before = kept(cache)
     assert f"{first.fingerprint}/saved_model.pb" in before
@@ -74,19 +94,19 @@ def test_a_shipped_model_is_made_ready_once(cache: Path, tmp_path: Path) -> None
         assert {f"prepared/{again.prepared}{end}" for end in (".xml", ".bin", ".npy")} <= {*names}
 
 
-def test_a_store_has_what_the_cache_has_lost(cache: Path, tmp_path: Path) -> None:
+def test_a_store_has_what_the_cache_has_lost(filled: Path, tmp_path: Path) -> None:
     store = work(tmp_path, "store")
     features = resolve_features([LOW], work(tmp_path, "a"), lambda _: None)
     install(open_store(store), features, tmp_path / "a")
-    shutil.rmtree(cache)
+    shutil.rmtree(filled)
     told: list[str] = []
     assert resolve_features([LOW], work(tmp_path, "b"), told.append, open_store(store)) == features
-    assert (told, os.listdir(cache)) == ([], [])
+    assert (told, os.listdir(filled)) == ([], [])
 
 
-def test_what_was_cut_short_is_made_again(cache: Path, tmp_path: Path) -> None:
+def test_what_was_cut_short_is_made_again(filled: Path, tmp_path: Path) -> None:
     (first,) = resolve_features([LOW], work(tmp_path, "a"), lambda _: None)
-    folder = cache / first.fingerprint
+    folder = filled / first.fingerprint
     for number, name in enumerate((f"prepared/{first.prepared}.json", "saved_model.pb")):
         (folder / name).unlink()
         told: list[str] = []
@@ -95,11 +115,11 @@ def test_what_was_cut_short_is_made_again(cache: Path, tmp_path: Path) -> None:
         assert (folder / name).is_file()
 
 
-def test_openvino_that_came_later_is_found(cache: Path, tmp_path: Path) -> None:
+def test_openvino_that_came_later_is_found(filled: Path, tmp_path: Path) -> None:
     if openvino_engine.missing():
         pytest.skip("OpenVINO is not installed")
     (first,) = resolve_features([LOW], work(tmp_path, "a"), lambda _: None)
-    note = cache / first.fingerprint / "prepared" / f"{first.prepared}.json"
+    note = filled / first.fingerprint / "prepared" / f"{first.prepared}.json"
     found = json.loads(note.read_text())
     note.write_text(json.dumps(found | {"openvino": "", "agreements": {}, "trouble": "none here"}))
     told: list[str] = []

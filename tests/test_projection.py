@@ -22,7 +22,7 @@ from lookalike.models.projection import ABOUT, MATRIX, open_folder, project, sav
 from lookalike.models.saved_model import ModelInfo
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.config import load_config
-from lookalike.store import shards, snapshot
+from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.converting import convert_shard, convert_tasks
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, spoil: Any, said: s
 def test_converted_shards_keep_ids_names_and_metadata(tmp_path: Path, dtype: str) -> None:
     metadata = pa.schema([("label", pa.string())])
     vectors = np.random.default_rng(0).standard_normal((700, 4)).astype("f4")
-    schema = shards.schema(4, metadata, {"lookalike.model_fingerprint": "old"}, dtype)
+    schema = shard_format.schema(4, metadata, {"lookalike.model_fingerprint": "old"}, dtype)
     with shards.open_shard(open_store(tmp_path), "embeddings/7.parquet", schema, 7) as (
         writer,
         pending,
@@ -140,6 +140,7 @@ def vectors_of(store: Path) -> dict[bytes, np.ndarray[Any, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_weights_and_a_projection_are_applied_without_embedding_again(
     tmp_path: Path, pictures: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +326,7 @@ def test_what_cannot_be_asked_is_said_before_work_begins(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_without_labels_altered_copies_are_read_and_learned_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], indexed: tuple[Path, Path]
 ) -> None:

@@ -324,6 +324,7 @@ def test_a_hybrid_of_a_function_and_a_model(mine: Path, tmp_path: Path) -> None:
 # --- the examples, through the commands -------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "features"),
     [

@@ -119,6 +119,7 @@ def cosines(a: Any, b: Any) -> Any:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_integers_and_floats_give_the_same_vectors_on_every_processor(tmp_path: Path) -> None:
     model, info = graph_of(mixed(tmp_path / "net.onnx"), tmp_path / "work")
@@ -223,6 +224,7 @@ def collection(root: Path, per_folder: int = 36) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_a_model_in_8_bits_is_a_feature_of_its_own(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -298,6 +300,7 @@ def spoiled(path: Path) -> Path:
     return save_model(path, nodes, {"x": ["n", 3, *SIZE]}, {"y": ["n", 16]}, constants)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_what_is_not_worth_it_is_not_written(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -317,6 +320,7 @@ def test_what_is_not_worth_it_is_not_written(
     assert "Not worth it: a mean cosine" in Path("small/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_requests_that_are_wrong(
     tmp_path: Path,
     pictures: Callable[..., Path],

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
@@ -15,10 +17,13 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_on_stderr(tmp_path: Path) -> None:
     done = run(f"""
 import numpy as np
 from pathlib import Path
+
+import pytest
 from lookalike.models import color_texture
 from lookalike.models import saved_model as models
 from lookalike.models.inspection import inspect

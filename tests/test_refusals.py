@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 
 from lookalike.images.rejections import NotAnImage, Rejected
-from lookalike.ivf.kmeans import kmeans
+from lookalike.ivf.coarse import kmeans
 from lookalike.ivf.part_files import write_part
 from lookalike.ivf.shard_files import write_shard
 from lookalike.reconcile.copying import COPY_ROW, copy_rows
 from lookalike.search.batch_search import BatchSpec, write_batch
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.compacting import CompactTask, compact
 from lookalike.store.files import HashedName, write_file
 from lookalike.store.index_header import ShardHeader
@@ -105,7 +105,7 @@ def test_what_does_not_fit_together(make: Callable[[], object], words: str) -> N
 @pytest.fixture
 def line(tmp_path: Path) -> dict[str, Any]:
     """A shard of three rows, as a manifest lists it."""
-    store, schema = open_store(tmp_path), shards.schema(2, pa.schema([]), {}, "float32")
+    store, schema = open_store(tmp_path), shard_format.schema(2, pa.schema([]), {}, "float32")
     with shards.open_shard(store, "embeddings/1.parquet", schema, 1) as (writer, pending):
         for number in range(3):
             writer.append({"uri": f"/{number}"}, np.ones(2, np.float32))

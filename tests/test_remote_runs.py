@@ -24,6 +24,7 @@ from tests.vector_stores import clustered
 pytest.importorskip("obstore")
 
 
+@pytest.mark.slow
 def test_the_machine_that_made_an_index_keeps_little_of_it(
     s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +58,7 @@ def test_the_machine_that_made_an_index_keeps_little_of_it(
     assert vectors.nbytes < whole
 
 
+@pytest.mark.slow
 def test_a_night_without_changes_moves_the_listing_and_little_else(
     s3: int, tmp_path: Path, pictures: Callable[..., Path]
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_night_without_changes_moves_the_listing_and_little_else(
         assert snapshot.current(open_store(store)) == manifest["name"]
 
 
+@pytest.mark.slow
 def test_nights_on_object_storage(
     s3: int,
     tmp_path: Path,

@@ -19,11 +19,11 @@ from lookalike.pipelines.report_data import facts, write_report
 from lookalike.recall.measured import fresh_rows, measure
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
-from lookalike.store.files import sha256_file
 from lookalike.store.folder import FolderStore
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 from tests import publishing
+from tests.file_records import file_record
 
 NO_SAMPLES: dict[str, list[dict[str, object]]] = {}
 COUNTS = {
@@ -93,7 +93,8 @@ def test_three_files_are_written_and_named(tmp_path):
     assert [line["path"] for line in lines] == [f"snapshots/one/{name}" for name in names]
     for line in lines:
         assert line["kind"] == "report"
-        assert (line["sha256"], line["bytes"]) == sha256_file(tmp_path / line["path"])
+        found = file_record(tmp_path, line["path"])
+        assert (line["sha256"], line["bytes"]) == (found.sha256, found.bytes)
     page, known, text = ((tmp_path / line["path"]).read_text() for line in lines)
     parsed = Page(page)
     assert_harmless(parsed)

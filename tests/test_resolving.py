@@ -146,6 +146,7 @@ def small_parts():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_content", [True, False])
 @settings(max_examples=25)
 @given(nights=NIGHTS)

@@ -107,6 +107,7 @@ def vectors(store: Path) -> dict[int, np.ndarray]:
     return {int(i): v for ids, rows in blocks for i, v in zip(ids, rows, strict=True)}
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_every_way_is_continued_to_the_same_result(
     pictures: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,11 +18,12 @@ from lookalike.errors import RequestError
 from lookalike.pipelines.cli import main
 from lookalike.search.searcher import Searcher
 from lookalike.store import retention, snapshot
-from lookalike.store.files import file_record, write_bytes, write_json
+from lookalike.store.files import write_bytes, write_json
 from lookalike.store.folder import walk
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
 from tests import publishing
+from tests.file_records import file_record
 from tests.vector_stores import clustered, make_store
 
 DAY = 86_400

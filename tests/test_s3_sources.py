@@ -427,6 +427,7 @@ def test_copies_here(put: Callable[..., str], tmp_path: Path) -> None:
 # --- requests ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_night_asks_once_for_each_object(server: int, tmp_path: Path) -> None:
     """And the second night, nothing but the listing."""
     client = s3_client.open_client(parse(store_uri(server, "")))

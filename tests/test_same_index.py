@@ -61,6 +61,7 @@ def recall(store: Path, vectors: npt.NDArray[Any]) -> float:
     return sum(found) / (K * len(queries))
 
 
+@pytest.mark.slow
 def test_sorted_input_costs_no_recall(tmp_path: Path, classes: npt.NDArray[np.float32]) -> None:
     order = np.random.default_rng(2).permutation(ROWS)
     in_order = index(tmp_path, "sorted", classes, np.arange(ROWS), 1)
@@ -68,6 +69,7 @@ def test_sorted_input_costs_no_recall(tmp_path: Path, classes: npt.NDArray[np.fl
     assert abs(recall(in_order, classes) - recall(shuffled, classes)) <= 0.01
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_makes_the_same_files(
     tmp_path: Path, classes: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,11 +14,12 @@ from lookalike.distances import METRICS, score
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
 from lookalike.ivf.planner import plan
+from lookalike.ivf.train import train
 from lookalike.store import snapshot
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
-from lookalike.store.shards import VectorReader
 from lookalike.store.tombstones import write_tombstones
+from lookalike.store.vector_reader import VectorReader
 from tests import publishing
 from tests.vector_stores import best, brute_force, clustered, make_store
 
@@ -190,7 +191,7 @@ def test_an_empty_store_answers_with_nothing(tmp_path):
 
 def make_store_of_nothing(store, vectors):
     spec = plan(0, 8, "cosine", {})
-    data, _ = index.train(spec, vectors)
+    data, _ = train(spec, vectors)
     trained = index.TrainedIndex(data, spec)
     folder = f"templates/{trained.sha256}"
     record = write_bytes(store, f"{folder}/{index.TRAINED_FILE}", data)

@@ -256,7 +256,10 @@ if started == "searched":
 @pytest.mark.parametrize(
     ("engine", "started"),
     [
-        *(("tensorflow", how) for how in ("nothing", "imported", "searched", "elsewhere")),
+        *(
+            pytest.param("tensorflow", how, marks=pytest.mark.slow)
+            for how in ("nothing", "imported", "searched", "elsewhere")
+        ),
         *(("openvino", how) for how in ("nothing", "searched", "elsewhere")),
     ],
 )
@@ -370,7 +373,7 @@ OF_TENSORFLOW = {
 }
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+@pytest.mark.parametrize("engine", [pytest.param("tensorflow", marks=pytest.mark.slow), "openvino"])
 def test_what_a_search_changes_in_its_process(engine: str, indexed: tuple[Path, Path]) -> None:
     """As docs/python-api.md lists it."""
     if engine == "openvino":

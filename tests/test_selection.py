@@ -12,7 +12,7 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.images.decoder_process import answer_file
 from lookalike.images.functions import Functions
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.images.rejections import IGNORED
 from lookalike.pipelines.config import parse_config
 from lookalike.sources.contents import Contents

@@ -381,6 +381,7 @@ def test_the_api_is_described(served: Served) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_page_on_serving_runs(tmp_path: Path, indexed: tuple[Path, Path]) -> None:
     (tmp_path / "pictures.store").symlink_to(indexed[0])
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -44,6 +44,7 @@ def add(folder: Path, number: int, vectors: np.ndarray = VECTORS) -> None:
     assert main(["index", *given]) == 0
 
 
+@pytest.mark.slow
 def test_publications_and_removals_fail_no_request(tmp_path: Path) -> None:
     add(tmp_path, 0)
     store, failed, answered = tmp_path / "store", list[str](), list[str]()
@@ -89,6 +90,7 @@ def test_publications_and_removals_fail_no_request(tmp_path: Path) -> None:
     assert answered[-1] == published
 
 
+@pytest.mark.slow
 def test_a_published_snapshot_that_cannot_be_opened_is_told_and_passed_by(tmp_path: Path) -> None:
     add(tmp_path, 0)
     with serving(tmp_path / "store") as served:

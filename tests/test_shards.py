@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.store import shards, vector_reader
-from lookalike.store.files import file_record
+from lookalike.store import shard_format, shards, vector_reader
 from lookalike.store.objects import Store, open_store
 from lookalike.store.shard_format import ADDRESSES, addresses_of, group_rows
+from lookalike.store.vector_reader import VectorReader
+from tests.file_records import file_record
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN_1 = FOLDER / "embedding_shard_v1.parquet"
@@ -48,7 +49,7 @@ def row_of(file_no: int, row: int) -> dict[str, Any]:
 
 def write(store: Path, file_no: int, rows: int, dim: int = DIM, dtype: str = "float32") -> str:
     name = f"embeddings/{file_no:08d}.parquet"
-    schema = shards.schema(dim, METADATA, PROPERTIES, dtype)
+    schema = shard_format.schema(dim, METADATA, PROPERTIES, dtype)
     with shards.open_shard(open_store(store), name, schema, file_no) as (writer, pending):
         for row, vector in enumerate(vectors_of(file_no, rows, dim)):
             assert writer.append(row_of(file_no, row), vector) == file_no << 32 | row
@@ -71,8 +72,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[int, st
 
 
 @pytest.fixture
-def reader(store: tuple[Store, dict[int, str]]) -> shards.VectorReader:
-    return shards.VectorReader(*store)
+def reader(store: tuple[Store, dict[int, str]]) -> VectorReader:
+    return VectorReader(*store)
 
 
 ALL_IDS = [file_no << 32 | row for file_no, rows in SIZES.items() for row in range(rows)]
@@ -132,7 +133,7 @@ def test_vectors_are_stored_plain(store: tuple[Store, dict[int, str]]) -> None:
 
 def test_an_exception_leaves_no_shard(tmp_path: Path) -> None:
     def interrupted() -> None:
-        schema = shards.schema(DIM, METADATA, {})
+        schema = shard_format.schema(DIM, METADATA, {})
         with shards.open_shard(open_store(tmp_path), "x.parquet", schema, 0) as (writer, _):
             for row in range(200):
                 writer.append(row_of(0, row), np.zeros(DIM, np.float32))
@@ -166,7 +167,7 @@ def test_streams_over_a_shard(store: tuple[Store, dict[int, str]]) -> None:
 def test_vectors_come_in_the_order_asked_for(
     store: tuple[Store, dict[int, str]], ids: list[int]
 ) -> None:
-    found = shards.VectorReader(*store).vectors(np.array(ids, dtype=np.int64))
+    found = VectorReader(*store).vectors(np.array(ids, dtype=np.int64))
     assert found.dtype == np.float32
     assert np.array_equal(found.reshape(-1, DIM), expected_vectors(ids))
 
@@ -175,7 +176,7 @@ def test_vectors_come_in_the_order_asked_for(
 def test_rows_come_in_the_order_asked_for(
     store: tuple[Store, dict[int, str]], ids: list[int]
 ) -> None:
-    found = shards.VectorReader(*store).rows(ids)
+    found = VectorReader(*store).rows(ids)
     assert found == [{"id": i, **row_of(i >> 32, i & 0xFFFFFFFF)} for i in ids]
 
 
@@ -183,13 +184,13 @@ def test_rows_come_in_the_order_asked_for(
 def test_what_describes_rows_is_their_name_and_metadata(
     store: tuple[Store, dict[int, str]], ids: list[int]
 ) -> None:
-    found = shards.VectorReader(*store).described(np.array(ids, dtype=np.int64))
+    found = VectorReader(*store).described(np.array(ids, dtype=np.int64))
     whole = [row_of(i >> 32, i & 0xFFFFFFFF) for i in ids]
     assert found == [{name: row[name] for name in ("uri", "label", "tags")} for row in whole]
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_columns_may_be_named_in_any_order(reader: shards.VectorReader, count: int) -> None:
+def test_columns_may_be_named_in_any_order(reader: VectorReader, count: int) -> None:
     ids = ALL_IDS[130 : 130 + count]
     expected = [row_of(i >> 32, i & 0xFFFFFFFF) for i in ids]
     for names in (("tags", "uri"), ("height", "label", "bytes"), ("uri",)):
@@ -197,20 +198,20 @@ def test_columns_may_be_named_in_any_order(reader: shards.VectorReader, count: i
         assert found == [{name: row[name] for name in names} for row in expected]
 
 
-def test_every_vector_at_once_and_again(reader: shards.VectorReader) -> None:
+def test_every_vector_at_once_and_again(reader: VectorReader) -> None:
     ids = np.random.default_rng(0).permutation(np.array(ALL_IDS * 2, dtype=np.int64))
     for _ in range(2):
         assert np.array_equal(reader.vectors(ids), expected_vectors(ids.tolist()))
 
 
-def test_metadata_columns(reader: shards.VectorReader) -> None:
+def test_metadata_columns(reader: VectorReader) -> None:
     # Parquet names the items of a list "element"
     names_and_types = [(column.name, str(column.type)) for column in reader.metadata_schema()]
     assert names_and_types == [("label", "string"), ("tags", "list<element: int64>")]
-    assert shards.VectorReader(open_store(Path("nowhere")), {}).metadata_schema() == pa.schema([])
+    assert VectorReader(open_store(Path("nowhere")), {}).metadata_schema() == pa.schema([])
 
 
-def test_threads_share_a_reader(reader: shards.VectorReader) -> None:
+def test_threads_share_a_reader(reader: VectorReader) -> None:
     def check(seed: int) -> bool:
         random = np.random.default_rng(seed)
         ids = random.choice(np.array(ALL_IDS, dtype=np.int64), 50)
@@ -237,7 +238,7 @@ def test_a_store_of_more_files_than_may_be_open(others: int, tmp_path: Path) -> 
     with ExitStack() as stack:
         for _ in range(others - open_files()):  # tests before this one may have left some
             stack.enter_context(open(tmp_path / files[0], "rb"))
-        reader, before = shards.VectorReader(open_store(tmp_path), files), open_files()
+        reader, before = VectorReader(open_store(tmp_path), files), open_files()
         numbers = (*range(400), *range(0, 400, 7))
         ids = np.array([file_no << 32 for file_no in numbers], dtype=np.int64)
         expected = np.concatenate([vectors_of(i >> 32, 1, 2) for i in ids.tolist()])
@@ -268,7 +269,7 @@ def test_addresses_lead_to_what_a_decoder_reads(
     tmp_path: Path, rows: int, dim: int, dtype: str
 ) -> None:
     vectors = vectors_of(1, rows, dim)
-    schema = shards.schema(dim, METADATA, {}, dtype)
+    schema = shard_format.schema(dim, METADATA, {}, dtype)
     with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 1) as (writer, _):
         uris = pa.array([f"{'x' * (row % 7)}{row}" for row in range(rows)])  # of odd lengths
         ids = writer.append_block(pa.table({"uri": uris}), vectors)
@@ -281,7 +282,7 @@ def test_addresses_lead_to_what_a_decoder_reads(
     expected = by_decoding(path)
     assert np.array_equal(expected, vectors.astype(dtype).astype(np.float32))
     order = np.random.default_rng(0).permutation(np.concatenate([ids, ids[:3]]))
-    found = shards.VectorReader(open_store(tmp_path), {1: "s.parquet"}).vectors(order)
+    found = VectorReader(open_store(tmp_path), {1: "s.parquet"}).vectors(order)
     assert found.dtype == np.float32
     assert np.array_equal(found, expected[order - (1 << 32)])
     assert np.array_equal(
@@ -292,7 +293,7 @@ def test_addresses_lead_to_what_a_decoder_reads(
 
 def test_rows_and_blocks_of_rows_may_be_mixed(tmp_path: Path) -> None:
     vectors = vectors_of(2, 700)
-    schema = shards.schema(DIM, METADATA, {})
+    schema = shard_format.schema(DIM, METADATA, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "group_rows", lambda dim, itemsize: GROUP)
         with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 2) as (writer, _):
@@ -303,23 +304,21 @@ def test_rows_and_blocks_of_rows_may_be_mixed(tmp_path: Path) -> None:
             for row in range(690, 700):
                 writer.append(row_of(2, row), vectors[row])
     assert ids.tolist() == [2 << 32 | row for row in range(150, 690)]
-    reader = shards.VectorReader(open_store(tmp_path), {2: "s.parquet"})
+    reader = VectorReader(open_store(tmp_path), {2: "s.parquet"})
     every = [2 << 32 | row for row in range(700)]
     assert np.array_equal(reader.vectors(np.array(every)), vectors)
     assert reader.rows(every) == [{"id": i, **row_of(2, i & 0xFFFFFFFF)} for i in every]
 
 
 def test_columns_that_are_missing_are_null(tmp_path: Path) -> None:
-    schema = shards.schema(2, METADATA, {})
+    schema = shard_format.schema(2, METADATA, {})
     with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 0) as (writer, _):
         writer.append_block(pa.table({"uri": ["a"]}), np.ones((1, 2)))
         with pytest.raises(ValueError, match=r"shape \(1, 2\), got \(1, 3\)"):
             writer.append_block(pa.table({"uri": ["a"]}), np.ones((1, 3)))
-    [row] = shards.VectorReader(open_store(tmp_path), {0: "s.parquet"}).rows([0])
+    [row] = VectorReader(open_store(tmp_path), {0: "s.parquet"}).rows([0])
     assert row == dict.fromkeys(row, None) | {"id": 0, "uri": "a"}
-    assert shards.VectorReader(open_store(tmp_path), {0: "s.parquet"}).rows([0], ["uri"]) == [
-        {"uri": "a"}
-    ]
+    assert VectorReader(open_store(tmp_path), {0: "s.parquet"}).rows([0], ["uri"]) == [{"uri": "a"}]
 
 
 def test_a_schema_that_was_read_brings_no_addresses(tmp_path: Path) -> None:
@@ -328,7 +327,7 @@ def test_a_schema_that_was_read_brings_no_addresses(tmp_path: Path) -> None:
     with shards.open_shard(open_store(tmp_path), "s.parquet", schema, 3) as (writer, _):
         writer.append(row_of(3, 7), vectors_of(3, 100)[7])
     assert pq.read_schema(tmp_path / "s.parquet").metadata[b"lookalike.model_fingerprint"]
-    found = shards.VectorReader(open_store(tmp_path), {3: "s.parquet"}).vectors(np.array([3 << 32]))
+    found = VectorReader(open_store(tmp_path), {3: "s.parquet"}).vectors(np.array([3 << 32]))
     assert np.array_equal(found, vectors_of(3, 100)[7:8])
 
 
@@ -341,7 +340,7 @@ def test_another_layout_has_no_addresses_but_the_same_vectors(
         addresses_of(pq.read_metadata(tmp_path / name), name, (tmp_path / name).stat().st_size)
         is None
     )
-    reader = shards.VectorReader(open_store(tmp_path), {3: name})
+    reader = VectorReader(open_store(tmp_path), {3: name})
     ids = np.array([3 << 32 | row for row in (2999, 0, 1500)])
     assert np.array_equal(reader.vectors(ids), vectors_of(3, 3000)[[2999, 0, 1500]])
     blocks = [block for _, block in shards.iter_blocks(tmp_path / name)]
@@ -361,7 +360,7 @@ def test_addresses_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         addresses_of(pq.read_metadata(path), str(path), path.stat().st_size)
 
 
-def test_a_row_beyond_the_end_is_refused(reader: shards.VectorReader) -> None:
+def test_a_row_beyond_the_end_is_refused(reader: VectorReader) -> None:
     with pytest.raises(IndexError, match="no row 300, it has 300"):
         reader.vectors(np.array([300]))
 
@@ -373,13 +372,13 @@ def test_what_was_read_does_not_stay_in_memory(
     monkeypatch.setattr(vector_reader, "_RESIDENT_BYTES", 8 << 20)
     vectors = np.ones((60_000, 256), np.float32)  # 60 MB
     with shards.open_shard(
-        open_store(tmp_path), "s.parquet", shards.schema(256, METADATA, {}), 0
+        open_store(tmp_path), "s.parquet", shard_format.schema(256, METADATA, {}), 0
     ) as (
         writer,
         _,
     ):
         ids = writer.append_block(pa.table({"uri": ["x"] * 60_000}), vectors)
-    reader = shards.VectorReader(open_store(tmp_path), {0: "s.parquet"})
+    reader = VectorReader(open_store(tmp_path), {0: "s.parquet"})
 
     def shared() -> int:
         """Resident bytes of mapped files."""
@@ -404,7 +403,7 @@ def test_shards_of_every_version_stay_readable(golden: Path) -> None:
         np.concatenate([vectors for _, vectors in shards.iter_blocks(golden)]),
         vectors_of(3, 130, 2),
     )
-    reader = shards.VectorReader(open_store(golden.parent), {3: golden.name})
+    reader = VectorReader(open_store(golden.parent), {3: golden.name})
     ids = [3 << 32 | row for row in (129, 0, 128, 127)]
     assert reader.rows(ids) == [{"id": i, **row_of(3, i & 0xFFFFFFFF)} for i in ids]
     assert np.array_equal(

@@ -73,6 +73,7 @@ def least(store: Path, queries: np.ndarray, asked: list[dict[str, object]]) -> i
     return next((one for one in tries if one < NOTHING), NOTHING)
 
 
+@pytest.mark.slow
 @others_told
 @pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
 def test_a_query_uses_no_other_thread(metric: str, tmp_path: Path) -> None:

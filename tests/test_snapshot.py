@@ -16,7 +16,7 @@ import pytest
 from lookalike.errors import RequestError
 from lookalike.ivf.shard_files import write_head
 from lookalike.store import files as store_files
-from lookalike.store import ledger, shards, snapshot
+from lookalike.store import ledger, shard_format, shards, snapshot
 from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
@@ -31,7 +31,7 @@ def make_files(store: Path, name: str) -> Manifest:
     """One small file of each kind, and the manifest that lists them."""
     counts, rows = Counts(), []
     with shards.open_shard(
-        open_store(store), "embeddings/0.parquet", shards.schema(2, pa.schema([]), {}), 0
+        open_store(store), "embeddings/0.parquet", shard_format.schema(2, pa.schema([]), {}), 0
     ) as (writer, pending):
         for i in range(3):
             row = {

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.images.preparing import NotAnImage, decode
+from lookalike.images.preparing import decode
+from lookalike.images.rejections import NotAnImage
 from lookalike.sources.sniff import (
     CAMERA_FORMATS,
     IMAGE_SUFFIXES,

@@ -51,6 +51,7 @@ def asking(
     return made, truth, Searcher(store, manifest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_certificate_of_tasks_is_that_of_an_open_index(
     metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,6 +141,7 @@ def test_groups_hold_whole_shards_in_order() -> None:
     assert shard_groups({"files": []}, 4) == [()]
 
 
+@pytest.mark.slow
 def test_a_run_whose_index_no_task_holds_is_certified_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def index_vectors(table: Path, store: Path) -> list[object]:
     return ["index", "--config", config, "--embeddings", table, "--store", store]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "everybody"), [(2, False), (2, True), (1, True)])
 def test_sigterm_while_embedding(
     workers: int, everybody: bool, pictures: Callable[..., Path], tmp_path: Path
@@ -117,6 +118,7 @@ def test_sigterm_while_embedding(
     assert {*pa.concat_tables(ledger)["status"].to_pylist()} == {"embedded"}
 
 
+@pytest.mark.slow
 def test_sigterm_in_native_code_that_puts_signals_off(table: Path, tmp_path: Path) -> None:
     store, log = tmp_path / "store", tmp_path / "log"
     process = start(index_vectors(table, store), log, SLOW_NATIVE)
@@ -160,6 +162,7 @@ def test_no_room_ends_with_one_line(
     assert not list(store.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_run_of_two_workers_tells_the_reason_too(
     table: Path, tmp_path: Path, small_files: None, capfd: pytest.CaptureFixture[str]
 ) -> None:

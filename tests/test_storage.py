@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
 from lookalike.store import files, storage
+from tests.file_records import file_record
 
 SEGMENT = st.binary(min_size=1, max_size=40).filter(
     lambda name: not {0, ord("/")} & set(name) and name not in (b".", b"..")
@@ -89,13 +90,13 @@ def test_record_is_the_hash_of_what_was_written(
     data = b"".join(pieces)
     assert (store / "a/b.bin").read_bytes() == data
     expected = files.FileRecord("a/b.bin", hashlib.sha256(data).hexdigest(), len(data))
-    assert pending.finished == expected == files.file_record(store, "a/b.bin")
+    assert pending.finished == expected == file_record(store, "a/b.bin")
 
 
 def test_parquet_is_hashed_while_written(tmp_path: Path) -> None:
     with files.write_file(tmp_path, "t.parquet") as pending:
         pq.write_table(pa.table({"x": list(range(1000))}), pending.file)
-    assert files.file_record(tmp_path, "t.parquet") == pending.finished
+    assert file_record(tmp_path, "t.parquet") == pending.finished
     assert pq.ParquetFile(tmp_path / "t.parquet").read()["x"].to_pylist() == list(range(1000))
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from lookalike.errors import StoreWriteError
 from lookalike.store import bucket as bucket_module
-from lookalike.store import files, shards
+from lookalike.store import files, shard_format, shards
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import CACHE, LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
@@ -547,7 +547,7 @@ def test_a_disk_that_stays_full_is_told_of(tmp_path: Path) -> None:
 def test_rows_are_read_where_they_lie(store: Store, s3: int, tmp_path: Path) -> None:
     rows = 5000
     vectors = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)
-    with shards.open_shard(store, "a.parquet", shards.schema(64, pa.schema([]), {}), 3) as (
+    with shards.open_shard(store, "a.parquet", shard_format.schema(64, pa.schema([]), {}), 3) as (
         writer,
         _,
     ):

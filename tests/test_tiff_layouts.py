@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lookalike.images.limits import ImageLimits
 from lookalike.images.pixels import upright
-from lookalike.images.preparing import ImageLimits, decode
+from lookalike.images.preparing import decode
 from tests.image_files import VALID, difference, encode, rejection, scene
 from tests.tiff_files import (
     BLACK_IS_ZERO,

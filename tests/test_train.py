@@ -20,6 +20,8 @@ from lookalike.models.saved_model import load
 from lookalike.pipelines.cli import main
 from tests.conftest import picture
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 _RECIPE = Recipe(rate=1e-3, kinds=4, each=2, every=2)
 _SHORT = f"""

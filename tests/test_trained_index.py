@@ -15,9 +15,11 @@ from lookalike.errors import RequestError
 from lookalike.ivf import train as training
 from lookalike.ivf import trained_index as index
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
-from lookalike.ivf.planner import IndexSpec, plan
-from lookalike.ivf.trained_index import TrainedIndex, train, trained_index_hash
-from lookalike.store import shards
+from lookalike.ivf.planner import plan
+from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.train import train
+from lookalike.ivf.trained_index import TrainedIndex, trained_index_hash
+from lookalike.store import shard_format, shards
 from lookalike.store.objects import open_store
 from tests.vector_stores import clustered, trained
 
@@ -36,7 +38,8 @@ TRAIN = """
 import sys
 import numpy as np
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.planner import IndexSpec
+from lookalike.ivf.spec import IndexSpec
+from lookalike.ivf.train import train
 from tests.vector_stores import clustered
 index.set_threads(int(sys.argv[1]))
 for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosine", 40),
@@ -47,7 +50,7 @@ for kind, nlist, metric, rank in [("ivf_pq", 4, "l2", 16), ("ivf_pq", 300, "cosi
     pq = kind == "ivf_pq"
     spec = IndexSpec(kind, 300, metric, nlist, 16 if pq else 300, 4 if pq else 8,
                      64 if pq else 300, 0, 3000)
-    data, _ = index.train(spec, vectors)
+    data, _ = train(spec, vectors)
     trained_index = index.TrainedIndex(data, spec)
     prepared = trained_index.prepare(vectors)
     lists = trained_index.assign(prepared)
@@ -224,7 +227,7 @@ def test_a_sample_read_in_blocks_trains_as_an_array_whatever_the_order_of_files(
     store, vectors, spans = open_store(tmp_path), clustered(900, 24), {}
     for number, part in zip((7, 3, 5), np.split(vectors, 3), strict=True):
         path = f"embeddings/{number}.parquet"
-        schema = shards.schema(24, pa.schema([]), {})
+        schema = shard_format.schema(24, pa.schema([]), {})
         with shards.open_shard(store, path, schema, number) as (writer, _):
             for row in part:
                 writer.append({"uri": "/a"}, row)

@@ -13,10 +13,9 @@ from lookalike.errors import RequestError
 from lookalike.images.limits import ImageLimits
 from lookalike.learning import fitting, gathering
 from lookalike.learning.altered import COPIES
-from lookalike.learning.augmenting import augment
 from lookalike.learning.gathering import Pictures, draw, gather
 from lookalike.learning.networks import PhotoNetwork, ScratchNetwork
-from lookalike.learning.objectives import Contrast, Proxies
+from lookalike.learning.objectives import Contrast, Proxies, augment
 from lookalike.learning.splitting import split
 from lookalike.learning.state import State
 from lookalike.models import photo

@@ -26,6 +26,7 @@ from apache_beam.transforms.window import SlidingWindows
 from apache_beam.typehints import TypeCheckError
 from apache_beam.utils.shared import Shared
 
+from lookalike.embed_spec import FAILED_SCHEMA, EmbedSpec
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
 from lookalike.pipelines.runner import RunnerSpec, run
@@ -33,7 +34,7 @@ from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
 from lookalike.store.shards import iter_blocks, iter_rows
-from lookalike.transforms.embed import FAILED_SCHEMA, EmbedImages, EmbedSpec, EmbedUnits
+from lookalike.transforms.embed import EmbedImages, EmbedUnits
 from lookalike.transforms.encode import EncodeParts, GroupLists
 
 Records = list[dict[str, Any]]
@@ -318,6 +319,7 @@ def note_models(record: dict[str, Any]) -> None:
     NOTES.append([weakref.ref(one) for one in embedders()])
 
 
+@pytest.mark.slow
 def test_models_are_shared_and_let_go_of(indexed: tuple[Path, Path], spec: EmbedSpec) -> None:
     uris = [str(path) for path in (indexed[1] / "first").iterdir()]
     Shared().acquire(set)  # Beam keeps the last one that was acquired, whatever it is
@@ -335,6 +337,7 @@ def test_models_are_shared_and_let_go_of(indexed: tuple[Path, Path], spec: Embed
     assert len(embedders()) == before
 
 
+@pytest.mark.slow
 def test_worker_processes_leave_nothing(indexed: tuple[Path, Path], spec: EmbedSpec) -> None:
     uris = [str(path) for path in (indexed[1] / "first").iterdir()]
 

@@ -13,7 +13,7 @@ import pytest
 
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.models.features import Embedder, Feature
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.records import SourceFile, Unit

@@ -180,6 +180,7 @@ def test_a_folder(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
     assert "; 8 unknown (not readable now, kept as they were)\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_happens_meanwhile(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
     """Equal contents come and go beside names that are unknown; a second such night stands."""
     sub, folder = nights.root / "p/sub", nights.root / "p"
@@ -205,6 +206,7 @@ def test_what_happens_meanwhile(nights: Nights, capsys: pytest.CaptureFixture[st
     assert third["counts"]["unknown"] == third["counts"]["embedded"] == 0
 
 
+@pytest.mark.slow
 def test_new_names_of_contents_that_are_unknown(nights: Nights) -> None:
     sub, folder = nights.root / "p/sub", nights.root / "p"
     data = (sub / "000.jpg").read_bytes()
@@ -225,6 +227,7 @@ def test_new_names_of_contents_that_are_unknown(nights: Nights) -> None:
     assert nights.ledger()[str(sub / "000.jpg")].detail == str(folder / "0.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["*/*.jpg", "*/0??.jpg", "**/*.jpg", "su*"])
 def test_a_glob(nights: Nights, pattern: str) -> None:
     nights.sources = [str(nights.root / "p" / pattern), str(nights.root / "p")]
@@ -243,6 +246,7 @@ def test_a_tar(nights: Nights, kind: str) -> None:
     assert all("Permission denied" in row.detail for row in unknown.values())
 
 
+@pytest.mark.slow
 def test_a_tar_that_is_copied_halfway(nights: Nights) -> None:
     (nights.root / "t").mkdir()
     tar = nights.root / "t/a.tar"
@@ -263,6 +267,7 @@ def test_a_tar_that_is_copied_halfway(nights: Nights) -> None:
     assert f"of {third.size:,} bytes are in the tar" in unknown[f"{tar}#002.png"].detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["glob", "named"])
 def test_a_table_of_images(nights: Nights, kind: str) -> None:
     (nights.root / "t").mkdir()
@@ -273,6 +278,7 @@ def test_a_table_of_images(nights: Nights, kind: str) -> None:
     assert set(unknown) == {f"{table}#{n}" for n in range(4)}
 
 
+@pytest.mark.slow
 def test_a_manifest_and_what_it_names(nights: Nights) -> None:
     manifest = nights.root / "m.csv"
     manifest.write_text("uri,label\n" + "".join(f"p/sub/{n:03d}.jpg,cat\n" for n in range(4)))
@@ -289,6 +295,7 @@ def test_a_manifest_and_what_it_names(nights: Nights) -> None:
     assert (counts["unknown"], counts["rejected"], counts["unchanged"]) == (0, 1, 9)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_not_mounted(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
     other = nights.root / "other"
     shutil.copytree(nights.root / "p/sub", other)
@@ -334,6 +341,7 @@ def test_a_first_night(nights: Nights, capsys: pytest.CaptureFixture[str]) -> No
     assert nights.night()["counts"]["embedded"] == 4
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read(nights: Nights) -> None:
     """Reading another process's memory from its beginning is an I/O error, to root as well."""
     path, away = nights.root / "p/000.jpg", nights.root / "away"
@@ -382,6 +390,7 @@ def test_what_is_unknown_can_be_forgotten(nights: Nights) -> None:
     assert (counts["embedded"], counts["unchanged"], counts["ignored"]) == (0, 9, 1)
 
 
+@pytest.mark.slow
 def test_a_prefix_on_object_storage(
     nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

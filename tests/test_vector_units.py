@@ -19,13 +19,14 @@ from lookalike.sources.listing import Listing
 from lookalike.sources.units import Units
 from lookalike.sources.vector_pieces import Piece, cut_pieces, piece_of
 from lookalike.sources.vector_tables import VectorTable, list_tables, metadata_schema
-from lookalike.store.files import file_record, read_json
+from lookalike.store.files import read_json
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger
 from lookalike.store.objects import open_store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
+from tests.file_records import file_record
 from tests.scanning import cut_vectors, list_vectors
 from tests.vector_files import COMPONENTS, embedding, write_vectors
 

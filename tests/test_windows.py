@@ -12,8 +12,9 @@ from apache_beam.testing.test_pipeline import TestPipeline as _TestPipeline
 from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import SlidingWindows, TimestampedValue
 
+from lookalike.embed_spec import EmbedSpec
 from lookalike.pipelines.runner import RunnerSpec, run
-from lookalike.transforms.embed import EmbedImages, EmbedSpec
+from lookalike.transforms.embed import EmbedImages
 from tests.beam_windows import WINDOWS, Event, check_places, check_windows
 
 

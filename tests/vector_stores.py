@@ -12,9 +12,10 @@ from lookalike.ivf import trained_index as index
 from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.ivf.planner import plan
+from lookalike.ivf.train import train
 from lookalike.recall import certificate
 from lookalike.recall.asking import Here
-from lookalike.store import shards
+from lookalike.store import shard_format, shards
 from lookalike.store.duplicates import PAIRS, write_duplicates
 from lookalike.store.files import write_bytes, write_json
 from lookalike.store.objects import open_store
@@ -51,7 +52,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     n, dim = vectors.shape
     lines, ids = [], []
     metadata = pa.schema([("label", pa.string())])
-    schema = shards.schema(dim, metadata, {})
+    schema = shard_format.schema(dim, metadata, {})
     for number, rows in enumerate(np.array_split(np.arange(n), files), start=5):
         relative = f"embeddings/{number:06d}.parquet"
         with shards.open_shard(open_store(store), relative, schema, number) as (writer, pending):
@@ -68,7 +69,7 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
                 ids.append(writer.append(fields, vectors[row]))
         lines.append(shards.shard_record(pending.finished, number, len(rows)))
     spec = plan(n, dim, metric, options or {})
-    data, stats = index.train(spec, vectors)
+    data, stats = train(spec, vectors)
     trained = index.TrainedIndex(data, spec)
     folder = f"templates/{trained.sha256}"
     record = write_bytes(store, f"{folder}/{index.TRAINED_FILE}", data)
@@ -153,7 +154,7 @@ def trained(n=400, d=24, metric="cosine", **options):
     if metric == "jaccard":
         vectors = np.abs(vectors)
     spec = plan(n, d, metric, {"kind": "ivf_pq", **options})
-    return index.train(spec, vectors[: spec.train_rows])[0], spec, vectors
+    return train(spec, vectors[: spec.train_rows])[0], spec, vectors
 
 
 def certify(searcher, truth, k=10, target=0.95, **how):

@@ -21,8 +21,7 @@ from apache_beam.transforms.window import SlidingWindows
 from apache_beam.typehints.typehints import TupleConstraint
 from apache_beam.utils.windowed_value import WindowedValue
 
-from lookalike.embed_spec import FAILED_SCHEMA as FAILED_SCHEMA
-from lookalike.embed_spec import EmbedSpec as EmbedSpec
+from lookalike.embed_spec import EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
 from lookalike.models.features import Embedder
@@ -169,10 +168,11 @@ class EmbedImages(beam.PTransform):
     """Embed single files, for a pipeline of your own.
 
     Takes paths and URIs, or (key, uri) pairs with keys of any kind, and gives two collections by
-    name: `embedded`, of flat records of `spec.schema`, and `failed`, of `FAILED_SCHEMA`. What came
-    of a pair is a pair (key, record). Key and uri are given back as they came, in the window, at
-    the time and of the pane of the element that bore them; every element has exactly one record in
-    each of its windows. A file that is named more than once in a batch is embedded once.
+    name: `embedded`, of flat records of `spec.schema`, and `failed`, of
+    `embed_spec.FAILED_SCHEMA`. What came of a pair is a pair (key, record). Key and uri are given
+    back as they came, in the window, at the time and of the pane of the element that bore them;
+    every element has exactly one record in each of its windows. A file that is named more than once
+    in a batch is embedded once.
 
         spec = EmbedSpec.from_store("photos.store")
         outputs = uris | EmbedImages(spec)

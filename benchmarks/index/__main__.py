@@ -6,10 +6,10 @@ wiki       Faiss IVF-PQ of as many bytes, by the guidelines of its wiki
 exact      numpy's product and selection, or Faiss's flat index: the faster counts
 
 Vectors are crops of photographs through a model. Where more are asked for than there are, all come
-from a generator fitted to the real ones, and the table shows how like them they are. Each way runs
-in processes of its own; builds one after another, searches in turn. Memory is that of a way's
-processes at its highest, above what they have once their libraries are imported. A rival that has
-not built after --patience times the project's time is ended, and counts as beaten.
+from a generator fitted to the real ones, and the table tells how near neighbours are in either.
+Each way runs in processes of its own; builds one after another, searches in turn. Memory is that of
+a way's processes at its highest, above what they have once their libraries are imported. A rival
+that has not built after --patience times the project's time is ended, and counts as beaten.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.command import arguments, at_least_one, chosen, run, say, versions
-from benchmarks.index.table import table
+from benchmarks.command import arguments, at_least_one, chosen, columns, run, say, versions
 from lookalike.errors import RequestError
 
 _ALL = ("lookalike", "autofaiss", "wiki", "exact")
-_WHOLE = 2_000_000  # rows above which exact search takes a part, and the rivals must be asked for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,15 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--recall", type=float, default=0.95, help="to compare rates at (0.95)")
     add("--code-bytes", type=int, default=64, help="the rivals' memory (64)")
     add("--index", type=json.loads, default={}, metavar="JSON", help="options of the planner")
-    add("--ways", metavar="WAY,…", help=f"of {', '.join(_ALL)} (all; above 2 million rows exact)")
+    add("--ways", default=",".join(_ALL), metavar="WAY,…", help=f"of {', '.join(_ALL)} (all)")
     add("--rounds", type=int, default=3, help="how often rates are taken (3)")
     add("--patience", type=float, default=4.0, help="how long a rival may build, in ours (4)")
     add("--workers", type=int, default=0, help="processes (0: one per core)")
     add("--autofaiss-env", type=Path, metavar="DIR", help="where autofaiss is or will be installed")
     add("--work", type=Path, metavar="DIR", help="for all files, tens of bytes per component")
     given = parser.parse_args(argv)
-    usual = _ALL if given.rows <= _WHOLE else ("exact",)
-    given.ways = chosen(parser, given.ways or ",".join(usual), _ALL)
+    given.ways = chosen(parser, given.ways, _ALL)
     at_least_one(parser, given, "rows real queries rounds dim")
     return run("bench-index", given, prepare, table)
 
@@ -66,7 +63,7 @@ def prepare(given: Namespace) -> dict[str, Any]:
 
 def _measure(given: Namespace, folder: Path) -> dict[str, Any]:
     """Everything that is to be told, as the JSON file has it."""
-    from benchmarks.index import generator, match, vectors, way_autofaiss
+    from benchmarks.index import generator, way_autofaiss
     from benchmarks.index.measure import lay_out, measure
     from lookalike.parallel import cores
 
@@ -80,32 +77,26 @@ def _measure(given: Namespace, folder: Path) -> dict[str, Any]:
             notes["autofaiss"] = problem
             given.ways.remove("autofaiss")
     real, described = _real(given, folder)
-    made, compared = None, None
+    made = generator.Generator(real)
     if given.rows + given.queries > len(real):
         say(f"fitting a generator to {len(real):,} real vectors")
         made = generator.fit(real)
-        compared = match.compare(real, made)
+        tenths = "{:.3f}, of as many made from a tenth of them {:.3f}".format(*made.tenths)
         described = (
             f"made, each of five of {len(real):,} real ones (places of {made.width:.1f}, spread "
-            f"{made.spread:.2f}), which are {described}"
+            f"{made.spread:.2f}; 1 - cosine to the tenth neighbour, of the real ones {tenths}), "
+            f"which are {described}"
         )
-    # No machine holds all of very many; the rivals, where asked for, must.
-    apart = given.rows > _WHOLE and not {"autofaiss", "wiki"} & set(given.ways)
-    given.held = _WHOLE // 2 if apart else given.rows
-    source, dim = vectors.save(folder, real, made), real.shape[1]
-    del real, made
     say(f"writing {given.rows:,} vectors and finding the true neighbours")
-    task, true = lay_out(source, given, folder)
+    task, true = lay_out(made, given, folder)
     named = ("rows", "queries", "recall", "rounds", "code_bytes")
     return {
         "vectors": described,
         **{name: getattr(given, name) for name in named},
-        "dim": dim,
+        "dim": real.shape[1],
         "cores": cores(),
         "workers": given.workers or cores(),
-        "exact_rows": given.held,
         "versions": versions(),
-        "match": compared,
         "not_run": notes,
         "ways": measure(given, task, true, pythons),
     }
@@ -129,6 +120,89 @@ def _real(given: Namespace, folder: Path) -> tuple[Any, str]:
         path, described = embed_crops(config, given.images, given.real, folder)
         paths, described = [path], f"{given.model} on {described}"
     return vectors.ready(vectors.load(paths), given.dim, seed=0), described
+
+
+def table(document: dict[str, Any]) -> str:
+    """What was measured, and a line per way and setting."""
+    from benchmarks.index.measure import K
+
+    ways, least = document["ways"], document["recall"]
+    built = [["", "build", "memory", "anonymous", "B/vector", "index"]]
+    curves = [["", f"recall@{K}", "queries/s", "one by one", "setting"]]
+    for way in ways.values():
+        built.append(_built(document["rows"], way))
+        curves += _curve(way)
+    rivals = [way for name, way in ways.items() if name != "lookalike" and way["curve"]]
+    return "\n".join(
+        [
+            f"{document['rows']:,} vectors of {document['dim']} components: {document['vectors']}",
+            f"{document['queries']:,} queries held out, {document['rounds']} rounds, medians; "
+            f"{document['cores']} cores, {document['workers']} processes to build with",
+            ", ".join(f"{name} {value}" for name, value in document["versions"].items()),
+            "",
+            *columns(built, left=(0, 5)),
+            *(f"not run: {reason}" for reason in document["not_run"].values()),
+            "",
+            *_stages(ways["lookalike"]),
+            "",
+            *columns(curves, left=(0, 4)),
+            "",
+            *(
+                f"at recall@{K} {least:g}, beside {way['title']}: "
+                f"{_compared(ways['lookalike'], way, least)}"
+                for way in rivals
+            ),
+        ]
+    )
+
+
+def _built(rows: int, way: dict[str, Any]) -> list[str]:
+    built, told = way["built"], way["built"]["told"]
+    if built["failed"]:
+        return [way["title"], "", "", "", "", built["failed"]]
+    memory = [f"{built[name] / 2**20:,.0f} MiB" for name in ("resident", "anonymous")]
+    chosen = f" ({told['chosen']})" if told.get("chosen") else ""
+    each = f"{told['bytes'] / rows:,.1f}"
+    return [way["title"], f"{built['seconds']:,.1f} s", *memory, each, f"{told['key']}{chosen}"]
+
+
+def _curve(way: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            way["title"],
+            f"{row['recall']:.4f}",
+            f"{row['batch_rate']:,.0f}",
+            f"{row['single_rate']:,.0f}",
+            ", ".join(f"{name} {value}" for name, value in row["setting"].items()),
+        ]
+        for row in sorted(way["curve"], key=lambda row: float(row["recall"]))
+    ]
+
+
+def _stages(ours: dict[str, Any]) -> list[str]:
+    """What took how long in the project's build, and its certificate."""
+    if ours["built"]["failed"]:
+        return []
+    stages, certificate = (ours["built"]["told"][name] for name in ("stages", "certificate"))
+    parts = ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in stages.items())
+    return [
+        f"{ours['title']}: {parts}",
+        "certified: recall@{k} {recall:.3f} ({low:.3f} to {high:.3f}) at nprobe {nprobe}, "
+        "re-ranking {rerank}".format(**certificate),
+    ]
+
+
+def _compared(ours: dict[str, Any], way: dict[str, Any], least: float) -> str:
+    """How much faster the project's search is at the recall asked for."""
+    from benchmarks.index.measure import fastest
+
+    ratios = []
+    for rate in ("batch_rate", "single_rate"):
+        mine, theirs = fastest(ours, least, rate), fastest(way, least, rate)
+        if mine is None or theirs is None:
+            return "not both reach that"
+        ratios.append(mine[rate] / theirs[rate])
+    return "{:.2f}x its queries/s, {:.2f}x one by one".format(*ratios)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from benchmarks.pictures import gather
 from benchmarks.processes import worker_threads
 from benchmarks.task import Task, Vectors
 from lookalike.images import preparing as images
-from lookalike.images.preparing import Pixels
+from lookalike.images.pixels import Pixels
 from lookalike.pipelines.config import Config
 
 SHARES = (0.03, 0.7)  # of a photograph's area

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.command import say
 from benchmarks.index import vectors
+from benchmarks.index.generator import Generator
 from benchmarks.index.way_exact import nearest
 from benchmarks.index.ways import TITLES, Built, Way
 from lookalike.parallel import cores
@@ -23,15 +24,16 @@ SINGLE = 100  # queries asked one by one
 _TIMED = 8  # settings of a way that are timed in every round, at most
 
 
-def lay_out(source: vectors.Source, given: Namespace, folder: Path) -> tuple[Path, Any]:
+def lay_out(made: Generator, given: Namespace, folder: Path) -> tuple[Path, Any]:
     """Write the vectors, the queries and the task; returns the task's file and the true rows."""
-    parts = vectors.write(source, given.rows, folder / "parts", given.dtype, cores())
-    asked = source.rows(given.rows, given.rows + given.queries)
+    made.save(folder)
+    parts = vectors.write(folder, given.rows, folder / "parts", given.dtype, cores())
+    asked = made.rows(given.rows, given.rows + given.queries)
     np.save(folder / "queries.npy", asked)
     array = folder / "array" / "array.npy"
     array.parent.mkdir()
     if set(given.ways) - {"lookalike"}:
-        vectors.write_array(parts, given.held, asked.shape[1], array)
+        vectors.write_array(parts, given.rows, asked.shape[1], array)
     about = {
         "rows": given.rows,
         "dim": asked.shape[1],
@@ -53,7 +55,7 @@ def measure(given: Namespace, task: Path, true: Any, pythons: dict[str, str]) ->
     """Build the ways one after another, then ask them in turn.
 
     Args:
-        given: The arguments; `held` of the rows are those that exact search has.
+        given: The arguments.
         task: The file that `lay_out` wrote.
         true: The rows to be found, (queries, K).
         pythons: The interpreter of each way.
@@ -79,9 +81,6 @@ def measure(given: Namespace, task: Path, true: Any, pythons: dict[str, str]) ->
             opened = way.open()
             found[name]["open_s"] = opened["open_s"]
             found[name]["curve"] = _first(way, opened["settings"], true, given.recall)
-            if name == "exact" and given.held < given.rows:
-                for row in found[name]["curve"]:  # of the rows that it has
-                    row["recall"] = 1.0
             say(f"{TITLES[name]}: {len(opened['settings'])} settings")
         _time(given, served, found)
     finally:
@@ -123,17 +122,14 @@ def _time(given: Namespace, served: dict[str, Way], found: dict[str, Any]) -> No
     for name in names:
         for row in found[name]["curve"]:
             row["batch"], row["single"] = [], []
-    share = given.held / given.rows  # of the work that exact search does
     for number in range(given.rounds):
         shift = number % len(names)
         for step in range(max(len(found[name]["curve"]) for name in names)):
             for name in [*names[shift:], *names[:shift]]:
                 for row in found[name]["curve"][step : step + 1]:
-                    times = share if name == "exact" else 1.0
                     for kind, single in (("batch", 0), ("single", SINGLE)):
                         told = served[name].ask(row["setting"], single=min(single, given.queries))
-                        row[kind].append(times * told["queries"] / told["seconds"])
-                    row["memory"] = told["memory"]
+                        row[kind].append(told["queries"] / told["seconds"])
     for name in names:
         for row in found[name]["curve"]:
             row["batch_rate"], row["single_rate"] = median(row["batch"]), median(row["single"])

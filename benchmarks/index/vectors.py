@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.index.generator import Generator
+from benchmarks.index.generator import load as load_generator
 from lookalike.errors import RequestError
 
 Vectors = npt.NDArray[np.float32]
@@ -57,42 +56,22 @@ def ready(vectors: Vectors, dim: int, seed: int) -> Vectors:
     return np.ascontiguousarray(reduced / np.linalg.norm(reduced, axis=1, keepdims=True))
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from: a generator, or (width 0) the real vectors as they are."""
+def write(made: Path, rows: int, folder: Path, dtype: str, processes: int) -> list[Path]:
+    """Write rows 0 to `rows` as Parquet files of `uri` (the row's number) and `embedding`.
 
-    real: Path
-    near: Path | None = None
-    width: float = 0.0
-    spread: float = 1.0
-    seed: int = 0
-
-    def rows(self, start: int, stop: int) -> Vectors:
-        """Rows (stop - start, d) float32; files are mapped, not read."""
-        real = np.load(self.real, mmap_mode="r")
-        if self.near is None:
-            return np.asarray(real[start:stop])
-        near = np.load(self.near, mmap_mode="r")
-        return Generator(real, near, self.width, self.spread, self.seed).rows(start, stop)
-
-
-def save(folder: Path, real: Vectors, made: Generator | None) -> Source:
-    """Write what rows are made of, so that processes can share it."""
-    np.save(folder / "real.npy", real)
-    if made is None:
-        return Source(folder / "real.npy")
-    np.save(folder / "near.npy", made.near)
-    return Source(folder / "real.npy", folder / "near.npy", made.width, made.spread, made.seed)
-
-
-def write(source: Source, rows: int, folder: Path, dtype: str, processes: int) -> list[Path]:
-    """Write rows 0 to `rows` as Parquet files of `uri` (the row's number) and `embedding`."""
+    Args:
+        made: Where the generator was saved that makes them.
+        rows: How many.
+        folder: Made, for the files.
+        dtype: Of the embeddings: float32 or float16.
+        processes: That write a file each.
+    """
     folder.mkdir(parents=True)
     starts = range(0, rows, PART_ROWS)
     paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
     with ProcessPoolExecutor(min(processes, len(paths)), get_context("spawn")) as pool:
         done = [
-            pool.submit(write_part, source, start, min(start + PART_ROWS, rows), path, dtype)
+            pool.submit(write_part, made, start, min(start + PART_ROWS, rows), path, dtype)
             for start, path in zip(starts, paths, strict=True)
         ]
         for one in done:
@@ -100,15 +79,16 @@ def write(source: Source, rows: int, folder: Path, dtype: str, processes: int) -
     return paths
 
 
-def write_part(source: Source, start: int, stop: int, path: Path, dtype: str) -> None:
+def write_part(made: Path, start: int, stop: int, path: Path, dtype: str) -> None:
     """Write one file, a row group at a time."""
-    kind, dim = pa.from_numpy_dtype(_DTYPES[dtype]), np.load(source.real, mmap_mode="r").shape[1]
+    generator = load_generator(made)
+    kind, dim = pa.from_numpy_dtype(_DTYPES[dtype]), generator.real.shape[1]
     schema = pa.schema([("uri", pa.string()), ("embedding", pa.list_(kind, dim))])
     with pq.ParquetWriter(
         path, schema, compression="none", use_dictionary=False, write_statistics=False
     ) as writer:
         for first in range(start, stop, 8 * GROUP_ROWS):
-            block = source.rows(first, min(first + 8 * GROUP_ROWS, stop)).astype(_DTYPES[dtype])
+            block = generator.rows(first, min(first + 8 * GROUP_ROWS, stop)).astype(_DTYPES[dtype])
             uris = pa.array([f"row:{row}" for row in range(first, first + len(block))])
             flat = pa.array(block.reshape(-1), type=kind)
             rows = pa.FixedSizeListArray.from_arrays(flat, dim)
@@ -132,13 +112,10 @@ def blocks(paths: Sequence[Path]) -> Iterator[Vectors]:
 
 
 def write_array(paths: Sequence[Path], rows: int, dim: int, output: Path) -> None:
-    """Put the first `rows` vectors of the files into one .npy file, for who reads only those."""
+    """Put all vectors of the files, (rows, dim), into one .npy file, for who reads only those."""
     array = np.lib.format.open_memmap(output, "w+", np.float32, (rows, dim))
     filled = 0
     for block in blocks(paths):
-        taken = block[: rows - filled]
-        array[filled : filled + len(taken)] = taken
-        filled += len(taken)
-        if filled == rows:
-            break
+        array[filled : filled + len(block)] = block
+        filled += len(block)
     array.flush()

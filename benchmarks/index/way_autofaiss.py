@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.index.child import Unbuilt
+from benchmarks.child import RefusedError
 from benchmarks.index.way_wiki import INDEX_FILE, Plain
 
 _ID_BYTES = 8
@@ -43,17 +43,10 @@ def environment(folder: Path) -> tuple[Path | None, str]:
     if found is None:
         return None, "autofaiss needs Python 3.10 or 3.11, and there is none"
     print(f"installing autofaiss into {folder}", file=sys.stderr, flush=True)
+    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in (
         [found, "-m", "venv", "--clear", str(folder)],
-        [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            *REQUIREMENTS,
-        ],
+        [str(python), *pip, *REQUIREMENTS],
         [str(python), "-c", _CHECK],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
@@ -98,7 +91,7 @@ def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
                 "chosen": str(told["index_param"]),
                 "memory_given": available << 20,
             }
-    raise Unbuilt(f"it refuses to build in {_AVAILABLE_MIB[-1]:,} MiB of memory")
+    raise RefusedError(f"it refuses to build in {_AVAILABLE_MIB[-1]:,} MiB of memory")
 
 
 def serve(task: dict[str, Any], out: Path) -> Plain:

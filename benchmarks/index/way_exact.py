@@ -1,7 +1,4 @@
-"""Exact search with all vectors in memory: a matrix product and a selection, or Faiss's flat index.
-
-Where there are very many rows it has only a part of them.
-"""
+"""Exact search with all vectors in memory: a product and a selection, or Faiss's flat index."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 import lookalike
 import lookalike.pipelines.ingest
-from benchmarks.index.child import Unbuilt
+from benchmarks.child import RefusedError
+from benchmarks.command import lookalike as run
+from benchmarks.processes import WayError
 from lookalike.errors import RequestError
-from lookalike.pipelines import cli
 from lookalike.search.vector_index import VectorIndex
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
@@ -79,15 +80,11 @@ def build(task: dict[str, Any], out: Path) -> dict[str, Any]:
         )
     )
     store = out / "store"
-    status = cli.main(
-        ["index", "--embeddings", task["parts"], "--store", str(store), "--config", str(config)]
-    )
-    if status:
-        raise Unbuilt(f"lookalike index ended with status {status}")
     try:
+        run("index", "--embeddings", task["parts"], "--store", str(store), "--config", str(config))
         manifest = snapshot.read_manifest(open_store(store))
-    except RequestError as error:
-        raise Unbuilt(str(error)) from error
+    except (RequestError, WayError) as error:
+        raise RefusedError(str(error)) from error
     spec = manifest["index"]
     certificate: Mapping[str, Any] = manifest["certificate"]
     searched = [

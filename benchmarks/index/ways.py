@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.index.way_exact import Rows, recall
-from benchmarks.processes import Process, Sample
+from benchmarks.processes import Process, Sample, WayError
+from lookalike.errors import RequestError
 
 TITLES = {
     "lookalike": "lookalike index --embeddings",
@@ -22,8 +21,6 @@ TITLES = {
     "exact": "exact search in memory",
 }
 """What each way is called in the table, in its order."""
-
-_LOOK_EVERY_S = 0.1
 
 
 @dataclass
@@ -55,30 +52,28 @@ class Way:
         self._server: Process | None = None
 
     def _start(self, what: str) -> Process:
-        module: list[str | Path] = [
-            "-m",
-            "benchmarks.index.child",
-            self._name,
-            what,
-            self._task,
-            self._out,
-        ]
-        log = self._out / "stderr.txt"
-        return Process(TITLES[self._name], module, log, self._python, every_s=_LOOK_EVERY_S)
+        return Process(
+            TITLES[self._name],
+            f"benchmarks.index.child:{what}",
+            [self._name, self._task, self._out],
+            self._out / "stderr.txt",
+            self._python,
+        )
 
     def build(self, limit_s: float | None = None) -> Built:
         """Build, for so long at the most."""
-        began, process = monotonic(), self._start("build")
-        try:
-            status = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return Built(failed=f"beaten: not done after {limit_s:,.0f} s")
-        seconds = monotonic() - began
-        if status:
-            return Built(failed=f"status {status}: {process.last_lines()[-1]}")
-        told = json.loads((self._out / "built.json").read_text())
-        libraries = json.loads((self._out / "libraries.json").read_text())
-        return Built(told, seconds, *highest(process.samples, libraries), told.get("failed", ""))
+        began = monotonic()
+        with self._start("build") as process:
+            try:
+                process.ask()
+                libraries = process.memory()
+                told = process.ask({}, limit_s)
+            except TimeoutError:
+                return Built(failed=f"beaten: not done after {limit_s:,.0f} s")
+            except (RequestError, WayError) as reason:
+                return Built(failed=str(reason))
+            seconds = monotonic() - began
+        return Built(told, seconds, *highest(process.samples, libraries))
 
     def open(self) -> dict[str, Any]:
         """Serve what was built; returns `settings`, and `open_s`."""
@@ -86,7 +81,7 @@ class Way:
         return self._server.ask()
 
     def ask(self, setting: dict[str, Any], single: int = 0, keep: bool = False) -> dict[str, Any]:
-        """Search; returns `seconds` and `queries`, and the server's `memory` by then."""
+        """Search; returns `seconds` and `queries`."""
         assert self._server is not None
         return self._server.ask({"setting": setting, "single": single, "keep": keep})
 
@@ -100,8 +95,10 @@ class Way:
             self._server.end()
 
 
-def highest(samples: Sequence[Sample], libraries: dict[str, int]) -> tuple[int, int]:
+def highest(samples: Sequence[Sample], libraries: Sample | None) -> tuple[int, int]:
     """Resident and anonymous bytes at their highest, less the libraries' in each process."""
-    resident = (one.resident - one.processes * libraries["resident"] for one in samples)
-    anonymous = (one.anonymous - one.processes * libraries["anonymous"] for one in samples)
+    if libraries is None:  # the system does not tell
+        return 0, 0
+    resident = (one.resident - one.processes * libraries.resident for one in samples)
+    anonymous = (one.anonymous - one.processes * libraries.anonymous for one in samples)
     return max(0, *resident, 0), max(0, *anonymous, 0)

@@ -22,7 +22,8 @@ import numpy as np
 from lookalike.copies.geometry import LOOK_ALIKE, View, relation
 from lookalike.copies.groups import Describer, Group, Member
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits, resize
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import resize
 from lookalike.outcomes import Decoded
 from lookalike.sources.locating import Locator
 from lookalike.store.attempts import Record, recorded

@@ -15,8 +15,6 @@ _ACROSS = 5  # pictures
 _KITTY_CHUNK = 4096  # bytes of a message, by the protocol
 _BAND = 6  # rows of pixels that a character of sixel holds
 
-PROTOCOLS = ("kitty", "iterm", "sixel")
-
 
 def contact_sheet(pictures: Sequence[bytes | None]) -> bytes:
     """A PNG of small pictures (JPEG or PNG) in rows of five, each over its number from 1.

@@ -22,7 +22,9 @@ from typing import IO, Any
 from lookalike.errors import one_line
 from lookalike.images.cropping import Crop, CropError, asked_crop
 from lookalike.images.functions import Function, FunctionFailedError, Functions
-from lookalike.images.preparing import ImageLimits, NotAnImage, Rejected, prepare
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import prepare
+from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.images.system_files import system_folder, system_name
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents, CutShortError, claimed_name

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from lookalike.images.cropping import Crop
 from lookalike.images.decoder_process import Message, encode_message, read_message
 from lookalike.images.functions import Function
-from lookalike.images.preparing import ImageLimits
+from lookalike.images.limits import ImageLimits
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.records import SourceFile
 from lookalike.sources.contents import Contents

@@ -17,25 +17,6 @@ from lookalike.images.cropping import Crop
 from lookalike.images.limits import ImageLimits
 from lookalike.images.loading import load
 from lookalike.images.pixels import Pixels, to_array, upright
-from lookalike.images.rejections import REASONS, NotAnImage, Rejected
-from lookalike.sources.sniff import IMAGE_SUFFIXES, sniff
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "PREPROCESSING",
-    "REASONS",
-    "DecodedImage",
-    "ImageLimits",
-    "NotAnImage",
-    "Pixels",
-    "Prepared",
-    "Rejected",
-    "decode",
-    "prepare",
-    "resize",
-    "sniff",
-    "thumbnail_jpeg",
-]
 
 _DEFAULT_LIMITS = ImageLimits()
 

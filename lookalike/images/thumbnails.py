@@ -13,7 +13,8 @@ from dataclasses import replace
 from itertools import islice
 
 from lookalike.images.decoding import Decoder
-from lookalike.images.preparing import ImageLimits, resize, thumbnail_jpeg
+from lookalike.images.limits import ImageLimits
+from lookalike.images.preparing import resize, thumbnail_jpeg
 from lookalike.outcomes import Decoded
 from lookalike.records import SourceFile
 from lookalike.sources.locating import Locator, split_uri

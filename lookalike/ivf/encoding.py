@@ -152,26 +152,6 @@ def _runs(sizes: Counts) -> Iterator[tuple[int, int]]:
         begin = int(ends[last])
 
 
-def encode_shard(
-    trained: TrainedIndex, blocks: Iterable[tuple[Any, Any]], write: Write
-) -> ShardHeader:
-    """Encode blocks of (ids (n,), vectors (n, dim)), all in memory, as one finished shard.
-
-    Raises:
-        RequestError: A vector cannot be indexed (see `check_vectors`), or an id comes twice.
-    """
-    spec, kept = trained.spec, []
-    for ids, vectors in blocks:
-        checked = check_vectors(vectors, spec.dim, spec.metric)
-        if len(ids) != len(checked):
-            raise RequestError(f"a block has {len(ids)} ids and {len(checked)} vectors")
-        kept.append((np.asarray(ids, dtype=np.int64), checked))
-    encoded = Encoded(trained, sum(len(ids) for ids, _ in kept))
-    for ids, vectors in kept:
-        encoded.add(ids, vectors)
-    return encoded.write(True, write)
-
-
 @recorded
 def encode(task: EncodeTask, store: Store, trained: TrainedIndex, truth: ExactNeighbours) -> Record:
     """Write the task's part of the index and of the truth, and last its record, which is returned.

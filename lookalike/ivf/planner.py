@@ -24,8 +24,7 @@ from lookalike.ivf.codes import (
     product_code,
     scalar_code,
 )
-from lookalike.ivf.spec import KINDS
-from lookalike.ivf.spec import IndexSpec as IndexSpec
+from lookalike.ivf.spec import KINDS, IndexSpec
 from lookalike.sizes import size_setting, size_text
 
 EXACT_BELOW = 10_000  # rows; below, scanning everything costs less than approximating
@@ -68,7 +67,7 @@ def plan(n: int, dim: int, metric: str, options: Mapping[str, Any] | None = None
         raise RequestError(f"index.kind must be auto, {', '.join(KINDS)}, got {given['kind']!r}")
     memory = positive(given, "memory", DEFAULT_MEMORY)
     exact = IndexSpec("exact", dim, metric, rotation_dim=dim, seed=int(given.get("seed", 0)))
-    kind = given.get("kind") or _kind(n, exact.searcher_bytes(n), memory, given)
+    kind = given.get("kind") or _kind(n, exact.searcher_bytes(n), memory)
     if kind == "exact":
         spec = _exact(n, exact, memory, given)
     else:
@@ -76,7 +75,7 @@ def plan(n: int, dim: int, metric: str, options: Mapping[str, Any] | None = None
     return _with_files(n, spec, given)
 
 
-def _kind(n: int, exact_bytes: int, memory: int, given: Mapping[str, Any]) -> str:
+def _kind(n: int, exact_bytes: int, memory: int) -> str:
     if n < EXACT_BELOW and (exact_bytes <= memory or n < MIN_IVF_ROWS):
         return "exact"
     return "auto"  # the dimension decides

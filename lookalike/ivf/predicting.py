@@ -17,7 +17,8 @@ from lookalike.ivf.codes import probes
 from lookalike.ivf.planner import DEFAULT_TARGET
 from lookalike.ivf.rotation import rotate
 from lookalike.ivf.spec import IndexSpec
-from lookalike.ivf.trained_index import TrainedIndex, train
+from lookalike.ivf.train import train
+from lookalike.ivf.trained_index import TrainedIndex
 
 ROW_BYTES = 160  # of an embedding file beside the vector: uri, hash, size, format
 _TRIAL_ROWS = 2048

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.distances import Vectors
-from lookalike.ivf.planner import IndexSpec
+from lookalike.ivf.spec import IndexSpec
 from lookalike.products import steady_products
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here

@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from lookalike.distances import Vectors, candidate_vectors, check_vectors
 from lookalike.errors import RequestError
-from lookalike.ivf.coarse import Coarse
+from lookalike.ivf.coarse import Coarse, kmeans
 from lookalike.ivf.fitness import Fitness
-from lookalike.ivf.kmeans import kmeans
-from lookalike.ivf.planner import IndexSpec
 from lookalike.ivf.rotation import one_thread, rotate, train_rotation
+from lookalike.ivf.spec import IndexSpec
 
 faiss: Any = _faiss  # its own type stubs lack half of what is used here
 

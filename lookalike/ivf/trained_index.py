@@ -21,10 +21,9 @@ import numpy.typing as npt
 from lookalike.distances import Ids, Vectors, candidate_vectors
 from lookalike.errors import RequestError
 from lookalike.ivf.coarse import Coarse
-from lookalike.ivf.planner import IndexSpec
 from lookalike.ivf.rotation import rotate
+from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.train import faiss_metric
-from lookalike.ivf.train import train as train  # what returns a trained index's bytes
 from lookalike.store.files import json_bytes
 from lookalike.store.objects import Store
 
@@ -70,7 +69,7 @@ class TrainedIndex:
     """
 
     def __init__(self, data: bytes, spec: IndexSpec) -> None:
-        """Read `data` as `train` returned it; see `load_trained_index` for files.
+        """Read `data` as `train.train` returned it; see `load_trained_index` for files.
 
         Raises:
             RequestError: The data are another kind of file, or not of this spec.
@@ -214,7 +213,7 @@ def load_trained_index(folder: Path, sha256: str) -> TrainedIndex:
 def write_trained_index(
     store: Store, spec: IndexSpec, data: bytes, training: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
-    """Write what `train` returned into a store; one that is there is never written again.
+    """Write what `train.train` returned into a store; one that is there is never written again.
 
     Returns:
         The trained index's name, and the paths of its files relative to the store.

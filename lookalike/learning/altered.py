@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import RequestError
-from lookalike.images.preparing import NotAnImage, Rejected, decode, resize
+from lookalike.images.preparing import decode, resize
+from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.learning.labelled import OTHER, Labelled, sample_rows, sample_vectors
 from lookalike.models.features import Embedder
 from lookalike.sources.contents import Contents, claimed_name

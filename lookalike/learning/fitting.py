@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.learning.augmenting import augment
 from lookalike.learning.gathering import Pictures
 from lookalike.learning.judging import precisions
 from lookalike.learning.networks import Network
-from lookalike.learning.objectives import PROXY_RATE, Contrast, Proxies
+from lookalike.learning.objectives import PROXY_RATE, Contrast, Proxies, augment
 from lookalike.learning.splitting import Split
 from lookalike.learning.state import Arrays, Gains, State
 from lookalike.models.quiet_tf import tf

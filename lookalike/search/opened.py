@@ -26,12 +26,13 @@ from lookalike.parallel import run_all
 from lookalike.search.filters import Filters
 from lookalike.search.query_images import load_embedder
 from lookalike.search.vector_index import VectorIndex
-from lookalike.store import living, shards
+from lookalike.store import living
 from lookalike.store import snapshot as snapshots
 from lookalike.store.cached import HELD
 from lookalike.store.duplicates import DuplicateReader
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store, open_store
+from lookalike.store.vector_reader import VectorReader
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,7 +96,7 @@ class OpenSnapshot:
         self._check_files(contents=check)
         lines = snapshots.files_of(manifest, "embedding")
         self._files = {int(line["file_no"]): str(line["path"]) for line in lines}
-        self._reader = shards.VectorReader(self.store, self._files, resident)
+        self._reader = VectorReader(self.store, self._files, resident)
         self._forgotten = living.deleted_ids(self.store, manifest)
         self.count = sum(int(line["rows"]) for line in lines) - len(self._forgotten)
         forgotten = self._forgotten

@@ -89,7 +89,7 @@ def _prepared(
 ) -> tuple[Inputs, bytes | None]:
     """The models' inputs, made as those of the stored pictures were; sha256 of a file's bytes."""
     from lookalike.images.given import pixels_of_array, pixels_of_image
-    from lookalike.images.preparing import NotAnImage, Rejected
+    from lookalike.images.rejections import NotAnImage, Rejected
 
     name, content = image.name, image.content
     try:

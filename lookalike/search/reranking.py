@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.distances import Ids, Scores, Vectors, candidate_vectors, top_k, worst_score
-from lookalike.store.shards import VectorReader
+from lookalike.store.vector_reader import VectorReader
 
 _EXACT_MARGIN = 16  # candidates beyond k, against rounding at the edge
 _READ_BYTES = 4 << 20  # of vectors at a time: what a core's cache holds

@@ -35,11 +35,12 @@ from lookalike.search.queries import Answers, Queries
 from lookalike.search.query_images import embed_images
 from lookalike.search.reranking import exact_depth
 from lookalike.search.ways import Blender, Ways, asked_ways
-from lookalike.store import living, shards
+from lookalike.store import living
 from lookalike.store import snapshot as snapshots
+from lookalike.store.shard_format import COLUMNS
 from lookalike.whole_numbers import whole_number
 
-_COLUMNS = frozenset(shards.COLUMNS)  # the others are metadata
+_COLUMNS = frozenset(COLUMNS)  # the others are metadata
 _RERANK_PER_K = 10
 _NPROBE = 16
 

@@ -36,8 +36,8 @@ from lookalike.search.reranking import best_candidates, exact_scores
 from lookalike.store.living import deleted_ids
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
-from lookalike.store.shards import VectorReader
 from lookalike.store.snapshot import files_of
+from lookalike.store.vector_reader import VectorReader
 
 _BLOCK = 4096  # queries with their lists in memory
 _TOGETHER = 256  # queries that a thread works on at a time, at most

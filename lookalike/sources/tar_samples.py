@@ -21,8 +21,14 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from lookalike.errors import one_line
-from lookalike.sources.tar_links import Places, leads_nowhere, name_hash
-from lookalike.sources.tar_members import BrokenTarError, Member, walk
+from lookalike.sources.tar_members import (
+    BrokenTarError,
+    Member,
+    Places,
+    leads_nowhere,
+    name_hash,
+    walk,
+)
 from lookalike.sources.tar_streams import TarStream
 from lookalike.store.columns import carried, type_of
 

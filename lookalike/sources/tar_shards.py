@@ -16,8 +16,7 @@ import pyarrow as pa
 
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.records import SourceFile, container_start
-from lookalike.sources.tar_links import name_hash
-from lookalike.sources.tar_members import BrokenTarError, Member, NotATarError, walk
+from lookalike.sources.tar_members import BrokenTarError, Member, NotATarError, name_hash, walk
 from lookalike.sources.tar_samples import describe, name_text
 from lookalike.sources.tar_streams import open_tar
 from lookalike.store.columns import common_type, merge_columns, type_of

@@ -336,18 +336,6 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def sha256_file(path: Path) -> tuple[str, int]:
-    """Hash a file in bounded memory; returns (hex digest, bytes)."""
-    with open(path, "rb") as file:
-        found = record_of("", iter(lambda: file.read(_CHUNK), b""))
-    return found.sha256, found.bytes
-
-
-def file_record(store: Path, relative: str) -> FileRecord:
-    """The record of a file that is there already."""
-    return FileRecord(relative, *sha256_file(store / relative))
-
-
 def fsync_folder(folder: Path) -> None:
     """Make renames in a folder durable, where the system can (not on Windows)."""
     if os.name == "nt":

@@ -24,7 +24,6 @@ from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
     ADDRESSES,
-    COLUMNS,
     SCHEMA_VERSION,
     Addresses,
     Ids,
@@ -33,28 +32,9 @@ from lookalike.store.shard_format import (
     addresses_of,
     group_rows,
     make_id,
-    schema,
     vector_type,
 )
-from lookalike.store.vector_reader import Row, VectorReader
-
-__all__ = [
-    "COLUMNS",
-    "SCHEMA_VERSION",
-    "Ids",
-    "ShardWriter",
-    "VectorReader",
-    "Vectors",
-    "count_rows",
-    "group_rows",
-    "iter_blocks",
-    "iter_ids",
-    "iter_rows",
-    "make_id",
-    "open_shard",
-    "schema",
-    "shard_record",
-]
+from lookalike.store.vector_reader import Row
 
 _ONE_PAGE = 2**31 - 1  # the most bytes that a page may have
 _BLOCK_ROWS, _BLOCK_BYTES = 8192, 16 << 20  # of vectors, read at a time
