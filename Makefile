@@ -11,12 +11,14 @@ CONFIG ?= configs/quickstart.yaml
 STORE  ?= store
 HTML   ?= $(STORE)-results.html
 
+PYTEST := $(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
+
 # What guards data must not hang on assert statements, which python -O drops (but not the tests' own:
 # pytest writes those anew).
 INTEGRITY := $(addprefix tests/test_,refusals.py partitions.py shards.py snapshot.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test test-all test-engines suite lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates faults fuzz clean
+.PHONY: help install demo index query test test-slow test-all test-engines lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -45,15 +47,14 @@ query: $(READY)  ## search: make query IMAGES=PICTURE-OR-DIR STORE=DIR
 	@test -n "$(IMAGES)" || { echo "name the pictures to search with: make query IMAGES=PICTURE [STORE=$(STORE)]" >&2; exit 2; }
 	@$(BIN)/lookalike query --store "$(STORE)" --images "$(IMAGES)" --html "$(HTML)"
 
-test: CHOSEN := not engines and not slow
-test: suite  ## lint, types, tests but for the slow ones: [AT_ONCE=2]
-
-test-all: CHOSEN := not engines
-test-all: suite  ## lint, types, tests with the slow ones: [AT_ONCE=2]
-
-suite: $(READY) lint types
+test: $(READY) lint types  ## lint, types, tests but for the slow ones: [AT_ONCE=2]
 	@$(BIN)/python -O -m pytest -W ignore::pytest.PytestConfigWarning $(INTEGRITY)
-	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile -m "$(CHOSEN)"
+	@$(PYTEST) -m "not engines and not slow"
+
+test-slow: $(READY)  ## the slow tests: [AT_ONCE=2]
+	@$(PYTEST) -m "slow and not engines"
+
+test-all: test test-slow  ## both of these
 
 test-engines: $(READY)  ## whole runs on the direct runner, Dask and Prism (which Go builds the first time), workers killed
 	@$(BIN)/python -m tests.prism >/dev/null || echo "without Prism, whose tests are skipped"

@@ -57,7 +57,7 @@ class Job(ABC):
     parent: Manifest | None
     progress: Progress
     again: Again = field(default_factory=Again, kw_only=True)
-    # publishes what is finished in the store, see lookalike.pipelines.stores.Place
+    # publishes what is finished in the store, see lookalike.pipelines.stores.StoreHandle
     commit: Callable[[Manifest], None] = field(kw_only=True)
 
     noun: ClassVar[str] = "files"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.pipelines.stores import Place
+from lookalike.pipelines.stores import StoreHandle
 from lookalike.store import snapshot
 from lookalike.store.bucket import BucketStore
 from lookalike.store.files import record_of
@@ -149,7 +149,7 @@ def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> 
     """Even where the lock did not keep them apart."""
     store = BucketStore(uri, tmp_path / "one")
     publish(store, "first", FIRST)
-    place = Place(store)
+    place = StoreHandle(store)
     with place.writing():
         manifest = write_snapshot(store, "second", SECOND)
         BucketStore(uri).put("CURRENT", b"another\n")  # by a program that knows of no lock

@@ -42,12 +42,12 @@ class Shard:
     def search(
         self, prepared: Vectors, k: int, distances: Vectors, lists: Ids, selector: Any = None
     ) -> tuple[Ids, Scores]:
-        """Scan those of the lists chosen by `Template.coarse` that this shard holds.
+        """Scan those of the lists chosen by `TrainedIndex.coarse` that this shard holds.
 
         Args:
-            prepared: (n, D) from `Template.prepare`.
+            prepared: (n, D) from `TrainedIndex.prepare`.
             k: How many to return for each.
-            distances: (n, nprobe) from `Template.coarse`.
+            distances: (n, nprobe) from `TrainedIndex.coarse`.
             lists: (n, nprobe), -1 for none; lists of other shards are skipped.
             selector: From `keep_ids` or `drop_ids`; None keeps every entry.
 
