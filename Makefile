@@ -81,9 +81,9 @@ bench-quality: $(READY)  ## precision, robustness and images/s of every shipped 
 	@test -n "$(IMAGES)" || { echo "name the pictures, their folders are labels: make bench-quality IMAGES=DIR" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.quality --images "$(IMAGES)" $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
-bench-duplicates: $(READY)  ## edits of photographs found as copies, with and without --verify: IMAGES=DIR [AMONG=DIR] [JSON=FILE]
+bench-duplicates: $(READY)  ## edits of photographs found as copies, with and without --verify: IMAGES=DIR [AMONG=DIR] [IMAGEDEDUP=PYTHON] [JSON=FILE]
 	@test -n "$(IMAGES)" || { echo "name the photographs: make bench-duplicates IMAGES=DIR [AMONG=DIR]" >&2; exit 2; }
-	@$(BIN)/python -m benchmarks.duplicates --images "$(IMAGES)" $(if $(AMONG),--among "$(AMONG)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+	@$(BIN)/python -m benchmarks.duplicates --images "$(IMAGES)" $(if $(AMONG),--among "$(AMONG)") $(if $(IMAGEDEDUP),--imagededup "$(IMAGEDEDUP)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)

@@ -12,7 +12,9 @@ others are copies of one another, nobody knows.
 from __future__ import annotations
 
 import io
+import json
 import random
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -27,6 +29,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.changes import border, crop, jpeg, rotate, scale, watermark
 from benchmarks.command import arguments, columns, lookalike, run, say
+from benchmarks.processes import WayError
 
 Row = dict[str, Any]
 
@@ -89,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.97, 0.9])
     parser.add_argument("--verified", type=float, nargs="*", help="of these (all)")
     parser.add_argument("--config", metavar="F", help="of lookalike index")
+    parser.add_argument(
+        "--imagededup", metavar="PYTHON", help="one that has imagededup, which does the same"
+    )
     return run("bench-duplicates", parser.parse_args(argv), measure, table)
 
 
@@ -107,7 +113,9 @@ def measure(given: Namespace) -> list[Row]:
         folder.mkdir()
         edited(files, folder)
         config = ["--config", given.config] if given.config else []
+        began = time.monotonic()
         lookalike("index", "--images", str(folder), *given.among, "--store", str(store), *config)
+        indexed = time.monotonic() - began
         for threshold in given.thresholds:
             ways: list[list[str]] = [[]]
             if given.verified is None or threshold in given.verified:
@@ -120,25 +128,45 @@ def measure(given: Namespace) -> list[Row]:
                 rows = pq.read_table(output).to_pylist()
                 results.append(
                     {
-                        "threshold": threshold,
-                        "verified": bool(verify),
+                        "way": f"lookalike, {threshold}{', verified' if verify else ''}",
+                        "embed_s": indexed,
                         "seconds": seconds,
-                        "rows": len(rows),
                         "edits": judged(clusters(rows), len(files)),
                         "relations": _relations(rows),
                     }
                 )
                 say(table(results[-1:]))
+        if given.imagededup:
+            results += _imagededup(given.imagededup, [folder, *map(Path, given.among)], len(files))
     return results
+
+
+def _imagededup(python: str, folders: Sequence[Path], originals: int) -> list[Row]:
+    """The same by imagededup, which looks into one folder."""
+    with TemporaryDirectory(prefix="lookalike-bench-") as place:
+        together, output = Path(place) / "pictures", Path(place) / "found.json"
+        together.mkdir()
+        for number, folder in enumerate(folders):
+            for file in folder.rglob("*"):
+                if file.is_file():  # an edit keeps its name, the others get one of another form
+                    name = file.name if not number else f"other-{number}-{file.name}"
+                    (together / name).symlink_to(file.absolute())
+        script = Path(__file__).with_name("way_imagededup.py")
+        done = subprocess.run([python, str(script), str(together), str(output)])
+        if done.returncode:
+            raise WayError(f"imagededup by {python} ended with status {done.returncode}")
+        found = json.loads(output.read_text())
+    return [
+        {**one, "edits": judged(one.pop("groups"), originals), "relations": {}} for one in found
+    ]
 
 
 def table(results: list[Row]) -> str:
     """Recall and precision of each edit, a line for each way."""
-    rows = [["threshold", "verified", "seconds", *EDITS]]
+    rows = [["way", "embed s", "group s", *EDITS]]
     for one in results:
         found = [f"{recall:.3f} {precision:.3f}" for recall, precision in one["edits"].values()]
-        verified = "yes" if one["verified"] else "no"
-        rows.append([f"{one['threshold']:.2f}", verified, f"{one['seconds']:.1f}", *found])
+        rows.append([one["way"], f"{one['embed_s']:.1f}", f"{one['seconds']:.1f}", *found])
     return "\n".join(columns(rows))
 
 

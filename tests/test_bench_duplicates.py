@@ -53,7 +53,7 @@ def test_the_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(given) == 0
     told = capsys.readouterr()
     said = iter(told.err.splitlines())  # a table of each way, as soon as there is one
-    rows = [next(said) for line in said if line.startswith("threshold")]
+    rows = [next(said) for line in said if line.startswith("way ")]
     assert [line.split() for line in told.out.splitlines()[-2:]] == [row.split() for row in rows]
     plain, verified = json.loads(out.read_text())
     assert plain["edits"]["half"][0] == 1
