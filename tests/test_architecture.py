@@ -73,8 +73,6 @@ FORBIDDEN = {
     "lookalike.pipelines": set(),
 }
 NOT_INSTALLED = {"tests", "benchmarks", "examples"}
-# Imports that still take a name from a module which has it from another.
-HANDED_ON = {"lookalike.reconcile.resolving.Resolved", "lookalike.reconcile.comparing.GONE"}
 
 
 @cache
@@ -153,7 +151,7 @@ def test_names_are_imported_from_where_they_are_defined(name: str) -> None:
         for module, one in taken(name)
         if module != "lookalike" and one in {other for _, other in taken(module)}
     }
-    assert wrong <= HANDED_ON
+    assert not wrong
 
 
 @pytest.mark.parametrize("library", OWNERS)

@@ -115,7 +115,7 @@ def test_merging_refined_indexes_loses_vectors_so_reranking_is_outside_of_faiss(
     faiss.merge_into(parts[0], parts[1], False)
     assert parts[0].base_index.ntotal == 900
     assert parts[0].refine_index.ntotal == 500  # the trap
-    with pytest.raises(RequestError, match="not a lookalike template"):
+    with pytest.raises(RequestError, match="not a lookalike trained index"):
         TrainedIndex(faiss.serialize_index(parts[0]).tobytes(), small_index()[0].spec)
     ids, stored, _ = make_store(
         tmp_path, clustered(300, 16), options={"kind": "ivf_pq", "nlist": 4, "shards": 2}

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.reconcile.concluding import RESOLVED
-from lookalike.reconcile.resolving import Resolved, read_renames
+from lookalike.reconcile.resolved import Resolved
+from lookalike.reconcile.resolving import read_renames
 from lookalike.reconcile.sampled import SAMPLES, Sampled
 from lookalike.reconcile.settling import ledger_rows, read_rows
 from lookalike.reconcile.standing import file_that_stands, standing

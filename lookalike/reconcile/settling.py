@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.reconcile.compared import files_of
-from lookalike.reconcile.comparing import GONE
+from lookalike.reconcile.one_partition import GONE
 from lookalike.store.files import FileRecord, HashedName
 from lookalike.store.ledger import SCHEMA, as_written_now
 from lookalike.store.manifest import FileJson
