@@ -28,11 +28,13 @@ _TYPES = {
 
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     """A value as JSON that every parser reads; nobody keeps it."""
+    return _json(json_value(value), headers)
+
+
+def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """The same of what has nothing in it that JSON has not, as an answer's rows are."""
     return Response(
-        to_json(json_value(value)),
-        200,
-        {"Cache-Control": "no-store", **(headers or {})},
-        "application/json",
+        to_json(value), 200, {"Cache-Control": "no-store", **(headers or {})}, "application/json"
     )
 
 
@@ -42,7 +44,7 @@ def answer_response(
     """The neighbours of a query in one of `FORMATS`; `more` goes with JSON."""
     if format == FORMATS[0]:
         rows = [{k: v for k, v in one.to_dict().items() if k != "query_uri"} for one in found]
-        return json_response(
+        return _json(
             {
                 "neighbours": rows,
                 "snapshot": now.manifest["name"],
@@ -71,7 +73,7 @@ def listing_response(
     """Rows that are no answer to a query."""
     left_out = {"query_uri", "rank", *(() if scores else ("score",))}
     rows = [{k: v for k, v in one.to_dict().items() if k not in left_out} for one in found]
-    return json_response(
+    return _json(
         {
             "images": rows,
             "total": listing.total,

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
@@ -22,6 +22,14 @@ _PICTURE = re.compile("[0-9a-f]{64}")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _LONGEST_ID = 2**63
 _LONGEST_URI = 4096
+
+
+class Alike(NamedTuple):
+    """What is asked of each query of a batch; see `Asked`."""
+
+    k: int
+    where: str | None
+    ways: Ways
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,22 @@ class Asked:
     crop: Crop | None = None
     ways: Ways = field(default_factory=Ways)
     format: str = "json"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether pictures are decoded for it."""
+        return bool(self.pictures or self.unlike_pictures or self.crop is not None)
+
+    @property
+    def alike(self) -> Alike | None:
+        """What queries of one row each have in common where one batch can answer them.
+
+        None where it has to be answered by itself.
+        """
+        single = len(self.ids) + len(self.uris) == 1 and not (self.unlike_ids or self.decodes)
+        if not single or self.ways.together or self.ways.weights:
+            return None
+        return Alike(self.k, self.where, self.ways)
 
     def check(self, limits: Limits) -> Asked:
         """This, where there is a query and not too much of it; several pictures are one query.
