@@ -1,6 +1,6 @@
 """The page of `lookalike serve`, driven in a real browser.
 
-It needs Playwright (`pip install playwright`, 50 MB) and a Chromium of the system; CHROMIUM names
+It needs Playwright, which comes with the extra `dev`, and a Chromium of the system; CHROMIUM names
 another. Without them it is skipped.
 """
 
@@ -332,4 +332,42 @@ def test_it_fits_and_follows_the_scheme(
             && !(one.labels && one.labels.length)).map((one) => one.outerHTML)"""
     )
     assert unnamed == []
+    context.close()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    browser: Any, served: Served, size: tuple[int, int], scheme: str
+) -> None:
+    """axe-core's rules of accessibility, on every view with all that can be opened."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+    )
+    page = context.new_page()
+
+    def check(what: str) -> None:
+        found = axe.run(page).response
+        assert len(found["passes"]) > 10
+        serious = {
+            (what, one["id"], one["help"], node["html"])
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        }
+        assert serious == set()
+
+    for view in ("folders", "copies", "outliers", "random"):
+        begin(page, served, f"?view={view}")
+        check(view)
+    click(page, page.locator(".thumb").first)
+    click(page, page.locator(".card").nth(5).get_by_role("button", name="Less like"))
+    for one in page.locator("summary").all():
+        one.click()
+    check("an answer")
+    for dialog in ("#help", "#about"):
+        page.locator(dialog).click()
+        check(dialog)
+        page.keyboard.press("Escape")
     context.close()
