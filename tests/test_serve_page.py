@@ -163,6 +163,7 @@ def test_a_part_is_marked(page: Any, served: Served) -> None:
     begin(page, served)
     upload(page, 3)
     whole = names(page)
+    page.wait_for_function("document.querySelector('.stage img').naturalWidth > 0")
     box = page.locator(".stage img").bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
     page.mouse.down()
@@ -257,7 +258,7 @@ def test_a_link_is_all_of_it(page: Any, browser: Any, served: Served) -> None:
 
 def test_copies_are_folded_and_views_are_there(page: Any, served: Served) -> None:
     begin(page, served)
-    page.get_by_role("link", name="Copies").click()
+    page.get_by_role("link", name="Copies", exact=True).click()
     api.expect(page.locator(".card")).to_have_count(1, timeout=20_000)
     folded = page.locator(".copies")
     api.expect(folded.locator("li")).to_be_hidden()
@@ -270,6 +271,26 @@ def test_copies_are_folded_and_views_are_there(page: Any, served: Served) -> Non
     api.expect(page.locator("#status")).to_contain_text("Least like any other")
     page.get_by_role("link", name="Random").click()
     api.expect(page.locator("#status")).to_contain_text("at random")
+
+
+def test_near_copies_come_in_groups(page: Any, served: Served) -> None:
+    begin(page, served, "?view=near&threshold=0.5")
+    found = served.get("/api/near-copies", threshold=0.5)
+    assert found["total"] >= 1
+    told = "linked by a score from 0.5, of all 24 pictures, each beside its 16 nearest"
+    api.expect(page.locator("#status")).to_contain_text(told)
+    heads = [f"{one['count']} pictures" for one in found["groups"]]
+    assert page.locator(".group h2").all_inner_texts() == heads
+    rows = [row for one in found["groups"] for row in one["images"]]
+    assert names(page) == [row["uri"].rpartition("/")[2] for row in rows]
+    page.locator(".thumb").first.focus()
+    page.keyboard.press("ArrowRight")  # over the headings
+    second = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert second == f"Search by {names(page)[1]}"
+    page.get_by_label("Score from").fill("0.999999")
+    page.get_by_role("button", name="Look", exact=True).click()
+    api.expect(page.locator("#status")).to_contain_text("a score from 0.999999")
+    assert "threshold=0.999999" in page.url
 
 
 def test_the_answer_is_kept_as_a_file(page: Any, served: Served, tmp_path: Path) -> None:
@@ -358,7 +379,7 @@ def test_axe_finds_nothing_serious(
         }
         assert serious == set()
 
-    for view in ("folders", "copies", "outliers", "random"):
+    for view in ("folders", "copies", "near&threshold=0.5", "outliers", "random"):
         begin(page, served, f"?view={view}")
         check(view)
     click(page, page.locator(".thumb").first)

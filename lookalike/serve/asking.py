@@ -199,6 +199,21 @@ def asked_count(name: str, value: Any, most: int, least: int = 1) -> int:
     return value
 
 
+def asked_number(name: str, value: Any) -> float:
+    """A finite number, of a number or its text.
+
+    Raises:
+        RequestError: It is none.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RequestError(f"{name}: needs a finite number, got {value!r:.80}")
+    return number
+
+
 def asked_text(name: str, value: Any, most: int) -> str:
     """A text that is not longer than that.
 
@@ -267,16 +282,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _number(name: str, value: Any, limits: Limits) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise RequestError(f"{name}: needs a finite number, got {value!r:.80}")
-    return number
-
-
 def _truth(name: str, value: Any, limits: Limits) -> bool:
     known = {"true": True, "1": True, "false": False, "0": False}
     found = known.get(value.lower()) if isinstance(value, str) else value
@@ -288,7 +293,7 @@ def _truth(name: str, value: Any, limits: Limits) -> bool:
 def _balance(name: str, value: Any, limits: Limits) -> float | bool:
     if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
         return _truth(name, value, limits)
-    return _number(name, value, limits)
+    return asked_number(name, value)
 
 
 def _word(words: Sequence[str]) -> Callable[[str, Any, Limits], str]:
@@ -310,7 +315,7 @@ FIELDS: Mapping[str, Callable[[str, Any, Limits], Any]] = {
     "crop": _crop,
     "weights": _weights,
     "together": _word(("mean", "max")),
-    "min_score": _number,
+    "min_score": lambda name, value, limits: asked_number(name, value),
     "group_by": lambda name, value, limits: asked_text(name, value, limits.where),
     "per_group": lambda name, value, limits: asked_count(name, value, limits.k),
     "diversify": _balance,

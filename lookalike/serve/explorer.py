@@ -24,6 +24,7 @@ from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
 from lookalike.serve.asking import Asked
 from lookalike.serve.limits import Limits, RefusedError
+from lookalike.serve.near_copies import NearCopies, near_copies
 from lookalike.serve.pictures import Pictures
 from lookalike.serve.searches import Render, Searches, in_pool
 from lookalike.serve.thumbnails import Original, Thumbnails, original_of
@@ -35,7 +36,7 @@ _WATCH_S = 2.0  # between looks at what is published
 _LEAVE_S = 2.0  # for a look that is under way, at the end
 _TRIES = 3  # of a request whose snapshot is removed under it
 _OF_ANSWERS = ("query_uri", "rank", "score")
-_KEPT = 8  # counts of folders, and samples of outliers
+_KEPT = 8  # counts of folders, samples of outliers, and of near-copies
 
 Result = TypeVar("Result")
 
@@ -71,6 +72,7 @@ class Explorer:
         self._counting = Lock()  # of what follows: it is dear, so that one thread does it for all
         self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
         self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)
+        self._near: Recent[tuple[str, float | None], NearCopies] = Recent(_KEPT)
         self.refreshed, self.problem = 0, ""
         self._over = Event()
         self._watcher = Thread(target=self._watch, name="serve-watch", daemon=True)
@@ -201,6 +203,16 @@ class Explorer:
             if found is None:
                 found = browsing.outliers(now, browsing.SAMPLE, seed)
                 self._outliers.put(key, found)
+        return found
+
+    def near_copies(self, now: Searcher, threshold: float | None) -> NearCopies:
+        """Groups of near-copies of a sample (see `near_copies`), kept for a while."""
+        key = (str(now.manifest["name"]), threshold)
+        with self._counting:
+            found = self._near.get(key)
+            if found is None:
+                found = near_copies(now, threshold)
+                self._near.put(key, found)
         return found
 
 
