@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n $(or $(AT_ONCE),2) --dist loadfile
 INTEGRITY := $(addprefix tests/test_,refusals.py partitions.py shards.py snapshot.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo index query test test-slow test-all test-engines lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates faults fuzz clean
+.PHONY: help install demo index query test test-slow test-all test-engines lint types bench bench-embed bench-index bench-query bench-quality bench-duplicates bench-serve faults fuzz clean
 
 help:  ## what can be made
 	@echo "lookalike: image-by-image search, built offline"; echo
@@ -84,6 +84,9 @@ bench-quality: $(READY)  ## precision, robustness and images/s of every shipped 
 bench-duplicates: $(READY)  ## edits of photographs found as copies, with and without --verify: IMAGES=DIR [AMONG=DIR] [IMAGEDEDUP=PYTHON] [JSON=FILE]
 	@test -n "$(IMAGES)" || { echo "name the photographs: make bench-duplicates IMAGES=DIR [AMONG=DIR]" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.duplicates --images "$(IMAGES)" $(if $(AMONG),--among "$(AMONG)") $(if $(IMAGEDEDUP),--imagededup "$(IMAGEDEDUP)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
+
+bench-serve: $(READY)  ## a search by many clients of `lookalike serve`, beside the library's: [ROWS=100000] [STORE=DIR] [JSON=FILE]
+	@$(BIN)/python -m benchmarks.serve $(if $(ROWS),--rows "$(ROWS)") $(if $(filter command line environment,$(origin STORE)),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
 faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
 	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)

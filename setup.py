@@ -61,8 +61,9 @@ setup(
         "remote": _REMOTE,  # stores on object storage; sources on S3
         "serve": _SERVE,  # the page and the API of `lookalike serve`
         "dev": [*_DASK, *_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, *_SERVE,
-                "hypothesis>=6.100", "flask>=3,<4", "flask-cors>=6,<7", "moto[s3]>=5.2,<6",
-                "mypy>=2,<3", "onnx>=1.19,<2", "pytest>=9,<10", "pytest-timeout>=2.4,<3",
+                "axe-playwright-python>=0.1.7,<0.2", "flask>=3,<4", "flask-cors>=6,<7",
+                "hypothesis>=6.100", "moto[s3]>=5.2,<6", "mypy>=2,<3", "onnx>=1.19,<2",
+                "playwright>=1.50,<2", "pytest>=9,<10", "pytest-timeout>=2.4,<3",
                 "pytest-xdist>=3.6,<4", "ruff>=0.17,<0.18", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["lookalike=lookalike.pipelines.cli:main"]},

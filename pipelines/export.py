@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lookalike.errors import RequestError
 from lookalike.pipelines.outputs import free_place, new_folder
 from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
+from lookalike.sources.sample_shards import MISSING, write_samples
 from lookalike.store.exporting import LivingRows, write_arrays, write_table
 from lookalike.store.files import write_file
 from lookalike.store.living import deleted_ids
@@ -42,12 +44,33 @@ def export(given: argparse.Namespace) -> int:
             else:
                 with new_folder(path) as folder:
                     folder.mkdir()
-                    write_arrays(rows, folder)
+                    if given.format == "npy":
+                        write_arrays(rows, folder)
+                    else:
+                        result |= _write_samples(rows, folder)
     if given.json:
         print_as_json(result)
     else:
         print(f"{result['rows']:,} rows of {result['snapshot']} written: {visible(str(path))}")
+    if missing := result.get("missing"):
+        where = visible(str(path / MISSING))
+        print(f"{missing:,} rows left out, whose files cannot be had: {where}", file=sys.stderr)
     return 0
+
+
+def _write_samples(rows: LivingRows, folder: Path) -> dict[str, int]:
+    """Pictures, columns and vectors as tar shards; what there is to tell.
+
+    Raises:
+        RequestError: Not one of the pictures can be had.
+    """
+    told = write_samples(rows, folder)
+    if told.missing and not told.samples:
+        raise RequestError(
+            f"export: none of the {told.missing:,} files can be had; the first: "
+            f"{visible(told.first)}; export where the pictures are, or parquet, which needs none"
+        )
+    return {"rows": told.samples, "missing": told.missing, "shards": told.shards}
 
 
 def _write_index(opened: lookalike.Searcher, path: Path) -> None:

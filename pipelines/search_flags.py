@@ -226,11 +226,15 @@ def _export(commands: Any) -> None:
     parser.epilog = (
         "faiss: one file for faiss.read_index, which finds the candidates that query scores, under "
         "the same ids; npy: a folder of vectors.npy and uris.parquet, in the same order; parquet: "
-        "id, uri, metadata and embedding"
+        "id, uri, metadata and embedding; webdataset: a folder of tar shards, which hold each "
+        "picture, its columns as JSON and its vector as .npy"
     )
     add_store(parser)
     parser.add_argument(
-        "--format", required=True, choices=("faiss", "npy", "parquet"), help="what to write"
+        "--format",
+        required=True,
+        choices=("faiss", "npy", "parquet", "webdataset"),
+        help="what to write",
     )
     parser.add_argument("out", metavar="OUT", help="the file or folder to make; nothing is there")
     add_check(parser)

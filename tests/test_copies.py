@@ -536,7 +536,7 @@ def test_a_job_that_was_stopped_goes_on(
         raise AssertionError("done already")
 
     with monkeypatch.context() as patch:
-        patch.setattr(joining, "links_between", no_more)
+        patch.setattr(joining, "links_of", no_more)
         assert main(given) == 0
     expected, _ = groups(place / "store", 0.97)
     assert {frozenset(row["id"] for row in own) for own in by_group(rows_of(output))} == expected

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,9 @@ import lookalike
 from lookalike.exact_neighbours import ExactNeighbours, recall_at_k
 from lookalike.ivf.shard_files import pack_blocks, unpack_blocks
 from lookalike.pipelines.cli import main
+from lookalike.sources.sample_shards import write_samples
 from lookalike.store import snapshot
+from lookalike.store.exporting import LivingRows
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 from tests import publishing
@@ -248,3 +253,118 @@ def test_the_result_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "rows": 50,
         "nprobe": 1,
     }
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographed(tmp_path: Path, pictures: Callable[..., Path]) -> tuple[Path, Path]:
+    """A store of twelve JPEGs with two columns, and the folder that they are in."""
+    folder = pictures(12)
+    lines = [f"{path},{number},{number % 2 or ''}" for number, path in enumerate(jpegs(folder))]
+    (tmp_path / "m.csv").write_text("\n".join(["uri,number,odd", *lines]) + "\n")
+    (tmp_path / "c.yaml").write_text(
+        "features: [{name: low, handle: 'builtin:color'}]\nrunner: {workers: 1}\n"
+    )
+    given = ["--config", str(tmp_path / "c.yaml"), "--images", str(tmp_path / "m.csv")]
+    assert main(["index", *given, "--store", str(tmp_path / "store")]) == 0
+    return tmp_path / "store", folder
+
+
+def jpegs(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def samples(folder: Path) -> list[dict[str, Any]]:
+    """The samples of all shards, in order: suffixes and contents, the key as ""."""
+    found: list[dict[str, Any]] = []
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                if not found or found[-1][""] != key:
+                    found.append({"": key})
+                file = tar.extractfile(member)
+                assert file is not None
+                found[-1][suffix] = file.read()
+    return found
+
+
+def test_samples_are_files_columns_and_vectors(photographed: tuple[Path, Path]) -> None:
+    store, _ = photographed
+    out = exported(store, "webdataset", store.parent / "samples")
+    assert [path.name for path in out.iterdir()] == ["000000.tar"]
+    found = samples(out)
+    table = lookalike.dataset(store).to_table()
+    assert [one[""] for one in found] == [f"{row:012d}" for row in range(12)]
+    for one, row in zip(found, table.to_pylist(), strict=True):
+        assert set(one) == {"", "jpg", "json", "npy"}
+        assert one["jpg"] == Path(row["uri"]).read_bytes()
+        vector = np.load(io.BytesIO(one["npy"]))
+        np.testing.assert_array_equal(vector, np.array(row.pop("embedding"), vector.dtype))
+        assert vector.dtype == np.float32
+        row["content_sha256"] = row["content_sha256"].hex()
+        assert json.loads(one["json"]) == row
+    again = exported(store, "webdataset", store.parent / "again")
+    assert (again / "000000.tar").read_bytes() == (out / "000000.tar").read_bytes()
+
+
+def test_shards_end_where_they_are_large(photographed: tuple[Path, Path]) -> None:
+    store, _ = photographed
+    with lookalike.open(store) as searcher:
+        rows = LivingRows(searcher.store, searcher.manifest)
+        (store.parent / "small").mkdir()
+        told = write_samples(rows, store.parent / "small", shard_bytes=1)
+    assert (told.samples, told.missing, told.shards) == (12, 0, 12)
+    exported(store, "webdataset", store.parent / "large")
+    assert samples(store.parent / "small") == samples(store.parent / "large")
+
+
+def test_what_is_exported_can_be_indexed_again(photographed: tuple[Path, Path]) -> None:
+    store, _ = photographed
+    out = exported(store, "webdataset", store.parent / "samples")
+    given = ["--config", str(store.parent / "c.yaml"), "--images", str(out / "*.tar")]
+    assert main(["index", *given, "--store", str(store.parent / "other")]) == 0
+    tables = [lookalike.dataset(one).to_table() for one in (store, store.parent / "other")]
+    first, second = (table.sort_by("number") for table in tables)
+    assert second["content_sha256"].to_pylist() == first["content_sha256"].to_pylist()
+    assert second["embedding"].to_pylist() == first["embedding"].to_pylist()
+
+
+def test_files_that_are_gone_are_left_out_and_named(
+    photographed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, folder = photographed
+    (folder / "003.jpg").unlink()
+    shutil.copy(folder / "005.jpg", folder / "004.jpg")  # another one now
+    out = store.parent / "samples"
+    capsys.readouterr()
+    asked = ["export", "--store", str(store), "--format", "webdataset", str(out)]
+    assert main([*asked, "--json"]) == 0
+    told, err = capsys.readouterr()
+    document = json.loads(told)
+    assert (document["rows"], document["missing"], document["shards"]) == (10, 2, 1)
+    assert err == f"2 rows left out, whose files cannot be had: {out / 'missing.jsonl'}\n"
+    lines = [json.loads(line) for line in (out / "missing.jsonl").read_text().splitlines()]
+    why = {line["uri"]: line["reason"] for line in lines}
+    assert set(why) == {str(folder / "003.jpg"), str(folder / "004.jpg")}
+    assert "another one now" in why[str(folder / "004.jpg")]
+    found = [json.loads(one["json"])["number"] for one in samples(out)]
+    rows = lookalike.dataset(store).to_table(columns=["number"])["number"].to_pylist()
+    assert found == [number for number in rows if number not in (3, 4)]
+
+
+def test_without_any_picture_nothing_is_written(
+    photographed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, folder = photographed
+    shutil.rmtree(folder)
+    before = sorted(path.name for path in store.parent.iterdir())
+    capsys.readouterr()
+    out = str(store.parent / "samples")
+    assert main(["export", "--store", str(store), "--format", "webdataset", out]) == 2
+    err = capsys.readouterr().err
+    assert "none of the 12 files can be had; the first: " in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in store.parent.iterdir()) == before

@@ -21,6 +21,7 @@ from PIL import Image
 import lookalike
 from lookalike.pipelines.cli import main
 from lookalike.serve.limits import Limits
+from lookalike.serve.near_copies import NEAREST, near_copies
 from tests.conftest import picture
 from tests.documented import ROOT, script
 from tests.serving import Served, serving
@@ -329,6 +330,68 @@ def test_outliers_are_what_is_least_like_another(vectors: tuple[Vectors, Served]
     told = [one["score"] for one in found]
     assert told == sorted(told)
     assert told == pytest.approx([nearest[one["id"]] for one in found], abs=1e-5)
+
+
+def linked(nearest: np.ndarray, good: np.ndarray) -> set[frozenset[int]]:
+    """Components of rows (n,), each beside its nearest ones (n, m), where those pairs are good."""
+    group = {row: {row} for row in range(len(nearest))}
+    for row, place in zip(*np.nonzero(good), strict=True):
+        one, other = group[int(row)], group[int(nearest[row, place])]
+        if one is not other:
+            one |= other
+            group.update(dict.fromkeys(other, one))
+    return {frozenset(own) for own in group.values() if len(own) > 1}
+
+
+@pytest.mark.parametrize("threshold", [None, 0.9, 0.7])
+def test_near_copies_against_brute_force(
+    vectors: tuple[Vectors, Served], threshold: float | None
+) -> None:
+    store, served = vectors
+    scores = brute_force(store.vectors, store.vectors, "cosine")
+    np.fill_diagonal(scores, -2)
+    nearest = np.argsort(-scores, axis=1)[:, :NEAREST]
+    expected = linked(nearest, np.take_along_axis(scores, nearest, 1) >= (threshold or 0.97))
+    assert expected or threshold is None
+    asked, groups, offset = {} if threshold is None else {"threshold": threshold}, [], 0
+    while offset is not None:
+        found = served.get("/api/near-copies", k=2, offset=offset, **asked)
+        groups, offset = groups + found["groups"], found["next"]
+    assert (found["looked"], found["of"], found["total"]) == (ROWS, ROWS, len(expected))
+    assert found["threshold"] == (threshold or 0.97)
+    counts = [one["count"] for one in groups]
+    assert counts == sorted(map(len, expected), reverse=True)
+    places = {int(row): place for place, row in enumerate(store.ids)}
+    for one in groups:
+        own = {places[row["id"]] for row in one["images"]}
+        assert len(own) == len(one["images"]) == min(one["count"], 24)
+        assert any(own <= group and len(group) == one["count"] for group in expected)
+
+
+def test_near_copies_of_a_large_store_are_those_of_a_sample(
+    vectors: tuple[Vectors, Served], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, _ = vectors
+    monkeypatch.setattr("lookalike.serve.near_copies.SAMPLE", 40)
+    make_store(tmp_path, store.vectors, options={"kind": "exact"})
+    with lookalike.open(tmp_path) as searcher:
+        found = near_copies(searcher, 0.9)
+    assert (found.looked, found.of) == (40, ROWS)
+    scores = brute_force(store.vectors, store.vectors, "cosine")
+    assert 0 < len(found.groups) <= 40
+    for ids in found.groups:
+        own = scores[np.ix_(*[np.searchsorted(store.ids, ids)] * 2)]
+        assert ((own >= 0.9).sum(axis=1) > 1).all()  # with another one of its group
+
+
+def test_near_copies_by_a_metric_without_a_usual_threshold(tmp_path: Path) -> None:
+    store = clustered(60, 8)
+    make_store(tmp_path, np.concatenate([store, store[:5] + 1e-3]), "l2")
+    with serving(tmp_path) as served:
+        refused = served.ask("/api/near-copies")
+        assert (refused.status, refused.json()["error"][:12]) == (400, "threshold: t")
+        found = served.get("/api/near-copies", threshold=0.01)
+        assert [one["count"] for one in found["groups"]] == [2] * 5
 
 
 def test_values_of_columns(vectors: tuple[Vectors, Served]) -> None:

@@ -1,6 +1,6 @@
 """The page of `lookalike serve`, driven in a real browser.
 
-It needs Playwright (`pip install playwright`, 50 MB) and a Chromium of the system; CHROMIUM names
+It needs Playwright, which comes with the extra `dev`, and a Chromium of the system; CHROMIUM names
 another. Without them it is skipped.
 """
 
@@ -163,6 +163,7 @@ def test_a_part_is_marked(page: Any, served: Served) -> None:
     begin(page, served)
     upload(page, 3)
     whole = names(page)
+    page.wait_for_function("document.querySelector('.stage img').naturalWidth > 0")
     box = page.locator(".stage img").bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
     page.mouse.down()
@@ -257,7 +258,7 @@ def test_a_link_is_all_of_it(page: Any, browser: Any, served: Served) -> None:
 
 def test_copies_are_folded_and_views_are_there(page: Any, served: Served) -> None:
     begin(page, served)
-    page.get_by_role("link", name="Copies").click()
+    page.get_by_role("link", name="Copies", exact=True).click()
     api.expect(page.locator(".card")).to_have_count(1, timeout=20_000)
     folded = page.locator(".copies")
     api.expect(folded.locator("li")).to_be_hidden()
@@ -270,6 +271,26 @@ def test_copies_are_folded_and_views_are_there(page: Any, served: Served) -> Non
     api.expect(page.locator("#status")).to_contain_text("Least like any other")
     page.get_by_role("link", name="Random").click()
     api.expect(page.locator("#status")).to_contain_text("at random")
+
+
+def test_near_copies_come_in_groups(page: Any, served: Served) -> None:
+    begin(page, served, "?view=near&threshold=0.5")
+    found = served.get("/api/near-copies", threshold=0.5)
+    assert found["total"] >= 1
+    told = "linked by a score from 0.5, of all 24 pictures, each beside its 16 nearest"
+    api.expect(page.locator("#status")).to_contain_text(told)
+    heads = [f"{one['count']} pictures" for one in found["groups"]]
+    assert page.locator(".group h2").all_inner_texts() == heads
+    rows = [row for one in found["groups"] for row in one["images"]]
+    assert names(page) == [row["uri"].rpartition("/")[2] for row in rows]
+    page.locator(".thumb").first.focus()
+    page.keyboard.press("ArrowRight")  # over the headings
+    second = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert second == f"Search by {names(page)[1]}"
+    page.get_by_label("Score from").fill("0.999999")
+    page.get_by_role("button", name="Look", exact=True).click()
+    api.expect(page.locator("#status")).to_contain_text("a score from 0.999999")
+    assert "threshold=0.999999" in page.url
 
 
 def test_the_answer_is_kept_as_a_file(page: Any, served: Served, tmp_path: Path) -> None:
@@ -332,4 +353,42 @@ def test_it_fits_and_follows_the_scheme(
             && !(one.labels && one.labels.length)).map((one) => one.outerHTML)"""
     )
     assert unnamed == []
+    context.close()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    browser: Any, served: Served, size: tuple[int, int], scheme: str
+) -> None:
+    """axe-core's rules of accessibility, on every view with all that can be opened."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+    )
+    page = context.new_page()
+
+    def check(what: str) -> None:
+        found = axe.run(page).response
+        assert len(found["passes"]) > 10
+        serious = {
+            (what, one["id"], one["help"], node["html"])
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        }
+        assert serious == set()
+
+    for view in ("folders", "copies", "near&threshold=0.5", "outliers", "random"):
+        begin(page, served, f"?view={view}")
+        check(view)
+    click(page, page.locator(".thumb").first)
+    click(page, page.locator(".card").nth(5).get_by_role("button", name="Less like"))
+    for one in page.locator("summary").all():
+        one.click()
+    check("an answer")
+    for dialog in ("#help", "#about"):
+        page.locator(dialog).click()
+        check(dialog)
+        page.keyboard.press("Escape")
     context.close()

@@ -21,10 +21,11 @@ from functools import cached_property
 import numpy as np
 
 from lookalike.batching import up_to
+from lookalike.copies.balls import links as links_of
 from lookalike.copies.components import Links, Places
 from lookalike.copies.distinct import get_arrays, put_arrays
 from lookalike.copies.spec import Join, Joined
-from lookalike.copies.tiles import Rows, links_between
+from lookalike.copies.tiles import Rows
 from lookalike.copies.values import Values
 from lookalike.distances import Ids
 from lookalike.store.attempts import Record, recorded
@@ -83,7 +84,7 @@ def find_links(task: JoinTask, scratch: Store) -> Record:
     lists = _Lists(scratch, joined, task.files)
     for rows, home in lists.rows(task.partition, task.start, task.stop):
         for visitors, members in lists.visits(rows, home, task.join.nprobe):
-            found = links_between(rows[visitors], members, task.join.threshold, joined.metric)
+            found = links_of(rows[visitors], members, task.join.threshold, joined.metric)
             for left, right in found:
                 links.add(left, right)
     ids, first = links.arrays()

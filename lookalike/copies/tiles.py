@@ -37,7 +37,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, some: Places | slice) -> Rows:
+    def __getitem__(self, some: Places | npt.NDArray[np.bool_] | slice) -> Rows:
         return Rows(self.ids[some], self.values[some], self.vectors[some])
 
 

@@ -233,6 +233,7 @@ class Searcher(OpenSnapshot):
         exclude: Exclude = None,
         where: str | None = None,
         index: Index | None = None,
+        apart: bool = False,
     ) -> Answers:
         """What `search` answers, as arrays, of queries that were made for this snapshot.
 
@@ -246,6 +247,8 @@ class Searcher(OpenSnapshot):
             exclude: See `search_vectors`.
             where: See `search_vectors`.
             index: What searches, by default this one.
+            apart: Whether the index is asked for each query by itself: then an answer does not
+                depend on the other queries, not by a bit.
 
         Raises:
             RequestError: See `search`.
@@ -267,7 +270,9 @@ class Searcher(OpenSnapshot):
                 request = now.request(
                     depth, nprobe=nprobe, rerank=rerank, where=where, excluded=without.shape[1]
                 )
-                return now._nearest(checked[rows], request, without[rows], index or now.index)
+                return now._nearest(
+                    checked[rows], request, without[rows], index or now.index, apart
+                )
 
             at_most = now.request(k, where=where).k
             return Chooser(ways, blender, _Rows(now), search, at_most).answers(blended)
@@ -363,11 +368,16 @@ class Searcher(OpenSnapshot):
             return now._nearest(checked, request, without, now.index)
 
     def _nearest(
-        self, queries: Vectors, request: Request, without: Ids, index: Index
+        self,
+        queries: Vectors,
+        request: Request,
+        without: Ids,
+        index: Index,
+        apart: bool = False,
     ) -> tuple[Ids, Scores]:
         ids = np.empty((len(queries), request.k), dtype=np.int64)
         scores = np.empty(ids.shape, dtype=np.float32)
-        step = index.queries_at_once(request.depth)
+        step = 1 if apart else index.queries_at_once(request.depth)
         for start in range(0, len(queries) if request.k else 0, step):
             part = slice(start, start + step)
             ids[part], scores[part] = answer(index, queries[part], request, without[part])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 from starlette.responses import Response
 
 from lookalike.cells import json_value
+from lookalike.distances import Ids
 from lookalike.json_text import to_json
 from lookalike.report.certificate import certificate_line
 from lookalike.search.answer_rows import answer_schema, answer_table, csv_lines, json_lines
@@ -18,6 +19,7 @@ from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
 from lookalike.serve.asking import FORMATS
 from lookalike.serve.limits import Limits
+from lookalike.serve.near_copies import NEAREST, NearCopies
 
 _TYPES = {
     "jsonl": "application/x-ndjson",
@@ -28,11 +30,13 @@ _TYPES = {
 
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     """A value as JSON that every parser reads; nobody keeps it."""
+    return _json(json_value(value), headers)
+
+
+def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """The same of what has nothing in it that JSON has not, as an answer's rows are."""
     return Response(
-        to_json(json_value(value)),
-        200,
-        {"Cache-Control": "no-store", **(headers or {})},
-        "application/json",
+        to_json(value), 200, {"Cache-Control": "no-store", **(headers or {})}, "application/json"
     )
 
 
@@ -42,7 +46,7 @@ def answer_response(
     """The neighbours of a query in one of `FORMATS`; `more` goes with JSON."""
     if format == FORMATS[0]:
         rows = [{k: v for k, v in one.to_dict().items() if k != "query_uri"} for one in found]
-        return json_response(
+        return _json(
             {
                 "neighbours": rows,
                 "snapshot": now.manifest["name"],
@@ -69,17 +73,44 @@ def listing_response(
     listing: browsing.Listing, found: Neighbours, now: Searcher, scores: bool = False
 ) -> Response:
     """Rows that are no answer to a query."""
-    left_out = {"query_uri", "rank", *(() if scores else ("score",))}
-    rows = [{k: v for k, v in one.to_dict().items() if k not in left_out} for one in found]
-    return json_response(
+    return _json(
         {
-            "images": rows,
+            "images": _rows(found, scores),
             "total": listing.total,
             "next": listing.next,
             "snapshot": now.manifest["name"],
             "metric": now.metric,
         }
     )
+
+
+def groups_response(
+    near: NearCopies, offset: int, shown: Sequence[Ids], rows: Neighbours, now: Searcher
+) -> Response:
+    """Groups of near-copies from a place on: some rows of each, one group's after the other's."""
+    told, end = iter(_rows(rows)), offset + len(shown)
+    counts = [len(ids) for ids in near.groups[offset:end]]
+    return _json(
+        {
+            "groups": [
+                {"count": count, "images": [next(told) for _ in ids]}
+                for count, ids in zip(counts, shown, strict=True)
+            ],
+            "total": len(near.groups),
+            "next": end if end < len(near.groups) else None,
+            "threshold": near.threshold,
+            "looked": near.looked,
+            "nearest": NEAREST,
+            "of": near.of,
+            "snapshot": now.manifest["name"],
+            "metric": now.metric,
+        }
+    )
+
+
+def _rows(found: Neighbours, scores: bool = False) -> list[dict[str, Any]]:
+    left_out = {"query_uri", "rank", *(() if scores else ("score",))}
+    return [{k: v for k, v in one.to_dict().items() if k not in left_out} for one in found]
 
 
 def stats(now: Searcher, limits: Limits, problem: str) -> dict[str, Any]:

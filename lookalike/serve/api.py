@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import python_multipart as python_multipart  # by which Starlette reads forms, once one comes
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -24,12 +25,19 @@ from starlette.types import ASGIApp
 from lookalike.errors import RequestError, UnreachableError, one_line
 from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
-from lookalike.serve.answers import answer_response, json_response, listing_response, stats
+from lookalike.serve.answers import (
+    answer_response,
+    groups_response,
+    json_response,
+    listing_response,
+    stats,
+)
 from lookalike.serve.asking import (
     Asked,
     asked_count,
     asked_id,
     asked_json,
+    asked_number,
     asked_picture,
     asked_text,
     asked_texts,
@@ -51,6 +59,8 @@ _TYPES = {
 _OPENAPI = Path(__file__).with_name("openapi.json")
 _PICTURE_KEPT_S = 3600
 _PAGE = 60  # rows of a listing, unless told otherwise
+_GROUPS = 20  # likewise, of which
+_GROUP_SHOWN = 24  # rows at most are told
 _SEEDS = 2**31 - 1
 _WHOLE = 4  # pictures that were sent, in memory at the same time; others wait on the disk
 _FIELDS, _FIELD_BYTES = 100, 16 << 10  # of a form
@@ -118,6 +128,7 @@ class _Endpoints:
             Route("/api/picture/{sha256}/thumbnail", self.picture),
             Route("/api/browse", self.browse),
             Route("/api/duplicates", self.duplicates),
+            Route("/api/near-copies", self.near_copies),
             Route("/api/outliers", self.outliers),
             Route("/api/folders", self.folders),
             Route("/api/values", self.values),
@@ -287,6 +298,20 @@ class _Endpoints:
 
         return await self._explorer.read(read)
 
+    async def near_copies(self, request: Request) -> Response:
+        """Groups of rows that look the same, of a sample."""
+        texts = _texts(request, ("k", "offset", "threshold"))
+        k, offset = self._page_of(texts, _GROUPS)
+        threshold = asked_number("threshold", texts["threshold"]) if "threshold" in texts else None
+
+        def read(now: Searcher) -> Response:
+            found = self._explorer.near_copies(now, threshold)
+            shown = [ids[:_GROUP_SHOWN] for ids in found.groups[offset : offset + k]]
+            rows = described(now, np.concatenate([np.empty(0, np.int64), *shown]))
+            return groups_response(found, offset, shown, rows, now)
+
+        return await self._explorer.read(read)
+
     async def outliers(self, request: Request) -> Response:
         """Of a sample, the rows that are least like any other."""
         texts = _texts(request, ("k", "seed"))
@@ -315,8 +340,8 @@ class _Endpoints:
         column = asked_text("column", _texts(request, ("column",)).get("column"), _LONGEST_NAME)
         return json_response(await self._explorer.read(lambda now: browsing.values_of(now, column)))
 
-    def _page_of(self, texts: dict[str, str]) -> tuple[int, int]:
-        k = asked_count("k", texts.get("k", str(_PAGE)), self._limits.k)
+    def _page_of(self, texts: dict[str, str], usual: int = _PAGE) -> tuple[int, int]:
+        k = asked_count("k", texts.get("k", str(usual)), self._limits.k)
         return k, asked_count("offset", texts.get("offset", "0"), 2**62, 0)
 
 

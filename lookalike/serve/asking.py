@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
@@ -22,6 +22,14 @@ _PICTURE = re.compile("[0-9a-f]{64}")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _LONGEST_ID = 2**63
 _LONGEST_URI = 4096
+
+
+class Alike(NamedTuple):
+    """What is asked of each query of a batch; see `Asked`."""
+
+    k: int
+    where: str | None
+    ways: Ways
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,22 @@ class Asked:
     crop: Crop | None = None
     ways: Ways = field(default_factory=Ways)
     format: str = "json"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether pictures are decoded for it."""
+        return bool(self.pictures or self.unlike_pictures or self.crop is not None)
+
+    @property
+    def alike(self) -> Alike | None:
+        """What queries of one row each have in common where one batch can answer them.
+
+        None where it has to be answered by itself.
+        """
+        single = len(self.ids) + len(self.uris) == 1 and not (self.unlike_ids or self.decodes)
+        if not single or self.ways.together or self.ways.weights:
+            return None
+        return Alike(self.k, self.where, self.ways)
 
     def check(self, limits: Limits) -> Asked:
         """This, where there is a query and not too much of it; several pictures are one query.
@@ -175,6 +199,21 @@ def asked_count(name: str, value: Any, most: int, least: int = 1) -> int:
     return value
 
 
+def asked_number(name: str, value: Any) -> float:
+    """A finite number, of a number or its text.
+
+    Raises:
+        RequestError: It is none.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RequestError(f"{name}: needs a finite number, got {value!r:.80}")
+    return number
+
+
 def asked_text(name: str, value: Any, most: int) -> str:
     """A text that is not longer than that.
 
@@ -243,16 +282,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _number(name: str, value: Any, limits: Limits) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise RequestError(f"{name}: needs a finite number, got {value!r:.80}")
-    return number
-
-
 def _truth(name: str, value: Any, limits: Limits) -> bool:
     known = {"true": True, "1": True, "false": False, "0": False}
     found = known.get(value.lower()) if isinstance(value, str) else value
@@ -264,7 +293,7 @@ def _truth(name: str, value: Any, limits: Limits) -> bool:
 def _balance(name: str, value: Any, limits: Limits) -> float | bool:
     if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
         return _truth(name, value, limits)
-    return _number(name, value, limits)
+    return asked_number(name, value)
 
 
 def _word(words: Sequence[str]) -> Callable[[str, Any, Limits], str]:
@@ -286,7 +315,7 @@ FIELDS: Mapping[str, Callable[[str, Any, Limits], Any]] = {
     "crop": _crop,
     "weights": _weights,
     "together": _word(("mean", "max")),
-    "min_score": _number,
+    "min_score": lambda name, value, limits: asked_number(name, value),
     "group_by": lambda name, value, limits: asked_text(name, value, limits.where),
     "per_group": lambda name, value, limits: asked_count(name, value, limits.k),
     "diversify": _balance,

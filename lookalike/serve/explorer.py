@@ -6,7 +6,6 @@ in which it began; where that is removed under it, it begins again in the publis
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lookalike.distances import Ids, Scores, Vectors
+from lookalike.distances import Ids, Scores
 from lookalike.errors import RequestError, one_line
 from lookalike.parallel import cores
 from lookalike.search.neighbour import Neighbours
 from lookalike.search.opened import SnapshotGoneError
-from lookalike.search.queries import Queries, joined
 from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
 from lookalike.serve.asking import Asked
 from lookalike.serve.limits import Limits, RefusedError
-from lookalike.serve.pictures import Pictures, check_models
+from lookalike.serve.near_copies import NearCopies, near_copies
+from lookalike.serve.pictures import Pictures
+from lookalike.serve.searches import Render, Searches, in_pool
 from lookalike.serve.thumbnails import Original, Thumbnails, original_of
 from lookalike.serve.uploads import Uploads
 from lookalike.store.recent import Recent
@@ -36,7 +36,7 @@ _WATCH_S = 2.0  # between looks at what is published
 _LEAVE_S = 2.0  # for a look that is under way, at the end
 _TRIES = 3  # of a request whose snapshot is removed under it
 _OF_ANSWERS = ("query_uri", "rank", "score")
-_KEPT = 8  # counts of folders, and samples of outliers
+_KEPT = 8  # counts of folders, samples of outliers, and of near-copies
 
 Result = TypeVar("Result")
 
@@ -68,9 +68,11 @@ class Explorer:
                 ("look", 2),
             )
         ]
+        self._searches = Searches(self._searching, self._decoding, self._pictures, threads)
         self._counting = Lock()  # of what follows: it is dear, so that one thread does it for all
         self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
         self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)
+        self._near: Recent[tuple[str, float | None], NearCopies] = Recent(_KEPT)
         self.refreshed, self.problem = 0, ""
         self._over = Event()
         self._watcher = Thread(target=self._watch, name="serve-watch", daemon=True)
@@ -115,94 +117,45 @@ class Explorer:
 
     # --- threads ----------------------------------------------------------------------------------
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-
     async def _settled(self, ask: Callable[[Searcher], Awaitable[Result]]) -> Result:
         """What is answered of one snapshot, whichever is published in the end."""
         for _ in range(_TRIES):
             try:
                 return await ask(self.searcher.pinned())
             except SnapshotGoneError:
-                await self._run(self._searching, self.refresh)
+                await in_pool(self._searching, self.refresh)
         raise RefusedError(503, "the snapshot is being replaced; try again", {"Retry-After": "2"})
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """What some work gives that needs no snapshot."""
-        return await self._run(self._searching, work)
+        return await in_pool(self._searching, work)
 
     async def read(self, work: Callable[[Searcher], Result]) -> Result:
         """What some work finds in the snapshot, done beside the searches, which it may outlast."""
-        return await self._settled(lambda now: self._run(self._looking, partial(work, now)))
+        return await self._settled(lambda now: in_pool(self._looking, partial(work, now)))
 
     # --- queries ----------------------------------------------------------------------------------
 
-    async def search(
-        self, asked: Asked, render: Callable[[Neighbours, Searcher], Result]
-    ) -> Result:
-        """What `render` makes of the answer to a query, and of the snapshot that gave it.
-
-        Raises:
-            RequestError: It cannot be asked so.
-            RefusedError: A picture or a row is not there, or cannot be used.
-        """
-        decodes = bool(asked.pictures or asked.unlike_pictures or asked.crop)
-
-        async def ask(now: Searcher) -> Result:
-            def answer(made: tuple[Queries, Vectors | None]) -> Result:
-                return render(_answer(now, asked, *made), now)
-
-            def whole() -> Result:  # at once: each change of threads waits for its turn
-                self._check(now, asked, decodes)
-                return answer(self._queries(now, asked))
-
-            if not decodes:
-                return await self._run(self._searching, whole)
-            await self._run(self._searching, partial(self._check, now, asked, decodes))
-            made = await self._run(self._decoding, partial(self._queries, now, asked))
-            return await self._run(self._searching, partial(answer, made))
-
-        return await self._settled(ask)
-
-    def _check(self, now: Searcher, asked: Asked, decodes: bool) -> None:
-        """Before anything is decoded."""
-        if decodes:
-            check_models(now)
-        now.request(asked.k, where=asked.where)
-        now.check_ways(asked.ways, bool(asked.unlike_ids or asked.unlike_pictures))
-
-    def _queries(self, now: Searcher, asked: Asked) -> tuple[Queries, Vectors | None]:
-        parts = []
-        if asked.pictures:
-            parts.append(self._pictures.uploaded(now, asked.pictures, asked.crop))
-        if rows := [*asked.ids, *asked.uris]:
-            found = _like(now, rows)
-            if asked.crop is not None:
-                found = self._pictures.stored(now, [str(one) for one in found.uris], asked.crop)
-            parts.append(found)
-        away = []
-        if asked.unlike_pictures:
-            away.append(self._pictures.uploaded(now, asked.unlike_pictures, None).vectors)
-        if asked.unlike_ids:
-            away.append(_like(now, list(asked.unlike_ids)).vectors)
-        return joined(parts, now.dim), np.concatenate(away) if away else None
+    async def search(self, asked: Asked, render: Render[Result]) -> Result:
+        """What `render` makes of the answer to a query (see `Searches.ask`)."""
+        return await self._settled(lambda now: self._searches.ask(now, asked, render))
 
     # --- rows and pictures ------------------------------------------------------------------------
 
     async def thumbnail(self, row: int, side: int) -> bytes:
         """A JPEG of a row's picture (see `Thumbnails.of_row`)."""
         uri, sha256 = await self._row(row)
-        return await self._run(self._showing, partial(self.thumbnails.of_row, uri, sha256, side))
+        return await in_pool(self._showing, partial(self.thumbnails.of_row, uri, sha256, side))
 
     async def uploaded_thumbnail(self, digest: str, side: int) -> bytes:
         """A JPEG of a picture that was uploaded."""
         path = str(self.uploads.path(digest))
-        return await self._run(self._showing, partial(self.thumbnails.of_file, path, digest, side))
+        return await in_pool(self._showing, partial(self.thumbnails.of_file, path, digest, side))
 
     async def original(self, row: int) -> Original:
         """A row's file as it is (see `original_of`)."""
         uri, sha256 = await self._row(row)
-        return await self._run(self._showing, partial(original_of, uri, sha256, self.limits))
+        return await in_pool(self._showing, partial(original_of, uri, sha256, self.limits))
 
     async def _row(self, row: int) -> tuple[str, bytes | None]:
         """A row's name and the sha256 of its file.
@@ -215,7 +168,7 @@ class Explorer:
             found = _row_of(now, row, ["uri", "content_sha256"])
             return str(found["uri"]), found["content_sha256"]
 
-        return await self._settled(lambda now: self._run(self._showing, partial(read, now)))
+        return await self._settled(lambda now: in_pool(self._showing, partial(read, now)))
 
     async def image(self, row: int) -> dict[str, Any]:
         """All that is known of a row, with its metadata and the other names of its bytes.
@@ -252,20 +205,15 @@ class Explorer:
                 self._outliers.put(key, found)
         return found
 
-
-def _answer(now: Searcher, asked: Asked, queries: Queries, away: Vectors | None) -> Neighbours:
-    found = now.answer(queries, asked.k, asked.ways, away, where=asked.where)
-    [answer] = now.describe(found.names, found.ids, found.scores, found.complete)
-    return answer
-
-
-def _like(now: Searcher, rows: list[Any]) -> Queries:
-    try:
-        return now.like(rows)
-    except SnapshotGoneError:
-        raise
-    except RequestError as error:
-        raise RefusedError(404, str(error)) from error
+    def near_copies(self, now: Searcher, threshold: float | None) -> NearCopies:
+        """Groups of near-copies of a sample (see `near_copies`), kept for a while."""
+        key = (str(now.manifest["name"]), threshold)
+        with self._counting:
+            found = self._near.get(key)
+            if found is None:
+                found = near_copies(now, threshold)
+                self._near.put(key, found)
+        return found
 
 
 def _row_of(now: Searcher, row: int, columns: list[str]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 // The page: what the URL says is asked of the API, and drawn.
 
 import { get, search } from "./api.js";
-import { drawFolders, drawViews, listed, viewOf } from "./browse.js";
+import { drawFolders, drawNear, drawViews, listed, viewOf } from "./browse.js";
 import { $, clean, count, facts, h, plural, show } from "./dom.js";
 import { drawQuery, takePictures } from "./query.js";
-import { drawDownloads, drawRows, gridKeys } from "./results.js";
+import { drawDownloads, drawGroups, drawRows, gridKeys } from "./results.js";
 import { go, onChange, state } from "./state.js";
 
 let stats = null;
@@ -25,6 +25,7 @@ async function draw() {
   $("more").hidden = true;
   $("grid").setAttribute("aria-busy", "true");
   try {
+    drawNear(view === "near", stats.metric);
     const folders = drawFolders(view === "folders");
     const found = view ? await listed(view) : await search(state);
     await folders;
@@ -52,17 +53,19 @@ function drawAnswer(found) {
 }
 
 function drawListing(view, found) {
-  drawRows(found.images, stats);
-  $("status").textContent = found.images.length ? found.words : "No picture";
+  drawListed(found, stats);
+  $("status").textContent = found.groups || found.images.length ? found.words : "No picture";
   follow(view, found.next);
 }
+
+const drawListed = (found, how) => (found.groups ? drawGroups(found.groups, how) : drawRows(found.images, how));
 
 function follow(view, next) {
   $("more").hidden = next === null;
   $("more").firstElementChild.onclick = async () => {
     try {
       const found = await listed(view, next);
-      const [first] = drawRows(found.images, { ...stats, append: true });
+      const [first] = drawListed(found, { ...stats, append: true });
       first?.querySelector(".thumb").focus();
       follow(view, found.next);
     } catch (error) {

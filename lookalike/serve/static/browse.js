@@ -1,11 +1,14 @@
-// Looking around without a query: at random, by folder, copies, and what is like nothing else.
+// Looking around without a query: at random, by folder, copies, near-copies, what is like nothing else.
 
 import { get, getNow } from "./api.js";
 import { $, clean, count, h, plural } from "./dom.js";
 import { go, link, state } from "./state.js";
 
-const VIEWS = { random: "Random", folders: "Folders", copies: "Copies", outliers: "Outliers" };
+const VIEWS = {
+  random: "Random", folders: "Folders", copies: "Copies", near: "Near-copies", outliers: "Outliers",
+};
 const PAGE = 60;
+const GROUPS = 20;
 const NONE = { like: [], unlike: [], crop: "", folder: "", weights: "" };
 const newSeed = () => String(1 + Math.floor(Math.random() * 2 ** 30));
 
@@ -27,13 +30,20 @@ export function drawViews() {
   }));
 }
 
-/** Rows of the view, from a place on: {images, total, next, words}. */
+/** Rows of the view, from a place on: {images or groups of them, total, next, words}. */
 export async function listed(view, offset = 0) {
   const k = PAGE;
   const { where, seed, folder } = state;
   if (view === "copies") {
     const found = await getNow("duplicates", { k, offset });
     return { ...found, words: `${plural(found.total, "picture")} with copies under other names` };
+  }
+  if (view === "near") {
+    const found = await getNow("near-copies", { k: GROUPS, offset, threshold: state.threshold });
+    const { looked, of, nearest, threshold, metric, total } = found;
+    const sample = looked < of ? `${count(looked)} of ${count(of)} pictures, drawn at random` : `all ${plural(of, "picture")}`;
+    const edge = metric === "l2" ? `a distance up to ${threshold}` : `a score from ${threshold}`;
+    return { ...found, words: `${plural(total, "group")} of near-copies: linked by ${edge}, of ${sample}, each beside its ${nearest} nearest` };
   }
   if (view === "outliers") {
     const found = await getNow("outliers", { k, seed });
@@ -70,4 +80,22 @@ export async function drawFolders(visible) {
     h("ul", {}, found.folders.map((one) =>
       h("li", {}, to(one.folder, clean(one.name)), " ", h("span", { class: "dim" }, count(one.count))))),
     ...(found.more ? [h("p", { class: "dim" }, `and ${plural(found.more, "folder")} more`)] : []));
+}
+
+/** By which score pictures are near-copies. */
+export function drawNear(visible, metric) {
+  const place = $("near");
+  place.hidden = !visible;
+  if (!visible) return;
+  const least = metric === "l2" ? "Distance up to" : "Score from";
+  const field = h("input", {
+    type: "number", step: "any", name: "threshold", value: state.threshold,
+    placeholder: metric === "cosine" || metric === "jaccard" ? "0.97" : "",
+  });
+  place.onsubmit = (event) => {
+    event.preventDefault();
+    go({ threshold: field.value });
+  };
+  place.replaceChildren(h("label", {}, least, " ", field), h("button", {}, "Look"),
+    h("p", { class: "dim" }, "All of a large store, and which to keep: ", h("code", {}, "lookalike duplicates")));
 }

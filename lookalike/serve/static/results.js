@@ -1,7 +1,7 @@
 // The grid: pictures with scores, their copies folded beneath, and what can be done with each.
 
 import { download, get, thumbnail } from "./api.js";
-import { $, clean, facts, h, nameOf, plural, show } from "./dom.js";
+import { $, clean, count, facts, h, nameOf, plural, show } from "./dom.js";
 import { remember } from "./query.js";
 import { by, go, link, state } from "./state.js";
 
@@ -10,11 +10,26 @@ const BASE = ["rank", "uri", "score", "id", "duplicates"];
 
 /** Add rows to the grid, after emptying it unless they go on. */
 export function drawRows(rows, { metric, unlike, append = false }) {
-  const grid = $("grid");
   const cards = rows.map((row) => card(row, metric, unlike));
-  if (append) grid.append(...cards);
-  else grid.replaceChildren(...cards);
+  put(cards, append);
   return cards;
+}
+
+/** The same of groups of rows, each below its own heading. */
+export function drawGroups(groups, { metric, unlike, append = false }) {
+  const cards = [];
+  put(groups.flatMap(({ count: many, images }) => {
+    const own = images.map((row) => card(row, metric, unlike));
+    cards.push(...own);
+    const more = many > images.length ? `, ${count(many - images.length)} of them not shown` : "";
+    return [h("li", { class: "group" }, h("h2", {}, `${plural(many, "picture")}${more}`)), ...own];
+  }), append);
+  return cards;
+}
+
+function put(items, append) {
+  if (append) $("grid").append(...items);
+  else $("grid").replaceChildren(...items);
 }
 
 function card(row, metric, unlike) {
@@ -97,19 +112,25 @@ export function drawDownloads(visible, onProblem) {
     h("button", { type: "button", class: "quiet", title: `Download as ${format}`, onclick: () => save(format) }, `↓ ${format}`)));
 }
 
+/** The card in the row below (1) or above (-1) that is nearest to this one's column. */
+function inNextRow(cards, here, way) {
+  const beyond = cards.filter((one) => way * (one.offsetTop - here.offsetTop) > 0);
+  const row = Math.min(...beyond.map((one) => way * one.offsetTop));
+  const away = (one) => Math.abs(one.offsetLeft - here.offsetLeft);
+  return beyond.filter((one) => way * one.offsetTop === row).sort((a, b) => away(a) - away(b))[0];
+}
+
 /** Arrows go through the pictures, letters do what the buttons do. */
 export function gridKeys() {
   $("grid").addEventListener("keydown", (event) => {
     const here = event.target.closest(".card");
     if (!here || event.metaKey || event.ctrlKey || event.altKey) return;
-    const cards = [...$("grid").children];
-    const place = cards.indexOf(here);
-    const top = here.offsetTop;
-    const columns = cards.findIndex((one) => one.offsetTop > cards[0].offsetTop);
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    if (step && !(columns < 0 && Math.abs(step) !== 1)) {
-      const next = cards[place + step];
-      if (next && (Math.abs(step) === 1 || next.offsetTop !== top)) {
+    const beside = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const below = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (beside || below) {
+      const cards = [...$("grid").querySelectorAll(".card")];
+      const next = beside ? cards[cards.indexOf(here) + beside] : inNextRow(cards, here, below);
+      if (next) {
         next.querySelector(".thumb").focus();
         event.preventDefault();
       }

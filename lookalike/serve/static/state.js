@@ -3,6 +3,7 @@
 const FIELDS = {
   like: [], unlike: [], crop: "", where: "", weights: "", k: "48", min_score: "", group_by: "",
   per_group: "1", diversify: "", own: "", view: "", folder: "", seed: "0",
+  threshold: "",
 };
 let listeners = [];
 export let state = parse(location.search);
