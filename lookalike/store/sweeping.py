@@ -19,6 +19,7 @@ from lookalike.store.objects import Entry, Store
 _OF_RUNS = ("embeddings", "index")  # files there bear the name of the run that wrote them
 _SHARED = ("models", "templates")  # those there are named by what is in them
 _FOLDERS = (*_OF_RUNS, *_SHARED, "snapshots", "runs")
+PLAN = "plan.json"  # the note of a run that publishes
 
 
 @dataclass
