@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from lookalike.errors import RequestError
@@ -37,7 +37,8 @@ class Place:
         """
         with self.store.hold() as self._confirm:
             self._before = self.store.read(snapshot.CURRENT)
-            self.store.delete([one.path for one in self.store.leftovers()])
+            with suppress(RequestError):  # who may not end uploads may write all the same
+                self.store.delete([one.path for one in self.store.leftovers()])
             yield
 
     def check_parent(self, parent: Manifest | None) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ FAULTS = (
     "stall",  # the answer stops in the middle, and the connection stays
 )
 STALL_S = 3.0
+DELAYED = (
+    "late",  # executed when the client has given up, and gone on
+    "kill before",  # the client is killed before the request is executed
+    "kill after",
+    "kill, late",  # and the request is executed when another client has come
+)
+"""What else may happen to a request of a client in a process of its own."""
+_LATE_BY = 3  # requests
 
 
 def free_port() -> int:
@@ -89,12 +98,18 @@ class Faults:
     """Which requests fail; the proxy counts them.
 
     Attributes:
-        kind: One of FAULTS, or "" for none.
+        kind: One of FAULTS or DELAYED, or "" for none.
         first: The request that fails, from 0.
         lasting: Whether all after it fail too.
         heedless: Whether conditions of puts are kept from the server.
         watch: Told of every request before it is passed on, and of the client's port.
+        denied: Which requests the client has no permission for.
+        counts: Which requests count: one that does not never fails.
+        kill: Kills the client.
+        held: Requests that are still to be passed on.
+        release: When they are: at this request, from 0.
         seen: What was asked for so far.
+        counted: How many of these count.
         failed: How many of these failed.
         sent: Bytes of all answers, without their headers.
         received: Bytes of all requests, without their headers.
@@ -105,7 +120,13 @@ class Faults:
     lasting: bool = False
     heedless: bool = False
     watch: Callable[[str, int], None] = field(default=lambda request, port: None)
+    denied: Callable[[str], bool] = field(default=lambda request: False)
+    counts: Callable[[str], bool] = field(default=lambda request: True)
+    kill: Callable[[], None] = field(default=lambda: None)
+    held: list[Callable[[], object]] = field(default_factory=list)
+    release: int = 0
     seen: list[str] = field(default_factory=list)
+    counted: int = 0
     failed: int = 0
     sent: int = 0
     received: int = 0
@@ -115,7 +136,9 @@ class Faults:
         """Begin to count anew."""
         with self._turn:
             self.kind, self.first, self.lasting = kind, first, lasting
+            self.release = first + _LATE_BY
             self.seen, self.failed, self.sent, self.received = [], 0, 0, 0
+            self.counted = 0
 
     def count(self, received: int, sent: int) -> None:
         """A request of so many bytes came, and an answer of so many goes out."""
@@ -123,11 +146,23 @@ class Faults:
             self.received += received
             self.sent += sent
 
+    def pass_on(self, after: int | None = None) -> None:
+        """Pass on what is held, if so many requests have come."""
+        with self._turn:
+            due = after is None or after >= self.release
+            passed, self.held = (self.held, []) if due else ([], self.held)
+        for one in passed:
+            one()
+
     def next(self, request: str) -> str:
         """The fault of this request, or ""."""
+        self.pass_on(self.counted)
         with self._turn:
-            number = len(self.seen)
             self.seen.append(request)
+            if not self.counts(request):
+                return ""
+            number = self.counted
+            self.counted += 1
             hit = number >= self.first if self.lasting else number == self.first
             self.failed += bool(self.kind and hit)
             return self.kind if hit else ""
@@ -183,9 +218,18 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             body = self.rfile.read(length)
             fault = faults.next(f"{self.command} {self.path}")
             faults.watch(f"{self.command} {self.path}", self.client_address[1])
+            if faults.denied(f"{self.command} {self.path}"):
+                return self.fail(403, b"<Error><Code>AccessDenied</Code></Error>")
             if fault == "500 before":
                 return self.fail()
             if fault == "cut before":
+                return self.cut()
+            if fault.startswith("kill") and fault != "kill after":
+                faults.kill()
+            if fault in ("late", "kill, late"):
+                faults.held.append(partial(self.forward, body))
+                return self.cut()
+            if fault == "kill before":
                 return self.cut()
             if fault == "half a request":
                 self.forward_half(body)
@@ -193,7 +237,9 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             status, headers, answer = self.forward(body)
             if fault == "500 after":
                 return self.fail()
-            if fault == "cut after":
+            if fault == "kill after":
+                faults.kill()
+            if fault in ("cut after", "kill after"):
                 return self.cut()
             self.send_response_only(status)
             for name, value in headers:
@@ -213,10 +259,11 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
-        def fail(self) -> None:
-            self.send_response_only(500)
-            self.send_header("Content-Length", "0")
+        def fail(self, status: int = 500, why: bytes = b"") -> None:
+            self.send_response_only(status)
+            self.send_header("Content-Length", str(len(why)))
             self.end_headers()
+            self.wfile.write(why)
 
         def cut(self) -> None:
             self.close_connection = True

@@ -15,7 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
@@ -23,7 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, BinaryIO
 
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, UnreachableError
+from lookalike.store import s3_uploads
 from lookalike.store.cached import DamagedError, Fetch, FileCache
 from lookalike.store.files import (
     FileRecord,
@@ -34,7 +35,7 @@ from lookalike.store.files import (
     write_file,
 )
 from lookalike.store.locks import Lease, hold
-from lookalike.store.object_errors import Trying, reason
+from lookalike.store.object_errors import Trying, is_missing_bucket, reason
 from lookalike.store.object_uri import parse_uri, shown_uri
 from lookalike.store.objects import (
     ConflictError,
@@ -48,6 +49,7 @@ from lookalike.store.objects import (
     Version,
 )
 from lookalike.store.ranges import RangedFile, Span, coalesce, cut
+from lookalike.store.s3_uri import is_s3
 
 try:
     import obstore
@@ -299,6 +301,13 @@ class BucketStore(Store):
         )
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
+    def leftovers(self) -> Iterator[Entry]:
+        """See `Store.leftovers`: uploads, on S3, whose servers need not tell of them."""
+        if is_s3(self.name):
+            with suppress(RequestError, UnreachableError):
+                for one in s3_uploads.pending(self.name):
+                    yield Entry(one.path, 0, one.begun)
+
     # --- writing --------------------------------------------------------------------------------
 
     @contextmanager
@@ -316,17 +325,26 @@ class BucketStore(Store):
     def upload(self, file: Path, record: FileRecord) -> None:
         """Write a finished file as one object, absent until it is whole."""
         attributes = {_SHA256: record.sha256}
-        self._trying.call(
-            f"write {record.path}",
-            lambda: obstore.put(
-                self._store,
-                record.path,
-                file,
-                attributes=attributes,
-                chunk_size=_PART,
-                max_concurrency=2,
-            ),
-        )
+
+        def put() -> None:
+            try:
+                obstore.put(
+                    self._store,
+                    record.path,
+                    file,
+                    attributes=attributes,
+                    chunk_size=_PART,
+                    max_concurrency=2,
+                )
+            except FileNotFoundError as error:
+                # The upload of its parts is no more: either it is complete, and the answer was
+                # lost, or another ended it.
+                if is_missing_bucket(str(error)):
+                    raise
+                if self.written(record.path) != record:
+                    raise OSError(str(error)) from error
+
+        self._trying.call(f"write {record.path}", put)
         self._known[record.path] = record
 
     def put(self, name: Name, data: bytes) -> FileRecord:
@@ -382,7 +400,8 @@ class BucketStore(Store):
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what the cache has of files that are known goes, too."""
-        asked = list(paths)
+        every = list(paths)
+        asked = [path for path in every if not s3_uploads.is_upload(path)]
         for known in filter(None, (self._known.pop(path, None) for path in asked)):
             self._cache.drop(known)
         for start in range(0, len(asked), 1000):
@@ -396,6 +415,8 @@ class BucketStore(Store):
                         self._trying.absent("", partial(obstore.delete, self._store, path))
 
             self._trying.call(f"remove {part[0]}", remove)
+        for path in filter(s3_uploads.is_upload, every):
+            s3_uploads.abort(self.name, path)
 
 
 @cache

@@ -242,7 +242,10 @@ class Store(ABC):
         return sorted(one.path for one in self.entries(folder) if one.path.endswith(suffix))
 
     def leftovers(self) -> Iterator[Entry]:
-        """What killed writers left half written; only while nobody else writes."""
+        """What killed writers left half written; only while nobody else writes.
+
+        Their paths are for `delete`, and for nothing else.
+        """
         return iter(())
 
     def tidy(self, keep: Collection[str] = ()) -> None:
