@@ -80,8 +80,8 @@ bench-duplicates: $(READY)  ## edits of photographs found as copies, with and wi
 	@test -n "$(IMAGES)" || { echo "name the photographs: make bench-duplicates IMAGES=DIR [AMONG=DIR]" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.duplicates --images "$(IMAGES)" $(if $(AMONG),--among "$(AMONG)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
-faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
-	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)
+faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1] [ONLY=folder|bucket|pictures|vectors|…]
+	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1) $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: $(READY)  ## damaged files through the decode path: make fuzz [IMAGES=SRC] [SECONDS=60]
 	@$(BIN)/python -m tests.fuzz $(if $(IMAGES),--images "$(IMAGES)") --seconds $(or $(SECONDS),60)

@@ -21,6 +21,8 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 import pytest
+from faults.folder import armed, compiler, environment
+from faults.injector import Fault
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +39,6 @@ from lookalike.store.ranges import coalesce, cut
 from lookalike.store.s3_uri import parse
 from lookalike.store.sweeping import sweep
 from lookalike.store.vector_reader import VectorReader
-from tests.faults.injector import Fault, armed, compiler, environment
 from tests.s3_server import BUCKET, FAULTS, faulty_proxy, store_uri
 
 pytest.importorskip("obstore")
