@@ -41,6 +41,7 @@ from lookalike.store.objects import (
     ConflictError,
     Entry,
     Found,
+    Held,
     Item,
     ObjectStoreError,
     Ranges,
@@ -392,11 +393,11 @@ class BucketStore(Store):
         return self._trying.call(f"write {path}", put)
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[], None]]:
+    def hold(self) -> Iterator[Held]:
         """See `Store.hold`; what this machine has asked for is noted beside the cache."""
         notes = self._cache.folder.with_name("leases") / self._digest
         with hold(notes), Lease(self, notes) as lease:
-            yield lease.confirm
+            yield Held(lease.confirm, lease.inherited)
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what the cache has of files that are known goes, too."""

@@ -55,6 +55,21 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A store that is held against other runs.
+
+    Attributes:
+        confirm: Makes sure that it still is: a run that was silent for long may have been
+            succeeded. Raises StoreBusyError.
+        inherited: Whether whoever held it before never gave it back: of that one a request may
+            still be on its way.
+    """
+
+    confirm: Callable[[], None] = lambda: None
+    inherited: bool = False
+
+
+@dataclass(frozen=True)
 class Entry:
     """One file: path, size, and when it was written, by the store's clock."""
 
@@ -326,12 +341,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[Callable[[], None]]:
+    def hold(self) -> AbstractContextManager[Held]:
         """Hold the store against other runs while the block runs.
-
-        Yields:
-            What makes sure that it is still held: a run that was silent for long may have been
-            succeeded.
 
         Raises:
             StoreBusyError: Another run holds it; the message says which, and since when.

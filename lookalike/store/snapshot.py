@@ -194,6 +194,27 @@ def point(store: Store, name: str, before: Found | None) -> None:
         ) from error
 
 
+def fenced(store: Store) -> Found | None:
+    """CURRENT, in another version than anybody has read it in; None where there is none.
+
+    A request to replace it that is still on its way, of a run that does not hold the store any
+    more, is refused then: what that run made may be gone by the time it is done. Of an object the
+    version is a hash of what is in it, so this gets another end of line.
+
+    Raises:
+        ObjectStoreError: It cannot be written.
+    """
+    while True:
+        found = store.read(CURRENT)
+        if found is None:
+            return None
+        data = found.data + b"\n"
+        try:
+            return Found(data, store.replace_if(CURRENT, data, found.version), found.modified)
+        except ConflictError:  # that request was done
+            continue
+
+
 def files_of(manifest: Manifest, kind: str) -> list[FileLine]:
     """The manifest's lines for one kind of file, in order."""
     return [line for line in manifest["files"] if line["kind"] == kind]

@@ -7,10 +7,11 @@ stays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from lookalike.batching import up_to
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.locks import CLOCK, LOCK
@@ -19,6 +20,7 @@ from lookalike.store.objects import Entry, Store
 _OF_RUNS = ("embeddings", "index")  # files there bear the name of the run that wrote them
 _SHARED = ("models", "templates")  # those there are named by what is in them
 _FOLDERS = (*_OF_RUNS, *_SHARED, "snapshots", "runs")
+_AT_ONCE = 1000  # files removed between two looks at whether the store is held
 PLAN = "plan.json"  # the note of a run that publishes
 
 
@@ -48,6 +50,7 @@ def sweep(
     runs: Collection[str],
     *,
     dry_run: bool = False,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Swept:
     """Remove all that is in the store's folders but for what is named.
 
@@ -57,6 +60,7 @@ def sweep(
         needed: Paths of the files that they list.
         runs: Unfinished runs whose scratch and files stay.
         dry_run: Whether to say only what would go.
+        confirm: Makes sure that the store is still held, before anything is removed (see `Held`).
     """
     swept = Swept(dry_run)
     kept = {str(PurePosixPath(path)) for path in needed}
@@ -67,9 +71,9 @@ def sweep(
         if entry.path not in kept and entry.path == snapshot.manifest_path(_parts(entry.path)[1])
     ]
     swept.snapshots = sorted(_parts(entry.path)[1] for entry in manifests)
-    _remove(store, manifests, swept)
+    _remove(store, manifests, swept, confirm)
     kept.update(entry.path for entry in manifests)
-    _remove(store, list(_unneeded(store, kept, runs)), swept)
+    _remove(store, list(_unneeded(store, kept, runs)), swept, confirm)
     if not dry_run:
         store.tidy([f"runs/{run}" for run in runs])
     return swept
@@ -151,9 +155,13 @@ def _of_a_run(
     return parts[1] in pending
 
 
-def _remove(store: Store, entries: Sequence[Entry], swept: Swept) -> None:
-    if not swept.dry_run:
-        store.delete(entry.path for entry in entries)
-    swept.files += len(entries)
-    swept.bytes += sum(entry.bytes for entry in entries)
-    swept.paths += [entry.path for entry in entries]
+def _remove(
+    store: Store, entries: Sequence[Entry], swept: Swept, confirm: Callable[[], None]
+) -> None:
+    for some in up_to(((entry, 1) for entry in entries), _AT_ONCE):
+        if not swept.dry_run:
+            confirm()  # another's files may be needed by now
+            store.delete(entry.path for entry in some)
+        swept.files += len(some)
+        swept.bytes += sum(entry.bytes for entry in some)
+        swept.paths += [entry.path for entry in some]
