@@ -26,7 +26,7 @@ from faults.injector import Fault
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.errors import StoreWriteError
+from lookalike.errors import RequestError, StoreWriteError
 from lookalike.pipelines.stores import Place
 from lookalike.store import bucket as bucket_module
 from lookalike.store import files, s3_client, shards
@@ -39,7 +39,7 @@ from lookalike.store.ranges import coalesce, cut
 from lookalike.store.s3_uri import parse
 from lookalike.store.sweeping import sweep
 from lookalike.store.vector_reader import VectorReader
-from tests.s3_server import BUCKET, FAULTS, faulty_proxy, store_uri
+from tests.s3_server import BUCKET, FAULTS, faulty_proxy, store_uri, stub_server
 
 pytest.importorskip("obstore")
 
@@ -254,6 +254,22 @@ def test_a_listing_that_is_cut_short_goes_on(
             assert faults.failed == 1
 
 
+def test_objects_that_stand_for_folders_are_no_files(bucket: BucketStore) -> None:
+    """Consoles and file browsers make such, with keys that end in a slash."""
+    for path in ("CURRENT", "runs/x/plan.json", "runs/x-y", "snapshots/a/manifest.json", "z"):
+        bucket.put(path, b"" if path in ("runs/x-y", "z") else b"1")
+    expected = sorted(entry.path for entry in bucket.entries())
+    name = parse(bucket.name)
+    client = s3_client.open_client(name)
+    for marker in ("", "runs/", "runs/x/", "snapshots/", "snapshots/a/"):
+        client.put_object(Bucket=BUCKET, Key=f"{name.key}/{marker}", Body=b"")
+    assert sorted(entry.path for entry in bucket.entries()) == expected
+    assert bucket.files("runs") == ["runs/x-y", "runs/x/plan.json"]
+    assert bucket.files("snapshots") == ["snapshots/a/manifest.json"]
+    assert sweep(bucket, ["a"], [], []).paths == ["runs/x-y", "runs/x/plan.json"]
+    assert bucket.folders("snapshots") == ["a"]
+
+
 def test_a_store_travels_by_its_name(store: Store) -> None:
     store.put("x", b"1")
     other = pickle.loads(pickle.dumps(store))
@@ -349,6 +365,33 @@ def test_who_may_not_end_uploads_may_write(s3: int, tmp_path: Path, denied: str)
         with Place(store).writing():
             store.put("a", b"1")
         assert store.read_bytes("a") == b"1"
+
+
+def removal(path: str, code: str) -> bytes:
+    """What a server says that removed an object, but not another."""
+    return (
+        f"<DeleteResult><Deleted><Key>x/gone</Key></Deleted><Error><Key>x/{path}</Key>"
+        f"<Code>{code}</Code><Message>no</Message></Error></DeleteResult>"
+    ).encode()
+
+
+@pytest.mark.usefixtures("impatient", "s3")
+def test_objects_that_were_not_removed_with_the_others_are_tried_again(tmp_path: Path) -> None:
+    done = b"<DeleteResult><Deleted><Key>x/gone</Key></Deleted></DeleteResult>"
+    answers = [removal("there", "InternalError"), done]
+    with stub_server(lambda method, path: (200, answers.pop(0))) as port:
+        BucketStore(store_uri(port, "x"), tmp_path).delete(["gone", "there"])
+    assert answers == []
+
+
+@pytest.mark.usefixtures("s3")
+def test_objects_that_may_not_be_removed_are_told_of_at_once(tmp_path: Path) -> None:
+    answers = [removal("there", "AccessDenied")]
+    with (
+        stub_server(lambda method, path: (200, answers.pop(0))) as port,
+        pytest.raises(RequestError, match=r"cannot remove gone: not allowed: .*x/there.*; check"),
+    ):
+        BucketStore(store_uri(port, "x"), tmp_path).delete(["gone", "there"])
 
 
 # --- ranges -----------------------------------------------------------------------------------

@@ -276,7 +276,24 @@ class BucketStore(Store):
         return FileNotFoundError(f"{self.shown(path)}: no such object")
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """See `Store.entries`; after a failure it goes on behind the last one seen."""
+        """See `Store.entries`; after a failure it goes on behind the last one seen.
+
+        An empty object that stands for a folder, as consoles and file browsers make them, is none.
+        """
+        empty: Entry | None = None
+        for entry in self._entries(folder):
+            if empty is not None and not entry.path.startswith(f"{empty.path}/"):
+                yield empty
+            empty = None
+            if entry.bytes:
+                yield entry
+            elif entry.path not in ("", folder.rstrip("/")):
+                empty = entry  # what follows tells
+        if empty is not None:
+            yield empty
+
+    def _entries(self, folder: str) -> Iterator[Entry]:
+        """All objects, in the order of their keys."""
         last: str | None = None
 
         def behind(last: str | None) -> tuple[Any, list[Any]]:
