@@ -57,14 +57,14 @@ def store_uri(port: int, prefix: str) -> str:
 
 
 @contextmanager
-def s3_server(folder: Path, any_key: bool = False) -> Iterator[int]:
+def s3_server(folder: Path, moto: bool = False) -> Iterator[int]:
     """The port of a server with one bucket; its files lie below `folder`, where it has any.
 
-    For keys that no file can have, `any_key`, it is moto's.
+    With `moto` it is that of moto in any case: for keys that no file can have, say.
     """
     port = free_port()
     gateway = os.environ.get("LOOKALIKE_S3_SERVER") or shutil.which("versitygw")
-    gateway = None if any_key else gateway
+    gateway = None if moto else gateway
     if gateway:
         (folder / BUCKET).mkdir(parents=True)
         keys = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]

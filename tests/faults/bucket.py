@@ -1,13 +1,13 @@
-"""Stores on object storage: a proxy before a real S3 server sees every request that changes it."""
+"""Stores on object storage: a proxy before a real S3 server sees every request."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import cycle
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
@@ -31,6 +31,7 @@ _ACTIONS = (
     "kill after",
     "kill, late",
 )
+_CHANGES = ("PUT", "POST", "DELETE")
 _LATE_IN_THE_NEXT = 12  # requests of it, at most
 
 
@@ -45,16 +46,19 @@ class BucketBackend(Backend):
         "PUT": _ACTIONS,  # of an object, or a part of one
         "POST": (*_ACTIONS, "half an answer"),  # an upload begins or ends, objects are removed
         "DELETE": _ACTIONS,
+        "GET": ("cut before", "half an answer"),
+        "HEAD": ("cut before",),
     }
     reaching = frozenset({"kill, late"})
 
     def __init__(self, folder: Path) -> None:
-        self._cache, self._made = folder / "cache", 0
+        # That of commands has their leases; what it keeps of files is removed before each.
+        self._cache, self._looked, self._made = folder / "cache", folder / "looked", 0
         with ExitStack() as stack:
             stack.enter_context(_environment(KEYS))
-            # Parts as small as `server` makes them, which a real one would not take.
+            # Moto's, which can be told to take parts as small as `server` makes them.
             stack.enter_context(_environment({"S3_UPLOAD_PART_MIN_SIZE": "1"}))
-            self._port = stack.enter_context(s3_server(folder / "s3"))
+            self._port = stack.enter_context(s3_server(folder / "s3", moto=True))
             self._proxy, self._faults = stack.enter_context(faulty_proxy(self._port))
             self._injector = Injector(plain(LOOKALIKE_CACHE=str(self._cache)))
             stack.callback(self._injector.close)
@@ -69,7 +73,7 @@ class BucketBackend(Backend):
             source = {"Bucket": BUCKET, "Key": key}
             target = f"{prefix}/{key.partition('/store/')[2]}"
             self._client.copy_object(Bucket=BUCKET, Key=target, CopySource=source)
-        return open_store(store_uri(self._port, prefix), self._cache)
+        return open_store(store_uri(self._port, prefix), self._looked)
 
     def discard(self, store: Store) -> None:
         """See `Backend.discard`; what is still held would be executed in another trial."""
@@ -90,6 +94,7 @@ class BucketBackend(Backend):
         self._faults.plan(fault.action if fault.nth else "", fault.nth - 1)
         if held:  # by the run before
             self._faults.release = held % _LATE_IN_THE_NEXT
+        shutil.rmtree(self._cache / "files", ignore_errors=True)
         name = store_uri(self._proxy, parse(store.name).key)
 
         def started(process: int) -> None:
@@ -98,7 +103,7 @@ class BucketBackend(Backend):
         ended = self._injector.run(scenario.arguments(name), started=started)
         if held or not fault.action.startswith("kill"):
             self._faults.pass_on()
-        if fault.nth:
+        if fault.kind in _CHANGES:  # progress is asked for as time passes
             assert self._faults.failed == 1, f"{fault}: there were {self._faults.counted} requests"
         if trace:
             changes = [one for one in self._faults.seen if self._faults.counts(one)]
@@ -114,8 +119,13 @@ class BucketBackend(Backend):
 
     def some_points(self, operations: Counter[str]) -> list[tuple[str, str]]:
         """See `Backend.some_points`: methods take turns, as what goes wrong is alike for all."""
-        kinds = cycle(kind for kind in self.points if operations[kind])
-        return [(next(kinds), action) for action in self.points["POST"]]
+        actions = dict.fromkeys(action for some in self.points.values() for action in some)
+        pairs = []
+        for number, action in enumerate(actions):
+            kinds = [kind for kind, some in self.points.items() if action in some]
+            able = [kind for kind in kinds if operations[kind]]
+            pairs.append((able[number % len(able)], action))
+        return pairs
 
     def operations(self, trace: Path, store: Store) -> list[tuple[str, str]]:
         """See `Backend.operations`."""
