@@ -69,7 +69,7 @@ def run_forget(given: argparse.Namespace) -> int:
             erasure = Erasure(store, run, config, progress, noted.snapshot, noted.file_no, held)
             place.publish(erasure.build())
             progress.say(f"published {noted.snapshot}")
-        swept = retention.remove_all_but(store, noted.snapshot, run.name, place.confirm)
+        swept = retention.remove_all_but(store, noted.snapshot, run.name)
         progress.say(
             f"removed {len(swept.snapshots)} snapshots, {swept.files:,} files, "
             f"{size_text(swept.bytes)}"

@@ -12,7 +12,7 @@ from lookalike.pipelines import checks
 from lookalike.store import snapshot
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.manifest import Manifest
-from lookalike.store.objects import Found, Held, Store, open_store
+from lookalike.store.objects import Found, Store, open_store
 
 
 @dataclass
@@ -24,8 +24,7 @@ class Place:
     """
 
     store: Store
-    # while it is held: how, and CURRENT as it was when it was taken
-    _held: Held = field(default_factory=Held, init=False)
+    # while it is held: CURRENT as it was when it was taken
     _before: Found | None = field(default=None, init=False)
 
     @contextmanager
@@ -35,22 +34,13 @@ class Place:
         Raises:
             StoreBusyError: Another run holds it.
         """
-        with self.store.hold() as self._held:
-            inherited = self._held.inherited
+        with self.store.hold() as inherited:
             self._before = (
                 snapshot.fenced(self.store) if inherited else self.store.read(snapshot.CURRENT)
             )
             with suppress(RequestError):  # who may not end uploads may write all the same
                 self.store.delete([one.path for one in self.store.leftovers()])
             yield
-
-    def confirm(self) -> None:
-        """Make sure that the store is still held.
-
-        Raises:
-            StoreBusyError: Another run has taken it over.
-        """
-        self._held.confirm()
 
     def check_parent(self, parent: Manifest | None) -> None:
         """While the store is held: is still published what was when the run looked?
@@ -72,13 +62,9 @@ class Place:
             StoreBusyError: Another run took the store over, or published meanwhile; CURRENT is as
                 that run left it.
         """
-        name = str(manifest["name"])
-        # Read first: if the store is still held then, whoever takes it over writes after that.
-        left = self.store.read(snapshot.manifest_path(name))
-        self.confirm()
-        snapshot.write_manifest(self.store, manifest, left)
-        self.confirm()
-        snapshot.point(self.store, name, self._before)
+        snapshot.write_manifest(self.store, manifest)
+        self.store.confirm()
+        snapshot.point(self.store, str(manifest["name"]), self._before)
 
 
 def to_write(name: str, sources: Sequence[str]) -> Place:

@@ -34,12 +34,7 @@ def gc(given: argparse.Namespace) -> int:
     store = place.store
     with place.writing():
         found = retention.gc(
-            store,
-            given.keep_last,
-            given.keep_days,
-            given.grace,
-            dry_run=given.dry_run,
-            confirm=place.confirm,
+            store, given.keep_last, given.keep_days, given.grace, dry_run=given.dry_run
         )
     if given.json:
         print_as_json({"store": str(store), **found.to_json()})

@@ -35,13 +35,12 @@ FAULTS = (
 )
 STALL_S = 3.0
 DELAYED = (
-    "late",  # executed when the client has given up, and gone on
+    "late",  # executed right after the client has asked again
     "kill before",  # the client is killed before the request is executed
     "kill after",
-    "kill, late",  # and the request is executed when another client has come
+    "kill, late",  # and the request is executed right after the next client has asked for the same
 )
 """What else may happen to a request of a client in a process of its own."""
-_LATE_BY = 3  # requests
 
 
 def free_port() -> int:
@@ -106,8 +105,7 @@ class Faults:
         denied: Which requests the client has no permission for.
         counts: Which requests count: one that does not never fails.
         kill: Kills the client.
-        held: Requests that are still to be passed on.
-        release: When they are: at this request, from 0.
+        held: Requests that are still to be passed on: when the same is asked for again.
         seen: What was asked for so far.
         counted: How many of these count.
         failed: How many of these failed.
@@ -123,8 +121,7 @@ class Faults:
     denied: Callable[[str], bool] = field(default=lambda request: False)
     counts: Callable[[str], bool] = field(default=lambda request: True)
     kill: Callable[[], None] = field(default=lambda: None)
-    held: list[Callable[[], object]] = field(default_factory=list)
-    release: int = 0
+    held: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     counted: int = 0
     failed: int = 0
@@ -136,7 +133,6 @@ class Faults:
         """Begin to count anew."""
         with self._turn:
             self.kind, self.first, self.lasting = kind, first, lasting
-            self.release = first + _LATE_BY
             self.seen, self.failed, self.sent, self.received = [], 0, 0, 0
             self.counted = 0
 
@@ -146,17 +142,16 @@ class Faults:
             self.received += received
             self.sent += sent
 
-    def pass_on(self, after: int | None = None) -> None:
-        """Pass on what is held, if so many requests have come."""
+    def pass_on(self, request: str = "") -> None:
+        """Pass on what is held, or of it what this request, which was just done, asks for."""
         with self._turn:
-            due = after is None or after >= self.release
-            passed, self.held = (self.held, []) if due else ([], self.held)
-        for one in passed:
-            one()
+            passed = [one for one in self.held if request in ("", one[0])]
+            self.held = [one for one in self.held if one not in passed]
+        for _, forward in passed:
+            forward()
 
     def next(self, request: str) -> str:
         """The fault of this request, or ""."""
-        self.pass_on(self.counted)
         with self._turn:
             self.seen.append(request)
             if not self.counts(request):
@@ -227,7 +222,7 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             if fault.startswith("kill") and fault != "kill after":
                 faults.kill()
             if fault in ("late", "kill, late"):
-                faults.held.append(partial(self.forward, body))
+                faults.held.append((f"{self.command} {self.path}", partial(self.forward, body)))
                 return self.cut()
             if fault == "kill before":
                 return self.cut()
@@ -235,6 +230,8 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
                 self.forward_half(body)
                 return self.cut()
             status, headers, answer = self.forward(body)
+            if faults.held:
+                faults.pass_on(f"{self.command} {self.path}")
             if fault == "500 after":
                 return self.fail()
             if fault == "kill after":

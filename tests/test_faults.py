@@ -62,12 +62,13 @@ def test_the_second_night_survives(nights: tuple[Night, Night]) -> None:
 
 
 def test_publication_survives_whatever_happens_to_it(nights: tuple[Night, Night]) -> None:
-    """The manifest gets its name, and then CURRENT."""
+    """The report gets its name, then the manifest, and then CURRENT."""
+    names = ["report.html", "manifest.json", "CURRENT"]
     operations, backend = nights[1].operations, nights[1].backend
     kind = "rename" if backend.name == "folder" else "PUT"
     paths = [path for one, path in operations if one == kind]
-    places = [at for at, path in enumerate(paths, 1) if path.endswith(("manifest.json", "CURRENT"))]
-    assert [paths[at - 1].rpartition("/")[2] for at in places] == ["manifest.json", "CURRENT"]
+    places = [at for at, path in enumerate(paths, 1) if path.endswith(tuple(names))]
+    assert [paths[at - 1].rpartition("/")[2] for at in places] == names
     actions = {"kill", "killed", "kill after", "kill, late"}
     tried = [
         Fault(kind, action, at)

@@ -286,12 +286,17 @@ def test_a_request_to_publish_that_comes_late_publishes_nothing_that_gc_removed(
         one.publish(snapshot_of(one.store, "a", day=2))  # by a clock that is ahead
     with one.writing():
         before = one.store.read(snapshot.CURRENT)
-        snapshot.write_manifest(one.store, snapshot_of(one.store, "b"), None)
+        snapshot.write_manifest(one.store, snapshot_of(one.store, "b"))
         with succeeded(other):
-            retention.gc(other.store, 1, 0, 0, confirm=other.confirm)
+            retention.gc(other.store, 1, 0, 0)
             assert snapshot.names(other.store) == ["a"]
         with pytest.raises(StoreBusyError, match="a was published by another run meanwhile"):
             snapshot.point(one.store, "b", before)
+        other.store.put("snapshots/b/report.html", b"of the one that goes on with it")
+        with pytest.raises(
+            StoreBusyError, match="the store was taken over: by another that has ended"
+        ):
+            snapshot.replace(one.store, "snapshots/b/report.html", b"late")
     assert snapshot.current(one.store) == "a"
     assert not [*snapshot.check_sizes(other.store, snapshot.read_manifest(other.store)["files"])]
     with one.writing():  # it was given back: nothing is on its way
@@ -313,11 +318,11 @@ def test_gc_removes_nothing_when_it_has_been_succeeded(s3: int, tmp_path: Path) 
     with one.writing():
         with succeeded(other):
             pass
-        with pytest.raises(StoreBusyError, match="the store was taken over"):
-            retention.gc(one.store, 1, 0, 0, confirm=one.confirm)
+        with pytest.raises(StoreBusyError, match="the store was taken over: by another"):
+            retention.gc(one.store, 1, 0, 0)
     assert {entry.path for entry in one.store.entries()} == before
     with other.writing():
-        retention.gc(other.store, 1, 0, 0, confirm=other.confirm)
+        retention.gc(other.store, 1, 0, 0)
     assert snapshot.names(other.store) == ["b"]
     assert not other.store.has("models/x/model")
 

@@ -41,7 +41,6 @@ from lookalike.store.objects import (
     ConflictError,
     Entry,
     Found,
-    Held,
     Item,
     ObjectStoreError,
     Ranges,
@@ -114,6 +113,7 @@ class BucketStore(Store):
         self._trying = Trying(self.uri, (failures.BaseError, OSError), refused)
         self._cache = FileCache(cache)
         self._known: dict[str, FileRecord] = {}
+        self._lease: Lease | None = None
         self._digest = hashlib.sha256(name.rstrip("/").encode()).hexdigest()[:16]
 
     # --- reading --------------------------------------------------------------------------------
@@ -410,11 +410,20 @@ class BucketStore(Store):
         return self._trying.call(f"write {path}", put)
 
     @contextmanager
-    def hold(self) -> Iterator[Held]:
+    def hold(self) -> Iterator[bool]:
         """See `Store.hold`; what this machine has asked for is noted beside the cache."""
         notes = self._cache.folder.with_name("leases") / self._digest
         with hold(notes), Lease(self, notes) as lease:
-            yield Held(lease.confirm, lease.inherited)
+            self._lease = lease
+            try:
+                yield lease.inherited
+            finally:
+                self._lease = None
+
+    def confirm(self) -> None:
+        """See `Store.confirm`."""
+        if self._lease is not None:
+            self._lease.confirm()
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what the cache has of files that are known goes, too."""

@@ -30,7 +30,7 @@ from lookalike.store.files import (
     write_file,
 )
 from lookalike.store.locks import hold
-from lookalike.store.objects import ConflictError, Entry, Found, Held, Store, Version
+from lookalike.store.objects import ConflictError, Entry, Found, Store, Version
 from lookalike.store.ranges import check
 
 
@@ -228,10 +228,10 @@ class FolderStore(Store):
         return _version(data)
 
     @contextmanager
-    def hold(self) -> Iterator[Held]:
+    def hold(self) -> Iterator[bool]:
         """See `Store.hold`; the system lets go when the process ends, however it ends."""
         with hold(self.root):
-            yield Held()
+            yield False
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what is gone is gone for good."""

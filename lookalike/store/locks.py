@@ -123,7 +123,7 @@ class Lease:
     counts renewals. It is only ever written by conditional puts, so two can never both hold it.
 
     Attributes:
-        inherited: See `Held`.
+        inherited: See `Store.hold`.
     """
 
     def __init__(self, store: Store, notes: Path) -> None:
@@ -244,7 +244,9 @@ class Lease:
                 self._renewed = time.monotonic()
             except ConflictError:
                 there = self._store.read(LOCK)
-                by = there.data.decode("utf-8", "replace").split("\n")[0] if there else "nobody"
+                by = "another that has ended"
+                if there is not None and there.data != _FREE:
+                    by = there.data.decode("utf-8", "replace").split("\n")[0]
                 silent = time.monotonic() - self._renewed
                 self._lost = (
                     f"this run was silent for {silent:.0f} s, and the store was taken over: by "

@@ -55,21 +55,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A store that is held against other runs.
-
-    Attributes:
-        confirm: Makes sure that it still is: a run that was silent for long may have been
-            succeeded. Raises StoreBusyError.
-        inherited: Whether whoever held it before never gave it back: of that one a request may
-            still be on its way.
-    """
-
-    confirm: Callable[[], None] = lambda: None
-    inherited: bool = False
-
-
-@dataclass(frozen=True)
 class Entry:
     """One file: path, size, and when it was written, by the store's clock."""
 
@@ -341,13 +326,26 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[Held]:
+    def hold(self) -> AbstractContextManager[bool]:
         """Hold the store against other runs while the block runs.
+
+        Yields:
+            Whether whoever held it before never gave it back: of that one a request may still be
+            on its way.
 
         Raises:
             StoreBusyError: Another run holds it; the message says which, and since when.
             RequestError, ObjectStoreError: It cannot be written, or not be reached.
         """
+
+    def confirm(self) -> None:
+        """Make sure that the store is still held, where it is: a silent run may be succeeded.
+
+        Raises:
+            StoreBusyError: Another run has taken it over.
+            ObjectStoreError: It cannot be reached.
+        """
+        return
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:

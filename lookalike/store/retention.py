@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -156,7 +156,6 @@ def gc(
     *,
     dry_run: bool = False,
     now: float | None = None,
-    confirm: Callable[[], None] = lambda: None,
 ) -> Collected:
     """Remove snapshots by the retention rule, and every file that no snapshot left needs.
 
@@ -171,7 +170,6 @@ def gc(
         grace_s: At least 0.
         dry_run: Whether to say only what would go.
         now: Seconds since the epoch, by default the clock's.
-        confirm: See `sweep`.
 
     Raises:
         StoreBusyError: Another run has taken the store over; no more is removed.
@@ -193,25 +191,20 @@ def gc(
     succeeded = {published, *(one.parent for one in there)}
     runs = _unfinished(store, now - keep_days * _DAY_S, succeeded)
     needed = [path for one in there if one.name in staying for path in one.lines]
-    swept = sweep(store, staying, needed, runs, dry_run=dry_run, confirm=confirm)
-    return Collected(kept, runs, swept)
+    return Collected(kept, runs, sweep(store, staying, needed, runs, dry_run=dry_run))
 
 
-def remove_all_but(
-    store: Store, name: str, run: str, confirm: Callable[[], None] = lambda: None
-) -> Swept:
+def remove_all_but(store: Store, name: str, run: str) -> Swept:
     """Remove every other snapshot at once, and all that one does not need; nobody is waited for.
 
     Args:
         store: The store's root; the caller holds it.
         name: Of the snapshot that stays.
         run: Whose scratch stays for now, though it is told of with what was removed.
-        confirm: See `sweep`.
     """
     needed = [str(line["path"]) for line in snapshot.read_manifest(store, name)["files"]]
     scratch = list(store.entries(f"runs/{run}"))
-    kept = [*needed, *(one.path for one in scratch)]
-    swept = sweep(store, [name], kept, [], confirm=confirm)
+    swept = sweep(store, [name], [*needed, *(one.path for one in scratch)], [])
     swept.files += len(scratch)
     swept.bytes += sum(entry.bytes for entry in scratch)
     return swept

@@ -7,7 +7,7 @@ stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -50,7 +50,6 @@ def sweep(
     runs: Collection[str],
     *,
     dry_run: bool = False,
-    confirm: Callable[[], None] = lambda: None,
 ) -> Swept:
     """Remove all that is in the store's folders but for what is named.
 
@@ -60,7 +59,6 @@ def sweep(
         needed: Paths of the files that they list.
         runs: Unfinished runs whose scratch and files stay.
         dry_run: Whether to say only what would go.
-        confirm: Makes sure that the store is still held, before anything is removed (see `Held`).
     """
     swept = Swept(dry_run)
     kept = {str(PurePosixPath(path)) for path in needed}
@@ -71,9 +69,9 @@ def sweep(
         if entry.path not in kept and entry.path == snapshot.manifest_path(_parts(entry.path)[1])
     ]
     swept.snapshots = sorted(_parts(entry.path)[1] for entry in manifests)
-    _remove(store, manifests, swept, confirm)
+    _remove(store, manifests, swept)
     kept.update(entry.path for entry in manifests)
-    _remove(store, list(_unneeded(store, kept, runs)), swept, confirm)
+    _remove(store, list(_unneeded(store, kept, runs)), swept)
     if not dry_run:
         store.tidy([f"runs/{run}" for run in runs])
     return swept
@@ -155,12 +153,10 @@ def _of_a_run(
     return parts[1] in pending
 
 
-def _remove(
-    store: Store, entries: Sequence[Entry], swept: Swept, confirm: Callable[[], None]
-) -> None:
+def _remove(store: Store, entries: Sequence[Entry], swept: Swept) -> None:
     for some in up_to(((entry, 1) for entry in entries), _AT_ONCE):
         if not swept.dry_run:
-            confirm()  # another's files may be needed by now
+            store.confirm()  # another's files may be needed by now
             store.delete(entry.path for entry in some)
         swept.files += len(some)
         swept.bytes += sum(entry.bytes for entry in some)

@@ -32,7 +32,6 @@ _ACTIONS = (
     "kill, late",
 )
 _CHANGES = ("PUT", "POST", "DELETE")
-_LATE_IN_THE_NEXT = 12  # requests of it, at most
 
 
 class BucketBackend(Backend):
@@ -92,8 +91,6 @@ class BucketBackend(Backend):
         kinds = (fault.kind,) if fault.nth else (*self.points,)
         self._faults.counts = lambda request: request.startswith(kinds)
         self._faults.plan(fault.action if fault.nth else "", fault.nth - 1)
-        if held:  # by the run before
-            self._faults.release = held % _LATE_IN_THE_NEXT
         shutil.rmtree(self._cache / "files", ignore_errors=True)
         name = store_uri(self._proxy, parse(store.name).key)
 
