@@ -88,8 +88,8 @@ bench-duplicates: $(READY)  ## edits of photographs found as copies, with and wi
 bench-serve: $(READY)  ## a search by many clients of `lookalike serve`, beside the library's: [ROWS=100000] [STORE=DIR] [JSON=FILE]
 	@$(BIN)/python -m benchmarks.serve $(if $(ROWS),--rows "$(ROWS)") $(if $(filter command line environment,$(origin STORE)),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") $(FLAGS)
 
-faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1]
-	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1)
+faults: $(READY)  ## a run killed, failed, cut short at every change of the store: [EVERY=1] [ONLY=folder|bucket|pictures|vectors|…]
+	@PYTHONPATH=.:tests $(BIN)/python -m faults --every $(or $(EVERY),1) $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: $(READY)  ## damaged files through the decode path: make fuzz [IMAGES=SRC] [SECONDS=60]
 	@$(BIN)/python -m tests.fuzz $(if $(IMAGES),--images "$(IMAGES)") --seconds $(or $(SECONDS),60)

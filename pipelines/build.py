@@ -297,7 +297,7 @@ class IndexBuild:
             )
         assert made.result is not None
         path = f"snapshots/{manifest['name']}/truth.npz"
-        record = self.store.put(path, made.result.to_bytes())
+        record = snapshot.replace(self.store, path, made.result.to_bytes())
         manifest["files"] += [*made.files, record.line("truth")]
         manifest |= {
             "index": made.index,

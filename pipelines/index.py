@@ -155,7 +155,7 @@ class ImageJob(Job):
 
     def more_lines(self) -> list[FileLine]:
         """Those of the models."""
-        return list(models.model_lines(self.store, self.features, self.projection))
+        return list(models.model_lines(self.store, self.features, self.projection, self.parent))
 
     @property
     def converts(self) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 from lookalike.models import openvino_engine
 from lookalike.models.engines import INSTALL, Engine, choose
 from lookalike.models.features import Feature, is_normalised
-from lookalike.models.prepared import read
+from lookalike.models.prepared import belongs, read
 from lookalike.models.projection import Projection
-from lookalike.models.resolving import FeatureConfig, installed_files, projection_files
-from lookalike.store.manifest import FileLine
+from lookalike.models.resolving import FeatureConfig
+from lookalike.store import snapshot
+from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 
 
@@ -61,15 +62,19 @@ def choose_engines(
 
 
 def model_lines(
-    store: Store, features: Sequence[Feature], projection: Projection | None = None
+    store: Store,
+    features: Sequence[Feature],
+    projection: Projection | None = None,
+    parent: Manifest | None = None,
 ) -> list[FileLine]:
-    """The manifest's lines for the models' files."""
+    """The manifest's lines for the models' files in the store; those of a parent stand."""
+    known = {line["path"]: line for line in snapshot.files_of(parent, "model")} if parent else {}
     names = {
-        f"{feature.folder}/{name}"
+        path
         for feature in features
-        for name in installed_files(store.local_tree([feature.folder]), feature)
+        for path in store.files(feature.folder)
+        if belongs(path[len(feature.folder) + 1 :], feature.prepared)
     }
     if projection:
-        folder = projection.folder
-        names |= {f"{folder}/{name}" for name in projection_files(store.local_folder(folder))}
-    return [store.record(name).line("model") for name in sorted(names)]
+        names.update(store.files(projection.folder))
+    return [known.get(name) or store.record(name).line("model") for name in sorted(names)]

@@ -15,6 +15,8 @@ from lookalike.images.thumbnails import Thumbnails
 from lookalike.recall.measured import Measure, Samples, measure
 from lookalike.report.metrics import metrics_text
 from lookalike.report.report import render_report
+from lookalike.store import snapshot
+from lookalike.store.files import json_bytes
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote
@@ -79,6 +81,7 @@ def write_report(
 
     Raises:
         StoreWriteError: The store takes no more files, so that nothing else could be published.
+        StoreBusyError: Another run has taken the store over.
     """
     small: Thumbnails | None = faults.spare("pictures", lambda: _decoder(manifest), None)
     measured = measure(store, manifest, parent, samples, faults)
@@ -89,9 +92,12 @@ def write_report(
     text = faults.spare("metrics", lambda: metrics_text(known), _NO_METRICS)
     known["faults"] |= faults.noted
     written = [
-        store.put(f"{folder}/report.html", page.encode("utf-8", "backslashreplace")),
-        store.write_json(f"{folder}/report.json", known),
-        store.put(f"{folder}/metrics.txt", text.encode("utf-8", "backslashreplace")),
+        snapshot.replace(store, f"{folder}/{name}", data)
+        for name, data in (
+            ("report.html", page.encode("utf-8", "backslashreplace")),
+            ("report.json", json_bytes(known)),
+            ("metrics.txt", text.encode("utf-8", "backslashreplace")),
+        )
     ]
     return [record.line("report") for record in written]
 

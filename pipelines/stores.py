@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from lookalike.errors import RequestError
@@ -24,8 +24,7 @@ class StoreHandle:
     """
 
     store: Store
-    # while it is held: what makes sure that it is, and CURRENT as it was when it was taken
-    _confirm: Callable[[], None] = field(default=lambda: None, init=False)
+    # while it is held: CURRENT as it was when it was taken
     _before: Found | None = field(default=None, init=False)
 
     @contextmanager
@@ -35,9 +34,12 @@ class StoreHandle:
         Raises:
             StoreBusyError: Another run holds it.
         """
-        with self.store.hold() as self._confirm:
-            self._before = self.store.read(snapshot.CURRENT)
-            self.store.delete([one.path for one in self.store.leftovers()])
+        with self.store.hold() as inherited:
+            self._before = (
+                snapshot.fenced(self.store) if inherited else self.store.read(snapshot.CURRENT)
+            )
+            with suppress(RequestError):  # who may not end uploads may write all the same
+                self.store.delete([one.path for one in self.store.leftovers()])
             yield
 
     def check_parent(self, parent: Manifest | None) -> None:
@@ -60,13 +62,9 @@ class StoreHandle:
             StoreBusyError: Another run took the store over, or published meanwhile; CURRENT is as
                 that run left it.
         """
-        name = str(manifest["name"])
-        # Read first: if the store is still held then, whoever takes it over writes after that.
-        left = self.store.read(snapshot.manifest_path(name))
-        self._confirm()
-        snapshot.write_manifest(self.store, manifest, left)
-        self._confirm()
-        snapshot.point(self.store, name, self._before)
+        snapshot.write_manifest(self.store, manifest)
+        self.store.confirm()
+        snapshot.point(self.store, str(manifest["name"]), self._before)
 
 
 def to_write(name: str, sources: Sequence[str]) -> StoreHandle:

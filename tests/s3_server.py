@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ FAULTS = (
     "stall",  # the answer stops in the middle, and the connection stays
 )
 STALL_S = 3.0
+DELAYED = (
+    "late",  # executed right after the client has asked again
+    "kill before",  # the client is killed before the request is executed
+    "kill after",
+    "kill, late",  # and the request is executed right after the next client has asked for the same
+)
+"""What else may happen to a request of a client in a process of its own."""
 
 
 def free_port() -> int:
@@ -48,14 +56,14 @@ def store_uri(port: int, prefix: str) -> str:
 
 
 @contextmanager
-def s3_server(folder: Path, any_key: bool = False) -> Iterator[int]:
+def s3_server(folder: Path, moto: bool = False) -> Iterator[int]:
     """The port of a server with one bucket; its files lie below `folder`, where it has any.
 
-    For keys that no file can have, `any_key`, it is moto's.
+    With `moto` it is that of moto in any case: for keys that no file can have, say.
     """
     port = free_port()
     gateway = os.environ.get("LOOKALIKE_S3_SERVER") or shutil.which("versitygw")
-    gateway = None if any_key else gateway
+    gateway = None if moto else gateway
     if gateway:
         (folder / BUCKET).mkdir(parents=True)
         keys = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
@@ -89,12 +97,17 @@ class Faults:
     """Which requests fail; the proxy counts them.
 
     Attributes:
-        kind: One of FAULTS, or "" for none.
+        kind: One of FAULTS or DELAYED, or "" for none.
         first: The request that fails, from 0.
         lasting: Whether all after it fail too.
         heedless: Whether conditions of puts are kept from the server.
         watch: Told of every request before it is passed on, and of the client's port.
+        denied: Which requests the client has no permission for.
+        counts: Which requests count: one that does not never fails.
+        kill: Kills the client.
+        held: Requests that are still to be passed on: when the same is asked for again.
         seen: What was asked for so far.
+        counted: How many of these count.
         failed: How many of these failed.
         sent: Bytes of all answers, without their headers.
         received: Bytes of all requests, without their headers.
@@ -105,7 +118,12 @@ class Faults:
     lasting: bool = False
     heedless: bool = False
     watch: Callable[[str, int], None] = field(default=lambda request, port: None)
+    denied: Callable[[str], bool] = field(default=lambda request: False)
+    counts: Callable[[str], bool] = field(default=lambda request: True)
+    kill: Callable[[], None] = field(default=lambda: None)
+    held: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
+    counted: int = 0
     failed: int = 0
     sent: int = 0
     received: int = 0
@@ -116,6 +134,7 @@ class Faults:
         with self._turn:
             self.kind, self.first, self.lasting = kind, first, lasting
             self.seen, self.failed, self.sent, self.received = [], 0, 0, 0
+            self.counted = 0
 
     def count(self, received: int, sent: int) -> None:
         """A request of so many bytes came, and an answer of so many goes out."""
@@ -123,11 +142,22 @@ class Faults:
             self.received += received
             self.sent += sent
 
+    def pass_on(self, request: str = "") -> None:
+        """Pass on what is held, or of it what this request, which was just done, asks for."""
+        with self._turn:
+            passed = [one for one in self.held if request in ("", one[0])]
+            self.held = [one for one in self.held if one not in passed]
+        for _, forward in passed:
+            forward()
+
     def next(self, request: str) -> str:
         """The fault of this request, or ""."""
         with self._turn:
-            number = len(self.seen)
             self.seen.append(request)
+            if not self.counts(request):
+                return ""
+            number = self.counted
+            self.counted += 1
             hit = number >= self.first if self.lasting else number == self.first
             self.failed += bool(self.kind and hit)
             return self.kind if hit else ""
@@ -183,17 +213,30 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
             body = self.rfile.read(length)
             fault = faults.next(f"{self.command} {self.path}")
             faults.watch(f"{self.command} {self.path}", self.client_address[1])
+            if faults.denied(f"{self.command} {self.path}"):
+                return self.fail(403, b"<Error><Code>AccessDenied</Code></Error>")
             if fault == "500 before":
                 return self.fail()
             if fault == "cut before":
+                return self.cut()
+            if fault.startswith("kill") and fault != "kill after":
+                faults.kill()
+            if fault in ("late", "kill, late"):
+                faults.held.append((f"{self.command} {self.path}", partial(self.forward, body)))
+                return self.cut()
+            if fault == "kill before":
                 return self.cut()
             if fault == "half a request":
                 self.forward_half(body)
                 return self.cut()
             status, headers, answer = self.forward(body)
+            if faults.held:
+                faults.pass_on(f"{self.command} {self.path}")
             if fault == "500 after":
                 return self.fail()
-            if fault == "cut after":
+            if fault == "kill after":
+                faults.kill()
+            if fault in ("cut after", "kill after"):
                 return self.cut()
             self.send_response_only(status)
             for name, value in headers:
@@ -213,10 +256,11 @@ def faulty_proxy(server: int) -> Iterator[tuple[int, Faults]]:
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
-        def fail(self) -> None:
-            self.send_response_only(500)
-            self.send_header("Content-Length", "0")
+        def fail(self, status: int = 500, why: bytes = b"") -> None:
+            self.send_response_only(status)
+            self.send_header("Content-Length", str(len(why)))
             self.end_headers()
+            self.wfile.write(why)
 
         def cut(self) -> None:
             self.close_connection = True

@@ -10,71 +10,81 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.injector import POINTS, Fault, Injector, compiler, count_operations
+from faults.backend import Backend
+from faults.bucket import BucketBackend
+from faults.folder import FolderBackend, compiler
+from faults.injector import Fault
 from faults.power_loss import Disk, disorder
 from faults.trials import Night, Nights, try_fault
 
 from lookalike.errors import StoreWriteError
 from lookalike.store import files as store_files
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or compiler() is None, reason="needs Linux and a C compiler"
-)
-
 
 @pytest.fixture(scope="module")
-def injector() -> Iterator[Injector]:
-    found = Injector()
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    if sys.platform != "linux" or compiler() is None:
+        pytest.skip("needs Linux and a C compiler")
+    found = FolderBackend(tmp_path_factory.mktemp("folder"))
     yield found
     found.close()
 
 
 @pytest.fixture(scope="module")
-def nights(injector: Injector, tmp_path_factory: pytest.TempPathFactory) -> tuple[Night, Night]:
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    pytest.importorskip("obstore")
+    found = BucketBackend(tmp_path_factory.mktemp("bucket"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module", params=["folder", "bucket"])
+def nights(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Night, Night]:
     """Of vectors, which need no model."""
-    both = Nights(injector, tmp_path_factory.mktemp("faults"), "vectors")
+    backend: Backend = request.getfixturevalue(request.param)
+    both = Nights(backend, tmp_path_factory.mktemp("faults"), "vectors")
     first = both.first()
     return first, both.second(first)
 
 
-def some(night: Night) -> list[Fault]:
-    """Of every kind and action one, each at another place."""
-    places = count_operations(night.trace, night.store)
-    pairs = [(kind, action) for kind, actions in POINTS.items() for action in actions]
-    return [
-        Fault(kind, action, 1 + places[kind] * (2 * number + 1) // (2 * len(pairs)))
-        for number, (kind, action) in enumerate(pairs)
-    ]
-
-
-def test_the_second_night_survives(
-    injector: Injector, nights: tuple[Night, Night], tmp_path: Path
-) -> None:
-    for fault in some(nights[1]):
+def try_faults(night: Night, faults: list[Fault]) -> None:
+    for fault in faults:
         try:
-            try_fault(injector, nights[1], fault, tmp_path / "store")
+            try_fault(night, fault)
         except Exception as error:
             raise AssertionError(f"{fault}: {error}") from error
 
 
-def test_publication_survives_every_kill(
-    injector: Injector, nights: tuple[Night, Night], tmp_path: Path
-) -> None:
-    """The last renames are those of the manifest and of CURRENT."""
-    renames = count_operations(nights[1].trace, nights[1].store)["rename"]
-    for nth in (renames - 1, renames):
-        for action in ("kill", "killed"):
-            try_fault(injector, nights[1], Fault("rename", action, nth), tmp_path / "store")
+def test_the_second_night_survives(nights: tuple[Night, Night]) -> None:
+    try_faults(nights[1], nights[1].backend.some_faults(nights[1].counts))
 
 
+def test_publication_survives_whatever_happens_to_it(nights: tuple[Night, Night]) -> None:
+    """The report gets its name, then the manifest, and then CURRENT."""
+    names = ["report.html", "manifest.json", "CURRENT"]
+    operations, backend = nights[1].operations, nights[1].backend
+    kind = "rename" if backend.name == "folder" else "PUT"
+    paths = [path for one, path in operations if one == kind]
+    places = [at for at, path in enumerate(paths, 1) if path.endswith(tuple(names))]
+    assert [paths[at - 1].rpartition("/")[2] for at in places] == names
+    actions = {"kill", "killed", "kill after", "kill, late"}
+    tried = [
+        Fault(kind, action, at)
+        for at in places
+        for action in backend.points[kind]
+        if action in actions
+    ]
+    assert len(tried) >= 4
+    try_faults(nights[1], tried)
+
+
+@pytest.mark.parametrize("nights", ["folder"], indirect=True)
 def test_everything_is_on_disk_before_what_tells_of_it(nights: tuple[Night, Night]) -> None:
     for night in nights:
         assert disorder(night.trace) == []
-        renamed = [
-            line.split("\t")[2]
-            for line in night.trace.read_text().splitlines()
-            if line.startswith(("rename", "link"))
-        ]
+        renamed = [path for kind, path in night.operations if kind == "rename"]
         assert [Path(path).name for path in renamed[-2:]] == ["manifest.json", "CURRENT"]
 
 

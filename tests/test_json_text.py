@@ -107,7 +107,7 @@ def test_files_of_a_store(tmp_path):
 
 def test_a_manifest_is_what_it_says_though_a_number_was_none(tmp_path):
     snapshot.write_manifest(
-        open_store(tmp_path), {"name": "one", "files": [], "fitness": {"x": math.inf}}, None
+        open_store(tmp_path), {"name": "one", "files": [], "fitness": {"x": math.inf}}
     )
     found = strict((tmp_path / "snapshots/one/manifest.json").read_bytes())
     assert found["fitness"] == {"x": None}

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.store import locks
+from lookalike.pipelines.stores import StoreHandle
+from lookalike.store import locks, retention, snapshot
 from lookalike.store.locks import Lease, StoreBusyError, hold
-from lookalike.store.objects import open_store
+from lookalike.store.manifest import Manifest
+from lookalike.store.objects import Store, open_store
 from tests.s3_server import faulty_proxy, store_uri
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -241,6 +243,88 @@ def test_clocks_of_machines_do_not_matter(
     time.sleep(locks.EXPIRES_S + 1)
     with lease(uri, tmp_path / "other") as held:
         held.confirm()
+
+
+# --- what a frozen run does when it has been succeeded ------------------------------------------
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every holder is silent, and soon succeeded."""
+    monkeypatch.setattr(locks, "RENEW_S", 3600.0)
+    monkeypatch.setattr(locks, "EXPIRES_S", 1.0)
+
+
+@contextmanager
+def succeeded(place: StoreHandle) -> Iterator[None]:
+    """Hold a store once whoever holds it has been silent for long enough."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with place.writing():
+                yield
+                return
+        except StoreBusyError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def snapshot_of(store: Store, name: str, day: int = 1) -> Manifest:
+    line = store.put(f"embeddings/of-{name}", name.encode()).line("model")
+    counts = {"vectors": 0, "listed": 0, "removed": 0}
+    return {"name": name, "created": f"2026-01-{day:02}", "files": [line], "counts": counts}
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_request_to_publish_that_comes_late_publishes_nothing_that_gc_removed(
+    s3: int, tmp_path: Path
+) -> None:
+    """Whoever sent it was silent since the store was last seen to be its own."""
+    uri = store_uri(s3, tmp_path.name)
+    one, other = (StoreHandle(open_store(uri, tmp_path / name)) for name in ("one", "other"))
+    with one.writing():
+        one.publish(snapshot_of(one.store, "a", day=2))  # by a clock that is ahead
+    with one.writing():
+        before = one.store.read(snapshot.CURRENT)
+        snapshot.write_manifest(one.store, snapshot_of(one.store, "b"))
+        with succeeded(other):
+            retention.gc(other.store, 1, 0, 0)
+            assert snapshot.names(other.store) == ["a"]
+        with pytest.raises(StoreBusyError, match="a was published by another run meanwhile"):
+            snapshot.point(one.store, "b", before)
+        other.store.put("snapshots/b/report.html", b"of the one that goes on with it")
+        with pytest.raises(
+            StoreBusyError, match="the store was taken over: by another that has ended"
+        ):
+            snapshot.replace(one.store, "snapshots/b/report.html", b"late")
+    assert snapshot.current(one.store) == "a"
+    assert not [*snapshot.check_sizes(other.store, snapshot.read_manifest(other.store)["files"])]
+    with one.writing():  # it was given back: nothing is on its way
+        there = one.store.read(snapshot.CURRENT)
+        one.publish(snapshot_of(one.store, "c"))
+    assert there is not None
+    assert (there.data, one.store.read_bytes(snapshot.CURRENT)) == (b"a\n\n", b"c\n")
+
+
+@pytest.mark.usefixtures("frozen")
+def test_gc_removes_nothing_when_it_has_been_succeeded(s3: int, tmp_path: Path) -> None:
+    uri = store_uri(s3, tmp_path.name)
+    one, other = (StoreHandle(open_store(uri, tmp_path / name)) for name in ("one", "other"))
+    for day, name in enumerate("ab", 1):
+        with one.writing():
+            one.publish(snapshot_of(one.store, name, day))
+    one.store.put("models/x/model", b"nobody's, when gc began")
+    before = {entry.path for entry in one.store.entries()}
+    with one.writing():
+        with succeeded(other):
+            pass
+        with pytest.raises(StoreBusyError, match="the store was taken over: by another"):
+            retention.gc(one.store, 1, 0, 0)
+    assert {entry.path for entry in one.store.entries()} == before
+    with other.writing():
+        retention.gc(other.store, 1, 0, 0)
+    assert snapshot.names(other.store) == ["b"]
+    assert not other.store.has("models/x/model")
 
 
 def test_storage_that_heeds_no_conditions_holds_no_store(s3: int, tmp_path: Path) -> None:

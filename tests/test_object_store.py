@@ -131,18 +131,27 @@ def test_a_store_that_names_what_is_not_there(uri: str) -> None:
         snapshot.read_manifest(BucketStore(uri))
 
 
-def test_a_manifest_that_another_run_wrote_is_not_written_over(uri: str, tmp_path: Path) -> None:
-    stores = [open_store(tmp_path / "folder"), BucketStore(uri, tmp_path / "cache")]
-    for store in stores:
+def test_what_another_run_wrote_meanwhile_is_not_written_over(uri: str, tmp_path: Path) -> None:
+    path = snapshot.manifest_path("second")
+    for store in (open_store(tmp_path / "folder"), BucketStore(uri, tmp_path / "cache")):
         publish(store, "first", FIRST)
         manifest = write_snapshot(store, "second", SECOND)
-        snapshot.write_manifest(store, {**manifest, "features": []}, None)
-        written = store.read_bytes(snapshot.manifest_path("second"))
-        with pytest.raises(StoreBusyError, match=r"second/manifest.json: another run wrote it"):
-            snapshot.write_manifest(store, manifest, None)
-        assert store.read_bytes(snapshot.manifest_path("second")) == written
-        publish(store, "second", SECOND)  # what a killed run left is read while the store is held
-        assert "features" not in snapshot.read_manifest(store)
+        for there in (None, b"what a killed run left"):
+            if there is not None:
+                store.put(path, there)
+
+            def overtaken(store: Store = store) -> None:
+                open_store(store.name).put(path, b"of another run")
+
+            store.confirm = overtaken  # type: ignore[method-assign]
+            with pytest.raises(StoreBusyError, match=r"second/manifest.json: another run wrote it"):
+                snapshot.write_manifest(store, manifest)
+            del store.confirm
+            assert store.read_bytes(path) == b"of another run"
+            store.delete([path])
+        store.put(path, b"what a killed run left")
+        publish(store, "second", SECOND)
+        assert contents_of(store) == SECOND
 
 
 def test_the_second_of_two_publications_is_refused(uri: str, tmp_path: Path) -> None:

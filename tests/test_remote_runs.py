@@ -87,6 +87,42 @@ def test_a_night_without_changes_moves_the_listing_and_little_else(
         assert snapshot.current(open_store(store)) == manifest["name"]
 
 
+def test_a_night_that_embeds_nothing_fetches_no_model(
+    s3: int, tmp_path: Path, pictures: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On machines that have none: they learn from the store what it is, and no more."""
+    config, folder = tmp_path / "config.yaml", pictures(6)
+    config.write_text(
+        "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
+    )
+    for path in folder.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    with faulty_proxy(s3) as (port, faults):
+        store = store_uri(port, "no-model")
+
+        def night(home: str) -> tuple[dict[str, Any], list[str]]:
+            """What is published then, and which files of models were read."""
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+            faults.plan()
+            asked = ["index", "--config", str(config), "--images", str(folder), "--store", store]
+            assert not main(asked)
+            seen = [one for one in faults.seen if one.startswith("GET") and "/models/" in one]
+            return snapshot.read_manifest(open_store(store)), seen
+
+        first, _ = night("first")
+        models = [line for line in first["files"] if line["kind"] == "model"]
+        assert sum(line["bytes"] for line in models) > 100_000
+        same, read = night("second")
+        assert same["name"] == first["name"]
+        assert [Path(one).suffix for one in read] == [".json"]
+        (folder / "000.jpg").unlink()
+        second, read = night("third")
+        assert second["changes"]["removed"] == 1
+        assert [Path(one).suffix for one in read] == [".json"]
+        assert [line for line in second["files"] if line["kind"] == "model"] == models
+        assert not main(["verify", "--store", store])
+
+
 @pytest.mark.slow
 def test_nights_on_object_storage(
     s3: int,

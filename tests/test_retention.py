@@ -272,6 +272,23 @@ def test_what_an_unfinished_run_may_need_stays_as_long_as_snapshots_do(unfinishe
     assert "runs/lock" in left
 
 
+def test_what_a_run_left_that_was_killed_when_it_had_published_goes(two):
+    """Its note says that it is to be continued, but there is nothing left to do."""
+    published = snapshot.read_manifest(open_store(two))
+    for name, pending in (("p", published["name"]), ("q", published["parent"]), ("r", "other")):
+        write_json(two, f"runs/{name}/plan.json", {"snapshot": pending, "begun": "b"})
+        write_json(two, f"runs/{name}/b/embedded/000000.json", {})
+        for path in [*walk(two, f"runs/{name}")]:
+            set_time(two, path, NOW)
+    assert published["parent"]
+    assert retention.gc(open_store(two), 2, 7, 0, now=NOW).runs == ["r"]
+    assert sorted(path for path in files(two) if path.startswith("runs/")) == [
+        "runs/lock",
+        "runs/r/b/embedded/000000.json",
+        "runs/r/plan.json",
+    ]
+
+
 def test_what_a_link_points_to_is_not_touched(two, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside")
     published(outside, "x", NOW, ["embeddings/far"])

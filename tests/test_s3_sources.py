@@ -72,7 +72,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with s3_server(tmp_path_factory.mktemp("s3"), any_key=True) as port:
+    with s3_server(tmp_path_factory.mktemp("s3"), moto=True) as port:
         yield port
 
 

@@ -21,21 +21,25 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 import pytest
+from faults.folder import armed, compiler, environment
+from faults.injector import Fault
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.errors import StoreWriteError
+from lookalike.errors import RequestError, StoreWriteError
+from lookalike.pipelines.stores import StoreHandle
 from lookalike.store import bucket as bucket_module
-from lookalike.store import files, shard_format, shards
+from lookalike.store import files, s3_client, shard_format, shards
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import CACHE, LIMIT, FileCache
 from lookalike.store.files import FileRecord, record_of
 from lookalike.store.folder import FolderStore
 from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Version, open_store
 from lookalike.store.ranges import coalesce, cut
+from lookalike.store.s3_uri import parse
+from lookalike.store.sweeping import sweep
 from lookalike.store.vector_reader import VectorReader
-from tests.faults.injector import Fault, armed, compiler, environment
-from tests.s3_server import FAULTS, faulty_proxy, store_uri
+from tests.s3_server import BUCKET, FAULTS, faulty_proxy, store_uri, stub_server
 
 pytest.importorskip("obstore")
 
@@ -250,6 +254,22 @@ def test_a_listing_that_is_cut_short_goes_on(
             assert faults.failed == 1
 
 
+def test_objects_that_stand_for_folders_are_no_files(bucket: BucketStore) -> None:
+    """Consoles and file browsers make such, with keys that end in a slash."""
+    for path in ("CURRENT", "runs/x/plan.json", "runs/x-y", "snapshots/a/manifest.json", "z"):
+        bucket.put(path, b"" if path in ("runs/x-y", "z") else b"1")
+    expected = sorted(entry.path for entry in bucket.entries())
+    name = parse(bucket.name)
+    client = s3_client.open_client(name)
+    for marker in ("", "runs/", "runs/x/", "snapshots/", "snapshots/a/"):
+        client.put_object(Bucket=BUCKET, Key=f"{name.key}/{marker}", Body=b"")
+    assert sorted(entry.path for entry in bucket.entries()) == expected
+    assert bucket.files("runs") == ["runs/x-y", "runs/x/plan.json"]
+    assert bucket.files("snapshots") == ["snapshots/a/manifest.json"]
+    assert sweep(bucket, ["a"], [], []).paths == ["runs/x-y", "runs/x/plan.json"]
+    assert bucket.folders("snapshots") == ["a"]
+
+
 def test_a_store_travels_by_its_name(store: Store) -> None:
     store.put("x", b"1")
     other = pickle.loads(pickle.dumps(store))
@@ -282,6 +302,96 @@ def test_any_request_may_fail(
             if not faults.failed:
                 break
         assert 8 < number < 49  # every request had its turn
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_any_request_of_an_upload_in_parts_may_fail(
+    kind: str, bucket: BucketStore, s3: int, tmp_path: Path, impatient: None
+) -> None:
+    with faulty_proxy(s3) as (port, faults):
+        for number in range(9):
+            store = BucketStore(store_uri(port, f"{prefix(tmp_path)}/{number}"), tmp_path / "cache")
+            faults.plan(kind, number)
+            with store.write("x/large") as pending:
+                pending.write(LARGE)
+            record = pending.finished
+            if not faults.failed:
+                break
+            faults.plan()
+            assert store.local(record).read_bytes() == LARGE
+            # An upload of which nobody learned that it had begun stays, until it is looked for.
+            left = [one.path for one in store.leftovers()]
+            assert all(path.startswith("x/large?uploadId=") for path in left)
+            executed = kind not in ("500 before", "cut before", "half a request")
+            assert len(left) == (number == 0 and executed)
+            store.delete([*left, *left])
+            assert not [*store.leftovers()]
+            assert [entry.path for entry in store.entries()] == ["x/large"]
+        assert number == 4  # begun, two parts, complete
+
+
+def test_what_a_killed_writer_left_of_an_upload_goes(bucket: BucketStore) -> None:
+    name = parse(bucket.name)
+    client = s3_client.open_client(name)
+    for key in [
+        "a/b",
+        "a/b",
+        "embeddings/1 é?.parquet",
+        "runs/x/y",
+        *(f"many/{n}" for n in range(9)),
+    ]:
+        client.create_multipart_upload(Bucket=BUCKET, Key=f"{name.key}/{key}")
+    client.create_multipart_upload(Bucket=BUCKET, Key=f"{name.key}-2/a/b")
+    bucket.put("a/b", b"1")
+    left = [one.path for one in bucket.leftovers()]
+    assert len(set(left)) == len(left) == 13
+    assert {path.partition("?uploadId=")[0] for path in left} >= {"a/b", "runs/x/y"}
+    swept = sweep(bucket, [], ["a/b"], [])
+    assert swept.files == 2
+    assert sorted(one.path.partition("?")[0] for one in bucket.leftovers())[:2] == ["a/b", "a/b"]
+    with StoreHandle(bucket).writing():
+        assert not [*bucket.leftovers()]
+    assert bucket.read_bytes("a/b") == b"1"
+    assert len([*BucketStore(bucket.name.replace("?", "-2?")).leftovers()]) == 1
+
+
+@pytest.mark.parametrize("denied", ["?uploads", "uploadId="])
+def test_who_may_not_end_uploads_may_write(s3: int, tmp_path: Path, denied: str) -> None:
+    with faulty_proxy(s3) as (port, faults):
+        faults.denied = lambda request: denied in request and not request.startswith("PUT")
+        store = BucketStore(store_uri(port, prefix(tmp_path)), tmp_path / "cache")
+        name = parse(store_uri(s3, f"{prefix(tmp_path)}/runs/x"))
+        s3_client.open_client(name).create_multipart_upload(Bucket=BUCKET, Key=name.key)
+        with StoreHandle(store).writing():
+            store.put("a", b"1")
+        assert store.read_bytes("a") == b"1"
+
+
+def removal(path: str, code: str) -> bytes:
+    """What a server says that removed an object, but not another."""
+    return (
+        f"<DeleteResult><Deleted><Key>x/gone</Key></Deleted><Error><Key>x/{path}</Key>"
+        f"<Code>{code}</Code><Message>no</Message></Error></DeleteResult>"
+    ).encode()
+
+
+@pytest.mark.usefixtures("impatient", "s3")
+def test_objects_that_were_not_removed_with_the_others_are_tried_again(tmp_path: Path) -> None:
+    done = b"<DeleteResult><Deleted><Key>x/gone</Key></Deleted></DeleteResult>"
+    answers = [removal("there", "InternalError"), done]
+    with stub_server(lambda method, path: (200, answers.pop(0))) as port:
+        BucketStore(store_uri(port, "x"), tmp_path).delete(["gone", "there"])
+    assert answers == []
+
+
+@pytest.mark.usefixtures("s3")
+def test_objects_that_may_not_be_removed_are_told_of_at_once(tmp_path: Path) -> None:
+    answers = [removal("there", "AccessDenied")]
+    with (
+        stub_server(lambda method, path: (200, answers.pop(0))) as port,
+        pytest.raises(RequestError, match=r"cannot remove gone: not allowed: .*x/there.*; check"),
+    ):
+        BucketStore(store_uri(port, "x"), tmp_path).delete(["gone", "there"])
 
 
 # --- ranges -----------------------------------------------------------------------------------

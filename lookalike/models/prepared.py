@@ -87,9 +87,14 @@ def key_of(signature: str | None, output: str | None, input_size: tuple[int, int
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
+def card(key: str) -> str:
+    """The file that says what is known of a model, relative to its folder."""
+    return f"{FOLDER}/{key}.json"
+
+
 def read(folder: Path, key: str) -> Prepared | None:
     """What is known of the model in a folder; None where it was not made ready there."""
-    path = folder / FOLDER / f"{key}.json"
+    path = folder / card(key)
     if not path.is_file():
         return None
     return Prepared.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -99,6 +104,11 @@ def files(folder: Path, key: str) -> list[str]:
     """The files of a model made ready, relative to its folder; the last one completes them."""
     names = [f"{FOLDER}/{key}{suffix}" for suffix in _SUFFIXES]
     return [name for name in names if key and (folder / name).is_file()]
+
+
+def belongs(name: str, key: str) -> bool:
+    """Whether a file of a model's folder, by its relative name, is of what `key` stands for."""
+    return not name.startswith(f"{FOLDER}/") or name.startswith(f"{FOLDER}/{key}.")
 
 
 def graph_file(folder: Path, key: str) -> Path | None:

@@ -10,7 +10,7 @@ from typing import Any
 from lookalike.models.features import Feature
 from lookalike.models.handles import MARKERS, ResolvedModel, marker_of, model_files, resolve
 from lookalike.models.preparation import Task, is_current, models_cache, prepare
-from lookalike.models.prepared import files, key_of, read
+from lookalike.models.prepared import card, files, key_of, read
 from lookalike.models.projection import ABOUT, CARD, MATRIX, Projection, open_folder
 from lookalike.store.objects import Store
 
@@ -49,7 +49,7 @@ def resolve_features(
 
     What was found out before, on this machine or for this store, is not found out again. Nothing is
     written outside `work` and the cache. A resolved model can be found at work/<feature.folder> as
-    it will be in the store.
+    it will be in the store, but for what the store has already.
 
     Args:
         configured: The features as written.
@@ -69,7 +69,8 @@ def resolve_features(
         resolved.append(resolve(one.handle, workdir, one.options, one.input_size, say))
     keys = [key_of(one.signature, one.output, one.input_size) for one in configured]
     ready = [
-        _where_ready(model, key, cache, store) for model, key in zip(resolved, keys, strict=True)
+        _where_ready(model, key, cache, work, store)
+        for model, key in zip(resolved, keys, strict=True)
     ]
     tasks = {
         (model.fingerprint, key): Task(
@@ -94,22 +95,30 @@ def resolve_features(
     ]
 
 
-def _where_ready(model: ResolvedModel, key: str, cache: Path, store: Store | None) -> Path | None:
-    """The folder with all that is known of a model; a shipped one must be there itself.
+def _where_ready(
+    model: ResolvedModel, key: str, cache: Path, work: Path, store: Store | None
+) -> Path | None:
+    """The folder that says what is known of a model; a shipped one must be at hand itself.
 
-    The store is asked for what the cache lacks: on object storage that is a download.
+    The store is asked for what the cache lacks. What it knows is fetched; its model is not, as
+    perhaps nothing is to be embedded.
     """
-
-    def is_ready(folder: Path) -> bool:
-        whole = not model.builtin or marker_of(folder)
-        return bool(whole and is_current(read(folder, key)))
-
-    if is_ready(cache / model.fingerprint):
-        return cache / model.fingerprint
-    folder = f"models/{model.fingerprint}"
-    if store and is_ready(there := store.local_folder(folder)):
+    there = cache / model.fingerprint
+    whole = not model.builtin or bool(marker_of(there))
+    if whole and is_current(read(there, key)):
         return there
-    return None
+    if store is None:
+        return None
+    folder = f"models/{model.fingerprint}"
+    names = set(store.files(folder))
+    known = f"{folder}/{card(key)}"
+    whole = not model.builtin or any(f"{folder}/{marker}" in names for marker in MARKERS)
+    if not whole or known not in names:
+        return None
+    there = work / "known" / model.fingerprint
+    (there / card(key)).parent.mkdir(parents=True, exist_ok=True)
+    (there / card(key)).write_bytes(store.read_bytes(known))
+    return there if is_current(read(there, key)) else None
 
 
 def _feature(
@@ -120,7 +129,7 @@ def _feature(
     work: Path,
     say: Callable[[str], None],
 ) -> Feature:
-    """A feature, and its model's files gathered in `work`."""
+    """A feature, and the files gathered in `work` that the store may lack."""
     found = read(place, key)
     if found is None:
         raise RuntimeError(f"{place} lacks what was found out about {one.handle}")

@@ -15,7 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
@@ -23,7 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, BinaryIO
 
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, UnreachableError
+from lookalike.store import s3_uploads
 from lookalike.store.cached import DamagedError, Fetch, FileCache
 from lookalike.store.files import (
     FileRecord,
@@ -34,7 +35,7 @@ from lookalike.store.files import (
     write_file,
 )
 from lookalike.store.locks import Lease, hold
-from lookalike.store.object_errors import Trying, reason
+from lookalike.store.object_errors import Trying, is_missing_bucket, reason
 from lookalike.store.object_uri import parse_uri, shown_uri
 from lookalike.store.objects import (
     ConflictError,
@@ -48,6 +49,7 @@ from lookalike.store.objects import (
     Version,
 )
 from lookalike.store.ranges import RangedFile, Span, coalesce, cut
+from lookalike.store.s3_uri import is_s3
 
 try:
     import obstore
@@ -111,6 +113,7 @@ class BucketStore(Store):
         self._trying = Trying(self.uri, (failures.BaseError, OSError), refused)
         self._cache = FileCache(cache)
         self._known: dict[str, FileRecord] = {}
+        self._lease: Lease | None = None
         self._digest = hashlib.sha256(name.rstrip("/").encode()).hexdigest()[:16]
 
     # --- reading --------------------------------------------------------------------------------
@@ -273,7 +276,24 @@ class BucketStore(Store):
         return FileNotFoundError(f"{self.shown(path)}: no such object")
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """See `Store.entries`; after a failure it goes on behind the last one seen."""
+        """See `Store.entries`; after a failure it goes on behind the last one seen.
+
+        An empty object that stands for a folder, as consoles and file browsers make them, is none.
+        """
+        empty: Entry | None = None
+        for entry in self._entries(folder):
+            if empty is not None and not entry.path.startswith(f"{empty.path}/"):
+                yield empty
+            empty = None
+            if entry.bytes:
+                yield entry
+            elif entry.path not in ("", folder.rstrip("/")):
+                empty = entry  # what follows tells
+        if empty is not None:
+            yield empty
+
+    def _entries(self, folder: str) -> Iterator[Entry]:
+        """All objects, in the order of their keys."""
         last: str | None = None
 
         def behind(last: str | None) -> tuple[Any, list[Any]]:
@@ -299,6 +319,13 @@ class BucketStore(Store):
         )
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
 
+    def leftovers(self) -> Iterator[Entry]:
+        """See `Store.leftovers`: uploads, on S3, whose servers need not tell of them."""
+        if is_s3(self.name):
+            with suppress(RequestError, UnreachableError):
+                for one in s3_uploads.pending(self.name):
+                    yield Entry(one.path, 0, one.begun)
+
     # --- writing --------------------------------------------------------------------------------
 
     @contextmanager
@@ -316,17 +343,26 @@ class BucketStore(Store):
     def upload(self, file: Path, record: FileRecord) -> None:
         """Write a finished file as one object, absent until it is whole."""
         attributes = {_SHA256: record.sha256}
-        self._trying.call(
-            f"write {record.path}",
-            lambda: obstore.put(
-                self._store,
-                record.path,
-                file,
-                attributes=attributes,
-                chunk_size=_PART,
-                max_concurrency=2,
-            ),
-        )
+
+        def put() -> None:
+            try:
+                obstore.put(
+                    self._store,
+                    record.path,
+                    file,
+                    attributes=attributes,
+                    chunk_size=_PART,
+                    max_concurrency=2,
+                )
+            except FileNotFoundError as error:
+                # The upload of its parts is no more: either it is complete, and the answer was
+                # lost, or another ended it.
+                if is_missing_bucket(str(error)):
+                    raise
+                if self.written(record.path) != record:
+                    raise OSError(str(error)) from error
+
+        self._trying.call(f"write {record.path}", put)
         self._known[record.path] = record
 
     def put(self, name: Name, data: bytes) -> FileRecord:
@@ -374,15 +410,25 @@ class BucketStore(Store):
         return self._trying.call(f"write {path}", put)
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[], None]]:
+    def hold(self) -> Iterator[bool]:
         """See `Store.hold`; what this machine has asked for is noted beside the cache."""
         notes = self._cache.folder.with_name("leases") / self._digest
         with hold(notes), Lease(self, notes) as lease:
-            yield lease.confirm
+            self._lease = lease
+            try:
+                yield lease.inherited
+            finally:
+                self._lease = None
+
+    def confirm(self) -> None:
+        """See `Store.confirm`."""
+        if self._lease is not None:
+            self._lease.confirm()
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what the cache has of files that are known goes, too."""
-        asked = list(paths)
+        every = list(paths)
+        asked = [path for path in every if not s3_uploads.is_upload(path)]
         for known in filter(None, (self._known.pop(path, None) for path in asked)):
             self._cache.drop(known)
         for start in range(0, len(asked), 1000):
@@ -396,6 +442,8 @@ class BucketStore(Store):
                         self._trying.absent("", partial(obstore.delete, self._store, path))
 
             self._trying.call(f"remove {part[0]}", remove)
+        for path in filter(s3_uploads.is_upload, every):
+            s3_uploads.abort(self.name, path)
 
 
 @cache

@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -228,10 +228,10 @@ class FolderStore(Store):
         return _version(data)
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[], None]]:
+    def hold(self) -> Iterator[bool]:
         """See `Store.hold`; the system lets go when the process ends, however it ends."""
         with hold(self.root):
-            yield lambda: None
+            yield False
 
     def delete(self, paths: Iterable[str]) -> None:
         """See `Store.delete`; what is gone is gone for good."""

@@ -121,6 +121,9 @@ class Lease:
 
     The lock is one object: a line that names the holder, one that no other lease has, one that
     counts renewals. It is only ever written by conditional puts, so two can never both hold it.
+
+    Attributes:
+        inherited: See `Store.hold`.
     """
 
     def __init__(self, store: Store, notes: Path) -> None:
@@ -134,6 +137,7 @@ class Lease:
         self._store, self._notes = store, notes
         self._name, self._nonce, self._count = holder(), uuid.uuid4().hex, 0
         self._version: Version | None = None
+        self.inherited = False
         self._lost = ""
         self._renewed = time.monotonic()
         self._turn = threading.Lock()
@@ -191,6 +195,7 @@ class Lease:
                 mine = len(lines) > 1 and lines[1] in earlier
                 age = 0.0 if mine else (self._now() - there.modified).total_seconds()
                 if there.data == _FREE or mine or age >= EXPIRES_S:
+                    self.inherited = there.data != _FREE
                     return self._store.replace_if(LOCK, self._text(), there.version)
             except ConflictError:
                 continue  # another was faster: look who
@@ -239,7 +244,9 @@ class Lease:
                 self._renewed = time.monotonic()
             except ConflictError:
                 there = self._store.read(LOCK)
-                by = there.data.decode("utf-8", "replace").split("\n")[0] if there else "nobody"
+                by = "another that has ended"
+                if there is not None and there.data != _FREE:
+                    by = there.data.decode("utf-8", "replace").split("\n")[0]
                 silent = time.monotonic() - self._renewed
                 self._lost = (
                     f"this run was silent for {silent:.0f} s, and the store was taken over: by "

@@ -20,7 +20,7 @@ _NO_BUCKET = re.compile(r"<Code>NoSuchBucket<|\bNoSuchBucket\b|specified bucket 
 _DENIED = re.compile(
     r"<Code>(AccessDenied|AccountProblem|AllAccessDisabled|AuthorizationHeaderMalformed|Expired"
     r"Token|InvalidAccessKeyId|InvalidToken|RequestTimeTooSkewed|SignatureDoesNotMatch|TokenRefresh"
-    r"Required)<|status code: 40[13]\b"
+    r"Required)<|status code: 40[13]\b|\(code: AccessDenied\)"
 )
 _NO_CREDENTIALS = re.compile(r"//(169\.254\.|metadata\.google\.|\[fd00:ec2:)")  # asked for a role
 _ELSEWHERE = re.compile(r"<Code>PermanentRedirect<|status code: 301\b|redirect without LOCATION")

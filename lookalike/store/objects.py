@@ -242,7 +242,10 @@ class Store(ABC):
         return sorted(one.path for one in self.entries(folder) if one.path.endswith(suffix))
 
     def leftovers(self) -> Iterator[Entry]:
-        """What killed writers left half written; only while nobody else writes."""
+        """What killed writers left half written; only while nobody else writes.
+
+        Their paths are for `delete`, and for nothing else.
+        """
         return iter(())
 
     def tidy(self, keep: Collection[str] = ()) -> None:
@@ -323,17 +326,26 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[Callable[[], None]]:
+    def hold(self) -> AbstractContextManager[bool]:
         """Hold the store against other runs while the block runs.
 
         Yields:
-            What makes sure that it is still held: a run that was silent for long may have been
-            succeeded.
+            Whether whoever held it before never gave it back: of that one a request may still be
+            on its way.
 
         Raises:
             StoreBusyError: Another run holds it; the message says which, and since when.
             RequestError, ObjectStoreError: It cannot be written, or not be reached.
         """
+
+    def confirm(self) -> None:
+        """Make sure that the store is still held, where it is: a silent run may be succeeded.
+
+        Raises:
+            StoreBusyError: Another run has taken it over.
+            ObjectStoreError: It cannot be reached.
+        """
+        return
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:

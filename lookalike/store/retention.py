@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
-from lookalike.store.sweeping import Swept, sweep, unfinished
+from lookalike.store.sweeping import PLAN, Swept, sweep, unfinished
 
 KEEP_LAST = 3
 KEEP_DAYS = 7.0
@@ -171,6 +172,7 @@ def gc(
         now: Seconds since the epoch, by default the clock's.
 
     Raises:
+        StoreBusyError: Another run has taken the store over; no more is removed.
         RequestError: A number is wrong, or a manifest cannot be read, so that it is not known which
             files it needs; nothing was removed.
     """
@@ -186,7 +188,8 @@ def gc(
     there = _snapshots(store)
     kept = _kept(store, there, published, keep_last, now - keep_days * _DAY_S, now - grace_s)
     staying = {one.name for one in kept}
-    runs = _unfinished(store, now - keep_days * _DAY_S)
+    succeeded = {published, *(one.parent for one in there)}
+    runs = _unfinished(store, now - keep_days * _DAY_S, succeeded)
     needed = [path for one in there if one.name in staying for path in one.lines]
     return Collected(kept, runs, sweep(store, staying, needed, runs, dry_run=dry_run))
 
@@ -282,10 +285,19 @@ def _superseded(store: Store, there: list[_Snapshot], published: str) -> list[fl
     return ended
 
 
-def _unfinished(store: Store, since: float) -> list[str]:
-    """Runs whose scratch was written to then or later."""
+def _unfinished(store: Store, since: float, succeeded: Collection[str | None]) -> list[str]:
+    """Runs whose scratch was written to then or later, and that have something left to publish.
+
+    One that was killed when it had published has nothing but scratch to remove.
+    """
+
+    def is_over(name: str) -> bool:
+        plan = store.read(f"runs/{name}/{PLAN}")
+        return plan is not None and json.loads(plan.data).get("snapshot") in succeeded
+
     return [
         name
         for name in unfinished(store)
         if any(one.modified.timestamp() >= since for one in store.entries(f"runs/{name}"))
+        and not is_over(name)
     ]

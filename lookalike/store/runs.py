@@ -27,7 +27,7 @@ import pyarrow as pa
 from lookalike.records import Unit
 from lookalike.store.attempts import Record, named_files
 from lookalike.store.objects import Store
-from lookalike.store.sweeping import notes_of, sweep_run
+from lookalike.store.sweeping import PLAN, notes_of, sweep_run
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Run:
             raise RuntimeError(f"run {self.name} was neither started nor found")
         return f"runs/{self.name}/{self.begun}"
 
-    def noted(self, name: str = "plan.json") -> Record | None:
+    def noted(self, name: str = PLAN) -> Record | None:
         """What the note says that makes this run one to be continued; None where there is none."""
         found = self.store.read(f"runs/{self.name}/{name}")
         if found is None:
@@ -155,7 +155,7 @@ class Run:
         self.begun = data.pop("begun", "")
         return data if self.begun else None  # else it is of an earlier version: its files differ
 
-    def note(self, data: Mapping[str, Any], name: str = "plan.json") -> None:
+    def note(self, data: Mapping[str, Any], name: str = PLAN) -> None:
         """Write the note, when all that it tells of is there."""
         self.store.write_json(f"runs/{self.name}/{name}", {**data, "begun": self.begun})
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.json_text import plain
-from lookalike.store.files import FileRecord, json_bytes
+from lookalike.store.files import FileRecord, json_bytes, record_of
 from lookalike.store.index_header import HEADER_BYTES, parse_header
 from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
@@ -156,27 +156,11 @@ def _wrong_line(line: Any) -> str:
     return ""
 
 
-def write_manifest(store: Store, manifest: Manifest, before: Found | None) -> None:
-    """Write the manifest of a finished snapshot, which is not published by that.
-
-    Args:
-        store: The store's root.
-        manifest: Of the snapshot.
-        before: What was read under its name: None, or what a run left that was killed right then.
-
-    Raises:
-        StoreBusyError: Another was written since; that one stands.
-    """
+def write_manifest(store: Store, manifest: Manifest) -> None:
+    """Write the manifest of a finished snapshot, which is not published by that (see `replace`)."""
     complete = plain({"format": FORMAT, "version": VERSION, **manifest})
     complete["digest"] = _digest(complete)
-    path = manifest_path(str(manifest["name"]))
-    try:
-        store.replace_if(path, json_bytes(complete), before.version if before else None)
-    except ConflictError as error:
-        raise StoreBusyError(
-            f"{store.shown(path)}: another run wrote it meanwhile, and nothing was published; run "
-            "the same command again"
-        ) from error
+    replace(store, manifest_path(str(manifest["name"])), json_bytes(complete))
 
 
 def point(store: Store, name: str, before: Found | None) -> None:
@@ -192,6 +176,48 @@ def point(store: Store, name: str, before: Found | None) -> None:
             f"{store}: {current(store) or 'nothing'} was published by another run meanwhile, and "
             f"{name} is not; run again"
         ) from error
+
+
+def replace(store: Store, path: str, data: bytes) -> FileRecord:
+    """Write a small file of the snapshot that is to be published, whatever a killed run left of it.
+
+    The store is held. If it is not any more, what the run wrote that took it over stands.
+
+    Raises:
+        StoreBusyError: Another run took the store over, or wrote the file meanwhile.
+    """
+    # Read first: if the store is still held then, whoever takes it over writes after that.
+    before = store.read(path)
+    store.confirm()
+    try:
+        store.replace_if(path, data, before.version if before else None)
+    except ConflictError as error:
+        raise StoreBusyError(
+            f"{store.shown(path)}: another run wrote it meanwhile, and nothing was published; run "
+            "the same command again"
+        ) from error
+    return record_of(path, [data])
+
+
+def fenced(store: Store) -> Found | None:
+    """CURRENT, in another version than anybody has read it in; None where there is none.
+
+    A request to replace it that is still on its way, of a run that does not hold the store any
+    more, is refused then: what that run made may be gone by the time it is done. Of an object the
+    version is a hash of what is in it, so this gets another end of line.
+
+    Raises:
+        ObjectStoreError: It cannot be written.
+    """
+    while True:
+        found = store.read(CURRENT)
+        if found is None:
+            return None
+        data = found.data + b"\n"
+        try:
+            return Found(data, store.replace_if(CURRENT, data, found.version), found.modified)
+        except ConflictError:  # that request was done
+            continue
 
 
 def files_of(manifest: Manifest, kind: str) -> list[FileLine]:

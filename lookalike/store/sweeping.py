@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from lookalike.batching import up_to
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.locks import CLOCK, LOCK
@@ -19,6 +20,8 @@ from lookalike.store.objects import Entry, Store
 _OF_RUNS = ("embeddings", "index")  # files there bear the name of the run that wrote them
 _SHARED = ("models", "templates")  # those there are named by what is in them
 _FOLDERS = (*_OF_RUNS, *_SHARED, "snapshots", "runs")
+_AT_ONCE = 1000  # files removed between two looks at whether the store is held
+PLAN = "plan.json"  # the note of a run that publishes
 
 
 @dataclass
@@ -151,8 +154,10 @@ def _of_a_run(
 
 
 def _remove(store: Store, entries: Sequence[Entry], swept: Swept) -> None:
-    if not swept.dry_run:
-        store.delete(entry.path for entry in entries)
-    swept.files += len(entries)
-    swept.bytes += sum(entry.bytes for entry in entries)
-    swept.paths += [entry.path for entry in entries]
+    for some in up_to(((entry, 1) for entry in entries), _AT_ONCE):
+        if not swept.dry_run:
+            store.confirm()  # another's files may be needed by now
+            store.delete(entry.path for entry in some)
+        swept.files += len(some)
+        swept.bytes += sum(entry.bytes for entry in some)
+        swept.paths += [entry.path for entry in some]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
-from lookalike.store.objects import open_store
+from lookalike.store.locks import CLOCK, LOCK
+from lookalike.store.objects import Store
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,19 @@ class Contents:
         return ""
 
 
-def read_contents(store: Path) -> Contents:
+def read_contents(store: Store) -> Contents:
     """Of the published snapshot, which must verify and find every row by its own vector."""
-    manifest = snapshot.read_manifest(open_store(store))
-    problems = [str(problem) for problem in snapshot.verify(open_store(store))]
+    manifest = snapshot.read_manifest(store)
+    problems = [str(problem) for problem in snapshot.verify(store)]
     assert not problems, problems
-    paths = {
-        kind: [store / line["path"] for line in snapshot.files_of(manifest, kind)]
+    files = {
+        kind: [store.once(line["path"]) for line in snapshot.files_of(manifest, kind)]
         for kind in ("embedding", "ledger", "tombstones")
     }
-    deleted = {int(row) for path in paths["tombstones"] for row in np.load(path)}
+    deleted = {int(row) for file in files["tombstones"] for row in np.load(file)}
     found: dict[str, tuple[bytes, np.ndarray]] = {}
-    for path in paths["embedding"]:
-        table = pq.read_table(path, columns=["id", "uri", "content_sha256", "embedding"])
+    for file in files["embedding"]:
+        table = pq.read_table(file, columns=["id", "uri", "content_sha256", "embedding"])
         for row in table.to_pylist():
             if row["id"] not in deleted:
                 assert row["uri"] not in found, f"{row['uri']} twice"
@@ -59,17 +60,17 @@ def read_contents(store: Path) -> Contents:
                 found[row["uri"]] = (row["content_sha256"], vector)
     statuses = {
         row["uri"]: (row["status"], row["reason"])
-        for path in paths["ledger"]
-        for row in pq.read_table(path, columns=["uri", "status", "reason"]).to_pylist()
+        for file in files["ledger"]
+        for row in pq.read_table(file, columns=["uri", "status", "reason"]).to_pylist()
     }
     contents = Contents(found, statuses)
     _ask(store, manifest, contents)
     return contents
 
 
-def _ask(store: Path, manifest: dict[str, Any], contents: Contents) -> None:
+def _ask(store: Store, manifest: dict[str, Any], contents: Contents) -> None:
     """Every vector is found first by itself (or by one that is equal)."""
-    searcher = Searcher(open_store(store), manifest, check=True)
+    searcher = Searcher(store, manifest, check=True)
     rows = np.array([vector for _, vector in contents.vectors.values()])
     answers = searcher.search(vectors=rows, k=1, nprobe=searcher.spec.nlist, rerank=len(rows))
     for (uri, (_, vector)), [first, *_] in zip(contents.vectors.items(), answers, strict=True):
@@ -77,13 +78,10 @@ def _ask(store: Path, manifest: dict[str, Any], contents: Contents) -> None:
         assert first.uri == uri or equal, f"{uri} finds {first.uri}"
 
 
-def unlisted(store: Path) -> list[str]:
-    """Files that no manifest lists and that are no part of the store's own."""
-    listed = {"CURRENT", "runs/lock"}
-    for name in snapshot.names(open_store(store)):
-        listed |= {
-            line["path"] for line in snapshot.read_manifest(open_store(store), name)["files"]
-        }
+def unlisted(store: Store, there: Iterable[str]) -> list[str]:
+    """Which of the paths no manifest lists, though they are not the store's own either."""
+    listed = {"CURRENT", LOCK, CLOCK}
+    for name in snapshot.names(store):
+        listed |= {line["path"] for line in snapshot.read_manifest(store, name)["files"]}
         listed.add(snapshot.manifest_path(name))
-    there = {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
-    return sorted(there - listed)
+    return sorted(set(there) - listed)

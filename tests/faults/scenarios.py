@@ -45,8 +45,8 @@ class Scenario:
     folder: Path
     change: Callable[[], None]
 
-    def arguments(self, store: Path) -> list[object]:
-        """The command, the same on both nights."""
+    def arguments(self, store: str) -> list[object]:
+        """The command on a store of that name, the same on both nights."""
         flag = "--images" if self.name == "pictures" else "--embeddings"
         sources, config = self.folder / "sources", self.folder / "config.yaml"
         return ["index", "--config", config, flag, sources, "--store", store]

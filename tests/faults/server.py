@@ -1,7 +1,7 @@
 """`python -m faults.server`: forks a process for every command it is told, and says how it ended.
 
 It has imported what a run needs, and has not used it: no threads but those of the libraries' own
-start.
+start. Of every process it says the number, and then the status.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from typing import Any
+
+PART = 8 << 10
+"""Bytes of a part of a large object, here: some objects are large then."""
+PATIENCE_S = 2
+"""How long an answer of object storage is waited for, here."""
 
 
 def main() -> None:
@@ -21,12 +27,28 @@ def main() -> None:
     import lookalike.pipelines.ingest
     import lookalike.pipelines.progress
     from lookalike.models.quiet_tf import tf
+    from lookalike.store import bucket
 
     assert lookalike.pipelines.index, (lookalike.pipelines.ingest, lookalike.pipelines.progress, tf)
+    if bucket.obstore is not None:
+        _hurry()
 
     for line in sys.stdin:
         order = json.loads(line)
-        print(_wait(_start(order), float(order["seconds"])), flush=True)
+        child = _start(order)
+        print(child, flush=True)
+        print(_wait(child, float(order["seconds"])), flush=True)
+
+
+def _hurry() -> None:
+    """Requests to object storage are as many as ever, and the pauses between them short."""
+    from lookalike.store import bucket, object_errors
+
+    object_errors._PAUSE_S = 0.01
+    bucket._PART = PART
+    bucket._CLIENT["read_timeout"] = f"{PATIENCE_S}s"
+    short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
+    bucket._RETRY["backoff"] = {**short, "base": 2}
 
 
 def _start(order: dict[str, Any]) -> int:
@@ -43,7 +65,8 @@ def _start(order: dict[str, Any]) -> int:
         sys.argv = ["lookalike", *order["arguments"]]
         from lookalike.pipelines.cli import main
 
-        ctypes.CDLL(None).lookalike_fault_arm(order["fault"].encode())
+        if order["shim"]:
+            ctypes.CDLL(None).lookalike_fault_arm(order["shim"].encode())
         status = main()
         sys.stdout.flush()
         sys.stderr.flush()

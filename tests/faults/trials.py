@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
-import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faults.backend import Backend
 from faults.checking import Contents, read_contents, unlisted
-from faults.injector import ERRORS, Ended, Fault, Injector, all_faults, count_operations
+from faults.injector import Ended, Fault
 from faults.scenarios import MAKERS, Scenario
 from lookalike.store import snapshot
-from lookalike.store.objects import open_store
+from lookalike.store.objects import Store
+from lookalike.store.retention import gc
+
+_NONE = Fault()
 
 
 @dataclass
 class Night:
     """A run to disturb: where it begins, and what it comes to undisturbed."""
 
-    name: str
+    called: str
+    backend: Backend
     scenario: Scenario
-    before: Path | None  # the store
+    before: Store | None
     old: Contents | None
-    new: Contents
+    store: Store
     trace: Path
-    store: Path
+    new: Contents = field(init=False)
 
-    def faults(self) -> list[Fault]:
-        """All there are."""
-        return all_faults(count_operations(self.trace, self.store))
+    def __post_init__(self) -> None:
+        """Run it undisturbed."""
+        done = self.backend.run(self.scenario, self.store, _NONE, self.trace)
+        assert done.status == 0, done
+        left = unlisted(self.store, self.backend.paths(self.store))
+        assert left == [], left
+        self.new = read_contents(self.store)
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.backend.name}, {self.scenario.name}, {self.called}"
+
+    @property
+    def operations(self) -> list[tuple[str, str]]:
+        """Kind and path of everything that it changes."""
+        return self.backend.operations(self.trace, self.store)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many operations of each kind."""
+        return Counter(kind for kind, _ in self.operations)
 
 
 @dataclass
 class Nights:
     """Both nights of a scenario, for as long as the folder is there; the second after the first."""
 
-    injector: Injector
+    backend: Backend
     folder: Path
     kind: str
     scenario: Scenario = field(init=False)
@@ -44,76 +68,65 @@ class Nights:
 
     def first(self) -> Night:
         """A store that is not there yet."""
-        return self._night("first night", None, None)
+        return self._night("first night", None)
 
     def second(self, first: Night) -> Night:
         """Files were edited, renamed, added and removed since; first's sources are gone."""
         self.scenario.change()
-        return self._night("second night", self._stores / "first night" / "store", first.new)
+        return self._night("second night", first)
 
-    @property
-    def _stores(self) -> Path:
-        return self.folder / self.kind / "undisturbed"
-
-    def _night(self, name: str, before: Path | None, old: Contents | None) -> Night:
-        store, trace = self._stores / name / "store", self.folder / self.kind / f"{name}.trace"
-        store.parent.mkdir(parents=True)
-        if before:
-            shutil.copytree(before, store)
-        # What happens to the folder around it matters too: the store itself is made there.
-        done = self.injector.run(self.scenario.arguments(store), store.parent, trace=trace)
-        assert done.status == 0, done
-        assert unlisted(store) == [], unlisted(store)
+    def _night(self, name: str, first: Night | None) -> Night:
         return Night(
-            f"{self.kind}, {name}",
+            name,
+            self.backend,
             self.scenario,
-            before,
-            old,
-            read_contents(store),
-            trace,
-            store,
+            first and first.store,
+            first and first.new,
+            self.backend.fresh(first and first.store),
+            self.folder / self.kind / f"{name}.trace",
         )
 
 
-def try_fault(injector: Injector, night: Night, fault: Fault, store: Path) -> Ended:
+def try_fault(night: Night, fault: Fault) -> Ended:
     """Run a night with a fault, check what is left, run again, and check that; returns the first.
 
     Raises:
         AssertionError: Something is not as it must be.
     """
-    shutil.rmtree(store, ignore_errors=True)
-    if night.before:
-        shutil.copytree(night.before, store)
-    arguments = night.scenario.arguments(store)
-    ended = injector.run(arguments, store, fault)
-    _check_ended(fault, ended)
-    name = snapshot.current(open_store(store))
-    if night.before and name == snapshot.current(open_store(night.before)):
-        assert night.old is not None
-        assert not (wrong := read_contents(store).differs(night.old)), f"the old one: {wrong}"
-    elif name is None:
-        assert night.before is None, "CURRENT is gone"
-    else:
-        assert not (wrong := read_contents(store).differs(night.new)), f"published: {wrong}"
-    # The scratch of a run that was published, and killed while it was removed, is left to gc.
-    published = name is not None and (
-        not night.before or name != snapshot.current(open_store(night.before))
-    )
-    again = injector.run(arguments, store)
-    assert again.status == 0, f"the next run: {again}"
-    assert not (wrong := read_contents(store).differs(night.new)), f"the next run: {wrong}"
-    left = [path for path in unlisted(store) if not (published and path.startswith("runs/"))]
-    assert left == [], f"left behind: {left}"
-    return ended
+    backend = night.backend
+    store = backend.fresh(night.before)
+    try:
+        ended = backend.run(night.scenario, store, fault)
+        backend.check_ended(fault, ended)
+        published = _check_stands(night, store)
+        again = backend.run(night.scenario, store, _NONE)
+        if again.status == 1 and fault.action in backend.reaching:
+            assert "; run the same command again" in again.said, f"the next run: {again}"
+            again = backend.run(night.scenario, store, _NONE)
+        assert again.status == 0, f"the next run: {again}"
+        assert not (wrong := read_contents(store).differs(night.new)), f"the next run: {wrong}"
+        if fault.action not in backend.reaching:
+            # The scratch of a run that was killed when it had published is left to gc.
+            left = unlisted(store, backend.paths(store))
+            unexpected = [path for path in left if not (published and path.startswith("runs/"))]
+            assert unexpected == [], f"left behind: {unexpected}"
+        with store.hold():
+            gc(store)
+        left = unlisted(store, backend.paths(store))
+        assert left == [], f"left behind by gc: {left}"
+        assert not (wrong := read_contents(store).differs(night.new)), f"after gc: {wrong}"
+        return ended
+    finally:
+        backend.discard(store)
 
 
-def _check_ended(fault: Fault, ended: Ended) -> None:
-    """Killed, or ended with status 1 and one line that says why."""
-    if fault.action not in ERRORS:
-        assert ended.status == -9, f"not killed: {ended}"
-        return
-    assert ended.status == 1, f"status: {ended}"
-    last = ended.said.splitlines()[-1]
-    assert last.startswith("lookalike: "), f"said: {ended.said}"
-    assert ERRORS[fault.action] in last.lower(), f"said: {last}"
-    assert "Traceback" not in ended.said, ended.said
+def _check_stands(night: Night, store: Store) -> bool:
+    """Whether the night's snapshot is published; if not, the one before must be, and be whole."""
+    name, before = snapshot.current(store), night.before and snapshot.current(night.before)
+    if name == before:
+        if night.old is not None:
+            assert not (wrong := read_contents(store).differs(night.old)), f"the old one: {wrong}"
+        return False
+    assert name is not None, "CURRENT is gone"
+    assert not (wrong := read_contents(store).differs(night.new)), f"published: {wrong}"
+    return True
