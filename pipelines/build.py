@@ -49,7 +49,7 @@ class IndexBuild:
         config: As checked.
         progress: Where to say what happens.
         manifest: Of the snapshot that is being made, with its embedding files and, where any row is
-            dead, its tombstones; the index is added.
+            deleted, its tombstones; the index is added.
         parent: The published manifest, whose index may be added to.
         added: Embedding shards that the parent's index does not hold; by default those that are not
             the parent's.

@@ -33,7 +33,7 @@ class ByContent:
     of: Settling
 
     def take(self, number: int, pieces: list[Reference], store: Store) -> Mapping[str, Any]:
-        """Settle one partition: rows on their way by name, `copies` and ids that are `deleted`."""
+        """Settle one partition: rows on their way by name, `copies` and, as `dead`, deleted ids."""
 
         def work() -> Mapping[str, Any]:
             table = taken(store, pieces, ROWS, CONTENTS)

@@ -43,7 +43,7 @@ class Held:
         names: All their names, sorted.
         contents: sha256 of their contents, sorted.
         vectors: Their vectors (d,), as stored, a few of each where models changed.
-        ids: Their rows in the published snapshot's shards, living or dead, ascending.
+        ids: Their rows in the published snapshot's shards, living or deleted, ascending.
         unknown: Names that were given and are in no file.
         unread: Names whose content nobody knows: not readable, or no image.
     """
