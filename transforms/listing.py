@@ -14,6 +14,7 @@ from lookalike.sources.source import Source
 from lookalike.store.objects import open_store
 from lookalike.transforms.counters import count
 from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.tasks import TaskTransform
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 @beam.typehints.with_input_types(ListTask)
 @beam.typehints.with_output_types(int)
 @dataclass
-class ListPlaces(beam.PTransform):
+class ListPlaces(TaskTransform):
     """List places of sources into files of scratch.
 
     Yields the number of each finished task; of its attempts the first one's record counts.
@@ -38,8 +39,11 @@ class ListPlaces(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[ListTask]) -> beam.PCollection[int]:
         """PCollection[ListTask] -> PCollection[int]."""
-        listing = _ListFn(self.store, self.sources, self.metadata)
-        return tasks | "SpreadPlaces" >> beam.Reshuffle() | "ListPlace" >> beam.ParDo(listing)
+        return tasks | "SpreadPlaces" >> beam.Reshuffle() | "ListPlace" >> beam.ParDo(self.fn())
+
+    def fn(self) -> beam.DoFn:
+        """See `TaskTransform`."""
+        return _ListFn(self.store, self.sources, self.metadata)
 
 
 class _ListFn(LoggedFn):
