@@ -18,6 +18,7 @@ from lookalike.models.features import Feature
 from lookalike.models.resolving import install, resolve_features
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.models import choose_engines
+from lookalike.sources.units import unit_rows_for
 from lookalike.store.objects import open_store
 
 WAYS = {
@@ -38,8 +39,8 @@ _LEAST_LOOKS = 3  # the first finds a process that has not begun to import
 
 
 def least_files(processes: int) -> int:
-    """How many pictures so many processes need to be timed: three batches each."""
-    return 3 * HAND_BATCH * processes
+    """How many pictures so many processes need to be timed: three batches each, and two units."""
+    return max(3 * HAND_BATCH, 5 * unit_rows_for(0) // 2) * processes  # units are not all equal
 
 
 def make_task(config: Config, files: Sequence[Path], work: Path, least: int = 0) -> Task:
