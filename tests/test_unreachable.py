@@ -142,6 +142,16 @@ def moved_away(path: Path) -> Iterator[None]:
     path.with_name("elsewhere").rename(path)
 
 
+@contextmanager
+def linked_away(path: Path, away: Path, target: Path) -> Iterator[None]:
+    """The folder is moved to another disk, a link left in its place, and the disk not mounted."""
+    path.rename(away)
+    path.symlink_to(target)
+    yield
+    path.unlink()
+    away.rename(path)
+
+
 @pytest.fixture
 def nights(tmp_path: Path, pictures: Callable[..., Path]) -> Nights:
     """Six pictures in a folder, four below it."""
@@ -178,6 +188,34 @@ def test_a_folder(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
         f"{sub}: folder not readable: Permission denied"
     }
     assert "; 8 unknown (not readable now, kept as they were)\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pattern", "target"),
+    [
+        ("", "unmounted"),
+        ("", "no-such-disk/sub"),
+        ("/*/000.jpg", "unmounted"),
+        *(
+            pytest.param(pattern, "unmounted", marks=pytest.mark.slow)
+            for pattern in ("/*/*.jpg", "/**/*.jpg", "/su*", "/sub/*")
+        ),
+    ],
+)
+def test_a_folder_that_became_a_link_which_leads_nowhere(
+    nights: Nights, pattern: str, target: str
+) -> None:
+    nights.sources = [str(nights.root / "p") + pattern]
+    if pattern:
+        nights.sources.append(str(nights.root / "p/00?.jpg"))
+    nights.config += "publish: {max_unreadable_share: 0.6}\n"
+    sub, root = nights.root / "p/sub", nights.root
+    unknown = nights.away_for_a_night(
+        lambda: linked_away(sub, root / "moved", root / target), 1 if "000" in pattern else 4
+    )
+    assert {row.reason for row in unknown.values()} == {"unlisted"}
+    [detail] = {row.detail for row in unknown.values()}
+    assert detail.lower().startswith(f"{sub}: no such f".lower())
 
 
 @pytest.mark.slow

@@ -167,8 +167,14 @@ def _unseen(old: pa.Table, is_listed: Mask, hidden: Hidden, left_out: LeftOut) -
 
 
 def _out_of_reach(listed: pa.Table, old: Rows) -> Mask:
-    """Which files cannot be looked at, and are known to have been read."""
-    hides = pc.fill_null(pc.equal(listed["_hides"], listed["uri"]), False)
+    """Which files cannot be looked at, and are known to have been read.
+
+    What may be a folder (a link that leads nowhere) may be the file that it was, too.
+    """
+    below = pc.binary_join_element_wise(listed["uri"], "/", "")
+    hides = pc.fill_null(
+        pc.or_(pc.equal(listed["_hides"], listed["uri"]), pc.equal(listed["_hides"], below)), False
+    )
     found: Mask = hides.to_numpy()
     return found & ~_never_read(old) if found.any() else found
 

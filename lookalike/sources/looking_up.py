@@ -5,11 +5,13 @@ Very many of them on object storage are asked for at once, as each answer takes 
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import stat
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from lookalike.errors import RequestError, UnreachableError, one_line, out_of_reach
@@ -23,6 +25,9 @@ AT_ONCE = 64
 """Requests on their way, of one process."""
 _MANY = 4 * AT_ONCE  # more of them are worth another client
 _LOST = "folder not readable"
+_KINDS = mimetypes.MimeTypes()  # without this machine's own
+for _new in ("avif", "heic", "heif", "jxl", "webp"):  # which Python knows from 3.13 on, or not yet
+    _KINDS.add_type(f"image/{_new}", f".{_new}")
 
 
 def look_up(uri: str, strict: bool = False) -> SourceFile:
@@ -84,6 +89,26 @@ def _tried(uri: str) -> SourceFile | UnreachableError:
 def lost_folder(uri: str, problem: str) -> SourceFile:
     """The row of a folder that cannot be listed."""
     return SourceFile(uri, -1, "", f"{_LOST}: {problem}", hides=folder_start(uri))
+
+
+def lost_link(path: bytes) -> SourceFile | None:
+    """The row of a link that leads nowhere, perhaps to a disk that is not mounted; None if not one.
+
+    A folder may have been moved away and such a link left in its place: so it hides what lies below
+    its name too. A link that bears a picture's or film's name is taken for one to a file: there can
+    be a million of them (as git-annex leaves), and what hides others is held in memory.
+    """
+    if not os.path.islink(path) or os.path.exists(path):
+        return None
+    row = local_file(path)
+    if _is_named_as_a_picture(os.fsdecode(path)):
+        return row
+    return replace(row, hides=folder_start(row.uri))
+
+
+def _is_named_as_a_picture(name: str) -> bool:
+    kind = _KINDS.guess_type(name, strict=False)[0] or ""
+    return kind.startswith(("image/", "video/"))
 
 
 def folder_start(uri: str) -> str:

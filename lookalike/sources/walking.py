@@ -5,7 +5,8 @@ links to folders are not entered, since they can lead in circles or out of the s
 named in a notice, and can be given as sources of their own.
 
 A folder that cannot be listed is one row that hides what lies in it (`SourceFile.hides`), and so is
-a file that cannot be looked at.
+a file that cannot be looked at, and a link that leads nowhere: a folder may have been moved to
+another disk and a link left in its place, and the disk is not mounted tonight.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from lookalike.errors import one_line, out_of_reach
 from lookalike.records import SourceFile
 from lookalike.sources.globs import GLOB, ITSELF, fixed_part, matches, matches_part, segments
-from lookalike.sources.looking_up import local_file, look_up, lost_folder
+from lookalike.sources.looking_up import local_file, look_up, lost_folder, lost_link
 from lookalike.sources.places import FEW, Budget, Notice, Spot, ranges
 from lookalike.sources.remote_walking import Found, s3_root, walk_remote
 from lookalike.sources.selection import Selection
@@ -114,7 +115,9 @@ def _local_glob(
         if lost is not None:
             yield lost, False
         elif not os.path.isdir(match):
-            if not rest:
+            if row := lost_link(match):
+                yield row, not rest
+            elif not rest:
                 yield local_file(match), True
         elif os.path.islink(match) and not rest:
             notice(_not_entered(match))
@@ -166,7 +169,7 @@ class _Tree:
                 continue
             if not is_folder:
                 self.budget.take()
-                yield local_file(entry.path)
+                yield lost_link(entry.path) or local_file(entry.path)
             elif entry.is_symlink():
                 self.notice(_not_entered(entry.path))
             else:
@@ -181,6 +184,8 @@ class _Tree:
             except OSError as error:
                 if out_of_reach(error):
                     yield base, _lost(os.path.dirname(base), error)
+                elif row := _lost_above(base):
+                    yield base, row
                 return
             yield base, None
             return
@@ -190,6 +195,8 @@ class _Tree:
         try:
             listed = _entries(at)
         except (FileNotFoundError, NotADirectoryError):
+            if row := _lost_above(base):
+                yield base, row
             return
         except OSError as error:
             yield base, _lost(base, error)
@@ -237,6 +244,13 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
 
 def _lost(folder: bytes, error: OSError) -> SourceFile:
     return lost_folder(storage.uri_from_path(folder), error.strerror or one_line(error))
+
+
+def _lost_above(path: bytes) -> SourceFile | None:
+    """The row of the link that leads nowhere through which a lost path goes, if there is one."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return lost_link(path)
 
 
 def _entries(at: Spot) -> list[os.DirEntry[bytes]]:
