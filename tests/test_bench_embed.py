@@ -62,16 +62,16 @@ def test_all_ways_are_measured_and_agree(
 def test_too_few_pictures(
     pictures: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--images", str(pictures(2)), "--files", "310", "--workers", "2"]) == 2
+    assert main(["--images", str(pictures(2)), "--files", "630", "--workers", "2"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("bench-embed: too few pictures to time: 310 files for 2 processes")
-    assert "at least 320 with --files" in told
+    assert told.startswith("bench-embed: too few pictures to time: 630 files for 2 processes")
+    assert "at least 640 with --files" in told
 
 
 def test_a_model_that_is_not_there(
     pictures: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--images", str(pictures(2)), "--files", "200", "--workers", "1"]
+    arguments = ["--images", str(pictures(2)), "--files", "320", "--workers", "1"]
     assert main([*arguments, "--model", "/nowhere/model"]) == 2
     assert "/nowhere/model" in capsys.readouterr().err
 

@@ -180,7 +180,8 @@ def test_a_store_below_a_name_with_an_equals_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "rows"), [(0, 64), (100, 64), (30_000, 118), (1_000_000, 1024), (10**9, 15_259)]
+    ("listed", "rows"),
+    [(0, 128), (100, 128), (30_000, 128), (100_000, 391), (1_000_000, 1024), (10**9, 15_259)],
 )
 def test_unit_rows(listed: int, rows: int) -> None:
     assert units.unit_rows_for(listed) == rows
