@@ -30,16 +30,26 @@ def files_of(manifest: Manifest) -> int:
     return Counts.of(manifest["counts"]).living
 
 
-def out_of_reach(unknown: int, previous: int, limits: PublishConfig) -> str:
-    """Why so many files of which nobody can tell stop publication; "" where they do not."""
+def out_of_reach(
+    unknown: int, previous: int, limits: PublishConfig, details: Iterable[object] = ()
+) -> str:
+    """Why so many files of which nobody can tell stop publication; "" where they do not.
+
+    Args:
+        unknown: How many they are.
+        previous: Files that the parent knew.
+        limits: What stops publication.
+        details: What their rows say, the first of which is the example; read only where they do.
+    """
     limit = limits.max_unreadable_share
     share = unknown / previous if previous else 0.0
     if share <= limit:
         return ""
+    shown = next((f"; for example {detail}" for detail in details if detail), "")
     return (
         f"not published: {unknown:,} of {previous:,} files cannot be reached ({share:.1%}), "
-        f"publish.max_unreadable_share is {limit:.1%}; look whether all is mounted and readable, "
-        "and run it again"
+        f"publish.max_unreadable_share is {limit:.1%}{shown}; look whether all is mounted and "
+        "readable, and run it again"
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import datetime, timezone
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lookalike.errors import NotPublishedError
 from lookalike.pipelines import publish
@@ -69,7 +69,7 @@ def _continued(job: Job, plan: Plan) -> Plan:
 def _plan(job: Job, started: datetime, listing: Listing, metadata: pa.Schema) -> Plan:
     base, store, folder = job.base, job.store, f"{job.scratch.folder}/compared"
     found = _compare(job, listing, metadata, base, folder, job.again.rehash)
-    _check_reach(job, listing, metadata, found)
+    _check_reach(job, listing, metadata, found, folder)
     _check_shrink(job, found)
     to_see = candidates(store, folder)
     cut = job.cut(to_see)
@@ -150,10 +150,22 @@ def _check_shrink(job: Job, found: Comparison) -> None:
     )
 
 
-def _check_reach(job: Job, listing: Listing, metadata: pa.Schema, found: Comparison) -> None:
-    """What cannot be reached stays as it is, within limits; and only where vectors can stay."""
+def _check_reach(
+    job: Job, listing: Listing, metadata: pa.Schema, found: Comparison, folder: str
+) -> None:
+    """What cannot be reached stays as it is, within limits; and only where vectors can stay.
+
+    Args:
+        job: The run's.
+        listing: Of this run.
+        metadata: The sources' columns.
+        found: How the listing differs from what was known.
+        folder: Where the comparison's files are.
+    """
     if job.base is not None:
-        line = publish.out_of_reach(found.unknown, found.previous, job.config.publish)
+        unknown = _unknown(job, folder, found.parts)
+        details = (detail for rows in unknown for detail in rows["detail"].to_pylist())
+        line = publish.out_of_reach(found.unknown, found.previous, job.config.publish, details)
     else:
         line = _left_behind(job, listing, metadata) if found.places else ""
     if line:
@@ -167,11 +179,10 @@ def _left_behind(job: Job, listing: Listing, metadata: pa.Schema) -> str:
         return ""
     folder, count, example = f"{job.scratch.folder}/behind", 0, ""
     parts = _compare(job, listing, metadata, job.parent, folder).parts
-    for number in range(parts):
-        for table in (group.read() for group in standing(job.store, folder, number)):
-            some = table.filter(pc.and_(is_unknown(table), table["id"].is_valid()))
-            count += some.num_rows
-            example = example or next(iter(some["detail"].to_pylist()), "")
+    for table in _unknown(job, folder, parts):
+        some = table.filter(table["id"].is_valid())
+        count += some.num_rows
+        example = example or next(iter(some["detail"].to_pylist()), "")
     if not count:
         return ""
     return (
@@ -179,6 +190,14 @@ def _left_behind(job: Job, listing: Listing, metadata: pa.Schema) -> str:
         f"{job.parent['name']} lie where nothing can be read ({example}); run it again when they "
         "can be reached"
     )
+
+
+def _unknown(job: Job, folder: str, parts: int) -> Iterator[pa.Table]:
+    """The ledger rows of which nobody can tell now, as a comparison left them in `folder`."""
+    for number in range(parts):
+        for group in standing(job.store, folder, number):
+            table = group.read()
+            yield table.filter(is_unknown(table))
 
 
 def _rejected_too_many(job: Job) -> bool:

@@ -359,6 +359,7 @@ def test_too_much_of_it_is_not_published(
         assert nights.run() == 3
         said = capsys.readouterr().err.splitlines()[-1]
         assert "4 of 10 files cannot be reached (40.0%), publish.max_unreadable_share is" in said
+        assert f"39.0%; for example {nights.root}/p/sub: folder not readable: " in said
         nights.config = nights.config.replace("0.39", "0.4")
         nights.night()
     nights.config = nights.config.replace("0.4", "0.5")
