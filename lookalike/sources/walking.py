@@ -169,7 +169,8 @@ class _Tree:
                 continue
             if not is_folder:
                 self.budget.take()
-                yield lost_link(entry.path) or local_file(entry.path)
+                lost = lost_link(entry.path) if entry.is_symlink() else None
+                yield lost or local_file(entry.path)
             elif entry.is_symlink():
                 self.notice(_not_entered(entry.path))
             else:
