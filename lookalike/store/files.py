@@ -29,7 +29,6 @@ from lookalike.store.manifest import FileJson, FileLine
 if os.name == "posix":
     import fcntl
 
-_CHUNK = 1 << 20
 _HASH_DIGITS = 16  # of a sha256, in names
 _TRIES = 5  # to remove a folder that another writes to
 

@@ -189,12 +189,6 @@ def total(traces: Traces, entries: Iterable[Entry], records: Iterable[Record]) -
     )
 
 
-def prove(store: Store, traces: Traces) -> Proof:
-    """Search every file under a store, links not followed."""
-    entries = list(all_files(store))
-    return total(traces, entries, [search(store, traces, [entry.path for entry in entries])])
-
-
 def all_files(store: Store) -> Iterator[Entry]:
     """Every file under a store, what killed writers left among them."""
     yield from store.entries()

@@ -259,13 +259,6 @@ def _blocks(file: pq.ParquetFile) -> Iterator[tuple[int, ...]]:
     return up_to(((one, file.metadata.row_group(one).num_rows) for one in numbers), most)
 
 
-def iter_ids(path: Path | BinaryIO) -> Iterator[Ids]:
-    """Ids of a shard, one row group at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in _batches(file, ["id"], 65536):
-            yield batch["id"].to_numpy()
-
-
 def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a shard as dictionaries of the columns named."""
     with pq.ParquetFile(path) as file:
