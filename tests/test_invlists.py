@@ -13,16 +13,11 @@ from hypothesis import strategies as st
 from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
+from lookalike.ivf.fast_scan import pack_blocks
 from lookalike.ivf.invlists import keep_ids, read_shard, select
 from lookalike.ivf.planner import plan
 from lookalike.ivf.selections import Selection
-from lookalike.ivf.shard_files import (
-    capacities,
-    list_offsets,
-    pack_blocks,
-    read_header,
-    write_shard,
-)
+from lookalike.ivf.shard_files import capacities, list_offsets, read_header, write_shard
 from lookalike.ivf.train import train
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.index_header import ShardHeader
