@@ -26,7 +26,8 @@ from lookalike.evaluation import average_precision, folder_label
 from lookalike.images import preparing as images
 from lookalike.images.pixels import Pixels
 from lookalike.images.rejections import NotAnImage, Rejected
-from lookalike.models.features import Embedder, fuse
+from lookalike.models.embedder import Embedder
+from lookalike.models.fusing import fuse
 from lookalike.models.handles import BUILTINS
 from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig, resolve_features
 from lookalike.pipelines.models import choose_engines

@@ -18,7 +18,9 @@ from lookalike.errors import RequestError
 from lookalike.images import preparing as images
 from lookalike.images.limits import ImageLimits
 from lookalike.images.pixels import Pixels
-from lookalike.models.features import Embedder, Feature, fuse
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
+from lookalike.models.fusing import fuse
 
 Vectors = npt.NDArray[np.float32]
 

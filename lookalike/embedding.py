@@ -13,7 +13,8 @@ import numpy as np
 
 from lookalike.errors import one_line
 from lookalike.images.decoding import Decoder
-from lookalike.models.features import Embedder, Mask, Vectors
+from lookalike.models.embedder import Embedder
+from lookalike.models.fusing import Mask, Vectors
 from lookalike.outcomes import Decoded, Duplicate, Embedded, Failed
 from lookalike.records import SourceFile
 

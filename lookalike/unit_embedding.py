@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.outcomes import Duplicate, Embedded, Failed, RejectedNames
 from lookalike.records import SourceFile, Unit
 from lookalike.store import shard_format, shards

@@ -30,7 +30,8 @@ from lookalike.ivf.grouping import group
 from lookalike.ivf.planner import plan
 from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_index
 from lookalike.ivf.trained_index import TrainedIndex
-from lookalike.models.features import Embedder, Feature
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater
 from lookalike.recall.spread import (

@@ -24,7 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from lookalike.embed_spec import EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.outcomes import Failed
 from lookalike.reconcile.known import read_known
 from lookalike.records import SourceFile
