@@ -35,10 +35,10 @@ from lookalike.models.resolving import (
     resolve_projection,
 )
 from lookalike.outcomes import Embedded, Failed
-from lookalike.store.objects import open_store, store_place
+from lookalike.store.objects import open_store
 from lookalike.store.shard_format import schema
 from lookalike.store.snapshot import read_manifest
-from lookalike.store.storage import is_remote
+from lookalike.store.storage import is_remote, store_place
 from lookalike.whole_numbers import whole_number
 
 DTYPES = ("float32", "float16")

@@ -59,8 +59,9 @@ from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
+from lookalike.store.durable import put_if_absent, read_json, write_bytes, write_file
 from lookalike.store.exchange import Reference, references
-from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
+from lookalike.store.files import HashedName
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
 from lookalike.store.proof import SearchTask, Traces, search_files

@@ -21,7 +21,7 @@ from lookalike.ivf.selections import Selection
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
-from lookalike.store.files import write_file
+from lookalike.store.durable import write_file
 from lookalike.store.objects import open_store
 from tests.index_shards import encode_shard
 from tests.vector_stores import clustered, make_store, trained

@@ -26,28 +26,12 @@ from typing import Any, BinaryIO
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.store import s3_uploads
 from lookalike.store.cached import DamagedError, Fetch, FileCache
-from lookalike.store.files import (
-    FileRecord,
-    Name,
-    PendingFile,
-    path_of,
-    record_of,
-    write_file,
-)
+from lookalike.store.durable import PendingFile, write_file
+from lookalike.store.files import Entry, FileRecord, Found, Name, Version, path_of, record_of
 from lookalike.store.locks import Lease, hold
 from lookalike.store.object_errors import Trying, is_missing_bucket, reason
 from lookalike.store.object_uri import parse_uri, shown_uri
-from lookalike.store.objects import (
-    ConflictError,
-    Entry,
-    Found,
-    Item,
-    ObjectStoreError,
-    Ranges,
-    Result,
-    Store,
-    Version,
-)
+from lookalike.store.objects import ConflictError, Item, ObjectStoreError, Ranges, Result, Store
 from lookalike.store.ranges import RangedFile, Span, coalesce, cut
 from lookalike.store.s3_uri import is_s3
 

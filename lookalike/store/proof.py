@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import one_line
 from lookalike.store.attempts import Record, recorded
+from lookalike.store.files import Entry
 from lookalike.store.ledger import ledger_tables
-from lookalike.store.objects import Entry, Store
+from lookalike.store.objects import Store
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.shards import iter_blocks
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.batching import up_to
-from lookalike.store.files import FileRecord, Name, PendingFile
+from lookalike.store.durable import PendingFile
+from lookalike.store.files import FileRecord, Name
 from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
