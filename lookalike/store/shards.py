@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.batching import up_to
+from lookalike.store.column_reader import Row
 from lookalike.store.durable import PendingFile
 from lookalike.store.files import FileRecord, Name
 from lookalike.store.manifest import FileLine
@@ -35,7 +36,6 @@ from lookalike.store.shard_format import (
     make_id,
     vector_type,
 )
-from lookalike.store.vector_reader import Row
 
 _ONE_PAGE = 2**31 - 1  # the most bytes that a page may have
 _BLOCK_ROWS, _BLOCK_BYTES = 8192, 16 << 20  # of vectors, read at a time
