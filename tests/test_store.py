@@ -28,7 +28,6 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError, StoreWriteError
 from lookalike.pipelines.stores import StoreHandle
-from lookalike.store import bucket as bucket_module
 from lookalike.store import durable, s3_client, shard_format, shards
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import CACHE, LIMIT, FileCache
@@ -41,7 +40,7 @@ from lookalike.store.sweeping import sweep
 from lookalike.store.vector_reader import VectorReader
 from tests.s3_server import BUCKET, FAULTS, faulty_proxy, store_uri, stub_server
 
-pytest.importorskip("obstore")
+obstore = pytest.importorskip("obstore")
 
 LARGE = random.Random(0).randbytes((8 << 20) + 77)  # two parts
 
@@ -529,7 +528,7 @@ def test_what_is_not_what_it_should_be_is_not_given(bucket: BucketStore) -> None
         bucket.once(wrong)
     with pytest.raises(ObjectStoreError, match=r"x: no sha256: '../../../x'"):
         bucket.local(FileRecord("x", "../../../x", 1000))
-    bucket_module.obstore.put(bucket._store, "other", b"1")
+    obstore.put(bucket._requests._store, "other", b"1")
     with pytest.raises(ObjectStoreError, match="other: was not written by lookalike"):
         bucket.local("other")
     assert bucket.local(record).read_bytes() == b"1" * 1000
