@@ -64,8 +64,9 @@ from lookalike.store.exchange import Reference, references
 from lookalike.store.files import HashedName
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
-from lookalike.store.proof import SearchTask, Traces, search_files
+from lookalike.store.proof import SearchTask, search_files
 from lookalike.store.runs import Run
+from lookalike.store.traces import Traces
 from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit

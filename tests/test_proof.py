@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from lookalike.store.objects import Store, open_store
 from lookalike.store.patterns import Patterns
-from lookalike.store.proof import Find, Proof, Traces, all_files, longer_names, search, total
+from lookalike.store.proof import Find, Proof, all_files, longer_names, search, total
+from lookalike.store.traces import Traces
 from tests.vector_stores import clustered, make_store
 
 NAME = '/pictures/été "1" & <b>\n.jpg'
