@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ _DRAWN = 180
 _SIZES = ((32, 32),)  # of the decoding that tells whether a picture can be used
 
 
+@dataclass
 class Gathered:
     """Pictures with different bytes in one folder.
 
@@ -32,10 +34,9 @@ class Gathered:
         sizes: (width, height) of each.
     """
 
-    def __init__(self) -> None:
-        self.paths: list[Path] = []
-        self.formats: Counter[str] = Counter()
-        self.sizes: list[tuple[int, int]] = []
+    paths: list[Path] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def describe(self) -> str:
         """One line: "1,990 JPEG, 10 PNG, 75x56 to 2400x1600, median 0.19 megapixels"."""
