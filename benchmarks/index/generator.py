@@ -10,10 +10,8 @@ vectors are so few that no number does, the sum of squares is, too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -99,24 +97,6 @@ class Generator:
             np.matmul(weights[rows], five, out=out)
             out /= np.sqrt(np.einsum("ijk,ijk->ij", out, out))[:, :, None]
         return made
-
-    def save(self, folder: Path) -> None:
-        """Write what rows are made of, so that processes can share it."""
-        np.save(folder / "real.npy", self.real)
-        if self.near is not None:
-            np.save(folder / "near.npy", self.near)
-        fitted = {"width": self.width, "spread": self.spread, "seed": self.seed}
-        (folder / "fitted.json").write_text(json.dumps(fitted))
-
-
-def load(folder: Path) -> Generator:
-    """What was saved, its files mapped, not read."""
-    near = folder / "near.npy"
-    return Generator(
-        np.load(folder / "real.npy", mmap_mode="r"),
-        np.load(near, mmap_mode="r") if near.exists() else None,
-        **json.loads((folder / "fitted.json").read_text()),
-    )
 
 
 def fit(real: Vectors, seed: int = 0) -> Generator:
