@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Vectors
 from lookalike.images.cropping import Crop
 from lookalike.images.functions import Functions
 from lookalike.models import python_files
 from lookalike.models.engines import Engine, open_model
 from lookalike.models.features import Feature, check, dim_of, function_of, inputs_of
-from lookalike.models.fusing import Mask, Vectors, fuse
+from lookalike.models.fusing import Mask, fuse
 from lookalike.models.projection import Projection, project, read_matrix
 from lookalike.models.saved_model import Model, ModelInfo
 

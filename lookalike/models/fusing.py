@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.distances import too_long
+from lookalike.distances import Vectors, too_long
 
-Vectors = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -38,7 +37,7 @@ def fuse(blocks: Sequence[Vectors], weights: Sequence[float], metric: str) -> tu
     Returns:
         (n, sum of d_i) float32, and (n,) bool: whether the row can be used. It cannot when any
         value is not finite, when all are zero, for jaccard when one is negative, or, where the row
-        keeps its length, when that is more than `metrics.LONGEST`; such rows are zeros.
+        keeps its length, when that is more than `distances.LONGEST`; such rows are zeros.
     """
     rows = len(blocks[0])
     fused = np.empty((rows, sum(block.shape[1] for block in blocks)), np.float32)
