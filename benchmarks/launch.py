@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks.command import say
 from benchmarks.processes import Process
-from benchmarks.task import HAND_BATCH, Task, Timing, Vectors
+from benchmarks.task import HAND_BATCH, Task, Timing
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
 from lookalike.models.resolving import install, resolve_features

@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.changes import CHANGES, Picture, changed
 from benchmarks.command import arguments, run, say
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.evaluation import average_precision, folder_label
 from lookalike.images import preparing as images
@@ -34,7 +34,6 @@ from lookalike.pipelines.models import choose_engines
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 
-Vectors = npt.NDArray[np.float32]
 K = 10
 _BLOCK = 512  # queries at once
 _LARGE = (512, 512)  # pixels that pictures to be changed have

@@ -11,18 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.command import say
 from benchmarks.processes import WayError, environment
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
-
-Vectors = npt.NDArray[np.float32]
 
 _BLOCK = 16_384  # rows made at once
 _PER_CENTRE = 100  # rows

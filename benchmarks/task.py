@@ -10,10 +10,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.child import Answers, RefusedError
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.images import preparing as images
 from lookalike.images.limits import ImageLimits
@@ -21,8 +21,6 @@ from lookalike.images.pixels import Pixels
 from lookalike.models.embedder import Embedder
 from lookalike.models.features import Feature
 from lookalike.models.fusing import fuse
-
-Vectors = npt.NDArray[np.float32]
 
 Lot = tuple[float, int]
 """When a lot of pictures was finished, in seconds since 1970, and how many they are."""

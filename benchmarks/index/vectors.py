@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.index.generator import Generator
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.parallel import run_all
-
-Vectors = npt.NDArray[np.float32]
 
 PART_ROWS = 262_144
 GROUP_ROWS = 8192

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.distances import Ids
 from lookalike.reconcile.concluding import RESOLVED
 from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import read_renames
@@ -32,7 +33,6 @@ from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
 from lookalike.store.manifest import FileJson, FileLine
 from lookalike.store.moving import Moving
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import Ids
 
 _SLICE_ROWS = 1 << 16  # of a row group
 _WRITTEN = 8  # rows are written in the time in which one meets others

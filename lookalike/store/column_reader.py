@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.cells import cells, has_times, to_rows
+from lookalike.distances import Ids
 from lookalike.store.columns import merge_columns
 from lookalike.store.objects import Store
 from lookalike.store.ranges import parts_file
@@ -25,7 +26,6 @@ from lookalike.store.recent import Recent
 from lookalike.store.shard_format import (
     COLUMNS,
     Addresses,
-    Ids,
     addresses_of,
     column_ranges,
     file_numbers,

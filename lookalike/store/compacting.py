@@ -15,18 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.batching import up_to
-from lookalike.distances import Ids
+from lookalike.distances import Ids, Vectors
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.columns import cast, merge_columns
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import (
-    COLUMNS,
-    Vectors,
-    make_id,
-    schema,
-    vector_type,
-)
+from lookalike.store.shard_format import COLUMNS, make_id, schema, vector_type
 from lookalike.store.shards import iter_blocks, open_shard, shard_record
 
 SHARD_ROWS = 65_536  # of a shard that compaction writes, at most

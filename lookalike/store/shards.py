@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.batching import up_to
+from lookalike.distances import Ids, Vectors
 from lookalike.store.column_reader import Row
 from lookalike.store.durable import PendingFile
 from lookalike.store.files import FileRecord, Name
@@ -28,8 +29,6 @@ from lookalike.store.shard_format import (
     ADDRESSES,
     SCHEMA_VERSION,
     Addresses,
-    Ids,
-    Vectors,
     addresses_json,
     addresses_of,
     group_rows,

@@ -20,17 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids, Vectors
 from lookalike.errors import StoreWriteError
 from lookalike.store.column_reader import ColumnReader, Positions, by_file
 from lookalike.store.objects import Store
 from lookalike.store.ranges import GAP, coalesce
 from lookalike.store.recent import Recent
-from lookalike.store.shard_format import (
-    Addresses,
-    Ids,
-    Vectors,
-    row_numbers,
-)
+from lookalike.store.shard_format import Addresses, row_numbers
 
 _MAPPED_FILES = 16_384  # at most; to map a file anew costs as much as ten reads
 _RESIDENT_BYTES = 512 << 20  # of mapped files, unless told otherwise
