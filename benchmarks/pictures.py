@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -47,21 +46,15 @@ class Gathered:
         return f"{kinds}, {' to '.join(dict.fromkeys(ends))}, median {middle:.2g} megapixels"
 
 
-def gather(
-    source: str | None,
-    count: int,
-    folder: Path,
-    formats: Sequence[str] = COMMON,
-    repeat: bool = True,
-) -> Gathered:
+def gather(source: str | None, count: int, folder: Path, repeat: bool = True) -> Gathered:
     """Put `count` pictures with different bytes into one folder: the source's, or drawn ones.
 
     Where there are fewer they are repeated, a few bytes of their own after the end of each: another
-    content, the same pixels; unless `repeat` is false. What cannot be read or is not of the formats
-    is left out.
+    content, the same pixels; unless `repeat` is false. What cannot be read is left out, and so is
+    what is of none of the COMMON formats.
 
     Raises:
-        RequestError: There is no picture of the formats.
+        RequestError: There is no picture of these formats.
     """
     folder.mkdir(parents=True)
     usable = []
@@ -70,10 +63,10 @@ def gather(
             picture = images.prepare(data + b"\0bench", suffix, sizes=_SIZES)
         except (Rejected, NotAnImage):
             continue
-        if picture.format in formats:
+        if picture.format in COMMON:
             usable.append((suffix, data, picture.format, (picture.width, picture.height)))
     if not usable:
-        kinds = " or ".join(formats)
+        kinds = " or ".join(COMMON)
         raise RequestError(f"{source}: no picture there that can be decoded and is {kinds}")
     gathered = Gathered()
     for number in range(count if repeat else len(usable)):
