@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 Picture = Image.Image
 
 
-def crop(share: float) -> Callable[[Picture], Picture]:
+def crop(picture: Picture, share: float) -> Picture:
     """Keep the middle, this share of the area."""
-
-    def change(picture: Picture) -> Picture:
-        width, height = (max(1, round(side * share**0.5)) for side in picture.size)
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        return picture.crop((left, top, left + width, top + height))
-
-    return change
+    width, height = (max(1, round(side * share**0.5)) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
-def scale(factor: float) -> Callable[[Picture], Picture]:
+def scale(picture: Picture, factor: float) -> Picture:
     """Resize both sides."""
-
-    def change(picture: Picture) -> Picture:
-        width, height = (max(1, round(side * factor)) for side in picture.size)
-        return picture.resize((width, height), Image.Resampling.BICUBIC)
-
-    return change
+    width, height = (max(1, round(side * factor)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def jpeg(quality: int) -> Callable[[Picture], Picture]:
+def jpeg(picture: Picture, quality: int) -> Picture:
     """Compress and decode again."""
-
-    def change(picture: Picture) -> Picture:
-        data = io.BytesIO()
-        picture.save(data, "JPEG", quality=quality)
-        return Image.open(data).convert("RGB")
-
-    return change
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=quality)
+    return Image.open(data).convert("RGB")
 
 
 def blur(picture: Picture) -> Picture:
@@ -47,20 +36,15 @@ def blur(picture: Picture) -> Picture:
     return picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 100))
 
 
-def brightness(factor: float) -> Callable[[Picture], Picture]:
+def brightness(picture: Picture, factor: float) -> Picture:
     """Multiply every value."""
-    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
+    return ImageEnhance.Brightness(picture).enhance(factor)
 
 
-def rotate(degrees: int) -> Callable[[Picture], Picture]:
+def rotate(picture: Picture, degrees: int) -> Picture:
     """Turn; what comes into view is gray."""
-
-    def change(picture: Picture) -> Picture:
-        return picture.rotate(
-            degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(128, 128, 128)
-        )
-
-    return change
+    gray = (128, 128, 128)
+    return picture.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=gray)
 
 
 def border(picture: Picture) -> Picture:
@@ -91,15 +75,15 @@ def overlay(picture: Picture) -> Picture:
 
 
 CHANGES: dict[str, Callable[[Picture], Picture]] = {
-    "crop to 80 %": crop(0.8),
-    "crop to 50 %": crop(0.5),
-    "half the size": scale(0.5),
-    "JPEG 30": jpeg(30),
+    "crop to 80 %": partial(crop, share=0.8),
+    "crop to 50 %": partial(crop, share=0.5),
+    "half the size": partial(scale, factor=0.5),
+    "JPEG 30": partial(jpeg, quality=30),
     "blur": blur,
-    "brightness -40 %": brightness(0.6),
-    "brightness +40 %": brightness(1.4),
-    "rotation 5°": rotate(5),
-    "rotation 90°": rotate(90),
+    "brightness -40 %": partial(brightness, factor=0.6),
+    "brightness +40 %": partial(brightness, factor=1.4),
+    "rotation 5°": partial(rotate, degrees=5),
+    "rotation 90°": partial(rotate, degrees=90),
     "flip": ImageOps.mirror,
     "border": border,
     "text": overlay,

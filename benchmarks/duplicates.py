@@ -27,20 +27,20 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
-from benchmarks.changes import border, crop, jpeg, rotate, scale, watermark
+from benchmarks.changes import CHANGES, watermark
 from benchmarks.command import arguments, columns, lookalike, run, say
 from benchmarks.processes import WayError
 
 Row = dict[str, Any]
 
 EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "crop": crop(0.8),
-    "flip": ImageOps.mirror,
-    "jpeg": jpeg(30),
-    "half": scale(0.5),
+    "crop": CHANGES["crop to 80 %"],
+    "flip": CHANGES["flip"],
+    "jpeg": CHANGES["JPEG 30"],
+    "half": CHANGES["half the size"],
     "watermark": watermark,
-    "border": border,
-    "rotate": rotate(5),
+    "border": CHANGES["border"],
+    "rotate": CHANGES["rotation 5°"],
 }
 
 

@@ -24,7 +24,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -83,8 +82,8 @@ def measure(given: Namespace) -> dict[str, Any]:
             shift = number % len(given.ways)
             (work / f"round-{number}").mkdir()
             in_turn = [*given.ways[shift:], *given.ways[:shift]]
-            tell = partial(_say, f"round {number + 1} of {given.rounds}")
-            rounds.append(measure_round(in_turn, task, work / f"round-{number}", tell))
+            say(f"round {number + 1} of {given.rounds}")
+            rounds.append(measure_round(in_turn, task, work / f"round-{number}"))
     found: dict[str, Any] = {}
     for way in given.ways:
         runs = [asdict(each[way]) for each in rounds]
@@ -112,10 +111,6 @@ def measure(given: Namespace) -> dict[str, Any]:
         "bound": bound,
         "ways": found,
     }
-
-
-def _say(when: str, line: str) -> None:
-    say(f"{when}: {line}")
 
 
 def table(document: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -11,8 +11,10 @@ from time import time
 
 import numpy as np
 
+from benchmarks.command import say
 from benchmarks.processes import Process
-from benchmarks.task import HAND_BATCH, Task, Timing, Vectors
+from benchmarks.task import HAND_BATCH, Task, Timing
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
 from lookalike.models.resolving import install, resolve_features
@@ -118,9 +120,7 @@ def measure_way(way: str, task: Task, out: Path) -> tuple[Timing, Vectors | None
     return replace(timing, start_up_s=max(0.0, start_up), peak_bytes=peak), vectors
 
 
-def measure_round(
-    ways: Sequence[str], task: Task, work: Path, say: Callable[[str], None]
-) -> dict[str, Timing]:
+def measure_round(ways: Sequence[str], task: Task, work: Path) -> dict[str, Timing]:
     """Each way once, in the order given; vectors are compared with the pipeline's."""
     found = {}
     for way in ways:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ _DRAWN = 180
 _SIZES = ((32, 32),)  # of the decoding that tells whether a picture can be used
 
 
+@dataclass
 class Gathered:
     """Pictures with different bytes in one folder.
 
@@ -32,10 +33,9 @@ class Gathered:
         sizes: (width, height) of each.
     """
 
-    def __init__(self) -> None:
-        self.paths: list[Path] = []
-        self.formats: Counter[str] = Counter()
-        self.sizes: list[tuple[int, int]] = []
+    paths: list[Path] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def describe(self) -> str:
         """One line: "1,990 JPEG, 10 PNG, 75x56 to 2400x1600, median 0.19 megapixels"."""
@@ -46,21 +46,15 @@ class Gathered:
         return f"{kinds}, {' to '.join(dict.fromkeys(ends))}, median {middle:.2g} megapixels"
 
 
-def gather(
-    source: str | None,
-    count: int,
-    folder: Path,
-    formats: Sequence[str] = COMMON,
-    repeat: bool = True,
-) -> Gathered:
+def gather(source: str | None, count: int, folder: Path, repeat: bool = True) -> Gathered:
     """Put `count` pictures with different bytes into one folder: the source's, or drawn ones.
 
     Where there are fewer they are repeated, a few bytes of their own after the end of each: another
-    content, the same pixels; unless `repeat` is false. What cannot be read or is not of the formats
-    is left out.
+    content, the same pixels; unless `repeat` is false. What cannot be read is left out, and so is
+    what is of none of the COMMON formats.
 
     Raises:
-        RequestError: There is no picture of the formats.
+        RequestError: There is no picture of these formats.
     """
     folder.mkdir(parents=True)
     usable = []
@@ -69,10 +63,10 @@ def gather(
             picture = images.prepare(data + b"\0bench", suffix, sizes=_SIZES)
         except (Rejected, NotAnImage):
             continue
-        if picture.format in formats:
+        if picture.format in COMMON:
             usable.append((suffix, data, picture.format, (picture.width, picture.height)))
     if not usable:
-        kinds = " or ".join(formats)
+        kinds = " or ".join(COMMON)
         raise RequestError(f"{source}: no picture there that can be decoded and is {kinds}")
     gathered = Gathered()
     for number in range(count if repeat else len(usable)):

@@ -17,23 +17,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.changes import CHANGES, Picture, changed
 from benchmarks.command import arguments, run, say
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.evaluation import average_precision, folder_label
 from lookalike.images import preparing as images
 from lookalike.images.pixels import Pixels
 from lookalike.images.rejections import NotAnImage, Rejected
-from lookalike.models.features import Embedder, fuse
+from lookalike.models.embedder import Embedder
+from lookalike.models.fusing import fuse
 from lookalike.models.handles import BUILTINS
 from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig, resolve_features
 from lookalike.pipelines.models import choose_engines
 from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 
-Vectors = npt.NDArray[np.float32]
 K = 10
 _BLOCK = 512  # queries at once
 _LARGE = (512, 512)  # pixels that pictures to be changed have

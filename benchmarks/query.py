@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter, process_time, thread_time
 from typing import Any
 
@@ -27,6 +26,7 @@ import lookalike
 from benchmarks.child import Answers
 from benchmarks.command import arguments, at_least_one, columns, run, say
 from benchmarks.processes import Process, environment
+from benchmarks.query_store import add_arguments, asked_store, queries
 from lookalike.parallel import cores
 
 VARIABLE = "OPENBLAS_NUM_THREADS"
@@ -50,13 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write the JSON file if asked."""
     parser = arguments("benchmarks.query", __doc__)
     add = parser.add_argument
-    add("--rows", type=int, default=300_000, help="vectors to make (300000)")
-    add("--dim", type=int, default=512, help="components of them (512)")
-    add("--store", type=Path, metavar="DIR", help="a store to ask instead")
+    add_arguments(parser, rows=300_000)
     add("--queries", type=int, default=500, help="of a process a round (500)")
     add("--rounds", type=int, default=5, help="how often all is repeated (5)")
     add("--busy", type=int, default=3, help="processes beside (3)")
-    add("--work", type=Path, metavar="DIR", help="where made files go")
     given = parser.parse_args(argv)
     at_least_one(parser, given, "rows dim queries rounds busy")
     return run("bench-query", given, prepare, table)
@@ -64,13 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare(given: Namespace) -> dict[str, Any]:
     """Make what is missing, and measure."""
-    from benchmarks.query_store import build, queries
-
-    with TemporaryDirectory(prefix="lookalike-bench-", dir=given.work) as folder:
-        if given.store is None:
-            say(f"making and indexing {given.rows:,} vectors")
-        store = given.store or build(Path(folder), given.rows, given.dim)
-        asked = Path(folder) / "queries.npy"
+    with asked_store(given) as (folder, store):
+        asked = folder / "queries.npy"
         np.save(asked, queries(store, given.queries * given.rounds))
         found = measure(store, asked, given.queries, given.rounds, given.busy)
     named = {name: getattr(given, name) for name in ("queries", "rounds", "busy")}
@@ -95,16 +87,12 @@ def measure(store: Path, queries: Path, count: int, rounds: int, others: int) ->
         state: {name: [] for name in SETTINGS} for state in STATES
     }
     with ExitStack() as stack:
-        servers = {}
-        for name, variables in SETTINGS.items():
-            inherited = {key: value for key, value in environment().items() if key != VARIABLE}
-            servers[name] = Process(
-                "a process that searches",
-                "benchmarks.query:answer",
-                [store, queries],
-                variables={**inherited, **variables},
-            )
-            stack.enter_context(servers[name])
+        inherited = {key: value for key, value in environment().items() if key != VARIABLE}
+        title, asked = "a process that searches", ("benchmarks.query:answer", [store, queries])
+        servers = {
+            name: stack.enter_context(Process(title, *asked, variables={**inherited, **variables}))
+            for name, variables in SETTINGS.items()
+        }
         told, *_ = [server.ask() for server in servers.values()]
         for number in range(rounds):
             for state in STATES:

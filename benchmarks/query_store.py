@@ -1,27 +1,52 @@
-"""A store of made vectors, built as users build theirs, and queries for any store."""
+"""The store that is asked: one that is named, or one of made vectors, built as users build."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.command import say
 from benchmarks.processes import WayError, environment
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.vector_reader import VectorReader
 
-Vectors = npt.NDArray[np.float32]
-
 _BLOCK = 16_384  # rows made at once
 _PER_CENTRE = 100  # rows
 _SPREAD = 0.8  # of rows about their centre, whose components have a deviation of 1
+
+
+def add_arguments(parser: ArgumentParser, rows: int) -> None:
+    """Those that say which store; by default one of so many rows."""
+    add = parser.add_argument
+    add("--rows", type=int, default=rows, help=f"vectors to make ({rows})")
+    add("--dim", type=int, default=512, help="components of them (512)")
+    add("--store", type=Path, metavar="DIR", help="a store to ask instead")
+    add("--work", type=Path, metavar="DIR", help="where made files go")
+
+
+@contextmanager
+def asked_store(given: Namespace) -> Iterator[tuple[Path, Path]]:
+    """A folder for what is made, and the store, which is built there if none was named.
+
+    Raises:
+        WayError: It cannot be built.
+    """
+    with TemporaryDirectory(prefix="lookalike-bench-", dir=given.work) as folder:
+        if given.store is None:
+            say(f"making and indexing {given.rows:,} vectors")
+        yield Path(folder), given.store or build(Path(folder), given.rows, given.dim)
 
 
 def build(folder: Path, rows: int, dim: int) -> Path:

@@ -20,19 +20,20 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.command import arguments, at_least_one, run, say
+from benchmarks.command import arguments, at_least_one, columns, run, say
 from benchmarks.processes import WayError, environment
+from benchmarks.query_store import add_arguments, asked_store
 from lookalike.errors import RequestError
 from lookalike.parallel import cores
 
@@ -45,14 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write the JSON file if asked."""
     parser = arguments("benchmarks.serve", __doc__)
     add = parser.add_argument
-    add("--rows", type=int, default=100_000, help="vectors to make (100000)")
-    add("--dim", type=int, default=512, help="components of them (512)")
-    add("--store", type=Path, metavar="DIR", help="a store to serve instead")
+    add_arguments(parser, rows=100_000)
     add("--clients", type=int, default=50, help="at the same time (50)")
     add("--requests", type=int, default=2500, help="of all clients, in each state a round (2500)")
     add("--pause", type=float, default=0.5, help="seconds on average, of clients that pause (.5)")
     add("--rounds", type=int, default=3, help="how often all is repeated (3)")
-    add("--work", type=Path, metavar="DIR", help="where made files go")
     given = parser.parse_args(argv)
     at_least_one(parser, given, "rows dim clients requests rounds")
     return run("bench-serve", given, prepare, table)
@@ -60,14 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare(given: Namespace) -> dict[str, Any]:
     """Make what is missing, and measure."""
-    from benchmarks.query_store import build
-
-    with TemporaryDirectory(prefix="lookalike-bench-", dir=given.work) as folder:
-        if given.store is None:
-            say(f"making and indexing {given.rows:,} vectors")
-        store = given.store or build(Path(folder), given.rows, given.dim)
-        with serving(store, Path(folder) / "log") as port:
-            return measure(store, port, given)
+    with asked_store(given) as (folder, store), serving(store, folder / "log") as port:
+        return measure(store, port, given)
 
 
 @contextmanager
@@ -166,14 +158,17 @@ def together(port: int, ids: Sequence[int], clients: int, pause: float) -> Numbe
 
     async def client(number: int) -> None:
         random = np.random.default_rng(number)
-        async with connected(port) as (reader, writer):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
             for one in ids[number::clients]:
                 if pause:
                     await asyncio.sleep(random.exponential(pause))
                 start = perf_counter()
-                body = json.dumps({"id": one, "k": _K}).encode()
-                await answered(reader, writer, "POST /api/search", body)
+                await searched(reader, writer, {"id": one, "k": _K})
                 seconds.append(perf_counter() - start)
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     async def all_clients() -> None:
         await asyncio.gather(*map(client, range(min(clients, len(ids)))))
@@ -186,41 +181,30 @@ def together(port: int, ids: Sequence[int], clients: int, pause: float) -> Numbe
     return numbers(seconds, perf_counter() - began)
 
 
-@asynccontextmanager
-async def connected(
-    port: int,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the server."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        await writer.wait_closed()
+async def searched(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[str, int]
+) -> None:
+    """One search, whose answer is read to its end; the connection stays open.
 
-
-async def answered(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, what: str, body: bytes = b""
-) -> bytes:
-    """The body of the answer to one request; the connection stays open."""
-    kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-    writer.write(f"{what} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n".encode() + body)
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    length = int(head.partition("content-length:")[2].split("\r\n")[0])
+    Raises:
+        WayError: The server refuses it.
+    """
+    body = json.dumps(asked).encode()
+    head = "POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    length = int(told.partition("content-length:")[2].split("\r\n")[0])
     found = await reader.readexactly(length)
-    if head.split()[1] != "200":
-        raise WayError(f"{what}: {head.splitlines()[0]}: {found.decode(errors='replace'):.200}")
-    return found
+    if told.split()[1] != "200":
+        raise WayError(f"a search: {told.splitlines()[0]}: {found.decode(errors='replace'):.200}")
 
 
 def resident(port: int) -> float:
     """The server's memory in bytes, as it tells."""
-
-    async def ask() -> bytes:
-        async with connected(port) as (reader, writer):
-            return await answered(reader, writer, "GET /metrics")
-
-    lines = asyncio.run(ask()).decode().splitlines()
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
     return next(float(x.split()[1]) for x in lines if x.startswith("lookalike_serve_resident_"))
 
 
@@ -232,29 +216,24 @@ def numbers(seconds: Sequence[float], passed: float) -> Numbers:
 
 def table(document: Mapping[str, Any]) -> str:
     """What was measured, and a line for each state."""
-    single = document["states"]["library"]["p50"]
-    named = (
-        "{rows:,} vectors of {dim} components, {rounds} rounds of {requests:,} requests, {cores} "
-    )
-    named += "cores for server and clients; load before {load_before:.1f}"
+    states = document["states"]
     before, after = (document[f"resident_{when}"] / 2**20 for when in ("before", "after"))
     titles = {
         "library": "the library, one at a time",
         "waiting": f"{document['clients']} clients that never pause",
         "pausing": f"{document['clients']} clients that pause {document['pause']:g} s",
     }
+    rows = [["ms", "p50", "p99", "a second", "p99, to the library's p50"]]
+    for name, own in states.items():
+        times = f"{own['p50']:.2f}", f"{own['p99']:.2f}", f"{own['per_second']:,.0f}"
+        rows.append([titles[name], *times, f"{own['p99'] / states['library']['p50']:.1f}"])
     return "\n".join(
         [
             "{rows:,} vectors of {dim} components, {rounds} rounds of {requests:,} requests, "
             "{cores} cores for server and clients; load before {load_before:.1f}".format(
                 **document
             ),
-            f"{'':32} {'p50':>8} {'p99':>8} ms {'a second':>10} {'p99, to the library p50':>26}",
-            *(
-                f"{titles[name]:32} {own['p50']:8.2f} {own['p99']:8.2f} {own['per_second']:13,.0f} "
-                f"{own['p99'] / single:26.1f}"
-                for name, own in document["states"].items()
-            ),
+            *columns(rows),
             f"the server's memory: {before:,.0f} MiB, and after {document['served']:,} more "
             f"requests {after:,.0f} MiB; none failed",
         ]

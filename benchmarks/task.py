@@ -10,17 +10,17 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.child import Answers, RefusedError
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.images import preparing as images
 from lookalike.images.limits import ImageLimits
 from lookalike.images.pixels import Pixels
-from lookalike.models.features import Embedder, Feature, fuse
-
-Vectors = npt.NDArray[np.float32]
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
+from lookalike.models.fusing import fuse
 
 Lot = tuple[float, int]
 """When a lot of pictures was finished, in seconds since 1970, and how many they are."""

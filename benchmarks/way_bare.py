@@ -19,7 +19,8 @@ from time import time
 
 import numpy as np
 
-from benchmarks.task import Lot, Task, Timing, Vectors, timing_of
+from benchmarks.task import Lot, Task, Timing, timing_of
+from lookalike.distances import Vectors
 from lookalike.images.pixels import Pixels
 
 Read = Callable[[Path], tuple[Pixels, ...]]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.task import HAND_BATCH, Task, Timing, Vectors, timing_of
+from benchmarks.task import HAND_BATCH, Task, Timing, timing_of
+from lookalike.distances import Vectors
 from lookalike.models import saved_model as models
 from lookalike.models.quiet_tf import tf
 

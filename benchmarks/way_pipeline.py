@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.task import Task, Timing, Vectors, timing_of
+from benchmarks.task import Task, Timing, timing_of
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
 from lookalike.models.features import Feature
 from lookalike.pipelines.config import Config, PublishConfig

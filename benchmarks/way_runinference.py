@@ -32,7 +32,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from benchmarks.task import HAND_BATCH, Lot, Task, Timing, Vectors, pillow, timing_of
+from benchmarks.task import HAND_BATCH, Lot, Task, Timing, pillow, timing_of
+from lookalike.distances import Vectors
 
 Example = tuple[Any, ...]
 """One picture as the models take it: an array per input."""

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from lookalike.errors import RequestError, one_line
 from lookalike.images.limits import ImageLimits
+from lookalike.models.embedder import Embedder
 from lookalike.models.features import (
-    Embedder,
     Feature,
     check,
     dim_of,
@@ -35,10 +35,10 @@ from lookalike.models.resolving import (
     resolve_projection,
 )
 from lookalike.outcomes import Embedded, Failed
-from lookalike.store.objects import open_store, store_place
+from lookalike.store.objects import open_store
 from lookalike.store.shard_format import schema
 from lookalike.store.snapshot import read_manifest
-from lookalike.store.storage import is_remote
+from lookalike.store.storage import is_remote, store_place
 from lookalike.whole_numbers import whole_number
 
 DTYPES = ("float32", "float16")
@@ -64,7 +64,7 @@ class EmbedSpec:
         store: What holds the models, and takes what units make: a folder, under this name on the
             launching machine and on every worker; or the URI of a store on object storage, from
             which every worker fetches them.
-        metric: Decides whether vectors are normalised (see features.fuse).
+        metric: Decides whether vectors are normalised (see `models.fusing`).
         limits: What a file may ask for before it is decoded.
         threads: TensorFlow threads per worker process.
         dtype: Vectors are stored as: float32 or float16.

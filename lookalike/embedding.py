@@ -11,9 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from lookalike.distances import Vectors
 from lookalike.errors import one_line
 from lookalike.images.decoding import Decoder
-from lookalike.models.features import Embedder, Mask, Vectors
+from lookalike.models.embedder import Embedder
+from lookalike.models.fusing import Mask
 from lookalike.outcomes import Decoded, Duplicate, Embedded, Failed
 from lookalike.records import SourceFile
 

@@ -14,8 +14,6 @@ from lookalike.records import SourceFile
 
 _NAMED = 3  # rejected files in the log, of each reason
 
-Pixels = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class Picture:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.distances import Ids
 from lookalike.sources.units import mix
-from lookalike.store.shard_format import Ids
 
 Keys = npt.NDArray[np.uint64]
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.outcomes import Duplicate, Embedded, Failed, RejectedNames
 from lookalike.records import SourceFile, Unit
 from lookalike.store import shard_format, shards
 from lookalike.store.attempts import Record, leave, record_of
-from lookalike.store.files import HashedName, PendingFile
+from lookalike.store.durable import PendingFile
+from lookalike.store.files import HashedName
 from lookalike.store.forgotten import REASON, Forgotten, forgotten_row
 from lookalike.store.ledger import Counts, LedgerRow, metadata_hash, write_ledger
 from lookalike.store.objects import Store

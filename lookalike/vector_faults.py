@@ -49,7 +49,7 @@ class Rules:
     Attributes:
         dim: Components.
         metric: cosine and jaccard forbid zero vectors, jaccard negative components too, l2 and
-            inner_product those longer than `metrics.LONGEST`.
+            inner_product those longer than `distances.LONGEST`.
         dtype: They are stored as: float32 or float16.
     """
 

@@ -12,7 +12,7 @@ from lookalike.report.results import QueryResult
 from lookalike.report.text import visible
 from lookalike.search.answer_rows import answer_schema, answer_table, json_lines
 from lookalike.search.searcher import Searcher
-from lookalike.store.files import write_file
+from lookalike.store.durable import write_file
 
 Sink = Callable[[QueryResult], object]
 

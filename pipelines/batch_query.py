@@ -19,7 +19,8 @@ from lookalike.search.queries import Answers, Queries, joined
 from lookalike.search.searcher import Searcher
 from lookalike.search.ways import Ways
 from lookalike.store import snapshot
-from lookalike.store.objects import open_store, place_below
+from lookalike.store.objects import open_store
+from lookalike.store.storage import place_below
 from lookalike.transforms.query import CompareBlocks, SearchBlocks
 
 _WAVE_BYTES = 256 << 20  # of queries and answers in this process at a time

@@ -29,8 +29,9 @@ from lookalike.pipelines.truth import ENOUGH, carried, draw_of_new, with_new
 from lookalike.recall.advice import advise
 from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
-from lookalike.store.compacting import Moved, needs_compaction
+from lookalike.store.compacting import needs_compaction
 from lookalike.store.manifest import Certificate, FileLine, Manifest
+from lookalike.store.moving import Moved
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.tombstones import write_tombstones

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +15,16 @@ from lookalike.errors import RequestError
 from lookalike.images.limits import ImageLimits
 from lookalike.ivf.spec import KINDS
 from lookalike.models.engines import CHOICES
-from lookalike.models.features import is_normalised
+from lookalike.models.fusing import is_normalised
 from lookalike.models.onnx_preprocessing import OPTIONS, checked
 from lookalike.models.python_files import checked_params
 from lookalike.models.resolving import DEFAULT_FEATURES, FeatureConfig
+from lookalike.pipelines import config_values as values
 from lookalike.pipelines.engines import ENGINES
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.sources.selection import Selection
 
 DTYPES = ("auto", "float32", "float16")
-_SIZES = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", start=1):
-    _SIZES |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def parse_config(
     raw: Any, beam_arguments: list[str], folder: Path | None = None, vectors: bool = False
 ) -> Config:
     """Check what YAML gave; `folder` is where relative model paths may also start."""
-    top = _mapping("the config", raw)
+    top = values.mapping("the config", raw)
     known = (
         "features",
         "projection",
@@ -117,8 +113,8 @@ def parse_config(
         "images",
         "embed",
     )
-    _known("", top, known)
-    metric = _one_of("metric", top.get("metric", "cosine"), METRICS)
+    values.known_keys("", top, known)
+    metric = values.one_of("metric", top.get("metric", "cosine"), METRICS)
     features = DEFAULT_FEATURES
     if vectors:
         features = _no_features(top)
@@ -130,7 +126,7 @@ def parse_config(
             "use cosine for a hybrid"
         )
     limits, selection = _images(top.get("images", {}))
-    projection = _text("projection", top.get("projection"))
+    projection = values.text("projection", top.get("projection"))
     if projection is not None and (metric == "jaccard" or not is_normalised(len(features), metric)):
         raise RequestError(
             f"projection: needs vectors of unit length, and a single feature under metric {metric} "
@@ -146,7 +142,7 @@ def parse_config(
         _runner(top.get("runner", {}), beam_arguments),
         limits,
         unit_files,
-        _one_of("engine", top.get("engine", "auto"), CHOICES),
+        values.one_of("engine", top.get("engine", "auto"), CHOICES),
         dtype,
         selection,
         projection and _beside_config(projection, folder),
@@ -158,7 +154,7 @@ def _no_features(top: Mapping[str, Any]) -> tuple[FeatureConfig, ...]:
         if key in top:
             raise RequestError(
                 f"{key}: vectors made elsewhere (--embeddings) need no models, and {key} is "
-                f"{_shown(top[key])}; remove it, or index pictures with --images"
+                f"{values.shown(top[key])}; remove it, or index pictures with --images"
             )
     return ()
 
@@ -167,7 +163,7 @@ def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
     if not isinstance(value, list) or not value:
         raise RequestError(
             "features: needs a list of at least one feature, for example "
-            f"- {{name: low, handle: builtin:color-texture}}; got {_shown(value)}"
+            f"- {{name: low, handle: builtin:color-texture}}; got {values.shown(value)}"
         )
     features = tuple(_feature(f"features[{i}]", one, folder) for i, one in enumerate(value))
     names = [one.name for one in features]
@@ -178,15 +174,15 @@ def _features(value: Any, folder: Path | None) -> tuple[FeatureConfig, ...]:
 
 
 def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
-    raw = _mapping(key, value)
-    _known(
+    raw = values.mapping(key, value)
+    values.known_keys(
         key,
         raw,
         ("name", "handle", "weight", "signature", "output", "input_size", *OPTIONS, "params"),
     )
     for needed in ("name", "handle"):
         if not isinstance(raw.get(needed), str) or not raw[needed].strip():
-            raise RequestError(f"{key}.{needed}: needs a text, got {_shown(raw.get(needed))}")
+            raise RequestError(f"{key}.{needed}: needs a text, got {values.shown(raw.get(needed))}")
     options = {name: raw[name] for name in OPTIONS if name in raw}
     checked(options, key)
     if "params" in raw:
@@ -194,10 +190,10 @@ def _feature(key: str, value: Any, folder: Path | None) -> FeatureConfig:
     return FeatureConfig(
         raw["name"],
         _beside_config(raw["handle"], folder),
-        _number(f"{key}.weight", raw.get("weight", 1.0), low=0, above=True),
-        _text(f"{key}.signature", raw.get("signature")),
-        _text(f"{key}.output", raw.get("output")),
-        _size(f"{key}.input_size", raw.get("input_size")),
+        values.number(f"{key}.weight", raw.get("weight", 1.0), low=0, above=True),
+        values.text(f"{key}.signature", raw.get("signature")),
+        values.text(f"{key}.output", raw.get("output")),
+        values.pair_of_sides(f"{key}.input_size", raw.get("input_size")),
         options,
     )
 
@@ -211,19 +207,19 @@ def _beside_config(handle: str, folder: Path | None) -> str:
 
 
 def _index(value: Any) -> dict[str, Any]:
-    raw = dict(_mapping("index", value))
+    raw = dict(values.mapping("index", value))
     checks: dict[str, Callable[[str, Any], Any]] = {
-        "kind": lambda key, given: _one_of(key, given, ("auto", *KINDS)),
-        "target_recall": lambda key, given: _number(key, given, low=0, high=1, above=True),
-        "memory": _bytes,
-        "nlist": _positive,
-        "code_bytes": _positive,
-        "nbits": _positive,
-        "shards": _positive,
-        "seed": lambda key, given: _integer(key, given, low=0),
-        "queries": _positive,
+        "kind": lambda key, given: values.one_of(key, given, ("auto", *KINDS)),
+        "target_recall": lambda key, given: values.number(key, given, low=0, high=1, above=True),
+        "memory": values.byte_count,
+        "nlist": values.positive,
+        "code_bytes": values.positive,
+        "nbits": values.positive,
+        "shards": values.positive,
+        "seed": lambda key, given: values.integer(key, given, low=0),
+        "queries": values.positive,
     }
-    _known("index", raw, tuple(checks))
+    values.known_keys("index", raw, tuple(checks))
     checked = {name: checks[name](f"index.{name}", given) for name, given in raw.items()}
     if checked.get("kind") == "exact":
         for name in ("nlist", "code_bytes", "nbits"):
@@ -235,47 +231,47 @@ def _index(value: Any) -> dict[str, Any]:
 
 
 def _publish(value: Any) -> PublishConfig:
-    raw = _mapping("publish", value)
+    raw = values.mapping("publish", value)
     shares = ("max_rejected_share", "max_shrink_share", "max_unreadable_share")
-    _known("publish", raw, ("min_recall", *shares))
+    values.known_keys("publish", raw, ("min_recall", *shares))
     limits: dict[str, Any] = {
-        name: _number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()
+        name: values.number(f"publish.{name}", given, low=0, high=1) for name, given in raw.items()
     }
     return PublishConfig(**limits)
 
 
 def _compact(value: Any) -> CompactConfig:
-    raw = _mapping("compact", value)
+    raw = values.mapping("compact", value)
     checks: dict[str, Callable[[str, Any], Any]] = {
-        "max_delta_share": _share,
-        "max_tombstone_share": _share,
-        "max_deltas": _positive,
+        "max_delta_share": values.share,
+        "max_tombstone_share": values.share,
+        "max_deltas": values.positive,
     }
-    _known("compact", raw, tuple(checks))
+    values.known_keys("compact", raw, tuple(checks))
     return CompactConfig(
         **{name: checks[name](f"compact.{name}", one) for name, one in raw.items()}
     )
 
 
 def _runner(value: Any, beam_arguments: list[str]) -> RunnerSpec:
-    raw = dict(_mapping("runner", value))
-    name = _one_of("runner.name", raw.pop("name", "direct"), tuple(ENGINES))
-    workers = _integer("runner.workers", raw.pop("workers", 0), low=0)
+    raw = dict(values.mapping("runner", value))
+    name = values.one_of("runner.name", raw.pop("name", "direct"), tuple(ENGINES))
+    workers = values.integer("runner.workers", raw.pop("workers", 0), low=0)
     return RunnerSpec(name, workers, raw, tuple(beam_arguments))
 
 
 def _images(value: Any) -> tuple[ImageLimits, Selection]:
-    raw = _mapping("images", value)
+    raw = values.mapping("images", value)
     checks: dict[str, Callable[[str, Any], Any]] = {
-        "max_pixels": _positive,
-        "max_bytes": _bytes,
-        "max_memory": _bytes,
-        "max_frames": _positive,
-        "max_seconds": lambda key, given: _number(key, given, low=0, above=True),
-        "truncated": lambda key, given: _one_of(key, given, ("reject", "accept")),
+        "max_pixels": values.positive,
+        "max_bytes": values.byte_count,
+        "max_memory": values.byte_count,
+        "max_frames": values.positive,
+        "max_seconds": lambda key, given: values.number(key, given, low=0, above=True),
+        "truncated": lambda key, given: values.one_of(key, given, ("reject", "accept")),
     }
     selection = ("exclude", "hidden")
-    _known("images", raw, (*checks, *selection))
+    values.known_keys("images", raw, (*checks, *selection))
     limits = {name: checks[name](f"images.{name}", raw[name]) for name in checks if name in raw}
     return ImageLimits(**limits), _selection(raw.get("exclude", []), raw.get("hidden", True))
 
@@ -284,99 +280,17 @@ def _selection(exclude: Any, hidden: Any) -> Selection:
     if not isinstance(exclude, list) or not all(isinstance(one, str) and one for one in exclude):
         raise RequestError(
             "images.exclude: needs a list of patterns, as in a .gitignore, for example "
-            f"[cache/, '*.tmp']; got {_shown(exclude)}"
+            f"[cache/, '*.tmp']; got {values.shown(exclude)}"
         )
     if not isinstance(hidden, bool):
-        raise RequestError(f"images.hidden: needs true or false, got {_shown(hidden)}")
+        raise RequestError(f"images.hidden: needs true or false, got {values.shown(hidden)}")
     selection = Selection(tuple(exclude), hidden)
     selection.check()
     return selection
 
 
 def _embed(value: Any) -> tuple[int, str]:
-    raw = _mapping("embed", value)
-    _known("embed", raw, ("unit_files", "dtype"))
-    unit_files = _integer("embed.unit_files", raw.get("unit_files", 0), low=0)
-    return unit_files, _one_of("embed.dtype", raw.get("dtype", "auto"), DTYPES)
-
-
-# --- checks of one value ----------------------------------------------------------------------
-
-
-def _known(key: str, raw: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    for name in raw:
-        if name not in names:
-            path = f"{key}.{name}" if key else str(name)
-            close = difflib.get_close_matches(str(name), names, 1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise RequestError(f"{path}: unknown key; {hint}known here: {', '.join(names)}")
-
-
-def _mapping(key: str, value: Any) -> Mapping[str, Any]:
-    if value is None and key != "the config":
-        return {}
-    if not isinstance(value, dict):
-        raise RequestError(f"{key}: needs a mapping of keys to values, got {_shown(value)}")
-    return value
-
-
-def _number(
-    key: str, value: Any, low: float, high: float = sys.float_info.max, above: bool = False
-) -> float:
-    fine = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fine or not (low < value if above else low <= value) or not value <= high:
-        bound = f"above {low:g}" if above else f"from {low:g}"
-        until = f" to {high:g}" if high != sys.float_info.max else ", and finite"
-        raise RequestError(f"{key}: needs a number {bound}{until}, got {_shown(value)}")
-    return float(value)
-
-
-def _integer(key: str, value: Any, low: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise RequestError(f"{key}: needs a whole number from {low}, got {_shown(value)}")
-    return value
-
-
-def _positive(key: str, value: Any) -> int:
-    return _integer(key, value, low=1)
-
-
-def _share(key: str, value: Any) -> float:
-    return _number(key, value, low=0, high=1)
-
-
-def _one_of(key: str, value: Any, names: tuple[str, ...]) -> str:
-    if value not in names:
-        raise RequestError(f"{key}: needs one of {', '.join(names)}, got {_shown(value)}")
-    return str(value)
-
-
-def _text(key: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise RequestError(f"{key}: needs a text, got {_shown(value)}")
-    return value
-
-
-def _size(key: str, value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    pair = [value, value] if isinstance(value, int) else value
-    if not isinstance(pair, list) or len(pair) != 2:
-        raise RequestError(f"{key}: needs [height, width] or one number, got {_shown(value)}")
-    height, width = (_integer(key, side, low=8) for side in pair)
-    return height, width
-
-
-def _bytes(key: str, value: Any) -> int:
-    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    if isinstance(value, bool) or not match or match[2].upper() not in _SIZES:
-        raise RequestError(f"{key}: needs a size such as 4GiB or 500MB, got {_shown(value)}")
-    size = int(float(match[1]) * _SIZES[match[2].upper()])
-    if size < 1:
-        raise RequestError(f"{key}: needs at least one byte, got {_shown(value)}")
-    return size
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:79] + "…"
+    raw = values.mapping("embed", value)
+    values.known_keys("embed", raw, ("unit_files", "dtype"))
+    unit_files = values.integer("embed.unit_files", raw.get("unit_files", 0), low=0)
+    return unit_files, values.one_of("embed.dtype", raw.get("dtype", "auto"), DTYPES)

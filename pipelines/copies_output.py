@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lookalike.cells import json_value
 from lookalike.copies.groups import Group
 from lookalike.json_text import to_json
-from lookalike.store.files import write_file
+from lookalike.store.durable import write_file
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 

@@ -51,8 +51,8 @@ from lookalike.report.text import visible
 from lookalike.search.choosing import check_group
 from lookalike.search.searcher import Searcher
 from lookalike.store.attempts import finished
+from lookalike.store.durable import write_file
 from lookalike.store.exchange import Meeting
-from lookalike.store.files import write_file
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from lookalike.transforms.tasks import DoTasks

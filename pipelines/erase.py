@@ -24,10 +24,11 @@ from lookalike.pipelines.report_data import write_report
 from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.assembling import Ledger, Remaining, counts_of, write_ledger_files
 from lookalike.store import duplicates, forgotten, snapshot
-from lookalike.store.compacting import Compacting, Moving, plan_compaction
+from lookalike.store.compacting import Compacting, plan_compaction
 from lookalike.store.forgetting import Held
 from lookalike.store.ledger import Counts
 from lookalike.store.manifest import FileLine, Manifest
+from lookalike.store.moving import Moving
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.sparing import Sparing

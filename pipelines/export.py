@@ -13,8 +13,8 @@ from lookalike.pipelines.outputs import free_place, new_folder
 from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.sources.sample_shards import MISSING, write_samples
+from lookalike.store.durable import write_file
 from lookalike.store.exporting import LivingRows, write_arrays, write_table
-from lookalike.store.files import write_file
 from lookalike.store.living import deleted_ids
 
 

@@ -21,7 +21,7 @@ from lookalike.records import SourceFile
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
 from lookalike.store import snapshot
-from lookalike.store.files import write_bytes
+from lookalike.store.durable import write_bytes
 from lookalike.store.objects import open_store
 
 _FEW = 500  # files

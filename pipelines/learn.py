@@ -18,7 +18,8 @@ from lookalike.learning.altered import COPIES, PICTURES, read_altered
 from lookalike.learning.held_out import Gain
 from lookalike.learning.labelled import Labelled, read_labelled
 from lookalike.learning.tuning import Tuned, tune
-from lookalike.models.features import Feature, is_normalised, stored_features
+from lookalike.models.features import Feature, stored_features
+from lookalike.models.fusing import is_normalised
 from lookalike.models.projection import Projection, open_folder, save, stored_projection
 from lookalike.pipelines.outputs import free_place, new_folder, refusal
 from lookalike.pipelines.streams import print_as_json

@@ -9,7 +9,8 @@ from typing import Any
 
 from lookalike.models import openvino_engine
 from lookalike.models.engines import INSTALL, Engine, choose
-from lookalike.models.features import Feature, is_normalised
+from lookalike.models.features import Feature
+from lookalike.models.fusing import is_normalised
 from lookalike.models.prepared import belongs, read
 from lookalike.models.projection import Projection
 from lookalike.models.resolving import FeatureConfig

@@ -23,7 +23,6 @@ from lookalike.store.objects import Store
 from lookalike.store.proof import (
     Proof,
     SearchTask,
-    Traces,
     all_files,
     search,
     search_files,
@@ -31,6 +30,7 @@ from lookalike.store.proof import (
     total,
 )
 from lookalike.store.runs import Run
+from lookalike.store.traces import Traces
 from lookalike.transforms.tasks import DoTasks
 
 _TASK_BYTES = 256 << 20  # of files that one task searches

@@ -43,7 +43,7 @@ from lookalike.search.searcher import Searcher
 from lookalike.search.ways import MOST_TOGETHER, Ways, asked_ways
 from lookalike.sources.kinds import open_source
 from lookalike.sources.query_vectors import UNNAMED, read_queries
-from lookalike.store.files import write_file
+from lookalike.store.durable import write_file
 from lookalike.vector_faults import Rules
 
 if TYPE_CHECKING:

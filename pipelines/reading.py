@@ -16,8 +16,8 @@ from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
 from lookalike.store import snapshot
-from lookalike.store.objects import open_store, place_below, store_place
-from lookalike.store.storage import is_remote
+from lookalike.store.objects import open_store
+from lookalike.store.storage import is_remote, place_below, store_place
 
 if TYPE_CHECKING:
     from lookalike.pipelines.config import Config

@@ -19,15 +19,9 @@ from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import copy, resolve
 from lookalike.store import shard_format, snapshot
 from lookalike.store.attempts import Record
-from lookalike.store.compacting import (
-    Compacting,
-    CompactTask,
-    Moved,
-    Moving,
-    needs_compaction,
-    plan_compaction,
-)
+from lookalike.store.compacting import Compacting, CompactTask, needs_compaction, plan_compaction
 from lookalike.store.manifest import FileLine
+from lookalike.store.moving import Moved, Moving
 from lookalike.store.runs import Plan
 from lookalike.store.tombstones import read_tombstones, write_tombstones
 from lookalike.transforms.tasks import DoTasks

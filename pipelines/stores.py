@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from lookalike.errors import RequestError
 from lookalike.pipelines import checks
 from lookalike.store import snapshot
+from lookalike.store.files import Found
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.manifest import Manifest
-from lookalike.store.objects import Found, Store, open_store
+from lookalike.store.objects import Store, open_store
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lookalike.pipelines.progress import Progress, duration
 from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
-from lookalike.store.files import read_json, remove_tree, write_json
+from lookalike.store.durable import read_json, remove_tree, write_json
 from lookalike.store.locks import hold
 
 SIDE = 256  # pixels that pictures are kept at: networks are shown cuts of them

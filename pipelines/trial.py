@@ -14,7 +14,8 @@ from time import perf_counter
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
 from lookalike.models import resolving
-from lookalike.models.features import Embedder, Feature
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
 from lookalike.outcomes import Failed
 from lookalike.pipelines import models
 from lookalike.pipelines.config import Config

@@ -54,15 +54,15 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores on object storage fail soon, where a night's run would wait."""
-    from lookalike.store import bucket, object_errors
+    from lookalike.store import object_errors, object_requests
     from tests.s3_server import STALL_S
 
     monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
     monkeypatch.setattr(object_errors, "_TRIES", 2)
-    monkeypatch.setitem(bucket._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
+    monkeypatch.setitem(object_requests._CLIENT, "read_timeout", f"{STALL_S / 3:.0f}s")
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
-    monkeypatch.setitem(bucket._RETRY, "backoff", {**short, "base": 2})
-    monkeypatch.setitem(bucket._RETRY, "max_retries", 1)
+    monkeypatch.setitem(object_requests._RETRY, "backoff", {**short, "base": 2})
+    monkeypatch.setitem(object_requests._RETRY, "max_retries", 1)
 
 
 @pytest.fixture

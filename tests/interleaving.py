@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lookalike.store import files
+from lookalike.store import durable
 
 NAMES = ("replace", "link", "rename")  # what gives a file its name: all that others can see
 _PATIENCE_S = 120.0  # a thread that takes longer hangs
@@ -131,7 +131,7 @@ def standing(attempts: Sequence[Attempt], opening: bool = False) -> Iterator[lis
         for name in NAMES:
             patch.setattr(os, name, watched(getattr(os, name)))
         if opening:
-            patch.setattr(files, "open", watched(open), raising=False)
+            patch.setattr(durable, "open", watched(open), raising=False)
         runners += [Runner(attempt) for attempt in attempts]
         try:
             yield runners

@@ -14,8 +14,9 @@ from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.config import parse_config
 from lookalike.pipelines.progress import Progress
 from lookalike.store import shard_format, shards, snapshot
-from lookalike.store.compacting import Moved, compact, plan_compaction
+from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.ledger import Counts
+from lookalike.store.moving import Moved
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from lookalike.store.tombstones import write_tombstones

@@ -50,7 +50,7 @@ OWNERS = {
     "cv2": {"lookalike.copies.geometry", "lookalike.copies.verifying"},
     "rawpy": {"lookalike.images.camera_raw"},
     "botocore": {"lookalike.store.s3_client"},
-    "obstore": {"lookalike.store.bucket", "lookalike.store.s3_heads"},
+    "obstore": {"lookalike.store.object_requests", "lookalike.store.s3_heads"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"lookalike.models.tf_hub"},
     "kagglehub": {"lookalike.models.hub_process"},

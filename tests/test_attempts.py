@@ -30,7 +30,8 @@ from lookalike.ivf.grouping import group
 from lookalike.ivf.planner import plan
 from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_index
 from lookalike.ivf.trained_index import TrainedIndex
-from lookalike.models.features import Embedder, Feature
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
 from lookalike.pipelines.cli import main
 from lookalike.recall.asking import Question, Rater
 from lookalike.recall.spread import (
@@ -58,12 +59,14 @@ from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.attempts import finished, named_files, recorded
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.converting import convert_shard, convert_tasks
+from lookalike.store.durable import put_if_absent, read_json, write_bytes, write_file
 from lookalike.store.exchange import Reference, references
-from lookalike.store.files import HashedName, put_if_absent, read_json, write_bytes, write_file
+from lookalike.store.files import HashedName
 from lookalike.store.ledger import read_ledger
 from lookalike.store.objects import open_store
-from lookalike.store.proof import SearchTask, Traces, search_files
+from lookalike.store.proof import SearchTask, search_files
 from lookalike.store.runs import Run
+from lookalike.store.traces import Traces
 from lookalike.unit_embedding import embed_unit
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit

@@ -26,7 +26,8 @@ from lookalike.search.queries import Queries
 from lookalike.search.searcher import Searcher
 from lookalike.search.ways import Ways
 from lookalike.store import snapshot
-from lookalike.store.objects import open_store, place_below
+from lookalike.store.objects import open_store
+from lookalike.store.storage import place_below
 from lookalike.store.tombstones import write_tombstones
 from tests import publishing
 from tests.s3_server import store_uri

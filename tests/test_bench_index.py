@@ -133,11 +133,10 @@ def test_ready_vectors_are_distinct_and_keep_their_inner_products() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_files_hold_the_rows(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    GENERATOR.save(tmp_path)
     monkeypatch.setattr(vectors, "GROUP_ROWS", 100)
     paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    vectors.write_part(tmp_path, 0, 1000, paths[0], dtype)
-    vectors.write_part(tmp_path, 1000, 1700, paths[1], dtype)
+    vectors.write_part(GENERATOR, 0, 1000, paths[0], dtype)
+    vectors.write_part(GENERATOR, 1000, 1700, paths[1], dtype)
     read = np.concatenate(list(vectors.blocks(paths)))
     np.testing.assert_allclose(read, GENERATOR.rows(0, 1700), atol=1e-3 if dtype[-1] == "6" else 0)
     vectors.write_array(paths, 1700, 24, tmp_path / "array.npy")

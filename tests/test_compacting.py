@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from lookalike.pipelines.config import CompactConfig
 from lookalike.store import compacting, shard_format, shards
-from lookalike.store.compacting import Moved, compact, needs_compaction, plan_compaction
+from lookalike.store.compacting import compact, needs_compaction, plan_compaction
+from lookalike.store.moving import Moved
 from lookalike.store.objects import open_store
 from tests.nights import Nights
 

@@ -17,7 +17,7 @@ from lookalike.ivf.tasks import encode_tasks, group_tasks
 from lookalike.ivf.trained_index import TrainedIndex, write_trained_index
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store import shard_format, shards
-from lookalike.store.files import read_json, write_bytes
+from lookalike.store.durable import read_json, write_bytes
 from lookalike.store.objects import open_store
 from lookalike.transforms.encode import EncodeParts, GroupLists
 from tests.vector_stores import trained

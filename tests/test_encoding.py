@@ -18,7 +18,7 @@ from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.part_files import open_part
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store import shard_format, shards
-from lookalike.store.files import read_json
+from lookalike.store.durable import read_json
 from lookalike.store.objects import open_store
 from tests.file_records import file_record
 from tests.index_shards import encode_shard

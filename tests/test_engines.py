@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from lookalike.errors import RequestError
 from lookalike.models import golden as golden_module
 from lookalike.models import openvino_engine, prepared
+from lookalike.models.embedder import Embedder
 from lookalike.models.engines import Engine, check_available, choose, open_model
-from lookalike.models.features import Embedder, Feature, model_fingerprint
+from lookalike.models.features import Feature, model_fingerprint
 from lookalike.models.golden import BOUND, agreement, golden_pictures
 from lookalike.models.inspection import inspect
 from lookalike.models.openvino_engine import OpenVINOModel
@@ -409,7 +410,7 @@ def test_workers_need_no_tensorflow(tmp_path: Path, saved: Saved) -> None:
     np.save(tmp_path / "pictures.npy", pictures(7))
     code = (
         "import pickle, sys, numpy as np; from pathlib import Path;"
-        "from lookalike.models.features import Embedder;"
+        "from lookalike.models.embedder import Embedder;"
         "root = Path(sys.argv[1]);"
         "features = pickle.loads((root / 'features').read_bytes());"
         "embedder = Embedder(features, root / 'store', 'cosine', threads=1);"

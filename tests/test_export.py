@@ -17,7 +17,7 @@ import pytest
 
 import lookalike
 from lookalike.exact_neighbours import ExactNeighbours, recall_at_k
-from lookalike.ivf.shard_files import pack_blocks, unpack_blocks
+from lookalike.ivf.fast_scan import pack_blocks, unpack_blocks
 from lookalike.pipelines.cli import main
 from lookalike.sources.sample_shards import write_samples
 from lookalike.store import snapshot

@@ -16,11 +16,12 @@ from faiss.contrib import client_server, ondisk
 from lookalike.distances import top_k
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf.invlists import keep_ids, read_shard, select
+from lookalike.ivf.selections import Selection
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.search.searcher import Searcher
 from lookalike.store import snapshot
-from lookalike.store.files import write_file
+from lookalike.store.durable import write_file
 from lookalike.store.objects import open_store
 from tests.index_shards import encode_shard
 from tests.vector_stores import clustered, make_store, trained
@@ -227,7 +228,8 @@ def test_searching_faiss_shards_ignores_the_selector_and_ours_does_not(tmp_path)
         found, _ = shard.search(prepared, 400, *coarse, keep_ids(np.arange(50)))
         assert set(found.ravel().tolist()) <= {-1, *range(50)}
         assert (found >= 0).any() == (number == 0)
-        found, _ = shard.search(prepared, 400, *coarse, drop_ids(np.arange(50)))
+        others = select(Selection(np.arange(50), inverted=True))
+        found, _ = shard.search(prepared, 400, *coarse, others)
         assert not set(found.ravel().tolist()) & {*range(50)}
 
 

@@ -18,7 +18,7 @@ from faults.power_loss import Disk, disorder
 from faults.trials import Night, Nights, try_fault
 
 from lookalike.errors import StoreWriteError
-from lookalike.store import files as store_files
+from lookalike.store import durable
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_written_is_named_with_the_remedy(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_files.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(StoreWriteError, match=r"x: cannot be written: no space .*; make"):
-        store_files.write_bytes(tmp_path, "x", b"data")
+        durable.write_bytes(tmp_path, "x", b"data")
     assert list(tmp_path.iterdir()) == []

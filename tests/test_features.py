@@ -16,7 +16,9 @@ from hypothesis.extra import numpy as hnp
 from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.models import features
-from lookalike.models.features import Embedder, Feature, fuse
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
+from lookalike.models.fusing import fuse
 from lookalike.models.inspection import inspect
 from lookalike.models.saved_model import ModelInfo
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import lookalike
-from lookalike.ivf.shard_files import map_shard, pack_blocks
+from lookalike.ivf.fast_scan import pack_blocks
+from lookalike.ivf.shard_files import map_shard
 from lookalike.ivf.trained_index import load_trained_index
 from lookalike.pipelines.cli import main
 from lookalike.store import shard_format, snapshot

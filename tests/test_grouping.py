@@ -14,7 +14,7 @@ from lookalike.ivf.grouping import GroupTask, group, list_ranges, list_sizes
 from lookalike.ivf.invlists import read_shard
 from lookalike.ivf.part_files import write_part
 from lookalike.ivf.trained_index import TrainedIndex
-from lookalike.store.files import read_json
+from lookalike.store.durable import read_json
 from lookalike.store.objects import open_store
 from tests.index_shards import encode_shard
 from tests.vector_stores import trained

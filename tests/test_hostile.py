@@ -18,8 +18,7 @@ import lookalike
 from lookalike.errors import RequestError, StoreWriteError
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.progress import Progress
-from lookalike.store import files as store_files
-from lookalike.store import snapshot
+from lookalike.store import durable, snapshot
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store
 
@@ -71,7 +70,7 @@ def test_a_store_may_be_reached_by_a_link_and_hold_links_to_itself(store: Path) 
     path.rename(path.with_name("real"))
     path.symlink_to("real")
     assert len(lookalike.open(store.parent / "link").search_vectors(clustered(1, 8), 3)[0]) == 1
-    store_files.write_bytes(store.parent / "link", "index/new", b"x")
+    durable.write_bytes(store.parent / "link", "index/new", b"x")
 
 
 @pytest.mark.parametrize("deep", ["embeddings", "embeddings/deep"])
@@ -81,7 +80,7 @@ def test_nothing_is_written_where_a_link_leads_out(store: Path, deep: str) -> No
     shutil.rmtree(store / "embeddings")
     (store / "embeddings").symlink_to(outside)
     with pytest.raises(StoreWriteError, match=r"a link leads out of the store, to .*outside"):
-        store_files.write_bytes(store, f"{deep}/x", b"x")
+        durable.write_bytes(store, f"{deep}/x", b"x")
     assert [path for path in outside.rglob("*") if path.is_file()] == []
 
 
@@ -99,7 +98,7 @@ def test_a_pointer_that_is_a_link_is_replaced_itself(store: Path, tmp_path: Path
     (tmp_path / "precious").write_text("one\n")
     (store / "CURRENT").unlink()
     (store / "CURRENT").symlink_to(tmp_path / "precious")
-    store_files.write_bytes(store, "CURRENT", b"two\n")
+    durable.write_bytes(store, "CURRENT", b"two\n")
     assert (tmp_path / "precious").read_text() == "one\n"
     assert not (store / "CURRENT").is_symlink()
 

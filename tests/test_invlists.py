@@ -13,15 +13,11 @@ from hypothesis import strategies as st
 from lookalike.distances import METRICS
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
-from lookalike.ivf.invlists import drop_ids, keep_ids, read_shard
+from lookalike.ivf.fast_scan import pack_blocks
+from lookalike.ivf.invlists import keep_ids, read_shard, select
 from lookalike.ivf.planner import plan
-from lookalike.ivf.shard_files import (
-    capacities,
-    list_offsets,
-    pack_blocks,
-    read_header,
-    write_shard,
-)
+from lookalike.ivf.selections import Selection
+from lookalike.ivf.shard_files import capacities, list_offsets, read_header, write_shard
 from lookalike.ivf.train import train
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.index_header import ShardHeader
@@ -266,7 +262,7 @@ def test_selectors_keep_and_drop_ids(kind, options, tmp_path):
     kept, _ = shard.search(queries, 500, *coarse, keep_ids(wanted))
     for row in kept:
         np.testing.assert_array_equal(np.sort(row[row >= 0]), wanted)
-    left, _ = shard.search(queries, 500, *coarse, drop_ids(wanted))
+    left, _ = shard.search(queries, 500, *coarse, select(Selection(wanted, inverted=True)))
     for row in left:
         np.testing.assert_array_equal(np.sort(row[row >= 0]), np.setdiff1d(ids, wanted))
 

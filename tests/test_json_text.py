@@ -19,7 +19,7 @@ from lookalike.pipelines.cli import main
 from lookalike.report.results import QueryResult
 from lookalike.search.neighbour import Neighbour
 from lookalike.store import snapshot
-from lookalike.store.files import write_json
+from lookalike.store.durable import write_json
 from lookalike.store.objects import open_store
 
 

@@ -19,7 +19,7 @@ from lookalike.learning.held_out import Fold, folds_of, gain_of
 from lookalike.learning.labelled import OTHER, Labelled, read_labelled, sample_by_label
 from lookalike.learning.tuning import grid, tune
 from lookalike.models.conversion import rescale
-from lookalike.models.features import fuse
+from lookalike.models.fusing import fuse
 from lookalike.models.projection import project
 from lookalike.pipelines.config import parse_config
 from lookalike.pipelines.learn import config_text

@@ -12,12 +12,8 @@ import pyarrow as pa
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.models.features import (
-    Feature,
-    fuse,
-    model_fingerprint,
-    preprocessing_fingerprint,
-)
+from lookalike.models.features import Feature, model_fingerprint, preprocessing_fingerprint
+from lookalike.models.fusing import fuse
 from lookalike.models.projection import ABOUT, MATRIX, open_folder, project, save
 from lookalike.models.saved_model import ModelInfo
 from lookalike.pipelines.cli import main

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.store.objects import open_store
+from lookalike.store.objects import Store, open_store
 from lookalike.store.patterns import Patterns
-from lookalike.store.proof import Find, Traces, longer_names, prove
+from lookalike.store.proof import Find, Proof, all_files, longer_names, search, total
+from lookalike.store.traces import Traces
 from tests.vector_stores import clustered, make_store
 
 NAME = '/pictures/été "1" & <b>\n.jpg'
@@ -26,6 +27,12 @@ VECTOR = clustered(1, 16, seed=7)[0]
 
 def traces(names=(NAME,), contents=(CONTENT,), vectors=((VECTOR,),), living=()):
     return Traces(list(names), list(contents), [list(forms) for forms in vectors], list(living))
+
+
+def prove(store: Store, wanted: Traces) -> Proof:
+    """Search every file under a store, as the tasks of `lookalike forget` do together."""
+    entries = list(all_files(store))
+    return total(wanted, entries, [search(store, wanted, [entry.path for entry in entries])])
 
 
 def kinds(store, wanted=None):

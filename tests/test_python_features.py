@@ -20,7 +20,8 @@ from lookalike.images.decoding import Decoder
 from lookalike.images.functions import Function, FunctionFailedError, load, vector_of
 from lookalike.images.limits import ImageLimits
 from lookalike.models import python_files
-from lookalike.models.features import Embedder, Feature, model_fingerprint
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature, model_fingerprint
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.outcomes import Embedded, Failed
 from lookalike.pipelines.cli import main

@@ -9,11 +9,8 @@ from PIL import Image
 import lookalike
 from lookalike.errors import RequestError
 from lookalike.ivf import trained_index as index
-from lookalike.models.features import (
-    Embedder,
-    model_fingerprint,
-    preprocessing_fingerprint,
-)
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import model_fingerprint, preprocessing_fingerprint
 from lookalike.models.resolving import FeatureConfig, install, resolve_features
 from lookalike.search.searcher import Searcher
 from lookalike.store.objects import open_store

@@ -23,7 +23,8 @@ from lookalike.reconcile.copying import COPY_ROW, copy_rows
 from lookalike.search.batch_search import BatchSpec, write_batch
 from lookalike.store import shard_format, shards
 from lookalike.store.compacting import CompactTask, compact
-from lookalike.store.files import HashedName, write_file
+from lookalike.store.durable import write_file
+from lookalike.store.files import HashedName
 from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store

@@ -18,7 +18,7 @@ from lookalike.errors import RequestError
 from lookalike.pipelines.cli import main
 from lookalike.search.searcher import Searcher
 from lookalike.store import retention, snapshot
-from lookalike.store.files import write_bytes, write_json
+from lookalike.store.durable import write_bytes, write_json
 from lookalike.store.folder import walk
 from lookalike.store.locks import hold
 from lookalike.store.objects import open_store

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lookalike.store.files import write_json
+from lookalike.store.durable import write_json
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Plan, Run
 

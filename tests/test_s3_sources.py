@@ -22,8 +22,7 @@ from lookalike.sources.contents import Contents
 from lookalike.sources.kinds import open_source
 from lookalike.sources.looking_up import look_up, look_up_all
 from lookalike.sources.vector_tables import list_tables
-from lookalike.store import bucket as bucket_module
-from lookalike.store import object_errors, s3_client, storage
+from lookalike.store import object_errors, object_requests, s3_client, storage
 from lookalike.store.bucket import BucketStore
 from lookalike.store.s3 import list_objects
 from lookalike.store.s3_file import S3File
@@ -544,7 +543,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_client, "_ATTEMPTS", 2)
     monkeypatch.setattr(object_errors, "_PAUSE_S", 0.01)
     monkeypatch.setattr(object_errors, "_TRIES", 2)
-    monkeypatch.setitem(bucket_module._RETRY, "max_retries", 0)
+    monkeypatch.setitem(object_requests._RETRY, "max_retries", 0)
     s3_client._made.cache_clear()
 
 

@@ -16,7 +16,7 @@ from lookalike.ivf import trained_index as index
 from lookalike.ivf.planner import plan
 from lookalike.ivf.train import train
 from lookalike.store import snapshot
-from lookalike.store.files import write_bytes, write_json
+from lookalike.store.durable import write_bytes, write_json
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 from lookalike.store.vector_reader import VectorReader

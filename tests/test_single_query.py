@@ -15,7 +15,7 @@ import pytest
 import lookalike
 from lookalike.parallel import cores
 from lookalike.store.duplicates import write_duplicates
-from lookalike.store.files import read_json, write_json
+from lookalike.store.durable import read_json, write_json
 from lookalike.store.objects import open_store
 from tests.vector_stores import clustered, make_store, pairs
 

@@ -15,8 +15,7 @@ import pytest
 
 from lookalike.errors import RequestError
 from lookalike.ivf.shard_files import write_head
-from lookalike.store import files as store_files
-from lookalike.store import ledger, shard_format, shards, snapshot
+from lookalike.store import durable, ledger, shard_format, shards, snapshot
 from lookalike.store.index_header import ShardHeader
 from lookalike.store.ledger import Counts, LedgerRow
 from lookalike.store.objects import open_store
@@ -55,7 +54,7 @@ def make_files(store: Path, name: str) -> Manifest:
         {**record.to_json(), "kind": "ledger", "rows": written},
     ]
     header = ShardHeader("t" * 64, "plain", 3, 0, 1, 1, 8, 0, 2)
-    with store_files.write_file(store, "index/0.lists") as index:
+    with durable.write_file(store, "index/0.lists") as index:
         write_head(header, np.array([3]), index.write)
     files.append({**index.finished.to_json(), "kind": "index", "rows": 3})
     for path, kind, extra in (
@@ -64,9 +63,7 @@ def make_files(store: Path, name: str) -> Manifest:
         (f"snapshots/{name}/report.html", "report", {}),
     ):
         data = hashlib.sha256(path.encode()).digest() * 9
-        files.append(
-            {**store_files.write_bytes(store, path, data).to_json(), "kind": kind, **extra}
-        )
+        files.append({**durable.write_bytes(store, path, data).to_json(), "kind": kind, **extra})
     return {"name": name, "counts": {**counts.to_json(), "vectors": 3}, "files": files}
 
 
@@ -115,7 +112,7 @@ def crash_on(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
         return name
 
     for how in ("replace", "link"):
-        monkeypatch.setattr(store_files.os, how, crashing(getattr(os, how)))
+        monkeypatch.setattr(durable.os, how, crashing(getattr(os, how)))
 
 
 def test_a_crash_before_current_leaves_the_old_snapshot(

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.errors import RequestError
-from lookalike.store import files, storage
+from lookalike.store import durable, storage
+from lookalike.store.files import FileRecord
 from tests.file_records import file_record
 
 SEGMENT = st.binary(min_size=1, max_size=40).filter(
@@ -85,23 +86,23 @@ def test_record_is_the_hash_of_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
 ) -> None:
     store = tmp_path_factory.mktemp("store")
-    with files.write_file(store, "a/b.bin") as pending:
+    with durable.write_file(store, "a/b.bin") as pending:
         assert [pending.write(piece) for piece in pieces] == [len(piece) for piece in pieces]
     data = b"".join(pieces)
     assert (store / "a/b.bin").read_bytes() == data
-    expected = files.FileRecord("a/b.bin", hashlib.sha256(data).hexdigest(), len(data))
+    expected = FileRecord("a/b.bin", hashlib.sha256(data).hexdigest(), len(data))
     assert pending.finished == expected == file_record(store, "a/b.bin")
 
 
 def test_parquet_is_hashed_while_written(tmp_path: Path) -> None:
-    with files.write_file(tmp_path, "t.parquet") as pending:
+    with durable.write_file(tmp_path, "t.parquet") as pending:
         pq.write_table(pa.table({"x": list(range(1000))}), pending.file)
     assert file_record(tmp_path, "t.parquet") == pending.finished
     assert pq.ParquetFile(tmp_path / "t.parquet").read()["x"].to_pylist() == list(range(1000))
 
 
 def fail_halfway(store: Path, name: str) -> None:
-    with files.write_file(store, name) as pending:
+    with durable.write_file(store, name) as pending:
         pending.write(b"half")
         raise KeyboardInterrupt
 
@@ -113,7 +114,7 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_the_old_file(tmp_path: Path) -> None:
-    files.write_bytes(tmp_path, "x", b"old")
+    durable.write_bytes(tmp_path, "x", b"old")
     with pytest.raises(KeyboardInterrupt):
         fail_halfway(tmp_path, "x")
     assert files_below(tmp_path) == ["x"]
@@ -121,7 +122,7 @@ def test_an_exception_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_the_final_name_appears_whole(tmp_path: Path) -> None:
-    with files.write_file(tmp_path, "x") as pending:
+    with durable.write_file(tmp_path, "x") as pending:
         pending.write(b"first half,")
         assert not (tmp_path / "x").exists()
         assert not list(tmp_path.glob("x*"))  # nor would a reader's glob find the temporary name
@@ -131,7 +132,7 @@ def test_the_final_name_appears_whole(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_a_mixture(tmp_path: Path) -> None:
     contents = [bytes([i]) * 100_000 for i in range(40)]
-    files.write_bytes(tmp_path, "x", contents[0])
+    durable.write_bytes(tmp_path, "x", contents[0])
     seen, stop = set(), threading.Event()
 
     def read() -> None:
@@ -142,7 +143,7 @@ def test_a_reader_never_sees_a_mixture(tmp_path: Path) -> None:
     reader.start()
     try:
         for data in contents:
-            files.write_bytes(tmp_path, "x", data)
+            durable.write_bytes(tmp_path, "x", data)
     finally:
         stop.set()
         reader.join()
@@ -153,29 +154,29 @@ def test_a_reader_never_sees_a_mixture(tmp_path: Path) -> None:
 def test_a_failed_rename_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "x" / "y").mkdir(parents=True)  # a folder cannot be replaced by a file
     with pytest.raises(OSError, match="directory"):
-        files.write_bytes(tmp_path, "x", b"data")
+        durable.write_bytes(tmp_path, "x", b"data")
     assert files_below(tmp_path) == []
 
 
 def test_open_files_keep_their_content_when_replaced(tmp_path: Path) -> None:
-    files.write_bytes(tmp_path, "x", b"old")
+    durable.write_bytes(tmp_path, "x", b"old")
     with open(tmp_path / "x", "rb") as reader:
-        files.write_bytes(tmp_path, "x", b"new and longer")
+        durable.write_bytes(tmp_path, "x", b"new and longer")
         assert reader.read() == b"old"
 
 
 def test_json_is_canonical(tmp_path: Path) -> None:
-    one = files.write_json(tmp_path, "one.json", {"b": 1, "a": "é"})
-    other = files.write_json(tmp_path, "other.json", {"a": "é", "b": 1})
+    one = durable.write_json(tmp_path, "one.json", {"b": 1, "a": "é"})
+    other = durable.write_json(tmp_path, "other.json", {"a": "é", "b": 1})
     assert one.sha256 == other.sha256
-    assert files.read_json(tmp_path / "one.json") == {"a": "é", "b": 1}
+    assert durable.read_json(tmp_path / "one.json") == {"a": "é", "b": 1}
     assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8")) == {"a": "é", "b": 1}
 
 
 def test_remove_tree_twice(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
-    files.remove_tree(tmp_path / "a")
-    files.remove_tree(tmp_path / "a")
+    durable.remove_tree(tmp_path / "a")
+    durable.remove_tree(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

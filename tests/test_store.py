@@ -28,20 +28,19 @@ from hypothesis import strategies as st
 
 from lookalike.errors import RequestError, StoreWriteError
 from lookalike.pipelines.stores import StoreHandle
-from lookalike.store import bucket as bucket_module
-from lookalike.store import files, s3_client, shard_format, shards
+from lookalike.store import durable, s3_client, shard_format, shards
 from lookalike.store.bucket import BucketStore
 from lookalike.store.cached import CACHE, LIMIT, FileCache
-from lookalike.store.files import FileRecord, record_of
+from lookalike.store.files import FileRecord, Version, record_of
 from lookalike.store.folder import FolderStore
-from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Version, open_store
+from lookalike.store.objects import ConflictError, ObjectStoreError, Store, open_store
 from lookalike.store.ranges import coalesce, cut
 from lookalike.store.s3_uri import parse
 from lookalike.store.sweeping import sweep
 from lookalike.store.vector_reader import VectorReader
 from tests.s3_server import BUCKET, FAULTS, faulty_proxy, store_uri, stub_server
 
-pytest.importorskip("obstore")
+obstore = pytest.importorskip("obstore")
 
 LARGE = random.Random(0).randbytes((8 << 20) + 77)  # two parts
 
@@ -176,7 +175,7 @@ def test_the_first_counts_where_there_are_no_hard_links(
     def link(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(files.os, "link", link)
+    monkeypatch.setattr(durable.os, "link", link)
     test_the_first_of_many_counts_for_all(FolderStore(tmp_path))
     assert not list(tmp_path.rglob(".*.tmp"))
 
@@ -529,7 +528,7 @@ def test_what_is_not_what_it_should_be_is_not_given(bucket: BucketStore) -> None
         bucket.once(wrong)
     with pytest.raises(ObjectStoreError, match=r"x: no sha256: '../../../x'"):
         bucket.local(FileRecord("x", "../../../x", 1000))
-    bucket_module.obstore.put(bucket._store, "other", b"1")
+    obstore.put(bucket._requests._store, "other", b"1")
     with pytest.raises(ObjectStoreError, match="other: was not written by lookalike"):
         bucket.local("other")
     assert bucket.local(record).read_bytes() == b"1" * 1000
@@ -564,7 +563,7 @@ def read_many(folder: Path, limit: int, seed: int, count: int) -> int:
         path = cache.get(RECORDS[number], lambda number=number: iter([contents(number)]))
         with open(path, "rb") as file:
             assert file.read() == contents(number)
-        with files.locked(cache.folder):
+        with durable.locked(cache.folder):
             most = max(most, sum(size for _, size, _ in cache._files()))
     return most
 

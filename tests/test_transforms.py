@@ -28,7 +28,7 @@ from apache_beam.utils.shared import Shared
 
 from lookalike.embed_spec import FAILED_SCHEMA, EmbedSpec
 from lookalike.errors import RequestError
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.pipelines.runner import RunnerSpec, run
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store

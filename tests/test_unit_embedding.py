@@ -14,7 +14,8 @@ import pytest
 from lookalike.embedding import embed_files
 from lookalike.images.decoding import Decoder
 from lookalike.images.limits import ImageLimits
-from lookalike.models.features import Embedder, Feature
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import Feature
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.records import SourceFile, Unit
 from lookalike.store import snapshot

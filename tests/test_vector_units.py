@@ -19,7 +19,7 @@ from lookalike.sources.listing import Listing
 from lookalike.sources.units import Units
 from lookalike.sources.vector_pieces import Piece, cut_pieces, piece_of
 from lookalike.sources.vector_tables import VectorTable, list_tables, metadata_schema
-from lookalike.store.files import read_json
+from lookalike.store.durable import read_json
 from lookalike.store.forgotten import Forgotten, forgotten_row, write_forgotten
 from lookalike.store.ledger import LedgerRow, metadata_hash, read_ledger
 from lookalike.store.objects import open_store

@@ -17,7 +17,7 @@ from lookalike.recall import certificate
 from lookalike.recall.asking import Here
 from lookalike.store import shard_format, shards
 from lookalike.store.duplicates import PAIRS, write_duplicates
-from lookalike.store.files import write_bytes, write_json
+from lookalike.store.durable import write_bytes, write_json
 from lookalike.store.objects import open_store
 from tests import publishing
 

@@ -24,7 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from lookalike.embed_spec import EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.outcomes import Failed
 from lookalike.reconcile.known import read_known
 from lookalike.records import SourceFile
@@ -37,9 +37,8 @@ from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
 from lookalike.transforms.behind import Behind
-from lookalike.transforms.counters import count, timed
 from lookalike.transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
-from lookalike.transforms.logs import logged
+from lookalike.transforms.logs import count, logged, timed
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
 

@@ -12,7 +12,8 @@ from apache_beam.utils.shared import Shared
 from lookalike.embed_spec import EmbedSpec
 from lookalike.errors import RequestError
 from lookalike.images.decoding import Decoder
-from lookalike.models.features import Embedder, inputs_of
+from lookalike.models.embedder import Embedder
+from lookalike.models.features import inputs_of
 from lookalike.transforms.logs import LoggedFn
 
 _LOG = logging.getLogger(__name__)

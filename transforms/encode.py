@@ -16,8 +16,7 @@ from lookalike.ivf.encoding import EncodeTask, encode
 from lookalike.ivf.grouping import GroupTask, group
 from lookalike.ivf.trained_index import SPEC_FILE, TrainedIndex, load_trained_index, set_threads
 from lookalike.store.objects import open_store
-from lookalike.transforms.counters import count
-from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.logs import LoggedFn, count, unit_of
 from lookalike.transforms.tasks import TaskTransform
 from lookalike.whole_numbers import whole_number
 

@@ -17,8 +17,7 @@ import apache_beam as beam
 
 from lookalike.store.exchange import Deal, Reference, Take, references
 from lookalike.store.objects import Store, open_store
-from lookalike.transforms.counters import count
-from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.logs import LoggedFn, count, unit_of
 
 _LOG = logging.getLogger(__name__)
 

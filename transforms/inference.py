@@ -14,7 +14,7 @@ import numpy.typing as npt
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from lookalike.embed_spec import EmbedSpec
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.search.asked import asked_images
 from lookalike.search.query_images import embed_images
 from lookalike.transforms.embedder import check_spec

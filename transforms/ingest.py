@@ -14,8 +14,7 @@ from lookalike.store.forgotten import Forgotten
 from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
-from lookalike.transforms.counters import count
-from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.logs import LoggedFn, count, unit_of
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 

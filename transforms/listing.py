@@ -12,8 +12,7 @@ import pyarrow as pa
 from lookalike.sources.listing import ListTask, list_places
 from lookalike.sources.source import Source
 from lookalike.store.objects import open_store
-from lookalike.transforms.counters import count
-from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.logs import LoggedFn, count, unit_of
 from lookalike.transforms.tasks import TaskTransform
 
 _LOG = logging.getLogger(__name__)

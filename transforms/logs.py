@@ -1,4 +1,7 @@
-"""What the transforms log: a line for each unit of work, from the launching process's level on."""
+"""What the transforms tell of their work: a line of the log for each unit, and counters.
+
+Counters are live hints for a runner's page; exact totals come from the files that a run writes.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count as numbers
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 
 from lookalike.errors import one_line
-from lookalike.transforms.counters import timed
 
 _TOP = logging.getLogger("lookalike")
 _begun = numbers(1)  # attempts of this process
@@ -36,6 +39,21 @@ class LoggedFn(beam.DoFn):
         self.__dict__.update(state)
         if level := self.__dict__.pop("_log_level"):
             _TOP.setLevel(level)
+
+
+def count(stage: str, name: str, by: int = 1) -> None:
+    """Add to the counter `<stage>/<name>`, for example embed/rejected-images."""
+    Metrics.counter(stage, name).inc(by)
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Add the block's wall time to the counter `<stage>/msec`."""
+    start = monotonic_ns()
+    try:
+        yield
+    finally:
+        count(stage, "msec", (monotonic_ns() - start) // 1_000_000)
 
 
 @contextmanager

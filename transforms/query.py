@@ -10,8 +10,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from lookalike.search.batch_search import Batch, BatchSpec
-from lookalike.transforms.counters import count
-from lookalike.transforms.logs import LoggedFn, unit_of
+from lookalike.transforms.logs import LoggedFn, count, unit_of
 
 _LOG = logging.getLogger(__name__)
 

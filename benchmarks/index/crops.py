@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from benchmarks.launch import make_task
 from benchmarks.pictures import gather
 from benchmarks.processes import worker_threads
-from benchmarks.task import Task, Vectors
+from benchmarks.task import Task
+from lookalike.distances import Vectors
 from lookalike.images import preparing as images
 from lookalike.images.pixels import Pixels
 from lookalike.pipelines.config import Config

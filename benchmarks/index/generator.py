@@ -10,19 +10,14 @@ vectors are so few that no number does, the sum of squares is, too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.index.way_exact import nearest
-
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from lookalike.distances import Ids, Vectors
 
 MIXED = 5  # vectors that make one
 MOST_NEAR = 32
@@ -51,14 +46,14 @@ class Generator:
     """
 
     real: Vectors
-    near: Rows | None = None
+    near: Ids | None = None
     width: float = 0.0
     spread: float = 1.0
     seed: int = 0
     tenths: tuple[float, float] = (0.0, 0.0)
 
     def rows(self, start: int, stop: int) -> Vectors:
-        """Rows (stop - start, d) float32 of unit length, the same whatever range asks for them."""
+        """Ids (stop - start, d) float32 of unit length, the same whatever range asks for them."""
         if self.near is None:
             return np.asarray(self.real[start:stop])
         parts = []
@@ -68,7 +63,7 @@ class Generator:
             parts.append(self._mix(*self._recipe(block, self.near), own))
         return np.concatenate(parts)
 
-    def _recipe(self, block: int, near: Rows) -> tuple[Rows, Vectors]:
+    def _recipe(self, block: int, near: Ids) -> tuple[Ids, Vectors]:
         """For each row of a block: which real vectors it mixes, and by what weights, (BLOCK, 5)."""
         random = np.random.default_rng([self.seed, block])
         centres = (np.arange(BLOCK) + block * BLOCK) % len(self.real)
@@ -88,7 +83,7 @@ class Generator:
         away *= np.float32(self.spread * np.sqrt(1 - 1 / MIXED))
         return which, 1 / np.float32(MIXED) + away
 
-    def _mix(self, which: Rows, weights: Vectors, own: slice) -> Vectors:
+    def _mix(self, which: Ids, weights: Vectors, own: slice) -> Vectors:
         made = np.empty((own.stop - own.start, self.real.shape[1]), np.float32)
         taken = np.empty((_CHUNK, MIXED, self.real.shape[1]), np.float32)
         which, weights = which[own], weights[own, None]
@@ -99,24 +94,6 @@ class Generator:
             np.matmul(weights[rows], five, out=out)
             out /= np.sqrt(np.einsum("ijk,ijk->ij", out, out))[:, :, None]
         return made
-
-    def save(self, folder: Path) -> None:
-        """Write what rows are made of, so that processes can share it."""
-        np.save(folder / "real.npy", self.real)
-        if self.near is not None:
-            np.save(folder / "near.npy", self.near)
-        fitted = {"width": self.width, "spread": self.spread, "seed": self.seed}
-        (folder / "fitted.json").write_text(json.dumps(fitted))
-
-
-def load(folder: Path) -> Generator:
-    """What was saved, its files mapped, not read."""
-    near = folder / "near.npy"
-    return Generator(
-        np.load(folder / "real.npy", mmap_mode="r"),
-        np.load(near, mmap_mode="r") if near.exists() else None,
-        **json.loads((folder / "fitted.json").read_text()),
-    )
 
 
 def fit(real: Vectors, seed: int = 0) -> Generator:
@@ -161,10 +138,10 @@ def tenth_distance(base: Vectors, queries: Vectors) -> float:
     return float(np.median(1 - nearest(queries, [base], min(_TENTH, len(base)))[1][:, -1]))
 
 
-def neighbours(real: Vectors, count: int) -> Rows:
+def neighbours(real: Vectors, count: int) -> Ids:
     """Near neighbours (n, count) of each row, nearest first; of large sets nearly the nearest.
 
-    Rows are put into the lists of some of them, and sought in the nearest lists alone.
+    Ids are put into the lists of some of them, and sought in the nearest lists alone.
     """
     n, dim = real.shape
     count, nlist = min(count, n - 1), max(1, n // _LIST)
@@ -179,5 +156,5 @@ def neighbours(real: Vectors, count: int) -> Rows:
         index.nprobe *= 2
     itself = found == np.arange(n)[:, None]
     itself[~itself.any(axis=1), -1] = True  # of many that are alike
-    others: Rows = found[~itself].reshape(n, count)
+    others: Ids = found[~itself].reshape(n, count)
     return others

@@ -26,8 +26,7 @@ _TIMED = 8  # settings of a way that are timed in every round, at most
 
 def lay_out(made: Generator, given: Namespace, folder: Path) -> tuple[Path, Any]:
     """Write the vectors, the queries and the task; returns the task's file and the true rows."""
-    made.save(folder)
-    parts = vectors.write(folder, given.rows, folder / "parts", given.dtype, cores())
+    parts = vectors.write(made, given.rows, folder / "parts", given.dtype)
     asked = made.rows(given.rows, given.rows + given.queries)
     np.save(folder / "queries.npy", asked)
     array = folder / "array" / "array.npy"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.index.generator import load as load_generator
+from benchmarks.index.generator import Generator
+from lookalike.distances import Vectors
 from lookalike.errors import RequestError
-
-Vectors = npt.NDArray[np.float32]
+from lookalike.parallel import run_all
 
 PART_ROWS = 262_144
 GROUP_ROWS = 8192
@@ -56,39 +53,34 @@ def ready(vectors: Vectors, dim: int, seed: int) -> Vectors:
     return np.ascontiguousarray(reduced / np.linalg.norm(reduced, axis=1, keepdims=True))
 
 
-def write(made: Path, rows: int, folder: Path, dtype: str, processes: int) -> list[Path]:
+def write(made: Generator, rows: int, folder: Path, dtype: str) -> list[Path]:
     """Write rows 0 to `rows` as Parquet files of `uri` (the row's number) and `embedding`.
 
     Args:
-        made: Where the generator was saved that makes them.
+        made: What makes them.
         rows: How many.
         folder: Made, for the files.
         dtype: Of the embeddings: float32 or float16.
-        processes: That write a file each.
     """
     folder.mkdir(parents=True)
     starts = range(0, rows, PART_ROWS)
     paths = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
-    with ProcessPoolExecutor(min(processes, len(paths)), get_context("spawn")) as pool:
-        done = [
-            pool.submit(write_part, made, start, min(start + PART_ROWS, rows), path, dtype)
-            for start, path in zip(starts, paths, strict=True)
-        ]
-        for one in done:
-            one.result()
+    run_all(
+        lambda part: write_part(made, part[0], min(part[0] + PART_ROWS, rows), part[1], dtype),
+        zip(starts, paths, strict=True),
+    )
     return paths
 
 
-def write_part(made: Path, start: int, stop: int, path: Path, dtype: str) -> None:
+def write_part(made: Generator, start: int, stop: int, path: Path, dtype: str) -> None:
     """Write one file, a row group at a time."""
-    generator = load_generator(made)
-    kind, dim = pa.from_numpy_dtype(_DTYPES[dtype]), generator.real.shape[1]
+    kind, dim = pa.from_numpy_dtype(_DTYPES[dtype]), made.real.shape[1]
     schema = pa.schema([("uri", pa.string()), ("embedding", pa.list_(kind, dim))])
     with pq.ParquetWriter(
         path, schema, compression="none", use_dictionary=False, write_statistics=False
     ) as writer:
         for first in range(start, stop, 8 * GROUP_ROWS):
-            block = generator.rows(first, min(first + 8 * GROUP_ROWS, stop)).astype(_DTYPES[dtype])
+            block = made.rows(first, min(first + 8 * GROUP_ROWS, stop)).astype(_DTYPES[dtype])
             uris = pa.array([f"row:{row}" for row in range(first, first + len(block))])
             flat = pa.array(block.reshape(-1), type=kind)
             rows = pa.FixedSizeListArray.from_arrays(flat, dim)

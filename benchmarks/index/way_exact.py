@@ -10,14 +10,13 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
+from lookalike.distances import Ids, Vectors
 
 _SCORES = 1 << 25  # held at once
 _STEP = 8192
 
 
-def nearest(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[Rows, Vectors]:
+def nearest(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[Ids, Vectors]:
     """Row numbers (n, k) int64 and inner products of the best k rows, best first.
 
     Args:
@@ -41,7 +40,7 @@ def nearest(queries: Vectors, blocks: Iterable[Vectors], k: int) -> tuple[Rows, 
     return rows, scores
 
 
-def recall(found: npt.NDArray[Any], true: Rows) -> float:
+def recall(found: npt.NDArray[Any], true: Ids) -> float:
     """Share of the true rows (n, k) that are among those found (n, any)."""
     hits = [len(np.intersect1d(one, other)) for one, other in zip(found, true, strict=True)]
     return float(np.sum(hits)) / true.size

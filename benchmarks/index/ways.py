@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.index.way_exact import Rows, recall
+from benchmarks.index.way_exact import recall
 from benchmarks.processes import Process, Sample, WayError
+from lookalike.distances import Ids
 from lookalike.errors import RequestError
 
 TITLES = {
@@ -85,7 +86,7 @@ class Way:
         assert self._server is not None
         return self._server.ask({"setting": setting, "single": single, "keep": keep})
 
-    def recall(self, true: Rows) -> float:
+    def recall(self, true: Ids) -> float:
         """Of what was last kept."""
         return recall(np.load(self._out / "found.npy"), true)
 

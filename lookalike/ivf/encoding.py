@@ -16,16 +16,10 @@ import numpy as np
 from lookalike.distances import Ids, Vectors, candidate_vectors, check_vectors
 from lookalike.errors import RequestError
 from lookalike.exact_neighbours import ExactNeighbours
+from lookalike.ivf.fast_scan import Codes
 from lookalike.ivf.fitness import Fitness
 from lookalike.ivf.part_files import open_part, write_part
-from lookalike.ivf.shard_files import (
-    Codes,
-    Counts,
-    Write,
-    list_sizes,
-    stored_header,
-    write_shard,
-)
+from lookalike.ivf.shard_files import Counts, Write, list_sizes, stored_header, write_shard
 from lookalike.ivf.train import Rows
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.attempts import Record, recorded

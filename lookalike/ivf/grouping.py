@@ -16,8 +16,9 @@ import numpy as np
 from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.ivf.encoding import shard_header
+from lookalike.ivf.fast_scan import Codes
 from lookalike.ivf.part_files import Part, open_part
-from lookalike.ivf.shard_files import Codes, Counts, write_shard
+from lookalike.ivf.shard_files import Counts, write_shard
 from lookalike.ivf.trained_index import TrainedIndex
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.files import HashedName

@@ -49,7 +49,7 @@ class Shard:
             k: How many to return for each.
             distances: (n, nprobe) from `TrainedIndex.coarse`.
             lists: (n, nprobe), -1 for none; lists of other shards are skipped.
-            selector: From `keep_ids` or `drop_ids`; None keeps every entry.
+            selector: From `keep_ids` or `select`; None keeps every entry.
 
         Returns:
             Ids (n, k), best first, -1 where there is nothing, and scores (n, k): inner products, or
@@ -130,11 +130,6 @@ def _mapped_lists(file: ShardFile) -> Any:
 def keep_ids(ids: Ids) -> Any:
     """A selector of these ids (n,) int64 alone, for `Shard.search`."""
     return faiss.IDSelectorBatch(np.ascontiguousarray(ids, dtype=np.int64))
-
-
-def drop_ids(ids: Ids) -> Any:
-    """A selector of all but these ids (n,) int64, for `Shard.search`."""
-    return faiss.IDSelectorNot(keep_ids(ids))
 
 
 def select(selection: Selection) -> Any:

@@ -15,8 +15,8 @@ import numpy as np
 
 from lookalike.distances import Ids
 from lookalike.errors import UnreachableError, one_line
+from lookalike.ivf.fast_scan import Codes
 from lookalike.ivf.shard_files import (
-    Codes,
     Counts,
     Write,
     damaged,

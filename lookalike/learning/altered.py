@@ -15,7 +15,7 @@ from lookalike.errors import RequestError
 from lookalike.images.preparing import decode, resize
 from lookalike.images.rejections import NotAnImage, Rejected
 from lookalike.learning.labelled import OTHER, Labelled, sample_rows, sample_vectors
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
 from lookalike.store.manifest import Manifest

@@ -22,7 +22,7 @@ from lookalike.images.decoding import Decoder
 from lookalike.images.limits import ImageLimits
 from lookalike.outcomes import Decoded, Duplicate, Failed
 from lookalike.records import SourceFile
-from lookalike.store.files import read_json, write_file, write_json
+from lookalike.store.durable import read_json, write_file, write_json
 
 _PART = 256  # pictures of a file
 

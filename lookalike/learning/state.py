@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.store.files import write_bytes
+from lookalike.store.durable import write_bytes
 
 STATE = "state.npz"
 

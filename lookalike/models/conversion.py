@@ -13,13 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lookalike.distances import Vectors
-from lookalike.models.features import (
-    Feature,
-    blocks_of,
-    fuse,
-    is_normalised,
-    model_fingerprint,
-)
+from lookalike.models.features import Feature, blocks_of, model_fingerprint
+from lookalike.models.fusing import fuse, is_normalised
 from lookalike.models.projection import Projection, project, read_matrix, stored_projection
 from lookalike.store.attempts import Record
 from lookalike.store.converting import ConvertTask, convert_shard

@@ -12,8 +12,7 @@ of which the configuration says how it is pooled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +22,13 @@ import numpy.typing as npt
 from lookalike.errors import RequestError, one_line
 from lookalike.models import openvino_engine
 from lookalike.models.golden import agreement, golden_pictures
-from lookalike.models.inspection import DEFAULT_SIZE, USUAL_OUTPUTS
+from lookalike.models.inspection import USUAL_OUTPUTS
 from lookalike.models.onnx_files import model_in
+from lookalike.models.onnx_input import EXPORT, FLOATS, Input, put_before
 from lookalike.models.onnx_preprocessing import SETTLED, Preprocessing
-from lookalike.models.openvino_engine import OpenVINOModel
+from lookalike.models.openvino_engine import OpenVINOModel, integers, name_of, type_of
 from lookalike.models.prepared import Agreement, Prepared
 from lookalike.models.saved_model import ModelInfo
-
-_FLOATS = ("f16", "bf16", "f32", "f64")
-_OPEN = -1
-_PLAIN = (Preprocessing.rescale, Preprocessing.mean, Preprocessing.std)
-_EXPORT = "export it with an open batch axis (torch.onnx.export: dynamic_axes or dynamic_shapes)"
-
-
-@dataclass(frozen=True)
-class _Input:
-    """What a model takes.
-
-    Attributes:
-        size: Height and width of the pictures.
-        layout: One of `LAYOUTS`.
-        fixed_batch: Images that the file was exported for; 0 where that is open.
-        assumed: Whether the size is only a default.
-        unit_range: Whether the model is given values of 0 to 1 as they are.
-    """
-
-    size: tuple[int, int]
-    layout: str
-    fixed_batch: int
-    assumed: bool
-    unit_range: bool
 
 
 def make_ready(
@@ -84,7 +60,7 @@ def make_ready(
         )
     settled = Preprocessing.read(folder / SETTLED)
     model = _read(path, name)
-    asked = _prefix(model, settled, input_size, name)
+    asked = put_before(model, settled, input_size, name)
     settled = replace(settled, layout=asked.layout)
     chosen = _output_of(model, output, name)
     shape = _shape_of(model, chosen, asked, name)
@@ -93,7 +69,7 @@ def make_ready(
         asked.size,
         _dim(shape, settled),
         "",
-        _name_of(chosen),
+        name_of(chosen),
         "uint8",
         size_assumed=asked.assumed,
         reference="openvino",
@@ -125,111 +101,10 @@ def _read(path: Path, name: str) -> Any:
         raise RequestError(f"{name}: OpenVINO cannot read it: {one_line(error)}") from error
 
 
-def _prefix(
-    model: Any, settled: Preprocessing, wanted: tuple[int, int] | None, name: str
-) -> _Input:
-    """Put what is done to pictures before the model, and open its batch axis."""
-    inputs = [f"{_name_of(one)} {_type_of(one)} {one.partial_shape}" for one in model.inputs]
-    if len(inputs) != 1:
-        raise RequestError(
-            f"{name} takes {len(inputs)} inputs ({', '.join(inputs)}), expected one, the images; "
-            "export the part that takes images alone"
-        )
-    port = model.input(0)
-    dtype, rank = _type_of(port), port.partial_shape.rank
-    axes = [4] if rank.is_dynamic else [rank.get_length()]
-    if axes != [4] or dtype not in (*_FLOATS, "u8"):
-        raise RequestError(
-            f"{name} takes {inputs[0]}, which are no images: expected floats or u8 of four axes, "
-            "(batch, 3, height, width) or (batch, height, width, 3)"
-        )
-    dims = [_OPEN] * 4
-    if not rank.is_dynamic:
-        dims = [_OPEN if d.is_dynamic else d.get_length() for d in port.partial_shape]
-    layout = _layout(dims, settled.layout, f"{name} takes {inputs[0]}")
-    first = 2 if layout == "NCHW" else 1
-    sides = (dims[first], dims[first + 1])
-    size = (
-        wanted
-        or settled.input_size
-        or (
-            DEFAULT_SIZE[0] if sides[0] == _OPEN else sides[0],
-            DEFAULT_SIZE[1] if sides[1] == _OPEN else sides[1],
-        )
-    )
-    if any(side not in (_OPEN, asked) for side, asked in zip(sides, size, strict=True)):
-        said = "as configured" if wanted else "as its preprocessing says"
-        raise RequestError(
-            f"{name} takes images of height x width {sides[0]}x{sides[1]}, not "
-            f"{size[0]}x{size[1]} {said}; set input_size to what it takes".replace("-1", "any")
-        )
-    if dtype == "u8" and (settled.mean, settled.std) != (Preprocessing.mean, Preprocessing.std):
-        raise RequestError(f"{name} takes {inputs[0]}, values of 0 to 255, and so no mean and std")
-    shape = [_OPEN, 3, *size] if layout == "NCHW" else [_OPEN, *size, 3]
-    try:
-        model.reshape(shape)
-    except Exception as error:
-        remedy = _EXPORT if dims[0] != _OPEN else "set input_size to one that it was made for"
-        raise RequestError(
-            f"{name} cannot take batches of any size of {size[0]}x{size[1]} images; {remedy}: "
-            f"{one_line(error)}"
-        ) from error
-    pictures = _put_before(model, size, dtype, layout, settled)
-    assumed = _OPEN in sides and not (wanted or settled.input_size)
-    plain = (settled.rescale, settled.mean, settled.std) == _PLAIN and dtype != "u8"
-    return _Input(pictures, layout, max(dims[0], 0), assumed, plain)
-
-
-def _layout(dims: Sequence[int], wanted: str, takes: str) -> str:
-    """Where the channels are."""
-    first, last = dims[1] in (3, _OPEN), dims[3] in (3, _OPEN)
-    if wanted:
-        if first if wanted == "NCHW" else last:
-            return wanted
-        raise RequestError(f"{takes}, and no three channels where layout: {wanted} has them")
-    if dims[1] == 3 and dims[3] == 3:
-        raise RequestError(f"{takes}; set layout to NCHW or NHWC, as both may be meant")
-    if not (first or last):
-        raise RequestError(f"{takes}, and none of its axes are the three channels of a picture")
-    return "NHWC" if dims[3] == 3 or not first else "NCHW"
-
-
-def _put_before(
-    model: Any, size: tuple[int, int], dtype: str, layout: str, settled: Preprocessing
-) -> tuple[int, int]:
-    """Let the model take uint8 (batch, height, width, 3) pictures; returns their height, width."""
-    ov, ops = openvino_engine.library(), openvino_engine.operations()
-    height, width = (round(side / settled.crop) for side in size)
-    given = ops.parameter([_OPEN, height, width, 3], ov.Type.u8, name="images")
-    values = given
-    if (height, width) != size:
-        top, left = (height - size[0]) // 2, (width - size[1]) // 2
-        begin, end = [top, left], [top + size[0], left + size[1]]
-        values = ops.slice(values, _ints(begin), _ints(end), _ints([1, 1]), _ints([1, 2]))
-    if settled.channels == "bgr":
-        values = ops.gather(values, _ints([2, 1, 0]), _ints(3))
-    if dtype != "u8":
-        std = np.array(settled.std, np.float64)
-        factor = (settled.rescale / std).astype(np.float32)
-        shift = (-np.array(settled.mean) / std).astype(np.float32)
-        values = ops.convert(values, ov.Type.f32)
-        values = ops.add(ops.multiply(values, ops.constant(factor)), ops.constant(shift))
-    if layout == "NCHW":
-        values = ops.transpose(values, _ints([0, 3, 1, 2]))
-    if dtype not in ("f32", "u8"):
-        values = ops.convert(values, model.input(0).element_type)
-    old = model.get_parameters()[0]
-    old.output(0).replace(values.output(0))
-    model.add_parameters([given])
-    model.remove_parameter(old)
-    model.validate_nodes_and_infer_types()
-    return height, width
-
-
 def _output_of(model: Any, wanted: str | None, name: str) -> Any:
     """The port of the output to use."""
     ports = list(model.outputs)
-    listed = ", ".join(f"{_name_of(one)} {_type_of(one)} {one.partial_shape}" for one in ports)
+    listed = ", ".join(f"{name_of(one)} {type_of(one)} {one.partial_shape}" for one in ports)
     if wanted:
         for port in ports:
             if wanted in port.get_names():
@@ -246,7 +121,7 @@ def _output_of(model: Any, wanted: str | None, name: str) -> Any:
     )
 
 
-def _shape_of(model: Any, chosen: Any, asked: _Input, name: str) -> tuple[int, ...]:
+def _shape_of(model: Any, chosen: Any, asked: Input, name: str) -> tuple[int, ...]:
     """The output's shape for two pictures, the batch left out: by running the model."""
     ov = openvino_engine.library()
     two = np.zeros((2, *asked.size, 3), np.uint8)
@@ -254,16 +129,16 @@ def _shape_of(model: Any, chosen: Any, asked: _Input, name: str) -> tuple[int, .
         compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         raw = compiled(two)[model.outputs.index(chosen)]
     except Exception as error:
-        remedy = f"; {_EXPORT}" if asked.fixed_batch else ""
+        remedy = f"; {EXPORT}" if asked.fixed_batch else ""
         raise RequestError(
             f"{name} fails on two images of height {asked.size[0]} and width {asked.size[1]}"
             f"{remedy}: "
             f"{one_line(error)}"
         ) from error
-    if _type_of(chosen) not in _FLOATS or raw.ndim not in (2, 3, 4) or raw.shape[0] != 2:
-        batch = f"; {_EXPORT}" if asked.fixed_batch else ""
+    if type_of(chosen) not in FLOATS or raw.ndim not in (2, 3, 4) or raw.shape[0] != 2:
+        batch = f"; {EXPORT}" if asked.fixed_batch else ""
         raise RequestError(
-            f"{name} gives {_name_of(chosen)} {_type_of(chosen)} {raw.shape} for 2 images, "
+            f"{name} gives {name_of(chosen)} {type_of(chosen)} {raw.shape} for 2 images, "
             f"expected floats (2, d), (2, tokens, d) or a feature map of four axes{batch}"
         )
     return tuple(int(one) for one in raw.shape[1:])
@@ -275,7 +150,7 @@ def _pooled(
     """The model with that output alone, pooled to float32 (batch, dim)."""
     ov, ops = openvino_engine.library(), openvino_engine.operations()
     pooling = settled.pooling
-    what = f"{name} gives {_name_of(chosen)} ({', '.join(map(str, ('batch', *shape)))})"
+    what = f"{name} gives {name_of(chosen)} ({', '.join(map(str, ('batch', *shape)))})"
     if len(shape) == 1 and pooling not in ("", "none"):
         raise RequestError(f"{what}, with nothing to pool; leave pooling: {pooling} out")
     if len(shape) == 2 and not pooling:
@@ -287,12 +162,12 @@ def _pooled(
         raise RequestError(f"{what}, a feature map, which has no first token; set pooling: mean")
     values = ops.convert(chosen.get_node().input_value(0), ov.Type.f32)
     if pooling == "cls":
-        values = ops.gather(values, _ints(0), _ints(1))
+        values = ops.gather(values, integers(0), integers(1))
     elif len(shape) > 1 and pooling == "none":
-        values = ops.reshape(values, _ints([0, -1]), special_zero=True)
+        values = ops.reshape(values, integers([0, -1]), special_zero=True)
     elif len(shape) > 1:
         reduce = ops.reduce_max if pooling == "max" else ops.reduce_mean
-        values = reduce(values, _ints(_places(shape, settled)), keep_dims=False)
+        values = reduce(values, integers(_places(shape, settled)), keep_dims=False)
     return ov.Model([ops.result(values)], model.get_parameters(), "images_to_vectors")
 
 
@@ -321,7 +196,7 @@ def _checked(path: Path, info: ModelInfo, fixed_batch: int, name: str) -> OpenVI
         again = model(pictures)
         alone = np.concatenate([model(one[None]) for one in pictures])
     except (RuntimeError, ValueError) as error:
-        remedy = f"; {_EXPORT}" if fixed_batch else ""
+        remedy = f"; {EXPORT}" if fixed_batch else ""
         raise RequestError(
             f"{name} fails on three images of height {info.input_size[0]} and width "
             f"{info.input_size[1]}{remedy}: {one_line(error)}"
@@ -341,23 +216,10 @@ def _checked(path: Path, info: ModelInfo, fixed_batch: int, name: str) -> OpenVI
         )
         raise RequestError(
             f"{name} gives a picture another vector when other pictures share its batch ({why}); "
-            + (_EXPORT if fixed_batch else "export it for inference, or quantise it statically")
+            + (EXPORT if fixed_batch else "export it for inference, or quantise it statically")
         )
     return model
 
 
 def _agree(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     return bool(np.abs(a - b).max(initial=0) <= 1e-3 * np.abs(b).max(initial=0))
-
-
-def _ints(values: Any) -> Any:
-    return openvino_engine.operations().constant(np.array(values, np.int64))
-
-
-def _type_of(port: Any) -> str:
-    return str(port.element_type.get_type_name())
-
-
-def _name_of(port: Any) -> str:
-    names = sorted(port.get_names())
-    return str(names[0]) if names else "(unnamed)"

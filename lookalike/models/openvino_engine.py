@@ -51,6 +51,22 @@ def operations() -> Any:
     return opset13
 
 
+def integers(values: Any) -> Any:
+    """A constant of whole numbers, as operations take them."""
+    return operations().constant(np.array(values, np.int64))
+
+
+def type_of(port: Any) -> str:
+    """Name of the type of an input or output."""
+    return str(port.element_type.get_type_name())
+
+
+def name_of(port: Any) -> str:
+    """Its own name, the first of several."""
+    names = sorted(port.get_names())
+    return str(names[0]) if names else "(unnamed)"
+
+
 @cache
 def missing() -> str:
     """Why OpenVINO cannot be used here; empty if it can."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.distances import Ids
 from lookalike.reconcile.concluding import RESOLVED
 from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import read_renames
@@ -26,13 +27,12 @@ from lookalike.reconcile.settling import ledger_rows, read_rows
 from lookalike.reconcile.standing import file_that_stands, standing
 from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
-from lookalike.store.compacting import Moving
 from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
 from lookalike.store.manifest import FileJson, FileLine
+from lookalike.store.moving import Moving
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import Ids
 
 _SLICE_ROWS = 1 << 16  # of a row group
 _WRITTEN = 8  # rows are written in the time in which one meets others

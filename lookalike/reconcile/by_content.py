@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.distances import Ids
 from lookalike.reconcile.contents import ROWS, settle
 from lookalike.reconcile.settling import CONTENTS, NAMES, Settling, write_numbers
 from lookalike.store.attempts import once
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes, uri_partitions
-from lookalike.store.shard_format import Ids
 
 COPY_ROWS = 1 << 16  # of one shard
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.distances import Ids
 from lookalike.store.ledger import SCHEMA, UNKNOWN, as_known, is_unknown
-from lookalike.store.shard_format import Ids
 
 CARRIED, UNIT, GONE = 0, 1, 2  # where a row comes from: see `Settled`
 ROWS = pa.schema([*SCHEMA, ("origin", pa.int8())])

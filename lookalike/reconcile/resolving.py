@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lookalike.distances import Ids
 from lookalike.reconcile.by_content import ByContent, Copies
 from lookalike.reconcile.by_name import ByName
 from lookalike.reconcile.compared import Comparison
@@ -50,7 +51,6 @@ from lookalike.store.ledger import UNKNOWN, Counts, check_balance
 from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
-from lookalike.store.shard_format import Ids
 
 __all__ = ["Resolved", "copy", "read_renames", "resolve"]
 

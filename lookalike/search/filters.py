@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
 
@@ -10,8 +9,9 @@ from lookalike.distances import Ids
 from lookalike.ivf.selections import Selection, difference
 from lookalike.store.matching import matching_ids
 from lookalike.store.objects import Store
+from lookalike.store.recent import Recent
 
-_KEPT = 8
+_KEPT = 8  # at most
 _KEPT_BYTES = 256 << 20  # all of them together, but for the last
 
 
@@ -21,7 +21,7 @@ class Filters:
     def __init__(self, store: Store, files: Mapping[int, str], forgotten: Ids) -> None:
         """Filter the embedding shards at `files`, by file number, without the forgotten ids."""
         self._store, self._files, self._forgotten = store, files, forgotten
-        self._kept: OrderedDict[str, Selection] = OrderedDict()
+        self._kept: Recent[str, Selection] = Recent(_KEPT_BYTES, _weight)
         self._lock = Lock()
 
     def select(self, where: str) -> Selection:
@@ -31,17 +31,16 @@ class Filters:
             RequestError: See `matching_ids`.
         """
         with self._lock:
-            if where in self._kept:
-                self._kept.move_to_end(where)
-                return self._kept[where]
+            kept = self._kept.get(where)
+        if kept is not None:
+            return kept
         found = matching_ids(self._store, self._files, where)
         selection = Selection(difference(found, self._forgotten))
         with self._lock:
-            self._kept[where] = selection
-            while len(self._kept) > 1 and self._too_much():
-                self._kept.popitem(last=False)
+            self._kept.put(where, selection)
         return selection
 
-    def _too_much(self) -> bool:
-        size = sum(selection.ids.nbytes for selection in self._kept.values())
-        return len(self._kept) > _KEPT or size > _KEPT_BYTES
+
+def _weight(selection: Selection) -> int:
+    """Bytes, or so many that no more than _KEPT are kept."""
+    return max(selection.ids.nbytes, _KEPT_BYTES // _KEPT)

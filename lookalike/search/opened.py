@@ -37,7 +37,8 @@ from lookalike.store.vector_reader import VectorReader
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lookalike.models.features import Embedder, Feature
+    from lookalike.models.embedder import Embedder
+    from lookalike.models.features import Feature
     from lookalike.models.projection import Projection
 
 _OF_MODELS = ("features", "metric", "model_fingerprint", "preprocessing_fingerprint")

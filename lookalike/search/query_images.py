@@ -23,7 +23,7 @@ from lookalike.store.objects import Store
 from lookalike.store.storage import read_bytes
 
 if TYPE_CHECKING:
-    from lookalike.models.features import Embedder, Inputs
+    from lookalike.models.embedder import Embedder, Inputs
 
 _BATCH = 32
 
@@ -34,7 +34,8 @@ def load_embedder(store: Store, manifest: Manifest) -> Embedder:
     Raises:
         RequestError: The snapshot was made with another preprocessing, or without models.
     """
-    from lookalike.models.features import Embedder, folders_of, stored_features
+    from lookalike.models.embedder import Embedder
+    from lookalike.models.features import folders_of, stored_features
     from lookalike.models.projection import stored_projection
 
     features, projection = stored_features(store, manifest), stored_projection(manifest)

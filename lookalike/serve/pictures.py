@@ -14,7 +14,7 @@ from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop
 from lookalike.images.decoding import Decoder
 from lookalike.images.thumbnails import find_soon
-from lookalike.models.features import Embedder
+from lookalike.models.embedder import Embedder
 from lookalike.outcomes import Embedded, Failed
 from lookalike.records import SourceFile
 from lookalike.search.queries import Queries

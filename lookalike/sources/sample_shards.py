@@ -24,8 +24,8 @@ from lookalike.json_text import to_json
 from lookalike.sources.contents import Contents
 from lookalike.sources.locating import Locator
 from lookalike.sources.sniff import SNIFF_BYTES, sniff
+from lookalike.store.durable import write_file
 from lookalike.store.exporting import LivingRows
-from lookalike.store.files import write_file
 
 MISSING = "missing.jsonl"
 """Rows whose files cannot be had, with the reason."""

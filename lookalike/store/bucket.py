@@ -1,8 +1,4 @@
-"""A store on object storage: the one module that imports `obstore` (the extra "remote").
-
-An object is whole or absent, whoever looks. Requests are tried again within limits; a conditional
-put whose answer was lost is settled by reading what is there.
-"""
+"""A store on object storage (the extra "remote"), where an object is whole or absent."""
 
 from __future__ import annotations
 
@@ -17,68 +13,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.store import s3_uploads
 from lookalike.store.cached import DamagedError, Fetch, FileCache
-from lookalike.store.files import (
-    FileRecord,
-    Name,
-    PendingFile,
-    path_of,
-    record_of,
-    write_file,
-)
+from lookalike.store.durable import PendingFile, write_file
+from lookalike.store.files import Entry, FileRecord, Found, Name, Version, path_of, record_of
 from lookalike.store.locks import Lease, hold
-from lookalike.store.object_errors import Trying, is_missing_bucket, reason
-from lookalike.store.object_uri import parse_uri, shown_uri
-from lookalike.store.objects import (
-    ConflictError,
-    Entry,
-    Found,
-    Item,
-    ObjectStoreError,
-    Ranges,
-    Result,
-    Store,
-    Version,
-)
+from lookalike.store.object_requests import PART, ObjectRequests
+from lookalike.store.object_uri import shown_uri
+from lookalike.store.objects import ConflictError, Item, ObjectStoreError, Ranges, Result, Store
 from lookalike.store.ranges import RangedFile, Span, coalesce, cut
 from lookalike.store.s3_uri import is_s3
 
-try:
-    import obstore
-    from obstore import exceptions as failures
-    from obstore.store import from_url
-except ImportError:  # said by BucketStore, with the remedy
-    obstore = None
-
-_PART = 8 << 20  # bytes of one request for a part of a large file
 _PARTS = 4  # of one file, on their way
 _AT_ONCE = 32  # requests on their way
 _FEW = 8  # files of a folder that are looked at one by one: more, by listing it
 _SPOOLED = "object"  # the name of what is not written yet
 _BUFFER = 64 << 10  # bytes read at least, of a file that is read in pieces
-_SHA256 = "sha256"  # the attribute that says what an object holds
-_CLIENT = {
-    "connect_timeout": "10s",
-    "read_timeout": "30s",  # without a byte
-    "timeout": "120s",  # for one request, its body included
-}
-_RETRY = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=200),
-        "max_backoff": timedelta(seconds=5),
-        "base": 2,
-    },
-}
 
 
 class BucketStore(Store):
@@ -98,19 +54,7 @@ class BucketStore(Store):
             RequestError: The extra is not installed, or the URI is not one that can be opened.
         """
         self.name, self.uri = name, shown_uri(name)
-        if obstore is None:
-            raise RequestError(
-                f"{self.uri}: stores on object storage need obstore; "
-                "install it: pip install 'lookalike[remote]'"
-            )
-        whole, options, allow_http = parse_uri(name)
-        client = {**_CLIENT, "allow_http": allow_http}
-        try:
-            self._store = from_url(whole, client_options=client, retry_config=_RETRY, **options)
-        except (failures.BaseError, ValueError) as error:
-            raise RequestError(f"cannot open {self.uri}: {reason(str(error))}") from error
-        refused = (failures.PermissionDeniedError, failures.UnauthenticatedError)
-        self._trying = Trying(self.uri, (failures.BaseError, OSError), refused)
+        self._requests = ObjectRequests(name)
         self._cache = FileCache(cache)
         self._known: dict[str, FileRecord] = {}
         self._lease: Lease | None = None
@@ -120,12 +64,7 @@ class BucketStore(Store):
 
     def read(self, path: str) -> Found | None:
         """See `Store.read`."""
-
-        def get() -> Found:
-            result = obstore.get(self._store, path)
-            return Found(bytes(result.bytes()), _version(result.meta), result.meta["last_modified"])
-
-        return self._trying.absent(f"read {path}", get)
+        return self._requests.get(path)
 
     def read_all(self, paths: Iterable[str]) -> list[Found | None]:
         """See `Store.read_all`."""
@@ -141,8 +80,7 @@ class BucketStore(Store):
 
     def stat(self, path: str) -> Entry | None:
         """See `Store.stat`."""
-        found = self._trying.absent(f"look at {path}", lambda: obstore.head(self._store, path))
-        return None if found is None else Entry(path, found["size"], found["last_modified"])
+        return self._requests.stat(path)
 
     def stat_all(self, paths: Iterable[str]) -> list[Entry | None]:
         """See `Store.stat_all`; folders of which much is asked are listed."""
@@ -163,33 +101,22 @@ class BucketStore(Store):
 
     def written(self, path: str) -> FileRecord | None:
         """What `write` wrote under a path; sha256 is "" where another program wrote it."""
-
-        def head() -> FileRecord:
-            found = obstore.get(self._store, path, options={"head": True})
-            return FileRecord(path, found.attributes.get(_SHA256, ""), found.meta["size"])
-
-        return self._trying.absent(f"look at {path}", head)
+        return self._requests.written(path)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """See `Store.chunks`; each part is tried again by itself."""
         return self._parts(path, self.size(path))
 
     def _parts(self, path: str, size: int) -> Iterator[bytes]:
-        starts = range(0, size, _PART)
+        starts = range(0, size, PART)
         for first in range(0, len(starts), _PARTS):
             some = starts[first : first + _PARTS]
             yield from self.at_once(
-                lambda start: self._part(path, start, min(_PART, size - start)), some
+                lambda start: self._part(path, start, min(PART, size - start)), some
             )
 
     def _part(self, path: str, start: int, count: int) -> bytes:
-        def part() -> bytes:
-            got = bytes(obstore.get_range(self._store, path, start=start, length=count))
-            if len(got) != count:
-                raise OSError(f"{len(got)} bytes came where {count} were asked for")
-            return got
-
-        found = self._trying.absent(f"read {path}", part)
+        found = self._requests.part(path, start, count)
         if found is None:
             raise self._gone(path)
         return found
@@ -281,7 +208,7 @@ class BucketStore(Store):
         An empty object that stands for a folder, as consoles and file browsers make them, is none.
         """
         empty: Entry | None = None
-        for entry in self._entries(folder):
+        for entry in self._requests.entries(folder):
             if empty is not None and not entry.path.startswith(f"{empty.path}/"):
                 yield empty
             empty = None
@@ -292,32 +219,9 @@ class BucketStore(Store):
         if empty is not None:
             yield empty
 
-    def _entries(self, folder: str) -> Iterator[Entry]:
-        """All objects, in the order of their keys."""
-        last: str | None = None
-
-        def behind(last: str | None) -> tuple[Any, list[Any]]:
-            stream = obstore.list(self._store, folder or None, offset=last)
-            return stream, next(stream, [])
-
-        while True:
-            stream, chunk = self._trying.call(f"list {folder}", partial(behind, last))
-            try:
-                while chunk:
-                    for one in chunk:
-                        last = one["path"]
-                        yield Entry(one["path"], one["size"], one["last_modified"])
-                    chunk = next(stream, [])
-                return
-            except (failures.BaseError, OSError):
-                continue  # told by the next try, where it fails again
-
     def folders(self, folder: str) -> list[str]:
         """See `Store.folders`."""
-        found = self._trying.call(
-            f"list {folder}", lambda: obstore.list_with_delimiter(self._store, folder)
-        )
-        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+        return self._requests.folders(folder)
 
     def leftovers(self) -> Iterator[Entry]:
         """See `Store.leftovers`: uploads, on S3, whose servers need not tell of them."""
@@ -342,38 +246,14 @@ class BucketStore(Store):
 
     def upload(self, file: Path, record: FileRecord) -> None:
         """Write a finished file as one object, absent until it is whole."""
-        attributes = {_SHA256: record.sha256}
-
-        def put() -> None:
-            try:
-                obstore.put(
-                    self._store,
-                    record.path,
-                    file,
-                    attributes=attributes,
-                    chunk_size=_PART,
-                    max_concurrency=2,
-                )
-            except FileNotFoundError as error:
-                # The upload of its parts is no more: either it is complete, and the answer was
-                # lost, or another ended it.
-                if is_missing_bucket(str(error)):
-                    raise
-                if self.written(record.path) != record:
-                    raise OSError(str(error)) from error
-
-        self._trying.call(f"write {record.path}", put)
+        self._requests.put_file(file, record)
         self._known[record.path] = record
 
     def put(self, name: Name, data: bytes) -> FileRecord:
         """See `Store.put`."""
         written = record_of("", [data])
         record = replace(written, path=path_of(name, written.sha256))
-        attributes = {_SHA256: record.sha256}
-        self._trying.call(
-            f"write {record.path}",
-            lambda: obstore.put(self._store, record.path, data, attributes=attributes),
-        )
+        self._requests.put(record, data)
         self._known[record.path] = record
         return record
 
@@ -390,24 +270,7 @@ class BucketStore(Store):
 
     def replace_if(self, path: str, data: bytes, old: Version | None) -> Version:
         """See `Store.replace_if`; an answer that was lost is settled by reading what is there."""
-        mode: Any = "create"
-        if old is not None:
-            known = {"e_tag": old.e_tag, "version": old.version}
-            mode = {key: one for key, one in known.items() if one is not None}
-        attributes = {_SHA256: record_of(path, [data]).sha256}
-
-        def put() -> Version:
-            try:
-                made = obstore.put(self._store, path, data, mode=mode, attributes=attributes)
-                return _version(made)
-            except (failures.AlreadyExistsError, failures.PreconditionError) as error:
-                # It may be ours: the answer to a first request was lost, this is to the second.
-                there = self.read(path)
-                if there is None or there.data != data:
-                    raise ConflictError(f"{self.shown(path)}: another wrote it") from error
-                return there.version
-
-        return self._trying.call(f"write {path}", put)
+        return self._requests.replace_if(path, data, old)
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
@@ -431,17 +294,7 @@ class BucketStore(Store):
         asked = [path for path in every if not s3_uploads.is_upload(path)]
         for known in filter(None, (self._known.pop(path, None) for path in asked)):
             self._cache.drop(known)
-        for start in range(0, len(asked), 1000):
-            part = asked[start : start + 1000]
-
-            def remove(part: Sequence[str] = part) -> None:
-                try:
-                    obstore.delete(self._store, part)
-                except FileNotFoundError:  # one of them: the others must go all the same
-                    for path in part:
-                        self._trying.absent("", partial(obstore.delete, self._store, path))
-
-            self._trying.call(f"remove {part[0]}", remove)
+        self._requests.delete(asked)
         for path in filter(s3_uploads.is_upload, every):
             s3_uploads.abort(self.name, path)
 
@@ -452,7 +305,3 @@ def _own_folder(process: int) -> Path:
     made = Path(mkdtemp(prefix=f"lookalike-{process}-"))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made
-
-
-def _version(meta: Any) -> Version:
-    return Version(meta["e_tag"], meta["version"])

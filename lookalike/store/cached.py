@@ -24,7 +24,8 @@ from typing import BinaryIO
 
 from lookalike.cache_folder import cache_folder
 from lookalike.errors import RequestError, StoreWriteError
-from lookalike.store.files import FileRecord, locked, record_of
+from lookalike.store.durable import locked
+from lookalike.store.files import FileRecord, record_of
 
 if os.name == "posix":
     import fcntl

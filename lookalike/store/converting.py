@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.distances import Vectors
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.compacting import rows_of
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import COLUMNS, Vectors, schema, vector_type
+from lookalike.store.shard_format import COLUMNS, schema, vector_type
 from lookalike.store.shards import open_shard, shard_record
 
 

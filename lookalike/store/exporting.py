@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookalike.store.files import write_file
+from lookalike.store.durable import write_file
 from lookalike.store.living import deleted_ids, fitting, united_schema
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store

@@ -1,6 +1,6 @@
 """A store in a folder that every process can see.
 
-See `files` for how a file is written there. Links inside a store are files of their own, and lead
+See `durable` for how a file is written there. Links inside a store are files of their own, and lead
 no write out of it: they are neither followed nor resolved, and what they point to is none of the
 store's.
 """
@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lookalike.errors import RequestError
-from lookalike.store.files import (
-    FileRecord,
-    Name,
+from lookalike.store.durable import (
     PendingFile,
     fsync_folder,
     leads_out,
@@ -29,8 +27,9 @@ from lookalike.store.files import (
     remove_tree,
     write_file,
 )
+from lookalike.store.files import Entry, FileRecord, Found, Name, Version
 from lookalike.store.locks import hold
-from lookalike.store.objects import ConflictError, Entry, Found, Store, Version
+from lookalike.store.objects import ConflictError, Store
 from lookalike.store.ranges import check
 
 
@@ -56,7 +55,7 @@ def walk(store: Path, folder: str = "") -> Iterator[str]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `files.write_file` gives to what is not finished."""
+    """Whether a file's name is one that `durable.write_file` gives to what is not finished."""
     return name.startswith(".") and name.endswith(".tmp")
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from types import TracebackType
 
 from lookalike.errors import RequestError
-from lookalike.store.files import check_inside, make_folder, write_bytes
-from lookalike.store.objects import ConflictError, ObjectStoreError, Store, Version
+from lookalike.store.durable import check_inside, make_folder, write_bytes
+from lookalike.store.files import Version
+from lookalike.store.objects import ConflictError, ObjectStoreError, Store
 
 if os.name == "posix":
     import fcntl

@@ -13,16 +13,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from lookalike.errors import RequestError, UnreachableError
+from lookalike.errors import UnreachableError
 from lookalike.parallel import run_all
-from lookalike.store.files import FileRecord, Name, PendingFile, json_bytes, record_of
-from lookalike.store.s3_uri import split_options
-from lookalike.store.storage import is_remote, path_from_uri
+from lookalike.store.durable import PendingFile
+from lookalike.store.files import Entry, FileRecord, Found, Name, Version, json_bytes, record_of
+from lookalike.store.storage import is_remote, store_place
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,32 +33,6 @@ class ObjectStoreError(UnreachableError):
 
 class ConflictError(Exception):
     """What is there is not what the condition of a put said: another wrote it."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """How a store names one version of a file, for conditional puts."""
-
-    e_tag: str | None
-    version: str | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """A small file as it was read, and when it was written, by the store's clock."""
-
-    data: bytes
-    version: Version
-    modified: datetime
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file: path, size, and when it was written, by the store's clock."""
-
-    path: str
-    bytes: int
-    modified: datetime
 
 
 class Store(ABC):
@@ -389,26 +361,3 @@ def open_store(store: str | os.PathLike[str], cache: str | os.PathLike[str] | No
     from lookalike.store.folder import FolderStore
 
     return FolderStore(Path(place))
-
-
-def place_below(place: str, folder: str) -> str:
-    """The name of what lies below a place that a folder's path or a URI names, options and all."""
-    plain, options = split_options(place) if is_remote(place) else (place, "")
-    return f"{plain.rstrip('/')}/{folder}{options}"
-
-
-def store_place(store: str | os.PathLike[str]) -> str:
-    """A store's absolute folder, or its URI: what stands whatever the working folder becomes.
-
-    Raises:
-        RequestError: It is no name of either.
-    """
-    try:
-        name = os.fspath(store)
-    except TypeError:
-        name = ""
-    if not isinstance(name, str) or not name:
-        raise RequestError(f"store: needs the name of a folder or a URI, got {store!r:.80}")
-    if name.startswith("file://"):
-        return os.fsdecode(path_from_uri(name))
-    return name if is_remote(name) else os.path.abspath(name)

@@ -1,38 +1,25 @@
-"""The proof that images are forgotten: every file under a store is searched for what they were.
-
-For their names, plain and as JSON, HTML and URIs write them; for the hashes of their contents, as
-bytes and in hex; for their vectors, as bytes of the types and forms in which vectors are kept.
-Files are searched as they are, and what is compressed in them (Parquet, .npz) as it was before.
-"""
+"""The proof that images are forgotten: every file under a store is searched for their traces."""
 
 from __future__ import annotations
 
-import html
-import json
-import mmap
-import os
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.errors import one_line
 from lookalike.store.attempts import Record, recorded
+from lookalike.store.files import Entry
 from lookalike.store.ledger import ledger_tables
-from lookalike.store.objects import Entry, Store
+from lookalike.store.objects import Store
 from lookalike.store.patterns import SHORTEST, Patterns
 from lookalike.store.shards import iter_blocks
-
-_BATCH = 16_384
-_PLAIN = {"PLAIN", "RLE", "BIT_PACKED", "RLE_DICTIONARY", "PLAIN_DICTIONARY"}
+from lookalike.store.traces import Search, Traces
 
 
 @dataclass(frozen=True)
@@ -77,38 +64,6 @@ class Proof:
         return {**self.__dict__, "finds": [one.__dict__ for one in self.finds]}
 
 
-@dataclass
-class Traces:
-    """What to search for.
-
-    Attributes:
-        names: Of images.
-        contents: sha256 of their contents.
-        vectors: For each vector, its forms (d,) of any float type; one of them is the stored one.
-        living: Names of other images that hold one of the names as a part (see `longer_names`).
-    """
-
-    names: Sequence[str]
-    contents: Sequence[bytes]
-    vectors: Sequence[Sequence[npt.NDArray[Any]]]
-    living: Sequence[str] = ()
-
-    def to_bytes(self) -> bytes:
-        """As JSON, for the tasks that search."""
-        forms = [[[one.dtype.str, one.tobytes().hex()] for one in some] for some in self.vectors]
-        contents = [one.hex() for one in self.contents]
-        return json.dumps([[*self.names], contents, forms, [*self.living]]).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Traces:
-        """The inverse of `to_bytes`."""
-        names, contents, forms, living = json.loads(data)
-        vectors = [
-            [np.frombuffer(bytes.fromhex(one), dtype) for dtype, one in some] for some in forms
-        ]
-        return cls(names, [bytes.fromhex(one) for one in contents], vectors, living)
-
-
 @dataclass(frozen=True)
 class SearchTask:
     """Some files to search; paths are relative to the store.
@@ -150,7 +105,7 @@ def search(store: Store, traces: Traces, paths: Iterable[str]) -> Record:
         `finds`, [path, kind, what] of each (see `Find`); `shared`: numbers of the vectors found
         that rows of other images in these files have as well, to the last bit.
     """
-    looking, found, shared = _Search(traces), set[Find](), set[int]()
+    looking, found, shared = Search(traces), set[Find](), set[int]()
     for path in paths:
         try:
             here = {Find(path, *one) for one in looking.file(store.once(path), path)}
@@ -189,31 +144,10 @@ def total(traces: Traces, entries: Iterable[Entry], records: Iterable[Record]) -
     )
 
 
-def prove(store: Store, traces: Traces) -> Proof:
-    """Search every file under a store, links not followed."""
-    entries = list(all_files(store))
-    return total(traces, entries, [search(store, traces, [entry.path for entry in entries])])
-
-
 def all_files(store: Store) -> Iterator[Entry]:
     """Every file under a store, what killed writers left among them."""
     yield from store.entries()
     yield from store.leftovers()
-
-
-def spellings(name: str) -> list[bytes]:
-    """How a name may stand in a file: plain, escaped in JSON, in HTML, percent-encoded."""
-    forms = [
-        name,
-        json.dumps(name)[1:-1],
-        json.dumps(name, ensure_ascii=False)[1:-1],
-        html.escape(name),
-        html.escape(name, quote=False),
-        quote(name, safe="/"),
-        quote(name, safe="/:"),
-        quote(name, safe="/ !$&'()*+,;=:@~"),
-    ]
-    return list(dict.fromkeys(form.encode("utf-8", "surrogateescape") for form in forms))
 
 
 def longer_names(tables: Iterable[pa.Table], names: Sequence[str]) -> Iterator[str]:
@@ -233,118 +167,6 @@ def longer_names(tables: Iterable[pa.Table], names: Sequence[str]) -> Iterator[s
                 for name in others.to_pylist():
                     if next(found.find(name.encode("utf-8", "surrogateescape")), None):
                         yield name
-
-
-class _Search:
-    """One search over many files."""
-
-    def __init__(self, traces: Traces) -> None:
-        self._short = [name for name in traces.names if len(os.fsencode(name)) < SHORTEST]
-        known: list[tuple[bytes, str, str]] = []
-        for name in traces.names:
-            if name not in self._short:
-                known += [(form, "name", name) for form in spellings(name)]
-        for content in traces.contents:
-            known += [
-                (form, "content", content.hex()) for form in (content, content.hex().encode())
-            ]
-        for number, vectors in enumerate(traces.vectors):
-            known += [(vector.tobytes(), "vector", str(number)) for vector in vectors]
-        self._known = [one for one in known if len(one[0]) >= SHORTEST]  # a vector may be short
-        self._patterns = Patterns([pattern for pattern, _, _ in self._known])
-        self._excuses = _excuses(self._known, traces.living)
-
-    def file(self, found: Path | BinaryIO, relative: str) -> Iterator[tuple[str, str]]:
-        """Kind and description of everything found in one file, which may be open already."""
-        yield from self.buffer(os.fsencode(relative))
-        if isinstance(found, Path):
-            if found.is_symlink():
-                yield from self.buffer(os.fsencode(os.readlink(found)))
-                return
-            if not found.is_file():
-                return
-        with open(found, "rb") if isinstance(found, Path) else found as file:
-            if os.fstat(file.fileno()).st_size:
-                yield from self._contents(file)
-
-    def _contents(self, file: BinaryIO) -> Iterator[tuple[str, str]]:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield from self.buffer(data)
-            for name in self._short:  # a part of anything: it counts where it stands for itself
-                if any(data.find(form % os.fsencode(name)) >= 0 for form in (b'"%s"', b">%s<")):
-                    yield "name", name
-            magic = data[:4]
-        if magic == b"PAR1":
-            yield from self._parquet(file)
-        elif magic == b"PK\x03\x04":
-            with zipfile.ZipFile(file) as archive:
-                for name in archive.namelist():
-                    yield from self.buffer(archive.read(name))
-
-    def buffer(self, data: Any) -> Iterator[tuple[str, str]]:
-        """What is found in bytes as they are."""
-        for number, position in self._patterns.find(data):
-            if not self._excused(number, position, data):
-                yield self._known[number][1:]
-
-    def _excused(self, number: int, position: int, data: Any) -> bool:
-        """Is it a part of the name of another image?"""
-        return any(
-            offset <= position
-            and bytes(data[position - offset : position - offset + length]) in names
-            for (offset, length), names in self._excuses.get(number, {}).items()
-        )
-
-    def _parquet(self, raw: BinaryIO) -> Iterator[tuple[str, str]]:
-        """Text and bytes decoded; other columns where their pages are not plain."""
-        with pq.ParquetFile(raw) as file:
-            columns = _columns_to_decode(file)
-            if not columns or not file.num_row_groups:
-                return
-            for batch in file.iter_batches(_BATCH, columns=columns):
-                for column in batch.columns:
-                    yield from self._array(column)
-
-    def _array(self, array: Any) -> Iterator[tuple[str, str]]:
-        while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
-            array = array.flatten()
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if pa.types.is_string(array.type) and self._short:
-            there = array.filter(pc.is_in(array, pa.array(self._short, pa.string())))
-            yield from (("name", name) for name in pc.unique(there).to_pylist())
-        for buffer in array.buffers()[1:]:
-            if buffer is not None and buffer.size:
-                yield from self.buffer(buffer)
-
-
-def _columns_to_decode(file: pq.ParquetFile) -> list[str]:
-    """Columns of text and bytes, and those whose pages are compressed or otherwise encoded."""
-    metadata, wanted = file.metadata, []
-    for number in range(metadata.num_columns):
-        column = metadata.schema.column(number)
-        chunks = [metadata.row_group(i).column(number) for i in range(metadata.num_row_groups)]
-        plain = all(
-            chunk.compression == "UNCOMPRESSED" and _PLAIN.issuperset(chunk.encodings)
-            for chunk in chunks
-        )
-        if not plain or column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
-            wanted.append(column.path)
-    return wanted
-
-
-def _excuses(
-    known: Sequence[tuple[bytes, str, str]], living: Sequence[str]
-) -> Mapping[int, dict[tuple[int, int], set[bytes]]]:
-    """For each pattern of a name, where it lies in which spelling of a longer name that lives."""
-    found: dict[int, dict[tuple[int, int], set[bytes]]] = {}
-    names = Patterns([pattern for pattern, _, _ in known])
-    for name in living:
-        for spelt in spellings(name):
-            for number, offset in names.find(spelt):
-                place = found.setdefault(number, {}).setdefault((offset, len(spelt)), set())
-                place.add(spelt)
-    return found
 
 
 def _shared(store: Store, path: str, suspects: Collection[int], traces: Traces) -> Iterator[int]:

@@ -18,14 +18,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.distances import Ids
+
 SCHEMA_VERSION = 2
 COLUMNS = ("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding")
 ADDRESSES = "lookalike.vector_addresses"
 _GROUP_BYTES = 4 << 20  # of vectors
 _FEWEST, _MOST = 256, 2048  # rows of a group: more are slow to decode for the name of one of them
 
-Ids = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
 
 _ROW = 0xFFFFFFFF
 

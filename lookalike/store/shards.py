@@ -19,22 +19,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.batching import up_to
-from lookalike.store.files import FileRecord, Name, PendingFile
+from lookalike.distances import Ids, Vectors
+from lookalike.store.column_reader import Row
+from lookalike.store.durable import PendingFile
+from lookalike.store.files import FileRecord, Name
 from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import (
     ADDRESSES,
     SCHEMA_VERSION,
     Addresses,
-    Ids,
-    Vectors,
     addresses_json,
     addresses_of,
     group_rows,
     make_id,
     vector_type,
 )
-from lookalike.store.vector_reader import Row
 
 _ONE_PAGE = 2**31 - 1  # the most bytes that a page may have
 _BLOCK_ROWS, _BLOCK_BYTES = 8192, 16 << 20  # of vectors, read at a time
@@ -257,13 +257,6 @@ def _blocks(file: pq.ParquetFile) -> Iterator[tuple[int, ...]]:
     most = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * kind.list_size)))
     numbers = range(file.num_row_groups)
     return up_to(((one, file.metadata.row_group(one).num_rows) for one in numbers), most)
-
-
-def iter_ids(path: Path | BinaryIO) -> Iterator[Ids]:
-    """Ids of a shard, one row group at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in _batches(file, ["id"], 65536):
-            yield batch["id"].to_numpy()
 
 
 def iter_rows(path: Path | BinaryIO, columns: Sequence[str]) -> Iterator[Row]:

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from lookalike.errors import RequestError, UnreachableError
 from lookalike.json_text import plain
-from lookalike.store.files import FileRecord, json_bytes, record_of
+from lookalike.store.files import FileRecord, Found, json_bytes, record_of
 from lookalike.store.index_header import HEADER_BYTES, parse_header
 from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.manifest import FileLine, Manifest
-from lookalike.store.objects import ConflictError, Found, Store
+from lookalike.store.objects import ConflictError, Store
 from lookalike.store.tombstones import read_tombstones
 
 FORMAT = "lookalike-snapshot"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lookalike.store.ledger import as_known
 from lookalike.store.patterns import SHORTEST, Patterns
-from lookalike.store.proof import spellings
+from lookalike.store.traces import spellings
 
 
 @dataclass(frozen=True)

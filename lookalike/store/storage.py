@@ -28,6 +28,29 @@ def is_remote(uri: str) -> bool:
     return bool(_SCHEME.match(uri)) and not uri.startswith("file://")
 
 
+def place_below(place: str, folder: str) -> str:
+    """The name of what lies below a place that a folder's path or a URI names, options and all."""
+    plain, options = split_options(place) if is_remote(place) else (place, "")
+    return f"{plain.rstrip('/')}/{folder}{options}"
+
+
+def store_place(store: str | os.PathLike[str]) -> str:
+    """A store's absolute folder, or its URI: what stands whatever the working folder becomes.
+
+    Raises:
+        RequestError: It is no name of either.
+    """
+    try:
+        name = os.fspath(store)
+    except TypeError:
+        name = ""
+    if not isinstance(name, str) or not name:
+        raise RequestError(f"store: needs the name of a folder or a URI, got {store!r:.80}")
+    if name.startswith("file://"):
+        return os.fsdecode(path_from_uri(name))
+    return name if is_remote(name) else os.path.abspath(name)
+
+
 def plain_name(uri: str) -> str:
     """A path or URI without options that stand after it: what its suffix is told from."""
     return split_options(uri)[0] if is_remote(uri) else uri

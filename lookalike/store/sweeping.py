@@ -14,8 +14,9 @@ from pathlib import PurePosixPath
 from lookalike.batching import up_to
 from lookalike.errors import RequestError
 from lookalike.store import snapshot
+from lookalike.store.files import Entry
 from lookalike.store.locks import CLOCK, LOCK
-from lookalike.store.objects import Entry, Store
+from lookalike.store.objects import Store
 
 _OF_RUNS = ("embeddings", "index")  # files there bear the name of the run that wrote them
 _SHARED = ("models", "templates")  # those there are named by what is in them

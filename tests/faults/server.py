@@ -27,10 +27,10 @@ def main() -> None:
     import lookalike.pipelines.ingest
     import lookalike.pipelines.progress
     from lookalike.models.quiet_tf import tf
-    from lookalike.store import bucket
+    from lookalike.store import object_requests
 
     assert lookalike.pipelines.index, (lookalike.pipelines.ingest, lookalike.pipelines.progress, tf)
-    if bucket.obstore is not None:
+    if object_requests.obstore is not None:
         _hurry()
 
     for line in sys.stdin:
@@ -42,13 +42,13 @@ def main() -> None:
 
 def _hurry() -> None:
     """Requests to object storage are as many as ever, and the pauses between them short."""
-    from lookalike.store import bucket, object_errors
+    from lookalike.store import bucket, object_errors, object_requests
 
     object_errors._PAUSE_S = 0.01
-    bucket._PART = PART
-    bucket._CLIENT["read_timeout"] = f"{PATIENCE_S}s"
+    object_requests.PART = bucket.PART = PART
+    object_requests._CLIENT["read_timeout"] = f"{PATIENCE_S}s"
     short = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=10)}
-    bucket._RETRY["backoff"] = {**short, "base": 2}
+    object_requests._RETRY["backoff"] = {**short, "base": 2}
 
 
 def _start(order: dict[str, Any]) -> int:
