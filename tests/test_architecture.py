@@ -53,6 +53,7 @@ OWNERS = {
     "obstore": {"lookalike.store.bucket", "lookalike.store.s3_heads"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"lookalike.models.tf_hub"},
+    "lance": {"lookalike.store.lance_dataset"},
     "kagglehub": {"lookalike.models.hub_process"},
     "jinja2": {"lookalike.report.templates"},
     "starlette": {

@@ -22,7 +22,7 @@ from lookalike.store.files import (
     FileRecord,
     Name,
     PendingFile,
-    fsync_folder,
+    fsync_path,
     leads_out,
     locked,
     put_if_absent,
@@ -242,12 +242,12 @@ class FolderStore(Store):
                 changed.add((self.root / path).parent)
         for folder in changed:
             with suppress(FileNotFoundError):
-                fsync_folder(folder)
+                fsync_path(folder)
 
     def settle(self, paths: Iterable[str]) -> None:
         """See `Store.settle`: their folders are fsynced."""
         for folder in {(self.root / path).parent for path in paths}:
-            fsync_folder(folder)
+            fsync_path(folder)
 
     def delete_below(self, folder: str) -> None:
         """See `Store.delete_below`."""
