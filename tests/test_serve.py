@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from PIL import Image
 
 import lookalike
 from lookalike.pipelines.cli import main
+from lookalike.serve.api import routes
+from lookalike.serve.asking import FIELDS
+from lookalike.serve.explorer import Explorer
 from lookalike.serve.limits import Limits
+from lookalike.serve.metrics import Metrics
 from lookalike.serve.near_copies import NEAREST, near_copies
 from tests.conftest import picture
 from tests.documented import ROOT, script
@@ -422,13 +427,10 @@ def test_stats(vectors: tuple[Vectors, Served], served: Served) -> None:
     assert (own["weights"], own["pictures"], own["images"]) == (False, True, 20)
 
 
-def test_the_api_is_described(served: Served) -> None:
-    from lookalike.serve.api import _Endpoints
-    from lookalike.serve.asking import FIELDS
-
+def test_the_api_is_described(served: Served, indexed: tuple[Path, Path]) -> None:
     described = served.get("/api/openapi.json")
-    endpoints = _Endpoints.__new__(_Endpoints)
-    paths = {route.path for route in endpoints.routes()} - {"/", "/static/{name}"}
+    with closing(Explorer(lookalike.open(indexed[0]), Limits())) as explorer:
+        paths = {route.path for route in routes(explorer, Metrics())} - {"/", "/static/{name}"}
     assert set(described["paths"]) == paths
     assert set(described["components"]["schemas"]["Query"]["properties"]) == set(FIELDS)
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")

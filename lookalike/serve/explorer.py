@@ -22,10 +22,10 @@ from lookalike.search.neighbour import Neighbours
 from lookalike.search.opened import SnapshotGoneError
 from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
-from lookalike.serve.asking import Asked
 from lookalike.serve.limits import Limits, RefusedError
 from lookalike.serve.near_copies import NearCopies, near_copies
 from lookalike.serve.pictures import Pictures
+from lookalike.serve.query import Asked
 from lookalike.serve.searches import Render, Searches, in_pool
 from lookalike.serve.thumbnails import Original, Thumbnails, original_of
 from lookalike.serve.uploads import Uploads
