@@ -36,9 +36,7 @@ class ViewEndpoints:
         order = texts.get("order", "random")
         if order not in ("random", "stored"):
             raise RequestError(f"order: needs to be random or stored, got {order!r:.80}")
-        where = (
-            asked_text("where", texts["where"], self._limits.where) if "where" in texts else None
-        )
+        where = self._where(texts)
         if "folder" in texts:
             where = browsing.in_folder(asked_text("folder", texts["folder"], _LONGEST_NAME), where)
 
@@ -51,8 +49,9 @@ class ViewEndpoints:
 
     async def duplicates(self, request: Request) -> Response:
         """Rows of which there are copies under other names."""
-        k, offset = self._page_of(_texts(request, ("k", "offset")))
-        return await self._listed(lambda now: browsing.copies(now, k, offset))
+        texts = _texts(request, ("k", "where", "offset"))
+        (k, offset), where = self._page_of(texts), self._where(texts)
+        return await self._listed(lambda now: browsing.copies(now, k, offset, where))
 
     async def _listed(self, find: Callable[[Searcher], browsing.Listing]) -> Response:
         def read(now: Searcher) -> Response:
@@ -63,12 +62,12 @@ class ViewEndpoints:
 
     async def near_copies(self, request: Request) -> Response:
         """Groups of rows that look the same, of a sample."""
-        texts = _texts(request, ("k", "offset", "threshold"))
-        k, offset = self._page_of(texts, _GROUPS)
+        texts = _texts(request, ("k", "where", "offset", "threshold"))
+        (k, offset), where = self._page_of(texts, _GROUPS), self._where(texts)
         threshold = asked_number("threshold", texts["threshold"]) if "threshold" in texts else None
 
         def read(now: Searcher) -> Response:
-            found = self._explorer.near_copies(now, threshold)
+            found = self._explorer.near_copies(now, threshold, where)
             shown = [ids[:_GROUP_SHOWN] for ids in found.groups[offset : offset + k]]
             rows = described(now, np.concatenate([np.empty(0, np.int64), *shown]))
             return groups_response(found, offset, shown, rows, now)
@@ -77,12 +76,12 @@ class ViewEndpoints:
 
     async def outliers(self, request: Request) -> Response:
         """Of a sample, the rows that are least like any other."""
-        texts = _texts(request, ("k", "seed"))
-        k, _ = self._page_of(texts)
+        texts = _texts(request, ("k", "where", "seed"))
+        (k, _), where = self._page_of(texts), self._where(texts)
         seed = asked_count("seed", texts.get("seed", "0"), _SEEDS, 0)
 
         def read(now: Searcher) -> Response:
-            listing, scores = self._explorer.outliers(now, seed)
+            listing, scores = self._explorer.outliers(now, seed, where)
             found = described(now, listing.ids[:k], scores[:k])
             return listing_response(listing, found, now, scores=True)
 
@@ -106,6 +105,9 @@ class ViewEndpoints:
     def _page_of(self, texts: dict[str, str], usual: int = _PAGE) -> tuple[int, int]:
         k = asked_count("k", texts.get("k", str(usual)), self._limits.k)
         return k, asked_count("offset", texts.get("offset", "0"), 2**62, 0)
+
+    def _where(self, texts: dict[str, str]) -> str | None:
+        return asked_text("where", texts["where"], self._limits.where) if "where" in texts else None
 
 
 def _texts(request: Request, names: tuple[str, ...]) -> dict[str, str]:
