@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 
 from lookalike.pipelines import find
@@ -110,3 +111,13 @@ def test_what_is_wrong_is_told_with_status_2(
 def test_folders_are_told_apart() -> None:
     places = {find.store_of(Path(os.path.abspath(name))) for name in ("/a", "/b", "/a b", "/a/b")}
     assert len(places) == 4
+
+
+def test_a_small_folder_starts_no_pipeline(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker is this process, for pictures as for everything else."""
+    monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: pytest.fail("one was started"))
+    names, said = ask(capsys, folder / "below" / "2.png", folder, "-k", 1)
+    assert names == ["2.png"]
+    assert "embed: 6 files in" in said
