@@ -219,10 +219,8 @@ def _image_queries(
                     [query.sha256 for query in queries],
                 )
     if not answered:
-        raise RequestError(
-            f"{', '.join(specs)}: no image to search with"
-            + (f"; none of the {left_out:,} files is one, for example {held[0]}" if held else "")
-        )
+        why = f"; none of the {left_out:,} files can be used, for example {held[0]}" if held else ""
+        raise RequestError(f"{', '.join(specs)}: no image to search with{why}")
 
 
 def _in_order(batch: list[SourceFile], found: dict[str, Embedded]) -> list[Embedded]:
