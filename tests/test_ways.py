@@ -494,6 +494,8 @@ def test_a_copy_under_another_name_is_itself(indexed: tuple[Path, Path], tmp_pat
         (["--images", "FOLDER", "--crop", "0,0,900,9"], "files can be used, for example"),
         (["--images", "PICTURE", "--nothing", "x"], "--nothing x; see: lookalike query --help"),
         (["--like", ""], "like: '' is no picture"),
+        (["--vectors", "nothing.npy", "--unlike", __file__], "nothing.npy: no such file"),
+        (["--images", "nothing.png", "--unlike", __file__], "nothing.png: no such file"),
         (["--like", "PICTURE", "--crop", "0,0,1,1"], "--crop 0,0,1,1: only with --images"),
         (["--like", "nothing.jpg"], "like: nothing.jpg is no picture"),
         (["--images", "PICTURE", "--weights", "low=1"], "weights: "),
