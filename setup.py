@@ -12,6 +12,7 @@ _OPENVINO_HERE = f"{_OPENVINO}; platform_machine in 'x86_64 AMD64 arm64'"
 _REMOTE = ["botocore>=1.36,<2", "obstore>=0.11,<0.13"]
 _DASK = ["distributed>=2025.1"]  # of Dask, which comes with it in the same version
 _KAGGLE = ["kagglehub>=1.0.2,<2"]
+_LANCE = ["pylance>=14,<15"]
 _RAW = ["rawpy>=0.24,<1"]
 _SERVE = ["python-multipart>=0.0.20,<1", "starlette>=0.46,<2", "uvicorn>=0.34,<1"]
 _OPENCV = ["opencv-python-headless>=4.10,<6"]
@@ -57,10 +58,11 @@ setup(
         "dask": _DASK,  # runner: {name: dask}
         "gcp": ["apache-beam[gcp]>=2.72,<3"],  # runner: {name: dataflow}
         "kaggle": _KAGGLE,  # models of Kaggle as handles
+        "lance": _LANCE,  # export --format lance
         "raw": _RAW,  # camera raw files
         "remote": _REMOTE,  # stores on object storage; sources on S3
         "serve": _SERVE,  # the page and the API of `lookalike serve`
-        "dev": [*_DASK, *_KAGGLE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, *_SERVE,
+        "dev": [*_DASK, *_KAGGLE, *_LANCE, *_OPENCV, *_RAW, *_REMOTE, *_SCIKIT, *_SERVE,
                 "axe-playwright-python>=0.1.7,<0.2", "flask>=3,<4", "flask-cors>=6,<7",
                 "hypothesis>=6.100", "moto[s3]>=5.2,<6", "mypy>=2,<3", "onnx>=1.19,<2",
                 "playwright>=1.50,<2", "pytest>=9,<10", "pytest-timeout>=2.4,<3",

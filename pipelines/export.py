@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ def export(given: argparse.Namespace) -> int:
     path = free_place("export", given.out)
     if given.format == "parquet" and path.suffix != ".parquet":
         raise RequestError(f"export {given.out}: the name of a Parquet file must end in .parquet")
+    if given.format == "lance" and find_spec("lance") is None:
+        raise RequestError("export --format lance needs pylance: pip install 'lookalike[lance]'")
     with lookalike.open(
         given.store, given.snapshot, check=given.check, cache=given.cache
     ) as opened:
@@ -44,7 +47,9 @@ def export(given: argparse.Namespace) -> int:
             else:
                 with new_folder(path) as folder:
                     folder.mkdir()
-                    if given.format == "npy":
+                    if given.format == "lance":
+                        _write_dataset(rows, folder)
+                    elif given.format == "npy":
                         write_arrays(rows, folder)
                     else:
                         result |= _write_samples(rows, folder)
@@ -71,6 +76,12 @@ def _write_samples(rows: LivingRows, folder: Path) -> dict[str, int]:
             f"{visible(told.first)}; export where the pictures are, or parquet, which needs none"
         )
     return {"rows": told.samples, "missing": told.missing, "shards": told.shards}
+
+
+def _write_dataset(rows: LivingRows, folder: Path) -> None:
+    from lookalike.store.lance_dataset import write_dataset
+
+    write_dataset(rows, folder)
 
 
 def _write_index(opened: lookalike.Searcher, path: Path) -> None:

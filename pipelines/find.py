@@ -20,6 +20,7 @@ from lookalike.pipelines.query import checked, run_query
 from lookalike.records import SourceFile
 from lookalike.report.text import visible
 from lookalike.sources.kinds import open_source
+from lookalike.sources.sniff import bytes_before, identify
 from lookalike.store import snapshot
 from lookalike.store.durable import write_bytes
 from lookalike.store.objects import open_store
@@ -35,16 +36,30 @@ def run_find(given: argparse.Namespace) -> int:
         raise RequestError(f"{given.folder}: no such folder; find looks in a folder of pictures")
     given.images = [given.picture]
     checked(given)
-    open_source(given.picture)  # whether it is there
+    asked = open_source(given.picture)  # whether it is there
     place = store_of(folder)
     listing, count = _listing(open_source(str(folder)).files(lambda line: None))
     if given.refresh or _seen(place) != listing:
+        if asked.kind == "file":
+            _check_picture(given.picture)
         _index(folder, place, count)
         write_bytes(place, _SEEN, listing.encode())
     given.store = str(place / "store")
     given.like = None if given.crop else _row_of(given.picture, folder, given.store)
     given.images = None if given.like else given.images
     return run_query(given)
+
+
+def _check_picture(name: str) -> None:
+    """Whether a file can be searched by, before a folder is indexed for it, which may take long.
+
+    Raises:
+        RequestError: Nothing in it says image.
+    """
+    path = Path(name)
+    data = path.read_bytes() if path.is_file() else b""
+    if data and not identify(data, name) and not bytes_before(data):
+        raise RequestError(f"{name}: not usable as a query: its content is no known image")
 
 
 def _row_of(picture: str, folder: Path, store: str) -> list[str] | None:

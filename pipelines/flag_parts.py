@@ -101,7 +101,17 @@ def add_embeddings(parser: Any) -> None:
 class Parser(argparse.ArgumentParser):
     """One clear line instead of the whole usage."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Leave nothing for the parser of all commands, which would name itself in its error."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
+        if message.endswith(": expected one argument"):
+            flag = message.split()[1].rstrip(":").rpartition("/")[2]
+            message += f"; one that begins with - is given as {flag}=VALUE"
         print(f"{self.prog}: {visible(message)}; see: {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.engine import EngineError, WorkerDiedError
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.runner import RunnerSpec, run, run_here
 from lookalike.reconcile.one_partition import LeftOut, nothing_left_out
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
@@ -24,6 +24,7 @@ from lookalike.store.objects import Store
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
+from lookalike.transforms.tasks import TaskTransform
 
 _TRIES = 3  # of the embed stage, when workers are lost
 _WORTH_A_PROCESS = 256  # files: fewer are done before another process has loaded its libraries
@@ -118,7 +119,7 @@ class Job(ABC):
         """Cut what is to be looked at into units; see `Plan.cut`."""
 
     @abstractmethod
-    def transform(self, plan: Plan) -> beam.PTransform:
+    def transform(self, plan: Plan) -> TaskTransform:
         """PCollection[int] -> PCollection[int], units by number: the stage that writes shards."""
 
     @abstractmethod
@@ -216,7 +217,11 @@ class Job(ABC):
         with self.progress.stage(
             self.stage, self.noun, plan.candidates, self.scratch.files_done, start
         ):
-            run(build, self.runner_for(plan))
+            runner = self.runner_for(plan)
+            if runner.alone:
+                run_here(lambda: transform.here(pending))
+            else:
+                run(build, runner)
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

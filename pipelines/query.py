@@ -7,23 +7,18 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import lookalike
-from lookalike.embedding import embed_files
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
-from lookalike.images.decoding import Decoder
-from lookalike.images.limits import ImageLimits
-from lookalike.models.features import Feature, described, inputs_of, stored_features
+from lookalike.models.features import Feature, described
 from lookalike.models.projection import stored_projection
-from lookalike.outcomes import Embedded, Failed
 from lookalike.pipelines.answers import Sink, print_json, print_text, to_file
+from lookalike.pipelines.queries import asked_queries, image_queries
 from lookalike.pipelines.reading import (
     PagePictures,
     asked_config,
@@ -33,7 +28,6 @@ from lookalike.pipelines.reading import (
     scratch_place,
 )
 from lookalike.pipelines.streams import reader_gone
-from lookalike.records import SourceFile
 from lookalike.report.certificate import certificate_line
 from lookalike.report.results import QueryResult, render_results
 from lookalike.report.text import visible
@@ -41,16 +35,12 @@ from lookalike.search.choosing import DEEPEST
 from lookalike.search.queries import Answers, Queries, joined
 from lookalike.search.searcher import Searcher
 from lookalike.search.ways import MOST_TOGETHER, Ways, asked_ways
-from lookalike.sources.kinds import open_source
-from lookalike.sources.query_vectors import UNNAMED, read_queries
 from lookalike.store.durable import write_file
-from lookalike.vector_faults import Rules
 
 if TYPE_CHECKING:
     from lookalike.pipelines.config import Config
     from lookalike.pipelines.runner import RunnerSpec
 
-_BATCH = 64
 _DESCRIBED = 1 << 16  # neighbours in memory, with names and metadata
 _PAGE_QUERIES = 500
 _THUMBNAIL = 224
@@ -71,8 +61,8 @@ def run_query(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
     config = asked_config(given, beam)
     searcher = _open(given, config)
     searcher.check_ways(ways, bool(given.unlike))
-    unlike = joined(_image_queries(searcher, given.unlike), searcher.dim) if given.unlike else None
-    queries = _queries(searcher, given, crop)
+    queries = asked_queries(searcher, given, crop)
+    unlike = joined(image_queries(searcher, given.unlike), searcher.dim) if given.unlike else None
     if ways.together:
         queries = iter([joined(queries, searcher.dim, MOST_TOGETHER)])
     asked = (ways, unlike.vectors if unlike else None, given.where)
@@ -168,74 +158,6 @@ def _ways(given: argparse.Namespace) -> Ways:
         diversify=given.diversify,
         exclude_self=given.exclude_self,
     )
-
-
-def _queries(searcher: Searcher, given: argparse.Namespace, crop: Crop | None) -> Iterator[Queries]:
-    if given.vectors:
-        return _vector_queries(searcher, given.vectors)
-    if given.like:
-        return iter([searcher.like(given.like)])
-    return _image_queries(searcher, given.images, crop)
-
-
-def _image_queries(
-    searcher: Searcher, specs: list[str], crop: Crop | None = None
-) -> Iterator[Queries]:
-    sources = [open_source(spec) for spec in specs]
-    files = chain.from_iterable(
-        source.files(lambda line: print(visible(line), file=sys.stderr)) for source in sources
-    )
-    alone = len(sources) == 1 and sources[0].kind == "file"
-    answered, left_out = 0, 0
-    held: list[str] = []  # until there is an answer; without one, one line says it all
-    sizes, functions = inputs_of(stored_features(searcher.store, searcher.manifest))
-    with Decoder(sizes, ImageLimits(), functions, crop) as decoder:
-        decoder.start()  # beside the models
-        embedder = searcher.embedder
-        while batch := list(islice(files, _BATCH)):
-            found: dict[str, Embedded] = {}
-            for outcome in embed_files(batch, embedder, decoder, once=False):
-                if isinstance(outcome, Embedded):
-                    found[outcome.file.uri] = outcome
-                    continue
-                assert isinstance(outcome, Failed)
-                reason = "not an image" if outcome.status == "ignored" else outcome.reason
-                words = ": ".join(filter(None, (reason, outcome.detail)))
-                if alone:
-                    raise RequestError(f"{outcome.file.uri}: not usable as a query: {words}")
-                left_out += 1
-                held.append(f"{outcome.file.uri}: {words}")
-            answered += len(found)
-            if answered:
-                for line in held:
-                    print(visible(f"not a query: {line}"), file=sys.stderr)
-                held.clear()
-            if queries := _in_order(batch, found):
-                names = [query.file.uri for query in queries]
-                yield Queries(
-                    names,
-                    np.stack([query.vector for query in queries]),
-                    names,
-                    [query.sha256 for query in queries],
-                )
-    if not answered:
-        raise RequestError(
-            f"{', '.join(specs)}: no image to search with"
-            + (f"; none of the {left_out:,} files is one, for example {held[0]}" if held else "")
-        )
-
-
-def _in_order(batch: list[SourceFile], found: dict[str, Embedded]) -> list[Embedded]:
-    return [found[file.uri] for file in batch if file.uri in found]
-
-
-def _vector_queries(searcher: Searcher, path: str) -> Iterator[Queries]:
-    rules = Rules(searcher.dim, searcher.metric)
-    for _ in read_queries(path, rules):
-        pass  # all of a file is checked before the first answer
-    for names, vectors in read_queries(path, rules):
-        uris = [None if name.startswith(UNNAMED) else name for name in names]
-        yield Queries(names, vectors, uris, [None] * len(names))
 
 
 def _beam_answers(

@@ -227,13 +227,14 @@ def _export(commands: Any) -> None:
         "faiss: one file for faiss.read_index, which finds the candidates that query scores, under "
         "the same ids; npy: a folder of vectors.npy and uris.parquet, in the same order; parquet: "
         "id, uri, metadata and embedding; webdataset: a folder of tar shards, which hold each "
-        "picture, its columns as JSON and its vector as .npy"
+        "picture, its columns as JSON and its vector as .npy; lance: a folder, the columns of "
+        "parquet as a Lance dataset (needs pip install 'lookalike[lance]')"
     )
     add_store(parser)
     parser.add_argument(
         "--format",
         required=True,
-        choices=("faiss", "npy", "parquet", "webdataset"),
+        choices=("faiss", "npy", "parquet", "webdataset", "lance"),
         help="what to write",
     )
     parser.add_argument("out", metavar="OUT", help="the file or folder to make; nothing is there")

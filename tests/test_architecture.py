@@ -53,13 +53,23 @@ OWNERS = {
     "obstore": {"lookalike.store.object_requests", "lookalike.store.s3_heads"},
     "openvino": {"lookalike.models.openvino_engine"},
     "tensorflow_hub": {"lookalike.models.tf_hub"},
+    "lance": {"lookalike.store.lance_dataset"},
     "kagglehub": {"lookalike.models.hub_process"},
     "jinja2": {"lookalike.report.templates"},
     "starlette": {
-        "lookalike.serve.answers",
-        "lookalike.serve.api",
-        "lookalike.serve.gate",
-        "lookalike.serve.server",
+        *(
+            f"lookalike.serve.{name}"
+            for name in (
+                "answers",
+                "api",
+                "gate",
+                "picture_endpoints",
+                "query_endpoints",
+                "server",
+                "site_endpoints",
+                "view_endpoints",
+            )
+        ),
     },
     "uvicorn": {"lookalike.serve.server"},
     "pyarrow.fs": {"lookalike.store.storage"},

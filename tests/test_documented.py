@@ -215,7 +215,7 @@ def test_the_page_on_python(place: Path) -> None:
     assert len(lines) == 12
 
 
-BESIDE = ("duckdb", "polars", "pandas", "datasets", "lancedb", "webdataset")
+BESIDE = ("duckdb", "polars", "pandas", "datasets", "lance", "lancedb", "webdataset")
 
 
 @pytest.mark.slow
@@ -237,6 +237,7 @@ def test_the_page_on_reading_a_store(place: Path) -> None:
         "duckdb": "[(12, 2)]",
         "pandas": "12",
         "datasets": "12 True",
+        "lance": "['cat', 'cat', 'cat']",
         "lancedb": "True",
         "webdataset": "12 3 True",
     }

@@ -6,12 +6,14 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import faiss
+import lance
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,6 +24,7 @@ from lookalike.pipelines.cli import main
 from lookalike.sources.sample_shards import write_samples
 from lookalike.store import snapshot
 from lookalike.store.exporting import LivingRows
+from lookalike.store.lance_dataset import write_dataset
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 from tests import publishing
@@ -32,11 +35,17 @@ VECTORS = clustered(ROWS + QUERIES, DIM, seed=3)
 ASKED = VECTORS[ROWS:]
 
 
-def made(folder: Path, metric: str, options: dict[str, Any], forget: bool = True) -> np.ndarray:
+def made(
+    folder: Path,
+    metric: str,
+    options: dict[str, Any],
+    forget: bool = True,
+    dtype: str = "float32",
+) -> np.ndarray:
     """A store, of which every seventh row and one whole shard are deleted; ids of the living."""
     extra = {"search": {"nprobe": NPROBE, "rerank": 100}}
     ids, _, manifest = make_store(
-        folder, VECTORS[:ROWS], metric, files=5, options=options, extra=extra
+        folder, VECTORS[:ROWS].astype(dtype), metric, files=5, options=options, extra=extra
     )
     if not forget:
         return ids
@@ -150,6 +159,8 @@ def test_a_store_of_nothing_but_deleted_rows(tmp_path: Path) -> None:
     assert (
         pq.read_table(exported(tmp_path / "store", "parquet", tmp_path / "a.parquet")).num_rows == 0
     )
+    out = exported(tmp_path / "store", "lance", tmp_path / "a.lance")
+    assert lance.dataset(out).count_rows() == 0
 
 
 def test_arrays_and_names_are_in_the_same_order(tmp_path: Path) -> None:
@@ -177,6 +188,89 @@ def test_one_table_of_the_living_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(flat.reshape(-1, DIM), VECTORS[rows])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_lance_dataset_is_the_table_and_searches(dtype: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    made(store, "l2", {"kind": "exact"}, dtype=dtype)
+    dataset = lance.dataset(exported(store, "lance", tmp_path / "a.lance"))
+    expected = pq.read_table(exported(store, "parquet", tmp_path / "a.parquet"))
+    assert expected.schema.field("embedding").type.value_type == pa.type_for_alias(dtype)
+    assert dataset.schema.field("embedding").type == pa.list_(pa.float32(), DIM)
+    table = dataset.to_table()
+    assert table.column_names == ["id", "uri", "label", "embedding"]
+    assert table.to_pylist() == expected.to_pylist()
+
+    found, scores = lookalike.open(store).search_vectors(ASKED[:20], K)
+    for query, ids, distances in zip(ASKED[:20], found, scores, strict=True):
+        nearest = {"column": "embedding", "q": query, "k": K, "metric": "l2"}
+        answer = dataset.to_table(columns=["id", "_distance"], nearest=nearest)
+        assert answer["id"].to_pylist() == ids.tolist()
+        np.testing.assert_allclose(np.sqrt(answer["_distance"]), distances, rtol=1e-4)
+
+
+def test_a_lance_dataset_is_on_the_disk_before_all_rows_are_read(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [("id", pa.int64()), ("uri", pa.string()), ("embedding", pa.list_(pa.float32(), 64))]
+    )
+    out, written = tmp_path / "a.lance", []
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in out.rglob("*"))
+
+    class Rows(LivingRows):
+        def __init__(self) -> None:
+            self.schema = schema
+
+        def batches(self, schema: pa.Schema) -> Iterator[pa.Table]:
+            vectors = pa.array(np.zeros(4096 * 64, np.float32))
+            columns = [range(4096), map(str, range(4096))]
+            table = [*map(pa.array, columns), pa.FixedSizeListArray.from_arrays(vectors, 64)]
+            for _ in range(48):
+                yield pa.table(table, schema=schema)
+                written.append(size())
+
+    write_dataset(Rows(), out)
+    assert written[-1] > size() / 2 > 20 << 20
+
+
+def test_a_column_that_lance_cannot_hold_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS[:8].ravel()), DIM)
+    named = {"uri": [f"{row}.jpg" for row in range(8)], "embedding": vectors, "exif.iso": range(8)}
+    pq.write_table(pa.table(named), tmp_path / "v.parquet")
+    store, out = str(tmp_path / "store"), str(tmp_path / "a.lance")
+    given = ["--embeddings", str(tmp_path / "v.parquet")]
+    assert main(["index", *given, "--store", store]) == 0
+    before = sorted(path.name for path in tmp_path.iterdir())
+    capsys.readouterr()
+    assert main(["export", "--store", store, "--format", "lance", out]) == 2
+    err = capsys.readouterr().err
+    assert "Lance takes no column 'exif.iso' of type int64" in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_fault_of_the_store_is_told_as_its_own(tmp_path: Path) -> None:
+    _, _, manifest = make_store(tmp_path / "store", VECTORS[:50])
+    with lookalike.open(tmp_path / "store") as opened:
+        rows = LivingRows(opened.store, opened.manifest)
+    path = tmp_path / "store" / snapshot.files_of(manifest, "embedding")[-1]["path"]
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
+        write_dataset(rows, tmp_path / "a.lance")
+
+
+def test_without_pylance_what_to_install_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "store", VECTORS[:50])
+    monkeypatch.setattr("lookalike.pipelines.export.find_spec", lambda name: None)
+    given = ["--store", str(tmp_path / "store"), "--format", "lance", str(tmp_path / "a.lance")]
+    assert main(["export", *given]) == 2
+    assert "pip install 'lookalike[lance]'" in capsys.readouterr().err
+
+
 def test_an_index_of_other_rows_is_not_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +294,7 @@ def test_blocks_are_unpacked_to_what_was_packed() -> None:
     [
         ("cosine", "faiss", "there.faiss", "is there already; name another, or remove it"),
         ("cosine", "npy", "no/such", "no such folder"),
+        ("cosine", "lance", "there.faiss", "is there already; name another, or remove it"),
         ("cosine", "parquet", "table.txt", "must end in .parquet"),
         ("jaccard", "faiss", "a.faiss", "Faiss searches by no such metric as jaccard"),
     ],

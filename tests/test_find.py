@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 
 from lookalike.pipelines import find
@@ -94,6 +95,7 @@ def test_what_is_wrong_is_told_with_status_2(
         ((folder / "below" / "1.png", folder / "below" / "1.png"), "find looks in a folder"),
         ((folder / "below" / "1.png", tmp_path / "empty"), "empty"),
         ((tmp_path / "absent.jpg", folder), "absent.jpg"),
+        ((tmp_path / "text.jpg", folder), "text.jpg: not usable as a query"),
         ((folder / "below" / "1.png", folder, "-k", "0"), "-k must be at least 1"),
         ((folder / "below" / "1.png", folder, "--html", "/no/such/a.html"), "no such folder: /no/"),
         ((folder / "below" / "1.png", folder, "--crop", "1,2"), "crop: needs x, y, w, h"),
@@ -103,10 +105,18 @@ def test_what_is_wrong_is_told_with_status_2(
         assert message in captured.err.splitlines()[-1]
         assert not captured.out
     assert not find.store_of(folder).exists(), "nothing was indexed for it"
-    assert main(["find", str(tmp_path / "text.jpg"), str(folder)]) == 2
-    assert "text.jpg: not usable as a query" in capsys.readouterr().err
 
 
 def test_folders_are_told_apart() -> None:
     places = {find.store_of(Path(os.path.abspath(name))) for name in ("/a", "/b", "/a b", "/a/b")}
     assert len(places) == 4
+
+
+def test_a_small_folder_starts_no_pipeline(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker is this process, for pictures as for everything else."""
+    monkeypatch.setattr(beam.Pipeline, "run", lambda pipeline: pytest.fail("one was started"))
+    names, said = ask(capsys, folder / "below" / "2.png", folder, "-k", 1)
+    assert names == ["2.png"]
+    assert "embed: 6 files in" in said

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from PIL import Image
 
 import lookalike
 from lookalike.pipelines.cli import main
+from lookalike.serve.api import routes
+from lookalike.serve.asking import FIELDS
+from lookalike.serve.explorer import Explorer
 from lookalike.serve.limits import Limits
+from lookalike.serve.metrics import Metrics
 from lookalike.serve.near_copies import NEAREST, near_copies
 from tests.conftest import picture
 from tests.documented import ROOT, script
@@ -368,6 +373,59 @@ def test_near_copies_against_brute_force(
         assert any(own <= group and len(group) == one["count"] for group in expected)
 
 
+@pytest.mark.parametrize("where", ["label = 'group 1'", "label != 'group 1'", "label = 'none'"])
+def test_near_copies_that_fulfil_a_condition(vectors: tuple[Vectors, Served], where: str) -> None:
+    """Of the groups of all rows those that pass, where they are two or more."""
+    store, served = vectors
+    scores = brute_force(store.vectors, store.vectors, "cosine")
+    np.fill_diagonal(scores, -2)
+    nearest = np.argsort(-scores, axis=1)[:, :NEAREST]
+    whole = linked(nearest, np.take_along_axis(scores, nearest, 1) >= 0.7)
+    holds = {"=": int.__eq__, "!": int.__ne__}[where[6]]
+    chosen = {row for row in range(ROWS) if holds(row % 3, 1)} if "group" in where else set()
+    expected = {part for group in whole if len(part := group & chosen) > 1}
+    assert expected != whole
+    assert bool(expected) == bool(chosen)
+    found = served.get("/api/near-copies", k=100, threshold=0.7, where=where)
+    assert (found["looked"], found["of"], found["total"]) == (*[len(chosen)] * 2, len(expected))
+    counts = [one["count"] for one in found["groups"]]
+    assert counts == sorted(map(len, expected), reverse=True)
+    for one in found["groups"]:
+        own = {int(np.searchsorted(store.ids, row["id"])) for row in one["images"]}
+        assert any(own <= group and len(group) == one["count"] for group in expected)
+
+
+def test_near_copies_of_few_rows_of_a_large_store(
+    vectors: tuple[Vectors, Served], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All of those that pass are looked at, though they are few in a sample of all rows."""
+    store, _ = vectors
+    twice = np.concatenate([store.vectors, store.vectors[:5]])
+    ids, _, _ = make_store(tmp_path, twice, options={"kind": "exact"})
+    monkeypatch.setattr("lookalike.serve.near_copies.SAMPLE", 40)
+    few = " or ".join(f"uri like '%/{row}.png'" for row in (*range(5), *range(ROWS, ROWS + 5)))
+    with lookalike.open(tmp_path) as searcher:
+        found = near_copies(searcher, 0.9999, few)
+    assert (found.looked, found.of) == (10, 10)
+    expected = {(int(ids[row]), int(ids[ROWS + row])) for row in range(5)}
+    assert {tuple(group.tolist()) for group in found.groups} == expected
+
+
+def test_copies_and_outliers_that_fulfil_a_condition(vectors: tuple[Vectors, Served]) -> None:
+    store, served = vectors
+    copied = {row["label"]: row["id"] for row in served.get("/api/duplicates")["images"]}
+    assert len(copied) == 2
+    for label, row in copied.items():
+        found = served.get("/api/duplicates", where=f"label = '{label}'")
+        assert ([one["id"] for one in found["images"]], found["total"]) == ([row], 1)
+    found = served.get("/api/outliers", k=10, where="label = 'group 2'")
+    scores = brute_force(store.vectors, store.vectors, "cosine")
+    np.fill_diagonal(scores, -2)
+    own = sorted(scores[2::3].max(axis=1).tolist())[:10]
+    assert [one["score"] for one in found["images"]] == pytest.approx(own, abs=1e-5)
+    assert found["total"] == len(scores[2::3])
+
+
 def test_near_copies_of_a_large_store_are_those_of_a_sample(
     vectors: tuple[Vectors, Served], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -422,13 +480,10 @@ def test_stats(vectors: tuple[Vectors, Served], served: Served) -> None:
     assert (own["weights"], own["pictures"], own["images"]) == (False, True, 20)
 
 
-def test_the_api_is_described(served: Served) -> None:
-    from lookalike.serve.api import _Endpoints
-    from lookalike.serve.asking import FIELDS
-
+def test_the_api_is_described(served: Served, indexed: tuple[Path, Path]) -> None:
     described = served.get("/api/openapi.json")
-    endpoints = _Endpoints.__new__(_Endpoints)
-    paths = {route.path for route in endpoints.routes()} - {"/", "/static/{name}"}
+    with closing(Explorer(lookalike.open(indexed[0]), Limits())) as explorer:
+        paths = {route.path for route in routes(explorer, Metrics())} - {"/", "/static/{name}"}
     assert set(described["paths"]) == paths
     assert set(described["components"]["schemas"]["Query"]["properties"]) == set(FIELDS)
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")

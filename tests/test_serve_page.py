@@ -293,6 +293,20 @@ def test_near_copies_come_in_groups(page: Any, served: Served) -> None:
     assert "threshold=0.999999" in page.url
 
 
+def test_a_filter_holds_for_near_copies(page: Any, served: Served) -> None:
+    begin(page, served, "?view=near&threshold=0.5")
+    api.expect(page.locator("#status")).to_contain_text("of all 24 pictures, each")
+    page.keyboard.press("/")
+    page.locator("#where").fill("label = 'dog'")
+    page.get_by_role("button", name="Apply", exact=True).click()
+    told = "of all 12 pictures that pass the filter, each beside"
+    api.expect(page.locator("#status")).to_contain_text(told)
+    found = served.get("/api/near-copies", threshold=0.5, where="label = 'dog'")
+    rows = [row for one in found["groups"] for row in one["images"]]
+    assert {row["label"] for row in rows} == {"dog"}
+    assert names(page) == [row["uri"].rpartition("/")[2] for row in rows]
+
+
 def test_the_answer_is_kept_as_a_file(page: Any, served: Served, tmp_path: Path) -> None:
     begin(page, served)
     shown = click(page, page.locator(".thumb").first)

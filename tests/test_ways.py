@@ -488,6 +488,14 @@ def test_a_copy_under_another_name_is_itself(indexed: tuple[Path, Path], tmp_pat
     [
         (["--images", "PICTURE", "--crop", "0,0,5000,10"], "leaves 64 x 48 pixels"),
         (["--images", "PICTURE", "--crop", "1,2"], "crop: needs x, y, w, h"),
+        (["--images", "PICTURE", "--crop", ".5,.5,.6,.5"], "crop: 0.5,0.5,0.6,0.5 are shares"),
+        (["--images", "PICTURE", "--crop", "-5,0,9,9"], "with - is given as --crop=VALUE"),
+        (["--images", "PICTURE", "--crop=-5,0,9,9"], "from 0 on and w, h above 0"),
+        (["--images", "FOLDER", "--crop", "0,0,900,9"], "files can be used, for example"),
+        (["--images", "PICTURE", "--nothing", "x"], "--nothing x; see: lookalike query --help"),
+        (["--like", ""], "like: '' is no picture"),
+        (["--vectors", "nothing.npy", "--unlike", __file__], "nothing.npy: no such file"),
+        (["--images", "nothing.png", "--unlike", __file__], "nothing.png: no such file"),
         (["--like", "PICTURE", "--crop", "0,0,1,1"], "--crop 0,0,1,1: only with --images"),
         (["--like", "nothing.jpg"], "like: nothing.jpg is no picture"),
         (["--images", "PICTURE", "--weights", "low=1"], "weights: "),
@@ -500,9 +508,8 @@ def test_the_command_refuses_with_status_2(
     flags: list[str], message: str, indexed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store, pictures = indexed
-    given = [
-        str(sorted(pictures.glob("first/*.png"))[0]) if one == "PICTURE" else one for one in flags
-    ]
+    places = {"PICTURE": sorted(pictures.glob("first/*.png"))[0], "FOLDER": pictures}
+    given = [str(places.get(one, one)) for one in flags]
     assert main(["query", "--store", str(store), *given]) == 2
     captured = capsys.readouterr()
     assert message in captured.err

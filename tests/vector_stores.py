@@ -52,7 +52,8 @@ def make_store(store, vectors, metric="cosine", *, files=4, options=None, extra=
     n, dim = vectors.shape
     lines, ids = [], []
     metadata = pa.schema([("label", pa.string())])
-    schema = shard_format.schema(dim, metadata, {})
+    dtype = "float16" if vectors.dtype == np.float16 else "float32"
+    schema = shard_format.schema(dim, metadata, {}, dtype)
     for number, rows in enumerate(np.array_split(np.arange(n), files), start=5):
         relative = f"embeddings/{number:06d}.parquet"
         with shards.open_shard(open_store(store), relative, schema, number) as (writer, pending):

@@ -24,7 +24,6 @@ from apache_beam.utils.windowed_value import WindowedValue
 from lookalike.embed_spec import EmbedSpec
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
-from lookalike.models.embedder import Embedder
 from lookalike.outcomes import Failed
 from lookalike.reconcile.known import read_known
 from lookalike.records import SourceFile
@@ -37,8 +36,9 @@ from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
 from lookalike.transforms.behind import Behind
-from lookalike.transforms.embedder import EmbedderFn, check_spec, display, load, shared_models
+from lookalike.transforms.embedder import EmbedderFn, check_spec, display
 from lookalike.transforms.logs import count, logged, timed
+from lookalike.transforms.tasks import TaskTransform
 from lookalike.unit_embedding import embed_unit
 from lookalike.whole_numbers import whole_number
 
@@ -53,7 +53,7 @@ _Place = tuple[Any, Any, Any, Any]  # an element, its time, window and pane
 @beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
 @dataclass
-class EmbedUnits(beam.PTransform):
+class EmbedUnits(TaskTransform):
     """Embed work units by number: each into a Parquet shard, a ledger part and, last, its record.
 
     Files are named by their content, and of a unit's attempts, also at once, the first one's record
@@ -80,11 +80,16 @@ class EmbedUnits(beam.PTransform):
         """Check what was given."""
         super().__init__()
         check_spec(self.spec)
-        self._loaded: Embedder | None = None  # else nothing would hold it
+        self._ready: beam.DoFn | None = None
 
     def load(self) -> None:
-        """Load the models now, in this process, for an engine that runs the units in it."""
-        self._loaded = shared_models(self.spec).acquire(lambda: load(self.spec))
+        """Start the decoder and load the models now, in this process, which does the units."""
+        self._ready = super().set_up()
+
+    def set_up(self) -> beam.DoFn:
+        """See `TaskTransform`; where it was loaded, that is what goes on."""
+        ready, self._ready = self._ready, None
+        return ready or super().set_up()
 
     def display_data(self) -> dict[str, Any]:
         """What an engine's page shows."""
@@ -92,9 +97,12 @@ class EmbedUnits(beam.PTransform):
 
     def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[int]:
         """PCollection[int] -> PCollection[int]."""
+        return numbers | "SpreadUnits" >> beam.Reshuffle() | "EmbedUnit" >> beam.ParDo(self.fn())
+
+    def fn(self) -> beam.DoFn:
+        """See `TaskTransform`."""
         properties = self.spec.properties if self.properties is None else self.properties
-        embed = _EmbedUnitFn(self.spec, self.units, self.metadata, dict(properties))
-        return numbers | "SpreadUnits" >> beam.Reshuffle() | "EmbedUnit" >> beam.ParDo(embed)
+        return _EmbedUnitFn(self.spec, self.units, self.metadata, dict(properties))
 
 
 class _EmbedUnitFn(EmbedderFn):

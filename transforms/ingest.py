@@ -15,6 +15,7 @@ from lookalike.store.ledger import LISTED
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
 from lookalike.transforms.logs import LoggedFn, count, unit_of
+from lookalike.transforms.tasks import TaskTransform
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
 
@@ -24,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 @beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
 @dataclass
-class IngestUnits(beam.PTransform):
+class IngestUnits(TaskTransform):
     """Ingest work units by number: each into a Parquet shard, a ledger part and, last, its record.
 
     Of a unit's attempts the first one's record counts, and a unit that has one is finished. Yields
@@ -48,10 +49,13 @@ class IngestUnits(beam.PTransform):
 
     def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[int]:
         """PCollection[int] -> PCollection[int]."""
-        ingest = _IngestFn(
+        return numbers | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(self.fn())
+
+    def fn(self) -> beam.DoFn:
+        """See `TaskTransform`."""
+        return _IngestFn(
             self.store, self.units, self.rules, self.metadata, self.properties, self.forgotten
         )
-        return numbers | "SpreadUnits" >> beam.Reshuffle() | "IngestUnit" >> beam.ParDo(ingest)
 
 
 class _IngestFn(LoggedFn):

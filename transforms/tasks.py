@@ -30,17 +30,24 @@ class TaskTransform(beam.PTransform):
     def fn(self) -> beam.DoFn:
         """Task -> its number."""
 
+    def set_up(self) -> beam.DoFn:
+        """The DoFn, ready to do tasks in this process."""
+        fn = self.fn()
+        fn.setup()
+        return fn
+
     def here(self, tasks: Iterable[Any]) -> None:
         """Do the same in this process, one task after the other, where that is all there is.
 
         A pipeline takes a tenth of a second to start, which is more than a small task needs.
         """
-        fn = self.fn()
-        fn.setup()
+        fn = self.set_up()
         try:
+            fn.start_bundle()
             for task in tasks:
                 for _ in fn.process(task):
                     pass
+            fn.finish_bundle()
         finally:
             fn.teardown()
 

@@ -40,6 +40,11 @@ class Crop:
         """Whether the numbers are shares of the picture's sides, else pixels."""
         return max(self.x, self.y, self.width, self.height) <= 1
 
+    def leaves(self, width: float, height: float) -> bool:
+        """Whether it ends outside a picture of that size."""
+        right, bottom = self.x + self.width, self.y + self.height
+        return right > width + _ROUNDING or bottom > height + _ROUNDING
+
     def __str__(self) -> str:
         """As on the command line."""
         return ",".join(f"{side:.12g}" for side in (self.x, self.y, self.width, self.height))
@@ -58,11 +63,10 @@ class Crop:
         """
         high, wide = pixels.shape[:2]
         width, height = (1, 1) if self.in_shares else (size or (wide, high))
-        if self.x + self.width > width + _ROUNDING or self.y + self.height > height + _ROUNDING:
-            of = (
-                "the picture, whose sides are 1" if self.in_shares else f"{width} x {height} pixels"
+        if self.leaves(width, height):
+            raise CropError(
+                f"the part {self} leaves {width} x {height} pixels; x + w and y + h end within it"
             )
-            raise CropError(f"the part {self} leaves {of}; x + w and y + h end within it")
         left, right = _span(self.x / width, self.width / width, wide)
         top, bottom = _span(self.y / height, self.height / height, high)
         return np.ascontiguousarray(pixels[top:bottom, left:right])
@@ -92,7 +96,13 @@ def asked_crop(crop: Any) -> Crop | None:
             "crop: needs x, y, w, h of the upright picture, in pixels or in shares of its sides, "
             f"from 0 on and w, h above 0; got {_text(crop)}"
         )
-    return Crop(*sides)
+    found = Crop(*sides)
+    if found.in_shares and found.leaves(1, 1):
+        raise RequestError(
+            f"crop: {found} are shares of the picture's sides, as none is above 1, and leave it; "
+            "x + w and y + h are 1 at most"
+        )
+    return found
 
 
 def _text(value: Any) -> str:

@@ -83,8 +83,8 @@ class Searcher(VectorSearcher):
             left = np.setdiff1d(np.array(own, dtype=np.int64), self._forgotten)
             if not len(left):
                 raise RequestError(
-                    f"like: {name} is no picture of this snapshot; give a uri as answers show it, "
-                    "or the picture itself in place of its name"
+                    f"like: {name or repr(name)} is no picture of this snapshot; give a uri as "
+                    "answers show it, or the picture itself in place of its name"
                 )
             by_name[name] = int(left[0])
         ids = asked_ids("like", [by_name[o] if isinstance(o, str) else o for o in wanted])

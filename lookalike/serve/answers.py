@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
+from starlette.requests import Request
 from starlette.responses import Response
 
 from lookalike.cells import json_value
@@ -17,9 +19,9 @@ from lookalike.search.answer_rows import answer_schema, answer_table, csv_lines,
 from lookalike.search.neighbour import Neighbours
 from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
-from lookalike.serve.asking import FORMATS
 from lookalike.serve.limits import Limits
 from lookalike.serve.near_copies import NEAREST, NearCopies
+from lookalike.serve.query import FORMATS
 
 _TYPES = {
     "jsonl": "application/x-ndjson",
@@ -38,6 +40,15 @@ def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     return Response(
         to_json(value), 200, {"Cache-Control": "no-store", **(headers or {})}, "application/json"
     )
+
+
+def tagged_response(request: Request, data: bytes, kind: str, keep: str) -> Response:
+    """A file, or the word that the browser has it already."""
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": keep}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(None, 304, headers)
+    return Response(data, 200, headers, kind)
 
 
 def answer_response(

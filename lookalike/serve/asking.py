@@ -1,4 +1,4 @@
-"""What a request asks, of JSON, of a form's fields or of a URL's, checked before anything is done.
+"""What a query asks, of JSON, of a form's fields or of a URL's, checked before anything is done.
 
 The same names everywhere; a text stands for the number or the list that it says.
 """
@@ -6,98 +6,17 @@ The same names everywhere; a text stands for the number or the list that it says
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from lookalike.errors import RequestError
 from lookalike.images.cropping import Crop, asked_crop
-from lookalike.search.ways import Ways, asked_ways
+from lookalike.search.ways import asked_ways
 from lookalike.serve.limits import Limits
+from lookalike.serve.query import FORMATS, Asked
+from lookalike.serve.values import asked_count, asked_id, asked_number, asked_picture, asked_text
 
-FORMATS = ("json", "jsonl", "csv", "parquet")
-_PICTURE = re.compile("[0-9a-f]{64}")
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
-_LONGEST_ID = 2**63
 _LONGEST_URI = 4096
-
-
-class Alike(NamedTuple):
-    """What is asked of each query of a batch; see `Asked`."""
-
-    k: int
-    where: str | None
-    ways: Ways
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One query.
-
-    Attributes:
-        ids: Rows of the store to be like.
-        uris: The same by name.
-        pictures: sha256 of pictures that were uploaded, to be like.
-        unlike_ids: Rows to be unlike.
-        unlike_pictures: Pictures that were uploaded, to be unlike.
-        k: Neighbours.
-        where: A condition.
-        crop: The part of each picture to search by.
-        ways: How to ask.
-        format: Of the answer.
-    """
-
-    ids: tuple[int, ...] = ()
-    uris: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()
-    unlike_ids: tuple[int, ...] = ()
-    unlike_pictures: tuple[str, ...] = ()
-    k: int = 10
-    where: str | None = None
-    crop: Crop | None = None
-    ways: Ways = field(default_factory=Ways)
-    format: str = "json"
-
-    @property
-    def decodes(self) -> bool:
-        """Whether pictures are decoded for it."""
-        return bool(self.pictures or self.unlike_pictures or self.crop is not None)
-
-    @property
-    def alike(self) -> Alike | None:
-        """What queries of one row each have in common where one batch can answer them.
-
-        None where it has to be answered by itself.
-        """
-        single = len(self.ids) + len(self.uris) == 1 and not (self.unlike_ids or self.decodes)
-        if not single or self.ways.together or self.ways.weights:
-            return None
-        return Alike(self.k, self.where, self.ways)
-
-    def check(self, limits: Limits) -> Asked:
-        """This, where there is a query and not too much of it; several pictures are one query.
-
-        Raises:
-            RequestError: There is none, or too much.
-        """
-        likes = len(self.ids) + len(self.uris) + len(self.pictures)
-        if not likes:
-            raise RequestError(
-                "there is no query: send pictures as `image`, or name `id`, `uri` or `picture`"
-            )
-        for count, what in (
-            (likes, "to be like"),
-            (len(self.unlike_ids) + len(self.unlike_pictures), "to be unlike"),
-        ):
-            if count > limits.pictures:
-                raise RequestError(
-                    f"{count} pictures {what}; one query takes {limits.pictures} at most"
-                )
-        if likes > 1 and self.ways.together is None:
-            return replace(self, ways=replace(self.ways, together="mean"))
-        return self
 
 
 def asked_json(body: bytes, limits: Limits) -> Asked:
@@ -168,79 +87,7 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 
 
-# --- single values ------------------------------------------------------------------------------
-
-
-def asked_id(name: str, value: Any) -> int:
-    """A row's id, of a number or its text.
-
-    Raises:
-        RequestError: It is none.
-    """
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LONGEST_ID:
-        raise RequestError(f"{name}: needs the id of a row, a whole number; got {value!r:.80}")
-    return value
-
-
-def asked_count(name: str, value: Any, most: int, least: int = 1) -> int:
-    """A whole number within bounds, of a number or its text.
-
-    Raises:
-        RequestError: It is none.
-    """
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RequestError(
-            f"{name}: needs a whole number from {least} to {most:,}, got {value!r:.80}"
-        )
-    return value
-
-
-def asked_number(name: str, value: Any) -> float:
-    """A finite number, of a number or its text.
-
-    Raises:
-        RequestError: It is none.
-    """
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise RequestError(f"{name}: needs a finite number, got {value!r:.80}")
-    return number
-
-
-def asked_text(name: str, value: Any, most: int) -> str:
-    """A text that is not longer than that.
-
-    Raises:
-        RequestError: It is none, or no Unicode.
-    """
-    if not isinstance(value, str):
-        raise RequestError(f"{name}: needs a text, got {value!r:.80}")
-    if len(value) > most:
-        raise RequestError(f"{name}: has {len(value):,} characters, {most:,} at most are taken")
-    if "\0" in value or any("\ud800" <= one <= "\udfff" for one in value):
-        raise RequestError(f"{name}: holds characters that are in no text: {value!r:.80}")
-    return value
-
-
-def asked_picture(name: str, value: Any) -> str:
-    """The sha256 of a picture that was uploaded.
-
-    Raises:
-        RequestError: It is none.
-    """
-    if not isinstance(value, str) or not _PICTURE.fullmatch(value):
-        raise RequestError(
-            f"{name}: needs the sha256 of a picture that was uploaded, 64 digits of 0-9 and a-f; "
-            f"got {value!r:.80}"
-        )
-    return value
+# --- fields ------------------------------------------------------------------------------------
 
 
 def _each(one: Callable[[str, Any], Any]) -> Callable[[str, Any, Limits], tuple[Any, ...]]:

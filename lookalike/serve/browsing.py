@@ -46,6 +46,17 @@ class Listing:
     next: int | None = None
 
 
+def passing(now: Searcher, where: str) -> Ids:
+    """Ids (n,) of the living rows that fulfil a condition, ascending.
+
+    Raises:
+        RequestError: The condition cannot be used.
+    """
+    selection = now.request(1, where=where).selection
+    assert selection is not None
+    return selection.ids
+
+
 def random_rows(now: Searcher, k: int, seed: int, where: str | None) -> Listing:
     """Some rows at random, others for every seed.
 
@@ -75,10 +86,7 @@ class _Places:
     """Rows by their place among all that match, or all that are stored, deleted ones too."""
 
     def __init__(self, now: Searcher, where: str | None) -> None:
-        self._ids: Ids | None = None
-        if where is not None:
-            selection = now.request(1, where=where).selection
-            self._ids = None if selection is None else selection.ids
+        self._ids = None if where is None else passing(now, where)
         lines = files_of(now.manifest, "embedding")
         self._files = np.array([int(line["file_no"]) for line in lines], dtype=np.int64)
         self._ends = np.cumsum([int(line["rows"]) for line in lines], dtype=np.int64)
@@ -96,16 +104,28 @@ class _Places:
         return ids[~np.isin(ids, self._deleted)]
 
 
-def copies(now: Searcher, k: int, offset: int) -> Listing:
-    """Rows of which there are copies under other names."""
+def copies(now: Searcher, k: int, offset: int, where: str | None) -> Listing:
+    """Rows of which there are copies under other names.
+
+    Raises:
+        RequestError: The condition cannot be used.
+    """
     ids = now.duplicated()
+    if where is not None:
+        ids = ids[np.isin(ids, passing(now, where))]
     end = min(offset + k, len(ids))
     return Listing(ids[offset:end], len(ids), end if end < len(ids) else None)
 
 
-def outliers(now: Searcher, k: int, seed: int) -> tuple[Listing, Scores]:
-    """Of a sample of rows those that are least like any other row, and their best scores."""
-    ids = np.sort(random_rows(now, SAMPLE, seed, None).ids)
+def outliers(now: Searcher, k: int, seed: int, where: str | None = None) -> tuple[Listing, Scores]:
+    """Of a sample of rows those that are least like any other row, and their best scores.
+
+    Rows that a condition leaves out are not in the sample, but others may be like them.
+
+    Raises:
+        RequestError: The condition cannot be used.
+    """
+    ids = np.sort(random_rows(now, SAMPLE, seed, where).ids)
     vectors = np.array(now.rows(ids, "embedding")["embedding"].to_pylist(), np.float32)
     found, scores = now.search_vectors(
         vectors.reshape(len(ids), now.dim), 1, exclude=[[one] for one in ids.tolist()]

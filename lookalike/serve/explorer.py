@@ -22,10 +22,10 @@ from lookalike.search.neighbour import Neighbours
 from lookalike.search.opened import SnapshotGoneError
 from lookalike.search.searcher import Searcher
 from lookalike.serve import browsing
-from lookalike.serve.asking import Asked
 from lookalike.serve.limits import Limits, RefusedError
 from lookalike.serve.near_copies import NearCopies, near_copies
 from lookalike.serve.pictures import Pictures
+from lookalike.serve.query import Asked
 from lookalike.serve.searches import Render, Searches, in_pool
 from lookalike.serve.thumbnails import Original, Thumbnails, original_of
 from lookalike.serve.uploads import Uploads
@@ -71,8 +71,10 @@ class Explorer:
         self._searches = Searches(self._searching, self._decoding, self._pictures, threads)
         self._counting = Lock()  # of what follows: it is dear, so that one thread does it for all
         self._folders: Recent[str, Mapping[str, int]] = Recent(_KEPT)
-        self._outliers: Recent[tuple[str, int], tuple[browsing.Listing, Scores]] = Recent(_KEPT)
-        self._near: Recent[tuple[str, float | None], NearCopies] = Recent(_KEPT)
+        self._outliers: Recent[tuple[str, int, str | None], tuple[browsing.Listing, Scores]] = (
+            Recent(_KEPT)
+        )
+        self._near: Recent[tuple[str, float | None, str | None], NearCopies] = Recent(_KEPT)
         self.refreshed, self.problem = 0, ""
         self._over = Event()
         self._watcher = Thread(target=self._watch, name="serve-watch", daemon=True)
@@ -195,23 +197,25 @@ class Explorer:
                 self._folders.put(name, found)
         return found
 
-    def outliers(self, now: Searcher, seed: int) -> tuple[browsing.Listing, Scores]:
+    def outliers(
+        self, now: Searcher, seed: int, where: str | None
+    ) -> tuple[browsing.Listing, Scores]:
         """Rows of a sample that are like no other (see `browsing.outliers`), kept for a while."""
-        key = (str(now.manifest["name"]), seed)
+        key = (str(now.manifest["name"]), seed, where)
         with self._counting:
             found = self._outliers.get(key)
             if found is None:
-                found = browsing.outliers(now, browsing.SAMPLE, seed)
+                found = browsing.outliers(now, browsing.SAMPLE, seed, where)
                 self._outliers.put(key, found)
         return found
 
-    def near_copies(self, now: Searcher, threshold: float | None) -> NearCopies:
+    def near_copies(self, now: Searcher, threshold: float | None, where: str | None) -> NearCopies:
         """Groups of near-copies of a sample (see `near_copies`), kept for a while."""
-        key = (str(now.manifest["name"]), threshold)
+        key = (str(now.manifest["name"]), threshold, where)
         with self._counting:
             found = self._near.get(key)
             if found is None:
-                found = near_copies(now, threshold)
+                found = near_copies(now, threshold, where)
                 self._near.put(key, found)
         return found
 

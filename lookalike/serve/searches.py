@@ -17,10 +17,10 @@ from lookalike.search.neighbour import Neighbours
 from lookalike.search.opened import SnapshotGoneError
 from lookalike.search.queries import Queries, joined
 from lookalike.search.searcher import Searcher
-from lookalike.serve.asking import Alike, Asked
 from lookalike.serve.batches import Batches
 from lookalike.serve.limits import RefusedError
 from lookalike.serve.pictures import Pictures, check_models
+from lookalike.serve.query import Alike, Asked
 
 Result = TypeVar("Result")
 Render = Callable[[Neighbours, Searcher], Result]

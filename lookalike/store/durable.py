@@ -126,7 +126,7 @@ def make_folder(folder: Path) -> None:
         folder = folder.parent
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
+        fsync_path(folder.parent)
 
 
 def leads_out(store: Path, path: Path) -> str:
@@ -180,7 +180,7 @@ def write_file(store: Path, name: Name) -> Iterator[PendingFile]:
             os.fsync(raw.fileno())
             raw.close()
             os.replace(temporary, store / relative)
-            fsync_folder(final.parent)
+            fsync_path(final.parent)
     finally:
         with suppress(OSError):  # why it failed is being told already
             raw.close()
@@ -213,7 +213,7 @@ def put_if_absent(store: Path, relative: str, data: bytes) -> bytes:
                 first = _name_if_absent(temporary, final)
             finally:
                 temporary.unlink(missing_ok=True)
-        fsync_folder(final.parent)  # of whoever was first: it must not be lost after it was read
+        fsync_path(final.parent)  # of whoever was first: it must not be lost after it was read
     return data if first else final.read_bytes()
 
 
@@ -268,11 +268,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, where the system can (not on Windows)."""
+def fsync_path(path: Path) -> None:
+    """Make a file, or renames in a folder, durable, where the system can (not on Windows)."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

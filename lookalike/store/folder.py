@@ -20,7 +20,7 @@ from typing import BinaryIO
 from lookalike.errors import RequestError
 from lookalike.store.durable import (
     PendingFile,
-    fsync_folder,
+    fsync_path,
     leads_out,
     locked,
     put_if_absent,
@@ -241,12 +241,12 @@ class FolderStore(Store):
                 changed.add((self.root / path).parent)
         for folder in changed:
             with suppress(FileNotFoundError):
-                fsync_folder(folder)
+                fsync_path(folder)
 
     def settle(self, paths: Iterable[str]) -> None:
         """See `Store.settle`: their folders are fsynced."""
         for folder in {(self.root / path).parent for path in paths}:
-            fsync_folder(folder)
+            fsync_path(folder)
 
     def delete_below(self, folder: str) -> None:
         """See `Store.delete_below`."""

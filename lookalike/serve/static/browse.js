@@ -35,18 +35,19 @@ export async function listed(view, offset = 0) {
   const k = PAGE;
   const { where, seed, folder } = state;
   if (view === "copies") {
-    const found = await getNow("duplicates", { k, offset });
+    const found = await getNow("duplicates", { k, offset, where });
     return { ...found, words: `${plural(found.total, "picture")} with copies under other names` };
   }
   if (view === "near") {
-    const found = await getNow("near-copies", { k: GROUPS, offset, threshold: state.threshold });
+    const found = await getNow("near-copies", { k: GROUPS, offset, where, threshold: state.threshold });
     const { looked, of, nearest, threshold, metric, total } = found;
-    const sample = looked < of ? `${count(looked)} of ${count(of)} pictures, drawn at random` : `all ${plural(of, "picture")}`;
+    const filtered = where ? " that pass the filter" : "";
+    const sample = looked < of ? `${count(looked)} of ${count(of)} pictures${filtered}, drawn at random` : `all ${plural(of, "picture")}${filtered}`;
     const edge = metric === "l2" ? `a distance up to ${threshold}` : `a score from ${threshold}`;
     return { ...found, words: `${plural(total, "group")} of near-copies: linked by ${edge}, of ${sample}, each beside its ${nearest} nearest` };
   }
   if (view === "outliers") {
-    const found = await getNow("outliers", { k, seed });
+    const found = await getNow("outliers", { k, seed, where });
     return { ...found, words: `Least like any other, of a sample of ${count(found.total)}` };
   }
   if (view === "folders") {
