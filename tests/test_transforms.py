@@ -9,6 +9,7 @@ import tarfile
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -305,9 +306,13 @@ def test_a_model_that_is_gone_ends_the_pipeline(
 
 def children() -> set[int]:
     """Processes that this one started and that live."""
-    tasks = Path(f"/proc/{os.getpid()}/task")
-    found = " ".join((task / "children").read_text() for task in tasks.iterdir())
-    return {int(pid) for pid in found.split()}
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # others end meanwhile
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
 
 
 def embedders() -> list[Embedder]:
