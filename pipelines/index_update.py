@@ -163,7 +163,7 @@ class IndexUpdate:
         if spec.kind == "exact":  # nothing is trained
             return train_index(task, self.store)
         train = DoTasks("train", self.store.name, train_index, task.memory, spread=False)
-        runner, stage = self.config.runner, ("train", "trained indexes")
+        runner, stage = self.config.runner, ("train", "trainings")
         [found] = run_tasks(self.scratch, stage, [task], train, runner, self.progress)
         self.progress.say(
             f"train: {spec.nlist:,} lists, {spec.code_bytes} code bytes, on "
