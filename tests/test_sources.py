@@ -129,6 +129,18 @@ def test_links_that_lead_nowhere_are_rows_with_a_problem(tree: Tree) -> None:
     assert {file.bytes for file in found.values()} == {-1}
 
 
+def test_what_a_glob_takes_for_a_lost_folder(tree: Tree) -> None:
+    """A link that leads nowhere may have been a folder in which names match; no picture can."""
+    root = tree("a/x.jpg")
+    (root / "lost").symlink_to("/nowhere/folder")
+    (root / "lost.jpg").symlink_to("/nowhere/lost.jpg")
+    for pattern in ("*/*.jpg", "*/**/*.jpg", "*/x.jpg"):
+        found = {Path(file.uri).name: file.hides for file in listed(root / pattern)}
+        assert found == {"x.jpg": None, "lost": f"{root}/lost/"}, pattern
+    found = {Path(file.uri).name: file.hides for file in listed(root / "*.jpg")}
+    assert found == {"lost.jpg": f"{root}/lost.jpg"}
+
+
 def test_links_to_folders_are_named_and_not_entered(tree: Tree, tmp_path: Path) -> None:
     root = tree("a/x.jpg")
     (tmp_path / "elsewhere").mkdir()

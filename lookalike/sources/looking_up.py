@@ -92,17 +92,18 @@ def lost_folder(uri: str, problem: str) -> SourceFile:
 
 
 def lost_link(path: bytes) -> SourceFile | None:
-    """The row of a link that leads nowhere, perhaps to a disk that is not mounted; None if not one.
+    """The row of a link that leads nowhere, where a folder may have been; None for all else.
 
-    A folder may have been moved away and such a link left in its place: so it hides what lies below
-    its name too. A link that bears a picture's or film's name is taken for one to a file: there can
-    be a million of them (as git-annex leaves), and what hides others is held in memory.
+    The folder may have been moved to a disk that is not mounted now, and the link left in its
+    place: so the row hides what lies below the link's name. A link that bears a picture's or film's
+    name is taken for one to a file: there can be a million of them (as git-annex leaves), and what
+    hides others is held in memory.
     """
     if not os.path.islink(path) or os.path.exists(path):
         return None
-    row = local_file(path)
     if _is_named_as_a_picture(os.fsdecode(path)):
-        return row
+        return None
+    row = local_file(path)
     return replace(row, hides=folder_start(row.uri))
 
 
