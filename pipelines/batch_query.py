@@ -11,8 +11,9 @@ import apache_beam as beam
 
 from lookalike.distances import Ids, Scores, Vectors
 from lookalike.ivf.selections import Selection
+from lookalike.pipelines.engine import run
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.search.asked import asked_exclusions
 from lookalike.search.batch_search import BatchSpec, cut, read_answers, write_batch
 from lookalike.search.queries import Answers, Queries, joined

@@ -31,9 +31,8 @@ from lookalike.recall.spread import (
     take,
 )
 from lookalike.store.manifest import Certificate, Manifest
+from lookalike.store.meeting import Meeting
 from lookalike.store.runs import Run
-from lookalike.transforms.exchange import Exchange
-from lookalike.transforms.tasks import DoTasks
 
 K = 10  # of the recall that is certified
 _GROUP_BYTES = 4 << 30  # of index shards that one task maps
@@ -68,8 +67,7 @@ class Asking:
             return choose(Spread(self, laid, groups, truth), K, target, before)
         digest = hashlib.sha256(repr((target, before)).encode()).hexdigest()[:12]
         task = CertifyTask(laid, target, before, f"{self.folder}/certified-{digest}.json")
-        do = DoTasks("certify", store.name, certify_index, spread=False)
-        stage = ("certify", "snapshots")
+        stage, do = ("certify", "snapshots"), certify_index
         [found] = run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)
         return cast(Certificate, found)
 
@@ -102,20 +100,14 @@ class Spread:
         digest = hashlib.sha256(repr((questions, self._groups)).encode()).hexdigest()[:12]
         folder = f"{asking.folder}/{digest}"
         inquiry = Inquiry(self.laid, folder, self._groups, tuple(questions), queries)
-        exchange = Exchange(
+        meeting = Meeting(
             "certify",
-            self._store.name,
+            len(self._groups),
             partial(deal, inquiry=inquiry),
             partial(take, inquiry=inquiry),
-        )
-        found = run_exchange(
-            self._store,
-            exchange,
-            len(self._groups),
             f"{folder}/dealt",
             f"{folder}/taken",
-            asking.runner,
-            asking.progress,
         )
+        found = run_exchange(self._store, meeting, asking.runner, asking.progress)
         answers = iter(found[number]["answer"] for number in range(len(inquiry.parts)))
         return [[next(answers) for _ in question.blocks(queries)] for question in questions]

@@ -52,10 +52,9 @@ from lookalike.search.choosing import check_group
 from lookalike.search.searcher import Searcher
 from lookalike.store.attempts import finished
 from lookalike.store.durable import write_file
-from lookalike.store.exchange import Meeting
+from lookalike.store.meeting import Meeting
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
-from lookalike.transforms.tasks import DoTasks
 
 _PAGE_GROUPS = 300
 
@@ -205,8 +204,8 @@ class _Job:
         )
         partitions = meet(scratch, self.runner, self.progress)(meeting)
         tasks = join_tasks(self.join, partitions, self.joined.partitions)
-        find = DoTasks("join", scratch.name, find_links)
-        found = run_tasks(self.run, ("join", "parts"), tasks, find, self.runner, self.progress)
+        stage = ("join", "parts")
+        found = run_tasks(self.run, stage, tasks, find_links, self.runner, self.progress)
         records = finished(scratch, scratch.files(dealt, ".json"))
         ids, first = components_of(scratch, self.joined, records, partitions.values(), found)
         return ids, first, recall_of(scratch, sample, records, ids, first)
@@ -220,8 +219,8 @@ class _Job:
 
         scratch, folder = self.run.store, self.join.folder
         tasks = verify_tasks(scratch, folder, groups)
-        look = DoTasks("verify", scratch.name, verify)
-        records = run_tasks(self.run, ("verify", "parts"), tasks, look, self.runner, self.progress)
+        stage = ("verify", "parts")
+        records = run_tasks(self.run, stage, tasks, verify, self.runner, self.progress)
         return judged(describer, describer.groups(grouped(ids, first)), records)
 
 

@@ -1,163 +1,95 @@
-"""Beam's local engine, FnApiRunner, with worker processes whose end is noticed.
+"""Running a Beam pipeline where the config says; on this machine as several processes.
 
-Beam's own way of starting them passes a command through a shell and waits for ever for a worker
-that was killed (by the system, for want of memory, say). Here such a run ends, and says so.
+Beam's DirectRunner would choose among three engines by what the pipeline contains. Here the local
+engine is named: FnApiRunner with one worker process per core, constructed with the pipeline options
+(its workers get none otherwise).
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import grpc  # type: ignore[import-untyped, unused-ignore]
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
-    GrpcWorkerHandler,
-    WorkerHandler,
-)
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
-from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
-    json_format,
-    text_format,
-)
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
-import lookalike
-from lookalike.pipelines import logs
-
-_URN = "lookalike:env:process:v1"
-_LOOK_EVERY_S = 0.2
-_PATIENCE_S = 5.0  # until the engine has ended after its workers
+from lookalike.pipelines.engines import beam_options
+from lookalike.pipelines.local_workers import WorkerEnvironment, finish
+from lookalike.pipelines.runner import EngineError, RunnerSpec, engine_error
 
 
-class EngineError(RuntimeError):
-    """The engine did not finish; what is done stays done.
-
-    Attributes:
-        kind: Class of the error that a worker ended with, as a traceback names it; "" of the
-            engine's own.
-    """
-
-    def __init__(self, message: str, kind: str = "") -> None:
-        """Keep what happened, in one line, and the class of the worker's error."""
-        super().__init__(message)
-        self.kind = kind
-
-
-class WorkerDiedError(EngineError):
-    """A worker process was ended from outside, or by a fault in native code."""
-
-
-class WorkerEnvironment(SubprocessSDKEnvironment):
-    """A worker process per core, started by `_Worker`."""
-
-    def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
-        """Name the kind of environment."""
-        return _URN, self.command_string.encode()
-
-
-_workers: list[_Worker] = []  # of the pipeline that runs; a process runs one at a time
-
-
-@WorkerHandler.register_environment(_URN, bytes)  # type: ignore[untyped-decorator, unused-ignore]
-class _Worker(GrpcWorkerHandler):
-    """Beam's handler of one worker, which is a child process."""
-
-    def __init__(self, payload: bytes, state: Any, provision_info: Any, server: Any) -> None:
-        super().__init__(state, provision_info, server)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start_worker(self) -> None:
-        root = str(Path(lookalike.__file__).resolve().parent.parent)
-        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        control = self.control_api_service_descriptor()
-        beams_log = self.logging_api_service_descriptor()
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-            "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
-            "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(beams_log),
-            "PIPELINE_OPTIONS": json_format.MessageToJson(
-                self.provision_info.provision_info.pipeline_options
-            ),
-            "WORKER_ID": self.worker_id,
-        }
-        _workers.append(self)
-        logged, log = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lookalike.pipelines.worker", str(os.getpid()), str(log)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(log,),
-        )
-        os.close(log)
-        self._log = logs.log_from(logged)
-
-    def stop_worker(self) -> None:
-        if self.process is not None:
-            self.process.wait()
-            self._log.join(_PATIENCE_S)
-
-
-def finish(execute: Callable[[], Any]) -> Any:
-    """Run the engine to its end, in a thread, so that this one can look after the workers.
-
-    Returns:
-        What `execute` returns.
+def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
+    """Build and run one pipeline, and wait for its end.
 
     Raises:
-        WorkerDiedError: A worker process ended that should not have.
+        WorkerDiedError: A worker process was lost.
+        EngineError: It did not succeed; the message is one line, the cause has the rest.
     """
-    results: list[Any] = []
-    errors: list[BaseException] = []
-    ended = threading.Event()
+    for talker in ("apache_beam", "distributed"):  # an error ends the run, and is told then
+        logging.getLogger(talker).setLevel(max(logging.ERROR, logging.getLogger().level))
+    options = PipelineOptions(beam_options(spec.name, spec.workers, spec.options, spec.arguments))
+    pipeline = beam.Pipeline(
+        runner=_local_engine(options, spec) if spec.here else None, options=options
+    )
+    build(pipeline)
 
-    def work() -> None:
+    def execute() -> Any:
+        result = pipeline.run()
         try:
-            results.append(execute())
-        except BaseException as error:
-            errors.append(error)
+            return result.wait_until_finish()
         finally:
-            ended.set()
+            if spec.name == "dask":
+                result.client.close()  # else one for each pipeline stays
 
-    _workers.clear()
-    usual = threading.excepthook
-    threading.excepthook = lambda told: None if _lost_connection(told) else usual(told)
-    threading.Thread(target=work, name="engine", daemon=True).start()
     try:
-        while not ended.wait(_LOOK_EVERY_S):
-            for worker in _workers:
-                status = worker.process.poll() if worker.process else None
-                if status and not ended.wait(1):  # else the engine knows the reason
-                    raise WorkerDiedError(_how_it_ended(status))
+        with _job_servers(pipeline.runner):
+            state = finish(execute) if spec.here else execute()
+    except EngineError:
+        raise
+    except Exception as error:  # in a worker it is no longer the request that is wrong
+        raise engine_error(error) from error
+    if str(state) not in ("DONE", "None"):
+        raise EngineError(f"the {spec.name} runner ended in state {state}")
+
+
+@contextmanager
+def _job_servers(runner: Any) -> Iterator[None]:
+    """Stop, after a pipeline, the processes that Beam started to run it.
+
+    Beam itself does so when its own process ends in order, and the command ends at once.
+    """
+    servers: list[Any] = []
+    if make := getattr(runner, "default_job_server", None):
+
+        def noted(options: PipelineOptions) -> Any:
+            servers.append(make(options))
+            return servers[-1]
+
+        runner.default_job_server = noted
+    try:
+        yield
     finally:
-        if not ended.is_set():  # lost, or interrupted
-            _stop_all()
-            ended.wait(_PATIENCE_S)
-        threading.excepthook = usual
-    if errors:
-        raise errors[0]
-    return results[0]
+        for server in servers:
+            server.stop()
 
 
-def _lost_connection(told: threading.ExceptHookArgs) -> bool:
-    """The engine's threads end so when a worker ends; why that did is told once, at the end."""
-    return issubclass(told.exc_type, grpc.RpcError)
-
-
-def _how_it_ended(status: int) -> str:
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    memory = " (out of memory? fewer runner.workers need less)" if status == -9 else ""
-    return f"a worker process {how}{memory}"
-
-
-def _stop_all() -> None:
-    """Kill the workers and let go of everything that waits for them."""
-    for worker in _workers:
-        if worker.process:
-            worker.process.kill()
-            worker.process.wait()
-        worker.control_conn.abort(EngineError("stopped"))
+def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:
+    options.view_as(DirectOptions).direct_num_workers = spec.processes
+    provision = fn_runner.ExtendedProvisionInfo(
+        beam_provision_api_pb2.ProvisionInfo(
+            pipeline_options=JobServiceHandle.encode_pipeline_options(options.get_all_options())
+        )
+    )
+    if spec.processes == 1:
+        return fn_runner.FnApiRunner(provision_info=provision)
+    # Worker processes inherit these: thread pools that do not multiply.
+    for pool in ("OMP_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
+        os.environ[f"{pool}_THREADS"] = str(spec.threads)
+    environment = WorkerEnvironment.from_command_string(command_string="lookalike.pipelines.worker")
+    return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)

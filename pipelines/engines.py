@@ -9,10 +9,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import apache_beam
 
 from lookalike.cache_folder import cache_folder
 
@@ -138,7 +137,7 @@ def find_prism() -> Path | None:
 
 def prism_in_cache() -> Path:
     """Where the binary of this version of Beam lies, if it is there."""
-    return cache_folder() / f"prism-{apache_beam.__version__}" / "prism"
+    return cache_folder() / f"prism-{version('apache-beam')}" / "prism"
 
 
 def _as_flags(options: Mapping[str, Any]) -> list[str]:

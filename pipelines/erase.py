@@ -33,7 +33,6 @@ from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 from lookalike.store.sparing import Sparing
 from lookalike.store.tombstones import read_tombstones, write_tombstones
-from lookalike.transforms.tasks import DoTasks
 
 _ALIKE = 1e-3  # of a vector's length: what gives it back this well has learnt it by heart
 _INDEX = ("index", "template", "truth")
@@ -165,7 +164,7 @@ class Erasure:
             self.scratch,
             ("compact", "embedding shards"),
             tasks,
-            DoTasks("compact", self.store.name, Compacting(path)),
+            Compacting(path),
             self.config.runner,
             self.progress,
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from lookalike.embed_spec import EmbedSpec
+from lookalike.embed_work import EmbedWork
 from lookalike.images.rejections import REASONS
 from lookalike.models import resolving
 from lookalike.models.conversion import Conversion, Converting, conversion
@@ -41,8 +42,6 @@ from lookalike.store.converting import convert_tasks
 from lookalike.store.listed import was_listed
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.runs import Plan
-from lookalike.transforms.embed import EmbedUnits
-from lookalike.transforms.tasks import DoTasks
 
 
 def run_index(
@@ -183,9 +182,8 @@ class ImageJob(Job):
             snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
         )
         work = Converting(self.computed, dict(self.properties))
-        convert = DoTasks("convert", self.store.name, work)
         stage = ("convert", "embedding shards")
-        done = run_tasks(self.scratch, stage, tasks, convert, self.config.runner, self.progress)
+        done = run_tasks(self.scratch, stage, tasks, work, self.config.runner, self.progress)
         made = [record["shard"] for record in done]
         others = [line for line in self.base["files"] if line["kind"] != "embedding"]
         self.base = {**self.base, "files": [*made, *others]}
@@ -216,16 +214,16 @@ class ImageJob(Job):
 
     def prepare(self, plan: Plan) -> None:
         """Load the models in this process where it is the one that embeds."""
-        self._transform = self._units_transform(plan)
+        self._work = self._units_work(plan)
         runner, done = self.runner_for(plan), self.scratch.done("embedded")
         if len(done) < plan.units and runner.alone:
-            self._transform.load()
+            self._work.set_up()
 
-    def transform(self, plan: Plan) -> EmbedUnits:
+    def work(self, plan: Plan) -> EmbedWork:
         """Units of files into shards."""
-        return self._transform
+        return self._work
 
-    def _units_transform(self, plan: Plan) -> EmbedUnits:
+    def _units_work(self, plan: Plan) -> EmbedWork:
         spec = EmbedSpec(
             tuple(self.features),
             self.store.name,
@@ -236,4 +234,4 @@ class ImageJob(Job):
             forgotten=tuple(line["path"] for line in self.forgotten()),
             projection=self.projection,
         )
-        return EmbedUnits(spec, self.scratch.names(plan), plan.metadata, self.properties)
+        return EmbedWork(spec, self.scratch.names(plan), plan.metadata, self.properties)

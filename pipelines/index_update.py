@@ -20,6 +20,7 @@ from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Span
 from lookalike.ivf.encoding import EncodeTask, shard_sizes, total_fitness
 from lookalike.ivf.fitness import compare, imbalance
+from lookalike.ivf.index_work import EncodeWork, GroupWork
 from lookalike.ivf.planner import ROWS_PER_SHARD
 from lookalike.ivf.spec import IndexSpec
 from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_index
@@ -35,8 +36,7 @@ from lookalike.store import snapshot
 from lookalike.store.manifest import Certificate, FileLine, Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.transforms.encode import EncodeParts, GroupLists
-from lookalike.transforms.tasks import DoTasks
+from lookalike.work import TaskWork
 
 _WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started
 APPEND, REENCODE, RETRAIN = "append", "reencode", "retrain"
@@ -162,7 +162,7 @@ class IndexUpdate:
         task = TrainTask(spec, samples.done, self._comparisons.known, done)
         if spec.kind == "exact":  # nothing is trained
             return train_index(task, self.store)
-        train = DoTasks("train", self.store.name, train_index, task.memory, spread=False)
+        train = TaskWork("train", self.store, train_index, task.memory)
         runner, stage = self.config.runner, ("train", "trainings")
         [found] = run_tasks(self.scratch, stage, [task], train, runner, self.progress)
         self.progress.say(
@@ -218,7 +218,7 @@ class IndexUpdate:
     def _encode(self) -> None:
         """Parts of the index, in parallel; a part that is alone is the finished shard."""
         queries, threads = self._comparisons.all, self.config.runner.threads
-        encode = EncodeParts(self.store.name, self._name, queries, threads)
+        encode = EncodeWork(self.store, self._name, threads, queries)
         tasks = [*self._parts, *self._compared]
         runner = self.config.runner.worth(self._rows, _WORTH_A_PROCESS)
         stage = ("encode", "parts")
@@ -270,7 +270,7 @@ class IndexUpdate:
             tasks = group_tasks(
                 self.store, self._parts, self._trained, shards, self.folder, self._output
             )
-            group = GroupLists(self.store.name, self._name)
+            group = GroupWork(self.store, self._name)
             stage = ("group", "index shards")
             runner, progress = self.config.runner, self.progress
             made = run_tasks(self.scratch, stage, tasks, group, runner, progress)

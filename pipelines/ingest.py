@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lookalike.ingest_work import IngestWork
 from lookalike.pipelines import checks, preflight, stores
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.flow import run_job
@@ -23,7 +24,6 @@ from lookalike.sources.vector_tables import VectorTable, find_dim, list_tables, 
 from lookalike.store import snapshot
 from lookalike.store.manifest import Manifest
 from lookalike.store.runs import Plan
-from lookalike.transforms.ingest import IngestUnits
 from lookalike.vector_faults import REASONS, Rules
 
 
@@ -114,13 +114,11 @@ class VectorJob(Job):
         steps = Reconciling(self.store, self.config.runner, self.progress)
         return steps.cut_vectors(plan, candidates.rows).firsts
 
-    def transform(self, plan: Plan) -> IngestUnits:
+    def work(self, plan: Plan) -> IngestWork:
         """Units of rows into shards."""
         forgotten = tuple(line["path"] for line in self.forgotten())
         units = self.scratch.names(plan)
-        return IngestUnits(
-            self.store.name, units, self.rules, plan.metadata, self.properties, forgotten
-        )
+        return IngestWork(self.store, units, self.rules, plan.metadata, self.properties, forgotten)
 
 
 def _stored_as(dtype: str, tables: Sequence[VectorTable]) -> str:

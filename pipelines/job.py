@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import apache_beam as beam
 import pyarrow as pa
 
 from lookalike.pipelines.config import Config
-from lookalike.pipelines.engine import EngineError, WorkerDiedError
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec, run, run_here
+from lookalike.pipelines.runner import EngineError, RunnerSpec, WorkerDiedError
+from lookalike.pipelines.tasks import perform
 from lookalike.reconcile.one_partition import LeftOut, nothing_left_out
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
@@ -24,7 +23,7 @@ from lookalike.store.objects import Store
 from lookalike.store.retention import next_file_no
 from lookalike.store.runs import Plan, Run
 from lookalike.store.storage import is_remote, path_from_uri
-from lookalike.transforms.tasks import TaskTransform
+from lookalike.work import Work
 
 _TRIES = 3  # of the embed stage, when workers are lost
 _WORTH_A_PROCESS = 256  # files: fewer are done before another process has loaded its libraries
@@ -119,8 +118,8 @@ class Job(ABC):
         """Cut what is to be looked at into units; see `Plan.cut`."""
 
     @abstractmethod
-    def transform(self, plan: Plan) -> TaskTransform:
-        """PCollection[int] -> PCollection[int], units by number: the stage that writes shards."""
+    def work(self, plan: Plan) -> Work:
+        """What the stage that writes shards does to a unit, by number."""
 
     @abstractmethod
     def made_by(self) -> Manifest:
@@ -207,30 +206,10 @@ class Job(ABC):
         start = self.scratch.files_done()
         if start:
             self.progress.say(f"{self.stage}: {start:,} {self.noun} are done already")
-        transform = self.transform(plan)
-
-        def build(pipeline: beam.Pipeline) -> None:
-            runs = beam.Create(_runs(pending), reshuffle=False)
-            numbers = beam.FlatMap(lambda run: range(*run)).with_output_types(int)
-            _ = pipeline | "Units" >> runs | "Number" >> numbers | "Embed" >> transform
-
         with self.progress.stage(
             self.stage, self.noun, plan.candidates, self.scratch.files_done, start
         ):
-            runner = self.runner_for(plan)
-            if runner.alone:
-                run_here(lambda: transform.here(pending))
-            else:
-                run(build, runner)
-
-
-def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as ranges: those without a gap."""
-    starts = [i for i, number in enumerate(numbers) if not i or number != numbers[i - 1] + 1]
-    return [
-        (numbers[start], numbers[end - 1] + 1)
-        for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True)
-    ]
+            perform(self.work(plan), pending, self.runner_for(plan))
 
 
 def _absolute(spec: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from lookalike.sources.source import Source
 from lookalike.store.attempts import Record
 from lookalike.store.columns import merge_columns
 from lookalike.store.runs import Run
-from lookalike.transforms.listing import ListPlaces
+from lookalike.work import Counts, TaskWork
 
 _HERE_ROWS, _HERE_BYTES = 1_000_000, 64 << 20  # listed in this process; the latter of tars
 _TASK_ROWS = 10_000_000
@@ -115,7 +116,8 @@ class SourceListing:
                     list_places(task, self.scratch.store, sources, metadata) for task in tasks
                 ]
             else:
-                listing = ListPlaces(self.scratch.store.name, sources, metadata)
+                work = partial(list_places, sources=sources, metadata=metadata)
+                listing = TaskWork("list", self.scratch.store, work, counts=_counts)
                 records = run_tasks(
                     self.scratch, ("list", "places"), tasks, listing, self.runner, self.progress
                 )
@@ -168,3 +170,12 @@ def _together(places: Sequence[Piece]) -> Iterator[list[Piece]]:
 def _bare(part: ListPart) -> Place:
     """A part without metadata columns, to be written anew."""
     return Place(0, "part", block={"path": part.path, "sha256": part.sha256})
+
+
+def _counts(record: Record) -> Counts:
+    """What a task has listed."""
+    pieces = record.get("pieces", ())
+    return {
+        "files": sum(one["part"]["rows"] for one in pieces if "part" in one),
+        "places": sum("place" in one for one in pieces),
+    }

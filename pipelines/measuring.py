@@ -8,16 +8,14 @@ from typing import Any
 
 from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
-from lookalike.pipelines.engine import EngineError
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.runner import EngineError, RunnerSpec
 from lookalike.pipelines.tasks import run_tasks
 from lookalike.recall.measured import MeasureTask, Samples, measure_index
 from lookalike.store.files import HashedName, json_bytes
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.transforms.tasks import DoTasks
 
 _OF_PARENT = ("name", "model_fingerprint", "next_file_no")
 
@@ -60,8 +58,7 @@ class Measuring:
             name = HashedName(f"{self.scratch.folder}/measured/given", ".json")
             path = store.put(name, json_bytes(given)).path
             task = MeasureTask(path, path.replace("/given-", "/found-"))
-            do = DoTasks("measure", store.name, measure_index, spread=False)
-            stage = ("measure", "reports")
+            stage, do = ("measure", "reports"), measure_index
             try:
                 return run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)[0]
             except EngineError as error:

@@ -14,18 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import apache_beam as beam
-
 from lookalike.errors import RequestError, one_line
-from lookalike.pipelines.engine import EngineError
 from lookalike.pipelines.engines import ENGINES, all_options
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.runner import EngineError, RunnerSpec
 from lookalike.records import SourceFile
 from lookalike.sight import shown
 from lookalike.sources.locating import split_uri
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, path_from_uri
-from lookalike.transforms.preflight import SeePlaces
 
 _ADDRESS = re.compile(r"(?:[a-z]+://)?([\w.-]+|\[[\da-fA-F:.]+\]):(\d+)/?")
 _PATIENCE_S = 10.0
@@ -92,14 +88,13 @@ def check_folders(
             f"{[*folders, *(name for name, _ in files)][0]}: a folder of this machine, which no "
             "worker of Dataflow sees; name a place on object storage (gs://…)"
         )
+    from lookalike.pipelines.engine import run
+    from lookalike.transforms.preflight import SeePlaces
+
     with shown(folders, files) as sight:
-        looks = range(_LOOKS_PER_WORKER * runner.processes)
-
-        def build(pipeline: beam.Pipeline) -> None:
-            _ = pipeline | beam.Create(looks, reshuffle=False) | SeePlaces(sight)
-
+        see = SeePlaces(sight, looks=_LOOKS_PER_WORKER * runner.processes)
         try:
-            run(build, runner)
+            run(lambda pipeline: pipeline | see, runner)
         except EngineError as error:
             if error.kind.endswith("RequestError"):
                 raise RequestError(str(error)) from error

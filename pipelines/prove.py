@@ -31,7 +31,6 @@ from lookalike.store.proof import (
 )
 from lookalike.store.runs import Run
 from lookalike.store.traces import Traces
-from lookalike.transforms.tasks import DoTasks
 
 _TASK_BYTES = 256 << 20  # of files that one task searches
 _WORTH_A_PROCESS = 1 << 30  # bytes: fewer are searched before another has started
@@ -92,8 +91,7 @@ class Proving:
             for number, paths in enumerate(at_least(listed, _TASK_BYTES))
         ]
         runner = self.runner.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
-        do = DoTasks(stage, self.run.store.name, work, spread=len(tasks) > 1)
-        return run_tasks(self.run, (stage, noun), tasks, do, runner, self.progress)
+        return run_tasks(self.run, (stage, noun), tasks, work, runner, self.progress)
 
     def _traces(self) -> Traces:
         """Everything to search for: also the names that were given and not found."""

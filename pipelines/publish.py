@@ -17,10 +17,10 @@ from lookalike.pipelines.settle import Settled
 from lookalike.reconcile.assembling import Ledger, ledger_of_run, samples_of, write_ledger_files
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record
-from lookalike.store.exchange import Meet
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
 from lookalike.store.manifest import FileLine, Manifest
+from lookalike.store.meeting import Meet
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
 

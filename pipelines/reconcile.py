@@ -11,7 +11,7 @@ from typing import Any
 
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_exchange
+from lookalike.pipelines.tasks import meet
 from lookalike.reconcile.compared import Comparison, totals_of
 from lookalike.reconcile.comparing import Comparing
 from lookalike.reconcile.known import Knowing, sieve_bits
@@ -20,11 +20,9 @@ from lookalike.sources.units import Cutting, Units
 from lookalike.sources.vector_listing import LISTED, RENAMED, REPEATED, VectorListing
 from lookalike.sources.vector_pieces import VectorCutting
 from lookalike.store.attempts import Record
-from lookalike.store.exchange import Deal, Take
+from lookalike.store.meeting import Deal, Meeting, Take
 from lookalike.store.objects import Store
-from lookalike.transforms.exchange import Exchange
 
-_WORTH_A_PROCESS = 200_000  # rows: fewer are compared before another process has started
 _NAMES_FOR_ONE = 20  # rows of tables of vectors that are listed, or cut, while one is compared
 _READ_FOR_ONE = 8  # rows of the ledger, of which nearly all are only read, while one is compared
 
@@ -102,6 +100,5 @@ class Reconciling:
     def _run(
         self, stage: str, steps: tuple[Deal, Take], tasks: int, folders: tuple[str, str], rows: int
     ) -> dict[int, Record]:
-        exchange = Exchange(stage, self.store.name, *steps)
-        runner = self.runner.at_most(-(-rows // _WORTH_A_PROCESS))
-        return run_exchange(self.store, exchange, tasks, *folders, runner, self.progress)
+        meeting = Meeting(stage, tasks, *steps, *folders, rows=rows)
+        return meet(self.store, self.runner, self.progress)(meeting)

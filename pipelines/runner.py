@@ -1,33 +1,40 @@
-"""Running a Beam pipeline where the config says; on this machine as several processes.
+"""Where a run's pipelines run, and how a worker's error is told.
 
-Beam's DirectRunner would choose among three engines by what the pipeline contains. Here the local
-engine is named: FnApiRunner with one worker process per core, constructed with the pipeline options
-(its workers get none otherwise).
+Beam is imported by `lookalike.pipelines.engine` alone, when a pipeline is built: what one worker of
+this machine would do is done without one, and needs no Beam.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from apache_beam.portability.api import beam_provision_api_pb2
-from apache_beam.runners.portability.fn_api_runner import fn_runner
-from apache_beam.runners.portability.portable_runner import JobServiceHandle
-
 from lookalike.errors import one_line
-from lookalike.pipelines.engine import EngineError, WorkerEnvironment, finish
-from lookalike.pipelines.engines import beam_options
 
 _USUAL_WORKERS = 16  # of a cluster that does not say how many it has
 _NO_CODE = re.compile(r"No module named 'lookalike\b")
 _NAMED = re.compile(r"[\w.]+(?:Error|Exception|Interrupt|Exit|Invalid)\b")  # a class, first
+
+
+class EngineError(RuntimeError):
+    """The engine did not finish; what is done stays done.
+
+    Attributes:
+        kind: Class of the error that a worker ended with, as a traceback names it; "" of the
+            engine's own.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        """Keep what happened, in one line, and the class of the worker's error."""
+        super().__init__(message)
+        self.kind = kind
+
+
+class WorkerDiedError(EngineError):
+    """A worker process was ended from outside, or by a fault in native code."""
 
 
 @dataclass(frozen=True)
@@ -82,40 +89,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(build: Callable[[beam.Pipeline], Any], spec: RunnerSpec) -> None:
-    """Build and run one pipeline, and wait for its end.
-
-    Raises:
-        WorkerDiedError: A worker process was lost.
-        EngineError: It did not succeed; the message is one line, the cause has the rest.
-    """
-    for talker in ("apache_beam", "distributed"):  # an error ends the run, and is told then
-        logging.getLogger(talker).setLevel(max(logging.ERROR, logging.getLogger().level))
-    options = PipelineOptions(beam_options(spec.name, spec.workers, spec.options, spec.arguments))
-    pipeline = beam.Pipeline(
-        runner=_local_engine(options, spec) if spec.here else None, options=options
-    )
-    build(pipeline)
-
-    def execute() -> Any:
-        result = pipeline.run()
-        try:
-            return result.wait_until_finish()
-        finally:
-            if spec.name == "dask":
-                result.client.close()  # else one for each pipeline stays
-
-    try:
-        with _job_servers(pipeline.runner):
-            state = finish(execute) if spec.here else execute()
-    except EngineError:
-        raise
-    except Exception as error:  # in a worker it is no longer the request that is wrong
-        raise _cause(error) from error
-    if str(state) not in ("DONE", "None"):
-        raise EngineError(f"the {spec.name} runner ended in state {state}")
-
-
 def run_here(work: Callable[[], None]) -> None:
     """Do in this process what one worker would do, without a pipeline.
 
@@ -127,32 +100,14 @@ def run_here(work: Callable[[], None]) -> None:
     except EngineError:
         raise
     except Exception as error:
-        raise _cause(error) from error
+        raise engine_error(error) from error
 
 
-@contextmanager
-def _job_servers(runner: Any) -> Iterator[None]:
-    """Stop, after a pipeline, the processes that Beam started to run it.
+def engine_error(error: Exception) -> EngineError:
+    """What ended a pipeline, in one line.
 
-    Beam itself does so when its own process ends in order, and the command ends at once.
+    Beam passes a worker's error on as the text of its traceback, or as it is.
     """
-    servers: list[Any] = []
-    if make := getattr(runner, "default_job_server", None):
-
-        def noted(options: PipelineOptions) -> Any:
-            servers.append(make(options))
-            return servers[-1]
-
-        runner.default_job_server = noted
-    try:
-        yield
-    finally:
-        for server in servers:
-            server.stop()
-
-
-def _cause(error: Exception) -> EngineError:
-    """In one line: Beam passes a worker's error on as the text of its traceback, or as it is."""
     if _NO_CODE.search(str(error)):
         return EngineError(
             "the workers cannot import lookalike: install it on them, in this version (on Dask on "
@@ -176,19 +131,3 @@ def _name_of(kind: type) -> str:
     """As a traceback names it."""
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return module + kind.__qualname__
-
-
-def _local_engine(options: PipelineOptions, spec: RunnerSpec) -> fn_runner.FnApiRunner:
-    options.view_as(DirectOptions).direct_num_workers = spec.processes
-    provision = fn_runner.ExtendedProvisionInfo(
-        beam_provision_api_pb2.ProvisionInfo(
-            pipeline_options=JobServiceHandle.encode_pipeline_options(options.get_all_options())
-        )
-    )
-    if spec.processes == 1:
-        return fn_runner.FnApiRunner(provision_info=provision)
-    # Worker processes inherit these: thread pools that do not multiply.
-    for pool in ("OMP_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"):
-        os.environ[f"{pool}_THREADS"] = str(spec.threads)
-    environment = WorkerEnvironment.from_command_string(command_string="lookalike.pipelines.worker")
-    return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)

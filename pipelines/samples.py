@@ -15,7 +15,6 @@ from lookalike.pipelines.tasks import run_tasks
 from lookalike.store.attempts import Record
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.transforms.tasks import DoTasks
 
 _WORTH_A_PROCESS = 1 << 29  # bytes of vectors: fewer are copied before another has started
 
@@ -83,6 +82,5 @@ class Sampler:
             )
         wanted = sum(min(one.count, sum(span.rows for span in spans)) for one in draws)
         runner = self.runner.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
-        do = DoTasks("sample", store.name, draw, spread=len(tasks) > 1)
-        records = run_tasks(self.scratch, ("sample", "parts"), tasks, do, runner, self.progress)
+        records = run_tasks(self.scratch, ("sample", "parts"), tasks, draw, runner, self.progress)
         return Samples(store, self.dim, tuple(task.done for task in tasks), records, draws)

@@ -24,7 +24,6 @@ from lookalike.store.manifest import FileLine
 from lookalike.store.moving import Moved, Moving
 from lookalike.store.runs import Plan
 from lookalike.store.tombstones import read_tombstones, write_tombstones
-from lookalike.transforms.tasks import DoTasks
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,8 @@ class _Stage:
         """The shards written anew."""
         write_tombstones(self.store, self.all_deleted, self.deleted())
         stage, job = ("compact", "embedding shards"), self.job
-        transform = DoTasks("compact", self.store.name, Compacting(self.all_deleted))
-        done = run_tasks(self.scratch, stage, tasks, transform, job.config.runner, job.progress)
+        work = Compacting(self.all_deleted)
+        done = run_tasks(self.scratch, stage, tasks, work, job.config.runner, job.progress)
         return [record["shard"] for record in done if record["shard"]]
 
     def tombstones(self, deleted: Ids) -> list[FileLine]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-
-import apache_beam as beam
+from typing import TYPE_CHECKING, Any
 
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec, run, run_here
+from lookalike.pipelines.runner import RunnerSpec, run_here
 from lookalike.store.attempts import Record, Task, finished
-from lookalike.store.exchange import Meet, Meeting
+from lookalike.store.meeting import Meet, Meeting, meet_here
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
-from lookalike.transforms.exchange import Exchange
-from lookalike.transforms.tasks import TaskTransform
+from lookalike.work import TaskWork, Work, do_here
+
+if TYPE_CHECKING:  # Beam takes more than a second to be imported, where no pipeline is built
+    import apache_beam as beam
 
 _AT_ONCE = 64  # records in memory that are not kept
-_RANGES = 1024  # of numbers of tasks, in the graph: some engines spread what it begins with alone
 _WORTH_A_PROCESS = 200_000  # rows: fewer have met before another process has started
 _TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are
 
@@ -28,7 +27,7 @@ def run_tasks(
     scratch: Run,
     stage: tuple[str, str],
     tasks: Sequence[Task],
-    transform: TaskTransform,
+    work: Work | Callable[[Any, Store], Record],
     runner: RunnerSpec,
     progress: Progress,
 ) -> list[Record]:
@@ -38,7 +37,7 @@ def run_tasks(
         scratch: The run; its files that no record names are gone afterwards.
         stage: Its name, and what is counted, in the plural.
         tasks: All of them.
-        transform: PCollection[Task] -> PCollection[int].
+        work: Does a task; or a function that does, of the task and the store.
         runner: The engine; no more processes are started than there are tasks.
         progress: Where to show it.
     """
@@ -53,31 +52,39 @@ def run_tasks(
     if not pending:
         return finished(store, records)
 
-    def build(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | "Tasks" >> beam.Create(pending, reshuffle=False) | "Run" >> transform
-
     def done() -> int:
         return len(there().intersection(records))
 
     with progress.stage(*stage, len(tasks), done, done()):
-        enough = runner.at_most(len(pending))
-        if enough.alone:
-            run_here(lambda: transform.here(pending))
-        else:
-            run(build, enough)
+        does = work if isinstance(work, Work) else TaskWork(stage[0], store, work)
+        perform(does, pending, runner.at_most(len(pending)))
     found = finished(store, records)
     scratch.sweep()
     return found
 
 
+def perform(work: Work, tasks: Sequence[Any], runner: RunnerSpec) -> None:
+    """Have an engine do tasks, or do them here where one worker of this machine would.
+
+    Args:
+        work: Does a task.
+        tasks: Tasks, or ascending numbers of them.
+        runner: The engine.
+    """
+    if runner.alone:
+        run_here(lambda: do_here(work, tasks))
+        return
+    from lookalike.pipelines.engine import run
+    from lookalike.transforms.tasks import DoTasks, begin
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | "Tasks" >> begin(tasks) | "Run" >> DoTasks(work, spread=len(tasks) > 1)
+
+    run(build, runner)
+
+
 def run_exchange(
-    store: Store,
-    exchange: Exchange,
-    tasks: int,
-    dealt: str,
-    taken: str,
-    runner: RunnerSpec,
-    progress: Progress,
+    store: Store, meeting: Meeting, runner: RunnerSpec, progress: Progress
 ) -> dict[int, Record]:
     """Bring rows together by partitions, and return what the partitions' records say, by number.
 
@@ -86,10 +93,7 @@ def run_exchange(
 
     Args:
         store: The store's root.
-        exchange: What deals rows out, and takes them.
-        tasks: How many tasks there are.
-        dealt: Folder in and below which tasks leave their records, a `Dealing`'s each.
-        taken: Folder of those that partitions leave, of which those without rows have none.
+        meeting: Which rows, and what becomes of them.
         runner: The engine, with no more processes than the rows are worth.
         progress: Where to show how far it is, if it takes some time.
 
@@ -105,50 +109,49 @@ def run_exchange(
                 if one is not None:
                     yield number_of(path), json.loads(one.data)
 
-    def build(pipeline: beam.Pipeline) -> None:
-        step = -(-tasks // _RANGES)
-        ranges = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
-        numbers = pipeline | beam.Create(ranges, reshuffle=False) | "Number" >> beam.FlatMap(_each)
-        _ = numbers | spread
-
     def done() -> int:
-        return len(store.files(dealt, ".json"))
+        return len(store.files(meeting.dealt, ".json"))
 
-    spread = replace(exchange, spread=tasks > 1)  # where it is of use: it takes a third of the time
-    told = progress.stage(exchange.stage, "parts", tasks, done) if tasks > _TOLD else nullcontext()
-    with told:
-        if runner.alone:
-            run_here(lambda: exchange.here(tasks))
-        else:
-            run(build, runner)
-    pieces = (piece for _, record in records(dealt) for piece in record.get("pieces", ()))
-    sent = sum(rows for _, side, *_, rows in pieces if side in (exchange.sides or (side,)))
+    worth_telling = meeting.tasks > _TOLD
+    told = progress.stage(meeting.stage, "parts", meeting.tasks, done)
+    with told if worth_telling else nullcontext():
+        _bring_together(store, meeting, runner)
+    pieces = (piece for _, record in records(meeting.dealt) for piece in record.get("pieces", ()))
+    sent = sum(rows for _, side, *_, rows in pieces if side in (meeting.sides or (side,)))
     found: dict[int, Record] = {
         number: {name: value for name, value in record.items() if name != "pieces"}
-        for number, record in records(taken)
+        for number, record in records(meeting.taken)
     }
     rows = sum(record["rows"] for record in found.values())
     if rows != sent:
         raise RuntimeError(
-            f"{exchange.stage}: {sent:,} rows were dealt out below {store.shown(dealt)}, but "
-            f"{rows:,} were taken below {store.shown(taken)}; run the same command again"
+            f"{meeting.stage}: {sent:,} rows were dealt out below {store.shown(meeting.dealt)}, "
+            f"but {rows:,} were taken below {store.shown(meeting.taken)}; run the same command "
+            "again"
         )
-    store.settle(store.files(taken, ".json"))
+    store.settle(store.files(meeting.taken, ".json"))
     return found
 
 
-def _each(bounds: tuple[int, int]) -> Iterator[int]:
-    yield from range(*bounds)
+def _bring_together(store: Store, meeting: Meeting, runner: RunnerSpec) -> None:
+    if runner.alone:
+        run_here(lambda: meet_here(meeting, store))
+        return
+    from lookalike.pipelines.engine import run
+    from lookalike.transforms.exchange import Exchange
+    from lookalike.transforms.tasks import begin
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | "Tasks" >> begin(range(meeting.tasks)) | "Rows" >> Exchange(meeting, store)
+
+    run(build, runner)
 
 
 def meet(store: Store, runner: RunnerSpec, progress: Progress) -> Meet:
-    """What brings rows together through Beam (see `run_exchange`)."""
+    """What brings rows together, by as many processes as they are worth (see `run_exchange`)."""
 
-    def bring(one: Meeting) -> dict[int, Record]:
-        exchange = Exchange(
-            one.stage, store.name, one.deal, one.take, sides=one.sides, every=one.every
-        )
-        worth = runner.at_most(-(-one.rows // _WORTH_A_PROCESS))
-        return run_exchange(store, exchange, one.tasks, one.dealt, one.taken, worth, progress)
+    def bring(meeting: Meeting) -> dict[int, Record]:
+        worth = runner.at_most(-(-meeting.rows // _WORTH_A_PROCESS))
+        return run_exchange(store, meeting, worth, progress)
 
     return bring

@@ -24,7 +24,6 @@ from lookalike.store import snapshot
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run
-from lookalike.transforms.tasks import DoTasks
 
 _TOGETHER = 32  # files of neighbours that one task puts together
 ENOUGH = 0.8  # of the queries wanted; with fewer left, others are drawn
@@ -146,7 +145,7 @@ def combined(
         queries: File of the queries, without neighbours.
         parts: Files of their neighbours among some rows each.
     """
-    store, level = scratch.store, 0
+    level = 0
     while len(parts) > _TOGETHER:
         tasks = [
             MergeTask(
@@ -158,7 +157,7 @@ def combined(
             )
             for number, start in enumerate(range(0, len(parts), _TOGETHER))
         ]
-        merge, stage = DoTasks("merge", store.name, merge_parts), ("merge", "parts of the truth")
-        records = run_tasks(scratch, stage, tasks, merge, runner, progress)
+        stage = ("merge", "parts of the truth")
+        records = run_tasks(scratch, stage, tasks, merge_parts, runner, progress)
         parts, level = [record["truth"]["path"] for record in records], level + 1
     return parts

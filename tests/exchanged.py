@@ -15,10 +15,10 @@ from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.tasks import run_exchange
 from lookalike.store.attempts import Part, Record, recorded
-from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, references, taken
+from lookalike.store.exchange import Dealing, Reference, references, taken
 from lookalike.store.files import HashedName
+from lookalike.store.meeting import Meet, Meeting
 from lookalike.store.objects import Store
-from lookalike.transforms.exchange import Exchange
 
 Deal = Callable[[int, Store], Any]
 Take = Callable[[int, list[Reference], Store], Any]
@@ -68,8 +68,8 @@ def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[s
 
 
 def joined(store: Store, runner: RunnerSpec, **which: Any) -> dict[int, Any]:
-    through = Exchange("join", store.name, deal_number, take_number, **which)
-    return run_exchange(store, through, 3, "dealt", "taken", runner, Progress(quiet=True))
+    meeting = Meeting("join", 3, deal_number, take_number, "dealt", "taken", **which)
+    return run_exchange(store, meeting, runner, Progress(quiet=True))
 
 
 def replay(store: Store, tasks: Iterable[int], deal: Deal, take: Take) -> dict[int, Any]:

@@ -199,9 +199,9 @@ def test_transforms_keep_to_what_every_engine_does_rightly() -> None:
             ends |= {f"{kind.name}.{one}" for one in methods & {"finish_bundle", "teardown"}}
     assert ends == {
         "_EmbedFilesFn.finish_bundle",  # that of `EmbedImages`, for users
-        "_EmbedUnitFn.finish_bundle",  # gives nothing, but waits: records are what counts
-        "_EmbedUnitFn.teardown",  # of a thread, and that of the decoder: both end with their worker
-        "EmbedderFn.teardown",
+        "_EmbedFilesFn.teardown",  # of the decoder, which ends with its worker
+        "_WorkFn.finish_bundle",  # gives nothing, but waits: records are what counts
+        "_WorkFn.teardown",  # of threads and the decoder: both end with their worker
     }
 
 
@@ -227,7 +227,8 @@ def test_no_module_imports_two_heavy_libraries() -> None:
             ("tensorflow", "apache_beam", "jinja2", "rich", "yaml"),
         ),
         ("import lookalike.images.decoder_process", ("pyarrow", "openvino", "tensorflow")),
-        ("import lookalike.pipelines.index", ("tensorflow", "jinja2", "rich")),
+        ("import lookalike.pipelines.index", ("tensorflow", "apache_beam", "jinja2", "rich")),
+        ("import lookalike.pipelines.ingest", ("tensorflow", "apache_beam", "jinja2", "rich")),
     ],
 )
 def test_imports_stay_cheap(statement: str, absent: tuple[str, ...]) -> None:

@@ -15,9 +15,8 @@ import lookalike
 from lookalike.distances import METRICS
 from lookalike.pipelines.batch_query import BeamIndex, batch_answers
 from lookalike.pipelines.cli import main
-from lookalike.pipelines.engine import EngineError
 from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.runner import EngineError, RunnerSpec
 from lookalike.search import answering, batch_search
 from lookalike.search.answering import answer
 from lookalike.search.asked import Exclude, asked_exclusions

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lookalike import unit_embedding
+from lookalike.behind import Behind
 from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
 from lookalike.store.ledger import write_ledger
 from lookalike.store.objects import open_store
-from lookalike.transforms.behind import Behind
 
 PATIENCE_S = 60
 

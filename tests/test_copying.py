@@ -16,8 +16,9 @@ from lookalike.reconcile.settling import COPIED, LISTED, NAMES, Settling
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shard_format, shards
-from lookalike.store.exchange import Dealing, Meeting
+from lookalike.store.exchange import Dealing
 from lookalike.store.files import HashedName
+from lookalike.store.meeting import Meeting
 from lookalike.store.objects import Store, open_store
 from lookalike.store.partitions import uri_hashes, uri_partitions
 from tests.exchanged import meet_here

@@ -15,7 +15,8 @@ from lookalike.ivf.encoding import EncodeTask
 from lookalike.ivf.grouping import GroupTask
 from lookalike.ivf.tasks import encode_tasks, group_tasks
 from lookalike.ivf.trained_index import TrainedIndex, write_trained_index
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.engine import run
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.store import shard_format, shards
 from lookalike.store.durable import read_json, write_bytes
 from lookalike.store.objects import open_store
@@ -104,7 +105,7 @@ def test_what_every_task_needs_is_looked_for_at_once(
 ) -> None:
     trained_index, _ = prepare(tmp_path)
     monkeypatch.chdir(tmp_path.parent)
-    assert EncodeParts(tmp_path.name, trained_index.sha256).store == str(tmp_path)
+    assert EncodeParts(tmp_path.name, trained_index.sha256).work.store == open_store(tmp_path)
     for transform in (EncodeParts, GroupLists):
         with pytest.raises(RequestError, match="has no templates/other; write one with"):
             transform(str(tmp_path), "other")

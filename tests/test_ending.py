@@ -14,8 +14,8 @@ import pytest
 from lookalike.errors import NotPublishedError, RequestError, StoreWriteError
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.ending import AGAIN, FAULT, NOT_PUBLISHED, WRONG_REQUEST, status_of
-from lookalike.pipelines.engine import EngineError, WorkerDiedError
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.engine import run
+from lookalike.pipelines.runner import EngineError, RunnerSpec, WorkerDiedError
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.objects import ObjectStoreError
 

@@ -67,7 +67,7 @@ def test_workers_log_from_the_level_of_the_command(
     assert main([*command, "--embeddings", source, "--store", store]) == 0
     said = capsys.readouterr().err
     [process] = re.findall(
-        r" INFO lookalike\.transforms\.ingest: ingest: unit 0, attempt \S+:(\d+)/1: [\d.]+ s, "
+        r" INFO lookalike\.ingest_work: ingest: unit 0, attempt \S+:(\d+)/1: [\d.]+ s, "
         r"39 embedded, 1 rejected\n",
         said,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lookalike.errors import RequestError
-from lookalike.pipelines import preflight
+from lookalike.pipelines import engine, preflight
 from lookalike.pipelines.cli import main
 from lookalike.pipelines.engines import ENGINES, all_options, beam_options
 from lookalike.pipelines.runner import RunnerSpec
@@ -171,7 +171,7 @@ def test_no_folder_of_this_machine_serves_dataflow(tmp_path: Path) -> None:
 
 
 def test_the_direct_runner_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "run", None)
+    monkeypatch.setattr(engine, "run", None)
     here = RunnerSpec(workers=2)
     assert preflight.ready(here) is here
     preflight.check_folders(here, [], [("/nowhere", 1)])

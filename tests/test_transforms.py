@@ -30,7 +30,8 @@ from apache_beam.utils.shared import Shared
 from lookalike.embed_spec import FAILED_SCHEMA, EmbedSpec
 from lookalike.errors import RequestError
 from lookalike.models.embedder import Embedder
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.engine import run
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames

@@ -13,7 +13,8 @@ from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import SlidingWindows, TimestampedValue
 
 from lookalike.embed_spec import EmbedSpec
-from lookalike.pipelines.runner import RunnerSpec, run
+from lookalike.pipelines.engine import run
+from lookalike.pipelines.runner import RunnerSpec
 from lookalike.transforms.embed import EmbedImages
 from tests.beam_windows import WINDOWS, Event, check_places, check_windows
 

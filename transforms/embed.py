@@ -6,12 +6,10 @@ worker process, and shared by its threads.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -19,30 +17,20 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.transforms.window import SlidingWindows
 from apache_beam.typehints.typehints import TupleConstraint
+from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from lookalike.embed_spec import EmbedSpec
+from lookalike.embed_work import Embedding, EmbedWork
 from lookalike.embedding import embed_uris
 from lookalike.errors import RequestError
 from lookalike.outcomes import Failed
-from lookalike.reconcile.known import read_known
 from lookalike.records import SourceFile
-from lookalike.sources.listing import as_files
 from lookalike.sources.locating import Locator
-from lookalike.sources.units import Units
-from lookalike.store.attempts import Record
-from lookalike.store.forgotten import Forgotten
-from lookalike.store.ledger import LISTED
-from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
-from lookalike.transforms.behind import Behind
-from lookalike.transforms.embedder import EmbedderFn, check_spec, display
-from lookalike.transforms.logs import count, logged, timed
-from lookalike.transforms.tasks import TaskTransform
-from lookalike.unit_embedding import embed_unit
+from lookalike.transforms.logs import LoggedFn, count, timed
+from lookalike.transforms.tasks import DoTasks
 from lookalike.whole_numbers import whole_number
-
-_LOG = logging.getLogger(__name__)
 
 _RECORD = dict[str, Any]
 _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
@@ -50,124 +38,72 @@ _MOST_PLACES = 1 << 16  # elements that wait for the vectors of a batch
 _Place = tuple[Any, Any, Any, Any]  # an element, its time, window and pane
 
 
+@lru_cache(maxsize=64)
+def shared_models(spec: EmbedSpec) -> Shared:
+    """One handle for all transforms of one spec, so that a worker process loads it once."""
+    return Shared()
+
+
+def check_spec(spec: object) -> None:
+    """Check that a transform was given what it embeds with.
+
+    Raises:
+        RequestError: It was not.
+    """
+    if not isinstance(spec, EmbedSpec):
+        raise RequestError(
+            f"spec: needs an EmbedSpec, got {spec!r:.80}; make one by EmbedSpec.from_store or "
+            "EmbedSpec.from_handles"
+        )
+
+
+def _display(spec: EmbedSpec) -> dict[str, Any]:
+    """What an engine's page shows of a spec."""
+    handles = ", ".join(feature.handle for feature in spec.features)
+    return {"models": handles, "store": spec.store, "metric": spec.metric, "dtype": spec.dtype}
+
+
 @beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
-@dataclass
-class EmbedUnits(TaskTransform):
+class EmbedUnits(DoTasks):
     """Embed work units by number: each into a Parquet shard, a ledger part and, last, its record.
 
-    Files are named by their content, and of a unit's attempts, also at once, the first one's record
-    counts; a unit that has one is finished, and not done again. What a unit's known file lists is
-    not embedded again.
+    PCollection[int] -> PCollection[int]. Files are named by their content, and of a unit's
+    attempts, also at once, the first one's record counts; a unit that has one is finished, and not
+    done again. What a unit's known file lists is not embedded again.
 
     A unit's files are written beside the next unit. Yields the number of each unit that is
     embedded; it is finished when its record is there, which it is before the bundle ends, or the
     bundle fails.
-
-    Attributes:
-        spec: What to embed with.
-        units: Where everything of the units lies.
-        metadata: The metadata columns.
-        properties: Key-value metadata of every shard; by default what made the vectors.
     """
 
-    spec: EmbedSpec
-    units: UnitNames
-    metadata: pa.Schema = field(default_factory=lambda: pa.schema([]))
-    properties: Mapping[str, str] | None = None
+    def __init__(
+        self,
+        spec: EmbedSpec,
+        units: UnitNames,
+        metadata: pa.Schema | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """Embed units.
 
-    def __post_init__(self) -> None:
-        """Check what was given."""
-        super().__init__()
-        check_spec(self.spec)
-        self._ready: beam.DoFn | None = None
+        Args:
+            spec: What to embed with.
+            units: Where everything of the units lies.
+            metadata: The metadata columns; by default none.
+            properties: Key-value metadata of every shard; by default what made the vectors.
 
-    def load(self) -> None:
-        """Start the decoder and load the models now, in this process, which does the units."""
-        self._ready = super().set_up()
-
-    def set_up(self) -> beam.DoFn:
-        """See `TaskTransform`; where it was loaded, that is what goes on."""
-        ready, self._ready = self._ready, None
-        return ready or super().set_up()
+        Raises:
+            RequestError: The spec is none.
+        """
+        check_spec(spec)
+        schema = pa.schema([]) if metadata is None else metadata
+        told = spec.properties if properties is None else properties
+        super().__init__(EmbedWork(spec, units, schema, dict(told)), shared=shared_models(spec))
+        self.spec = spec
 
     def display_data(self) -> dict[str, Any]:
         """What an engine's page shows."""
-        return display(self.spec)
-
-    def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[int]:
-        """PCollection[int] -> PCollection[int]."""
-        return numbers | "SpreadUnits" >> beam.Reshuffle() | "EmbedUnit" >> beam.ParDo(self.fn())
-
-    def fn(self) -> beam.DoFn:
-        """See `TaskTransform`."""
-        properties = self.spec.properties if self.properties is None else self.properties
-        return _EmbedUnitFn(self.spec, self.units, self.metadata, dict(properties))
-
-
-class _EmbedUnitFn(EmbedderFn):
-    def __init__(
-        self, spec: EmbedSpec, units: UnitNames, metadata: pa.Schema, properties: dict[str, str]
-    ) -> None:
-        super().__init__(spec)
-        self._names, self._metadata, self._properties = units, metadata, properties
-        self._units = Units(units.cut_in, units.cut)
-
-    def setup(self) -> None:
-        store = open_store(self._spec.store)
-        self._forgotten = Forgotten.load(store.local(path) for path in self._spec.forgotten)
-        self._behind: Behind[Record] = Behind()
-        super().setup()
-
-    def start_bundle(self) -> None:
-        self._behind.forget()
-
-    def process(self, number: int) -> Iterator[int]:
-        store = open_store(self._spec.store)
-        assert self._embedder is not None
-        with ExitStack() as stack:
-            counts = stack.enter_context(logged(_LOG, "embed", number))
-            with timed("embed"):
-                rows = self._units.table(store, number)
-                finish = embed_unit(
-                    self._names.unit(number),
-                    store,
-                    as_files(rows),
-                    self._embedder,
-                    self._decoder,
-                    self._metadata,
-                    self._properties,
-                    self._spec.dtype,
-                    read_known(store, self._units, number, rows),
-                    self._forgotten,
-                )
-            work = partial(_finish, finish, counts, stack.pop_all())
-        with timed("embed"):
-            _count(self._behind.hand_over(work))
-        yield number
-
-    def finish_bundle(self) -> None:
-        with timed("embed"):
-            _count(self._behind.wait())
-
-    def teardown(self) -> None:
-        self._behind.close()
-        super().teardown()
-
-
-def _finish(finish: Callable[[], Record], counts: dict[str, int], log: ExitStack) -> Record:
-    """Finish a unit and its line in the log; in the thread behind."""
-    with log:
-        done = finish()
-        counts.update((name, done["counts"][name]) for name in LISTED)
-    return done
-
-
-def _count(done: Record | None) -> None:
-    """Add a finished unit to the counters, which only the engine's own threads may."""
-    if done:
-        for status in ("embedded", "unchanged", "duplicate", "rejected", "ignored"):
-            count("embed", f"{status}-files", done["counts"][status])
+        return _display(self.spec)
 
 
 @dataclass
@@ -212,7 +148,7 @@ class EmbedImages(beam.PTransform):
 
     def display_data(self) -> dict[str, Any]:
         """What an engine's page shows."""
-        return {**display(self.spec), "batch": self.batch, "max_wait": self.max_wait}
+        return {**_display(self.spec), "batch": self.batch, "max_wait": self.max_wait}
 
     def expand(self, uris: beam.PCollection[Any]) -> dict[str, beam.PCollection[Any]]:
         """PCollection[str | tuple[K, str]] -> two PCollections by name."""
@@ -247,7 +183,7 @@ def _is_failed(output: Any) -> bool:
     return not _is_embedded(output)
 
 
-class _EmbedFilesFn(EmbedderFn):
+class _EmbedFilesFn(LoggedFn):
     """Files wait for one another whatever their windows, as a model does not mind these.
 
     What becomes of a file is kept until the next batch, since an element comes once for each of its
@@ -255,11 +191,11 @@ class _EmbedFilesFn(EmbedderFn):
     """
 
     def __init__(self, spec: EmbedSpec, batch: int, max_wait: float) -> None:
-        super().__init__(spec)
+        self._spec, self._shared = spec, shared_models(spec)
         self._batch, self._max_wait = batch, max_wait
 
     def setup(self) -> None:
-        super().setup()
+        self._embedding: Embedding | None = Embedding(self._spec, self._shared.acquire)
         self._locator = Locator()
 
     def start_bundle(self) -> None:
@@ -293,6 +229,11 @@ class _EmbedFilesFn(EmbedderFn):
         yield from self._flush()
         self._last = {}
 
+    def teardown(self) -> None:
+        if self._embedding:
+            self._embedding.close()
+        self._embedding = None
+
     def _is_due(self) -> bool:
         full = len(self._waiting) >= self._batch or self._places >= _MOST_PLACES
         return full or monotonic() - self._since >= self._max_wait
@@ -301,10 +242,10 @@ class _EmbedFilesFn(EmbedderFn):
         if not self._waiting:
             return
         waiting, self._waiting, self._places, self._last = self._waiting, {}, 0, {}
-        assert self._embedder is not None
+        assert self._embedding is not None
+        embedder, decoder = self._embedding.embedder, self._embedding.decoder
         with timed("embed"):  # in order of names, which is that of members in a container
-            found = embed_uris(sorted(waiting), self._embedder, self._decoder, self._locator.find)
-            outcomes = list(found)
+            outcomes = list(embed_uris(sorted(waiting), embedder, decoder, self._locator.find))
         for uri, outcome in outcomes:
             status = outcome.status if isinstance(outcome, Failed) else "embedded"
             count("embed", f"{status}-files")

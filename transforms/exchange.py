@@ -1,112 +1,65 @@
-"""Tasks deal rows out to partitions, and a task for each partition takes its own.
+"""Rows meet through an engine: what it carries is where they lie, in files of the store's scratch.
 
-    tasks by number -> deal -> (partition, reference) -> GroupByKey -> take -> partitions by number
-
-What goes through the engine is where rows lie, in files of the store's scratch (see
-`lookalike.store.exchange`).
+tasks by number -> Deal -> (partition, reference) -> GroupByKey -> Take -> partitions by number
 """
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import apache_beam as beam
 
-from lookalike.store.exchange import Deal, Reference, Take, references
-from lookalike.store.objects import Store, open_store
-from lookalike.transforms.logs import LoggedFn, count, unit_of
-
-_LOG = logging.getLogger(__name__)
+from lookalike.store.exchange import Reference
+from lookalike.store.meeting import Meeting, deal, take
+from lookalike.store.objects import Store
+from lookalike.transforms.logs import LoggedFn, count, timed
 
 
 @beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
-@dataclass
 class Exchange(beam.PTransform):
-    """Bring together rows of many files that belong together.
+    """Bring together rows of many files that belong together: what a `Meeting` is."""
 
-    Both functions are pickled, may run twice, also at once, and leave records of which the first
-    counts (see `lookalike.store.attempts`). Partitions that no row falls to have no task, but for
-    the first `every`; these have one where there is any task.
+    def __init__(self, meeting: Meeting, store: Store) -> None:
+        """Have rows meet.
 
-    Attributes:
-        stage: Name of the stage, for logs and counters.
-        store: The store's root, reachable from every worker.
-        deal: Task to partitions.
-        take: Partition to what is wanted; its record tells of `rows`, those that it took.
-        spread: Whether there are several workers, and tasks, to be spread over them.
-        sides: Which of the rows dealt out; all where there are none.
-        every: Partitions below this number are taken whatever falls to them.
-    """
-
-    stage: str
-    store: str
-    deal: Deal
-    take: Take
-    sides: tuple[str, ...] = ()
-    every: int = 0
-    spread: bool = True
+        Args:
+            meeting: Which rows, and what becomes of them.
+            store: The store's root, reachable from every worker.
+        """
+        super().__init__()
+        self._meeting, self._store = meeting, store
 
     def expand(self, tasks: beam.PCollection[int]) -> beam.PCollection[int]:
         """PCollection[int], tasks by number -> PCollection[int], partitions by number."""
-        deal, take = self._steps()
-        spread = tasks | "SpreadTasks" >> beam.Reshuffle() if self.spread else tasks
+        if self._meeting.tasks > 1:  # it takes a third of the time, and one task need not move
+            tasks = tasks | "SpreadTasks" >> beam.Reshuffle()
         return (
-            spread
-            | "Deal" >> beam.ParDo(deal)
+            tasks
+            | "Deal" >> beam.ParDo(_DealFn(self._meeting, self._store))
             | "Gather" >> beam.GroupByKey()
-            | "Take" >> beam.ParDo(take)
+            | "Take" >> beam.ParDo(_TakeFn(self._meeting, self._store))
         )
 
-    def here(self, tasks: int) -> None:
-        """Do the same in this process, one task after the other, where that is all there is.
 
-        A pipeline takes a tenth of a second to start, which is more than some dozen files need.
-        """
-        deal, take = self._steps()
-        gathered: dict[int, list[Reference | None]] = defaultdict(list)
-        for task in range(tasks):
-            for partition, piece in deal.process(task):
-                gathered[partition].append(piece)
-        for partition, pieces in sorted(gathered.items()):
-            for _ in take.process((partition, pieces)):
-                pass
-
-    def _steps(self) -> tuple[_DealFn, _TakeFn]:
-        store = open_store(self.store)
-        deal = _DealFn(self.stage, store, self.deal, self.sides, self.every)
-        return deal, _TakeFn(self.stage, store, self.take)
+class _MeetingFn(LoggedFn):
+    def __init__(self, meeting: Meeting, store: Store) -> None:
+        self._meeting, self._store = meeting, store
 
 
-class _DealFn(LoggedFn):
-    def __init__(
-        self, stage: str, store: Store, deal: Deal, sides: tuple[str, ...], every: int
-    ) -> None:
-        self._stage, self._store, self._deal = stage, store, deal
-        self._sides, self._every = sides, every
-
+class _DealFn(_MeetingFn):
     def process(self, task: int) -> Iterator[tuple[int, Reference | None]]:
-        with unit_of(_LOG, f"{self._stage} (deal)", task) as counts:
-            pieces = list(references(self._deal(task, self._store), task, self._sides))
-            counts["rows"] = sum(piece.rows for _, piece in pieces)
-        count(self._stage, "dealt-rows", counts["rows"])
-        yield from pieces
-        if task == 0:
-            yield from ((partition, None) for partition in range(self._every))
+        with timed(self._meeting.stage):
+            dealt = list(deal(self._meeting, task, self._store))
+        count(self._meeting.stage, "dealt-rows", sum(one.rows for _, one in dealt if one))
+        yield from dealt
 
 
-class _TakeFn(LoggedFn):
-    def __init__(self, stage: str, store: Store, take: Take) -> None:
-        self._stage, self._store, self._take = stage, store, take
-
+class _TakeFn(_MeetingFn):
     def process(self, gathered: tuple[int, Iterable[Reference | None]]) -> Iterator[int]:
         partition, pieces = gathered
-        with unit_of(_LOG, self._stage, partition) as counts:
-            found = [piece for piece in pieces if piece is not None]
-            counts["rows"] = sum(piece.rows for piece in found)
-            self._take(partition, found, self._store)
-        count(self._stage, "taken-rows", counts["rows"])
+        found = list(pieces)
+        with timed(self._meeting.stage):
+            take(self._meeting, partition, found, self._store)
+        count(self._meeting.stage, "taken-rows", sum(one.rows for one in found if one))
         yield partition

@@ -17,7 +17,7 @@ from lookalike.embed_spec import EmbedSpec
 from lookalike.models.embedder import Embedder
 from lookalike.search.asked import asked_images
 from lookalike.search.query_images import embed_images
-from lookalike.transforms.embedder import check_spec
+from lookalike.transforms.embed import check_spec
 
 Picture = bytes | npt.NDArray[np.uint8]
 """The bytes of an image file, or (h, w, 3) uint8 RGB of any size."""

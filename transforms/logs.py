@@ -1,4 +1,4 @@
-"""What the transforms tell of their work: a line of the log for each unit, and counters.
+"""What the transforms tell an engine of their work: counters; and the level of the log.
 
 Counters are live hints for a runner's page; exact totals come from the files that a run writes.
 """
@@ -6,21 +6,17 @@ Counters are live hints for a runner's page; exact totals come from the files th
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count as numbers
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from lookalike.errors import one_line
+from lookalike.unit_log import logged
 
 _TOP = logging.getLogger("lookalike")
-_begun = numbers(1)  # attempts of this process
 
 
 class LoggedFn(beam.DoFn):
@@ -42,8 +38,14 @@ class LoggedFn(beam.DoFn):
 
 
 def count(stage: str, name: str, by: int = 1) -> None:
-    """Add to the counter `<stage>/<name>`, for example embed/rejected-images."""
+    """Add to the counter `<stage>/<name>`, for example embed/rejected-files."""
     Metrics.counter(stage, name).inc(by)
+
+
+def count_all(stage: str, counts: Mapping[str, int]) -> None:
+    """Add to several counters of a stage."""
+    for name, by in counts.items():
+        count(stage, name, by)
 
 
 @contextmanager
@@ -61,49 +63,3 @@ def unit_of(log: logging.Logger, stage: str, unit: object) -> Iterator[dict[str,
     """Log how a unit of a stage ended (see `logged`), and count its time."""
     with logged(log, stage, unit) as counts, timed(stage):
         yield counts
-
-
-@contextmanager
-def logged(log: logging.Logger, stage: str, unit: object) -> Iterator[dict[str, int]]:
-    """Time a unit of a stage, and log how it ended; another thread may end it.
-
-    An attempt is named by host, process and its number there; one that failed is logged at INFO, as
-    its error is told by the engine.
-
-    Args:
-        log: The module's.
-        stage: Its name.
-        unit: Its number, or what else names it.
-
-    Yields:
-        Counts to log, which the block fills in.
-    """
-    counts: dict[str, int] = {}
-    attempt = f"{socket.gethostname()}:{os.getpid()}/{next(_begun)}"
-    log.debug("%s: unit %s, attempt %s: begun", stage, unit, attempt)
-    began = monotonic()
-    try:
-        yield counts
-    except Exception as error:
-        log.info(
-            "%s: unit %s, attempt %s: failed after %.3f s: %s: %s",
-            stage,
-            unit,
-            attempt,
-            monotonic() - began,
-            type(error).__name__,
-            one_line(error),
-        )
-        raise
-    log.info(
-        "%s: unit %s, attempt %s: %.3f s%s",
-        stage,
-        unit,
-        attempt,
-        monotonic() - began,
-        _words(counts),
-    )
-
-
-def _words(counts: Mapping[str, int]) -> str:
-    return "".join(f", {number:,} {name}" for name, number in counts.items() if number)

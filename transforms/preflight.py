@@ -11,20 +11,22 @@ from lookalike.sight import Sight, look
 from lookalike.transforms.logs import LoggedFn
 
 
-@beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(int)
 @dataclass
 class SeePlaces(beam.PTransform):
-    """Every worker that gets an element looks; what one of them does not see ends the pipeline.
+    """Every worker that gets a number looks; what one of them does not see ends the pipeline.
 
     Attributes:
         sight: What is to be seen.
+        looks: How many numbers there are.
     """
 
     sight: Sight
+    looks: int
 
-    def expand(self, numbers: beam.PCollection[int]) -> beam.PCollection[int]:
-        """PCollection[int], as they came."""
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[int]:
+        """PBegin -> PCollection[int], as they came."""
+        numbers = pipeline | "Numbers" >> beam.Create(range(self.looks), reshuffle=False)
         return numbers | "Spread" >> beam.Reshuffle() | "See" >> beam.ParDo(_SeeFn(self.sight))
 
 

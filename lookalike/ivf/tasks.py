@@ -1,4 +1,4 @@
-"""The tasks of an index: training, and which parts and shards to make (`transforms.encode`)."""
+"""The tasks of an index: training, and which parts and shards to make (`ivf.index_work`)."""
 
 from __future__ import annotations
 

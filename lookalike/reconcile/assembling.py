@@ -27,10 +27,11 @@ from lookalike.reconcile.settling import ledger_rows, read_rows
 from lookalike.reconcile.standing import file_that_stands, standing
 from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
-from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, taken
+from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
 from lookalike.store.manifest import FileJson, FileLine
+from lookalike.store.meeting import Meet, Meeting
 from lookalike.store.moving import Moving
 from lookalike.store.objects import Store
 

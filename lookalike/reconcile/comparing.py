@@ -1,7 +1,7 @@
 r"""What of a listing is as the parent's ledger has it, and what is to be looked at again.
 
-Both sides are dealt out by the hash of the name and compared a partition at a time (`Exchange` of
-`lookalike.transforms.exchange`). Nothing is read of the files themselves.
+Both sides are dealt out by the hash of the name and compared a partition at a time (`Meeting` of
+`lookalike.store.meeting`). Nothing is read of the files themselves.
 
     listing's parts -> partitions of names \
                                             -> carried (as before), candidates (to be read), gone

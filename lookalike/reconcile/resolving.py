@@ -45,10 +45,10 @@ from lookalike.reconcile.settling import (
 )
 from lookalike.reconcile.unread import Unread
 from lookalike.store.attempts import Record, finished
-from lookalike.store.exchange import Meet, Meeting
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance
 from lookalike.store.manifest import FileLine
+from lookalike.store.meeting import Meet, Meeting
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
 

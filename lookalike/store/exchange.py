@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,46 +58,6 @@ class Reference:
     bytes: int
     rows: int
     path: str
-
-
-Deal = Callable[[int, Store], Mapping[str, Any]]
-"""Deals out the rows of the task with a number; returns the record of its `Dealing`."""
-Take = Callable[[int, list[Reference], Store], Mapping[str, Any]]
-"""Makes of a partition's rows, found by references, what is wanted; returns the record of it."""
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Rows that are to meet, by partitions; who brings them together is told all of it.
-
-    Both functions are pickled, may run twice, also at once, and leave records of which the first
-    counts (see `store.attempts`).
-
-    Attributes:
-        stage: Its name, for logs and counters.
-        tasks: How many deal rows out.
-        deal: Task to partitions.
-        take: Partition to what is wanted; its record tells of `rows`, those that it took.
-        dealt: Folder of the records that tasks leave; others may lie there, of other sides.
-        taken: Folder of those that partitions leave, NNNNNN.json each.
-        sides: Which rows meet, of those that tasks deal out; all where there are none.
-        every: Partitions below this number have a task also where no row falls to them.
-        rows: How many there are, about.
-    """
-
-    stage: str
-    tasks: int
-    deal: Deal
-    take: Take
-    dealt: str
-    taken: str
-    sides: tuple[str, ...] = ()
-    every: int = 0
-    rows: int = 0
-
-
-Meet = Callable[[Meeting], dict[int, Mapping[str, Any]]]
-"""Brings rows together; returns the records of the partitions by number."""
 
 
 class Dealing:
