@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Any
 
 import pyarrow as pa
 
@@ -27,7 +26,7 @@ from lookalike.store.objects import open_store
 from lookalike.store.runs import UnitNames
 from lookalike.unit_embedding import embed_unit
 from lookalike.unit_log import logged
-from lookalike.work import Counts, Work, alone
+from lookalike.work import Counts, Share, Work, alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Embedding:
         decoder: Makes inputs of their sizes; a process of its own.
     """
 
-    def __init__(self, spec: EmbedSpec, share: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(self, spec: EmbedSpec, share: Share) -> None:
         """Start the decoder and, beside it, load the models (see `Work.set_up` of `share`)."""
         sizes, functions = inputs_of(spec.features)
         self.decoder = Decoder(sizes, spec.limits, functions)
@@ -86,7 +85,7 @@ class EmbedWork(Work):
     stage = "embed"
     _embedding: Embedding | None = field(default=None, init=False)
 
-    def set_up(self, share: Callable[[Callable[[], Any]], Any] = alone) -> None:
+    def set_up(self, share: Share = alone) -> None:
         """Load everything; nothing where that was done already, in this process."""
         if self._embedding:
             return

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +15,7 @@ from lookalike.store.runs import UnitNames
 from lookalike.unit_log import logged
 from lookalike.vector_faults import Rules
 from lookalike.vector_units import ingest_unit
-from lookalike.work import Counts, Work, alone
+from lookalike.work import Counts, Share, Work, alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ class IngestWork(Work):
     forgotten: tuple[str, ...] = ()
     stage = "ingest"
 
-    def set_up(self, share: Callable[[Callable[[], Any]], Any] = alone) -> None:
+    def set_up(self, share: Share = alone) -> None:
         """Read what must not come back."""
         self._forgotten = Forgotten.load(self.store.local(path) for path in self.forgotten)
         self._units = Units(self.units.cut_in, self.units.cut)

@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 
 Counts = Mapping[str, int]
 """What to add to counters, by their names."""
+Share = Callable[[Callable[[], Any]], Any]
+"""Gives what a function loads, or what another thread of the process has loaded by it already."""
 
 
 class Work(ABC):
@@ -38,13 +40,8 @@ class Work(ABC):
     stage: str
     memory: int = 0
 
-    def set_up(self, share: Callable[[Callable[[], Any]], Any]) -> None:
-        """Get ready to do tasks, in the process that does them.
-
-        Args:
-            share: Gives what a function loads, or what another thread of this process has loaded
-                by it already.
-        """
+    def set_up(self, share: Share) -> None:
+        """Get ready to do tasks, in the process that does them; what takes memory is shared."""
         return
 
     def begin(self) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from lookalike.ivf.trained_index import SPEC_FILE, TrainedIndex, load_trained_in
 from lookalike.store.objects import Store
 from lookalike.unit_log import logged
 from lookalike.whole_numbers import whole_number
-from lookalike.work import Counts, Work
+from lookalike.work import Counts, Share, Work
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ class _TrainedIndexWork(Work):
             )
         self.threads = whole_number("threads", self.threads)
 
-    def set_up(self, share: Callable[[Callable[[], Any]], Any]) -> None:
+    def set_up(self, share: Share) -> None:
         """Load the trained index."""
         set_threads(self.threads)
         store, name = self.store, self.trained
