@@ -31,7 +31,7 @@ from benchmarks.processes import Process
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import meet
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.reconcile.assembling import ledger_of_run, write_ledger_files
 from lookalike.reconcile.compared import candidates
 from lookalike.reconcile.comparing import Comparing
@@ -42,6 +42,7 @@ from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.sources.units import Units, mix, unit_rows_for
 from lookalike.store.ledger import SCHEMA, Counts, write_ledger_tables
 from lookalike.store.objects import Store, open_store
+from lookalike.store.runs import Run
 
 _BLOCK = 100_000
 _SIZES = 5_000_000  # different ones, of pictures of up to 5 MB
@@ -172,8 +173,8 @@ def _night(
         nonlocal start
         seconds[step], start = perf_counter() - start, perf_counter()
 
-    run, runner, progress = f"runs/{name}", RunnerSpec(), Progress(quiet=True)
-    steps, through = Reconciling(store, runner, progress), meet(store, runner, progress)
+    tasks = TaskRunner(Run(store, name), RunnerSpec(), Progress(quiet=True))
+    run, steps, through = f"runs/{name}", Reconciling(tasks), tasks.meet
     rule = Rule(2 * _EPOCH, False, None, _NO_METADATA)
     steps.compare(Comparing.of(listing, parent, f"{run}/compared", rule))
     lap("compare")

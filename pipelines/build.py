@@ -22,9 +22,10 @@ from lookalike.ivf.tasks import MEASURED_ROWS
 from lookalike.ivf.trained_index import TrainedIndex, load_spec, load_trained_index
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.index_update import APPEND, REENCODE, RETRAIN, IndexUpdate
-from lookalike.pipelines.progress import Progress, timed
+from lookalike.pipelines.progress import timed
 from lookalike.pipelines.reuse import FIT_ROWS, differs, drift, misfit, plan_next
 from lookalike.pipelines.samples import Sampler, Samples
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.pipelines.truth import ENOUGH, carried, draw_of_new, with_new
 from lookalike.recall.advice import advise
 from lookalike.recall.truth import Truth
@@ -32,8 +33,6 @@ from lookalike.store import snapshot
 from lookalike.store.compacting import needs_compaction
 from lookalike.store.manifest import Certificate, FileLine, Manifest
 from lookalike.store.moving import Moved
-from lookalike.store.objects import Store
-from lookalike.store.runs import Run
 from lookalike.store.tombstones import write_tombstones
 
 QUERIES = 1000  # held out; ± about 1.5 points at 95% recall
@@ -45,10 +44,8 @@ class IndexBuild:
     """The index stages of one run.
 
     Attributes:
-        store: The store's root.
-        scratch: The run.
+        tasks: Has tasks of the run done.
         config: As checked.
-        progress: Where to say what happens.
         manifest: Of the snapshot that is being made, with its embedding files and, where any row is
             deleted, its tombstones; the index is added.
         parent: The published manifest, whose index may be added to.
@@ -59,15 +56,17 @@ class IndexBuild:
         moved: New ids of rows, where embeddings were compacted.
     """
 
-    store: Store
-    scratch: Run
+    tasks: TaskRunner
     config: Config
-    progress: Progress
     manifest: Manifest
     parent: Manifest | None
     added: Sequence[FileLine] | None = None
     deleted: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     moved: Moved | None = None
+
+    def __post_init__(self) -> None:
+        """Name the store's root."""
+        self.store = self.tasks.store
 
     def run(self) -> None:
         """Add trained index, shards, truth, search parameters and certificate to the manifest.
@@ -212,8 +211,7 @@ class IndexBuild:
     @cached_property
     def _sampler(self) -> Sampler:
         removed = next((one["path"] for one in snapshot.files_of(self.manifest, "tombstones")), "")
-        runner, dim = self.config.runner, int(self.manifest["dim"])
-        return Sampler(self.scratch, runner, self.progress, dim, self.deleted, removed)
+        return Sampler(self.tasks, int(self.manifest["dim"]), self.deleted, removed)
 
     @cached_property
     def _drawn(self) -> Samples:
@@ -259,14 +257,12 @@ class IndexBuild:
             REENCODE: f"all {self._rows:,} vectors are encoded again, as trained for {before}",
             RETRAIN: f"anew, of {self._rows:,} vectors",
         }[way]
-        self.progress.say(f"index: {said}{'; ' if why else ''}{why}")
+        self.tasks.progress.say(f"index: {said}{'; ' if why else ''}{why}")
         for reason in self.spec.reasons if way == RETRAIN else ():
-            self.progress.say(f"index: {reason}")
+            self.tasks.progress.say(f"index: {reason}")
         made = IndexUpdate(
-            self.store,
-            self.scratch,
+            self.tasks,
             self.config,
-            self.progress,
             self.manifest,
             self.spec,
             way,
@@ -307,4 +303,4 @@ class IndexBuild:
         }
         target = certificate["target"]
         short = f"; target_recall {target} is not certain: {certificate['advice']}"
-        self.progress.say(f"certify: {found}{'' if certificate['reached'] else short}")
+        self.tasks.progress.say(f"certify: {found}{'' if certificate['reached'] else short}")

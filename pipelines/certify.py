@@ -15,9 +15,7 @@ from typing import cast
 import numpy as np
 
 from lookalike.exact_neighbours import ExactNeighbours
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_exchange, run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.recall.asking import Answer, Question, Rater
 from lookalike.recall.certificate import choose
 from lookalike.recall.spread import (
@@ -32,7 +30,6 @@ from lookalike.recall.spread import (
 )
 from lookalike.store.manifest import Certificate, Manifest
 from lookalike.store.meeting import Meeting
-from lookalike.store.runs import Run
 
 K = 10  # of the recall that is certified
 _GROUP_BYTES = 4 << 30  # of index shards that one task maps
@@ -43,16 +40,12 @@ class Asking:
     """Asks the index of a run.
 
     Attributes:
-        scratch: The run.
-        runner: The engine.
-        progress: Where to show how far it is.
+        tasks: Has tasks of the run done.
         folder: Of what tasks leave, relative to the store.
         manifest: Of the snapshot that is being made, with its index.
     """
 
-    scratch: Run
-    runner: RunnerSpec
-    progress: Progress
+    tasks: TaskRunner
     folder: str
     manifest: Manifest
 
@@ -60,15 +53,14 @@ class Asking:
         self, truth: ExactNeighbours, target: float, before: tuple[int, int] | None
     ) -> Certificate:
         """The certificate (see `lookalike.recall.certificate.choose`)."""
-        store = self.scratch.store
+        store = self.tasks.store
         laid = lay_out(store, self.folder, self.manifest, truth, K)
         groups = shard_groups(self.manifest, _GROUP_BYTES)
         if len(groups) > 1:
             return choose(Spread(self, laid, groups, truth), K, target, before)
         digest = hashlib.sha256(repr((target, before)).encode()).hexdigest()[:12]
         task = CertifyTask(laid, target, before, f"{self.folder}/certified-{digest}.json")
-        stage, do = ("certify", "snapshots"), certify_index
-        [found] = run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)
+        [found] = self.tasks.run(("certify", "snapshots"), [task], certify_index)
         return cast(Certificate, found)
 
 
@@ -83,7 +75,7 @@ class Spread:
         """Learn the lists of the queries' neighbours, and put them beside what is laid out."""
         self._asking, self._store, self.truth, self.rows = (
             asking,
-            asking.scratch.store,
+            asking.tasks.store,
             truth,
             laid.rows,
         )
@@ -108,6 +100,6 @@ class Spread:
             f"{folder}/dealt",
             f"{folder}/taken",
         )
-        found = run_exchange(self._store, meeting, asking.runner, asking.progress)
+        found = asking.tasks.exchange(meeting)
         answers = iter(found[number]["answer"] for number in range(len(inquiry.parts)))
         return [[next(answers) for _ in question.blocks(queries)] for question in questions]

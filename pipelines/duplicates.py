@@ -44,8 +44,7 @@ from lookalike.pipelines.reading import (
     file_to_write,
     scratch_place,
 )
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import meet, run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.report.duplicates import render_duplicates
 from lookalike.report.text import visible
 from lookalike.search.choosing import check_group
@@ -125,7 +124,8 @@ def run_duplicates(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
                 within,
                 f"{run.folder}/join",
             )
-            job = _Job(run, join, joined, runner, Progress(quiet=given.json), bool(given.verify))
+            tasks = TaskRunner(run, runner, Progress(quiet=given.json))
+            job = _Job(tasks, join, joined, bool(given.verify))
             told = _write(job, output, page)
             run.finish()
     if given.json:
@@ -172,24 +172,20 @@ class _Job:
     """One search for groups.
 
     Attributes:
-        run: Its scratch.
+        runner: Has its tasks done.
         join: What is looked for.
         joined: The snapshot.
-        runner: The engine.
-        progress: Where to show how far it is.
         verify: Whether to compare the original files.
     """
 
-    run: Run
+    runner: TaskRunner
     join: Join
     joined: Joined
-    runner: RunnerSpec
-    progress: Progress
     verify: bool
 
     def components(self) -> tuple[Ids, Ids, PairRecall]:
         """Ids (n,) of rows with near-copies, the group of each, and how complete that is."""
-        scratch, sample = self.run.store, Sample.drawn(self.joined, self.join.within)
+        scratch, sample = self.runner.store, Sample.drawn(self.joined, self.join.within)
         sample.write(scratch, self.join)
         sample = Sample.read(scratch, self.join)  # that of the first attempt
         dealt, taken = (f"{self.join.folder}/{kind}" for kind in ("dealt", "taken"))
@@ -202,10 +198,9 @@ class _Job:
             taken,
             rows=sample.of,
         )
-        partitions = meet(scratch, self.runner, self.progress)(meeting)
+        partitions = self.runner.meet(meeting)
         tasks = join_tasks(self.join, partitions, self.joined.partitions)
-        stage = ("join", "parts")
-        found = run_tasks(self.run, stage, tasks, find_links, self.runner, self.progress)
+        found = self.runner.run(("join", "parts"), tasks, find_links)
         records = finished(scratch, scratch.files(dealt, ".json"))
         ids, first = components_of(scratch, self.joined, records, partitions.values(), found)
         return ids, first, recall_of(scratch, sample, records, ids, first)
@@ -217,10 +212,9 @@ class _Job:
             return groups
         from lookalike.copies.verifying import judged, verify, verify_tasks  # OpenCV is an extra
 
-        scratch, folder = self.run.store, self.join.folder
+        scratch, folder = self.runner.store, self.join.folder
         tasks = verify_tasks(scratch, folder, groups)
-        stage = ("verify", "parts")
-        records = run_tasks(self.run, stage, tasks, verify, self.runner, self.progress)
+        records = self.runner.run(("verify", "parts"), tasks, verify)
         return judged(describer, describer.groups(grouped(ids, first)), records)
 
 

@@ -21,7 +21,7 @@ from lookalike.pipelines.config import Config
 from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.report_data import write_report
-from lookalike.pipelines.tasks import meet, run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.reconcile.assembling import Ledger, Remaining, counts_of, write_ledger_files
 from lookalike.store import duplicates, forgotten, snapshot
 from lookalike.store.compacting import Compacting, plan_compaction
@@ -83,8 +83,7 @@ class Erasure:
         files = [line for line in parent["files"] if line["kind"] not in _OWN]
         files += embeddings
         ledger = self._ledger(folder, embeddings, moving)
-        through = meet(self.store, self.config.runner, self.progress)
-        files += write_ledger_files(self.store, ledger, through, self._vectors)
+        files += write_ledger_files(self.store, ledger, self._tasks.meet, self._vectors)
         if len(tombstones):
             record = write_tombstones(self.store, f"{folder}/tombstones.npy", tombstones)
             files.append(record.line("tombstones"))
@@ -98,10 +97,8 @@ class Erasure:
             if learnt:
                 self.progress.say("train: anew, the trained index knows what is to be forgotten")
             IndexBuild(
-                self.store,
-                self.scratch,
+                self._tasks,
                 self.config,
-                self.progress,
                 manifest,
                 None if learnt else parent,
                 deleted=tombstones,
@@ -118,9 +115,13 @@ class Erasure:
             parent,
             {},
             Faults(self.progress.say),
-            Measuring(self.scratch, self.config.runner, self.progress),
+            Measuring(self._tasks),
         )
         return manifest
+
+    @property
+    def _tasks(self) -> TaskRunner:
+        return TaskRunner(self.scratch, self.config.runner, self.progress)
 
     @cached_property
     def _parent(self) -> Manifest:
@@ -160,14 +161,7 @@ class Erasure:
         )
         path = f"{self.scratch.folder}/dead.npy"
         write_tombstones(self.store, path, deleted)
-        made = run_tasks(
-            self.scratch,
-            ("compact", "embedding shards"),
-            tasks,
-            Compacting(path),
-            self.config.runner,
-            self.progress,
-        )
+        made = self._tasks.run(("compact", "embedding shards"), tasks, Compacting(path))
         moving = Moving(tuple(tasks), path)
         gone = moving(self.store).files
         kept = [line for line in lines if line["file_no"] not in gone]

@@ -19,7 +19,6 @@ from lookalike.pipelines.job import Job
 from lookalike.pipelines.progress import timed
 from lookalike.pipelines.scan import scan
 from lookalike.pipelines.settle import Settled, settle
-from lookalike.pipelines.tasks import meet
 from lookalike.store.ledger import Counts
 from lookalike.store.manifest import Manifest
 from lookalike.store.runs import Plan
@@ -72,10 +71,8 @@ def run_job(job: Job) -> dict[str, Any]:
             job.wanted,
         )
         IndexBuild(
-            job.store,
-            job.scratch,
+            job.tasks,
             job.config,
-            job.progress,
             manifest,
             job.base,
             added=settled.added,
@@ -86,10 +83,8 @@ def run_job(job: Job) -> dict[str, Any]:
         job.scratch.refuse()
         raise
     publish.Publication(
-        job.store, job.scratch, job.progress, job.parent, settled,
-        meet(job.store, job.config.runner, job.progress), job.commit, job.config.runner,
-        job.config.publish.report,
-    ).publish(manifest, job.noun, plan.listed)  # fmt: skip
+        job.tasks, job.parent, settled, job.commit, job.config.publish.report
+    ).publish(manifest, job.noun, plan.listed)
     job.scratch.finish()
     return publish.summary(manifest, new=True)
 

@@ -27,6 +27,7 @@ from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.prove import Proving
 from lookalike.pipelines.stores import to_keep
 from lookalike.pipelines.streams import print_as_json
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.sizes import size_text
 from lookalike.store import forgetting, proof, retention, snapshot
 from lookalike.store.forgetting import Held
@@ -76,7 +77,7 @@ def run_forget(given: argparse.Namespace) -> int:
         )
         manifest = snapshot.read_manifest(store)
         runner = _config(given.config, store).runner
-        found = Proving(run, runner, progress, held, manifest).prove()
+        found = Proving(TaskRunner(run, runner, progress), held, manifest).prove()
     if given.json:
         print_as_json(
             {

@@ -31,7 +31,6 @@ from lookalike.pipelines.job import Again, Job
 from lookalike.pipelines.listing import SourceListing
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.reconcile import Reconciling
-from lookalike.pipelines.tasks import run_tasks
 from lookalike.reconcile.one_partition import LeftOut
 from lookalike.sources.kinds import open_source
 from lookalike.sources.listing import Listing
@@ -182,8 +181,7 @@ class ImageJob(Job):
             snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
         )
         work = Converting(self.computed, dict(self.properties))
-        stage = ("convert", "embedding shards")
-        done = run_tasks(self.scratch, stage, tasks, work, self.config.runner, self.progress)
+        done = self.tasks.run(("convert", "embedding shards"), tasks, work)
         made = [record["shard"] for record in done]
         others = [line for line in self.base["files"] if line["kind"] != "embedding"]
         self.base = {**self.base, "files": [*made, *others]}
@@ -194,8 +192,7 @@ class ImageJob(Job):
 
     def list_rows(self, folder: str) -> tuple[Listing, pa.Schema]:
         """List the sources."""
-        runner, progress = self.config.runner, self.progress
-        return SourceListing(self.scratch, folder, self.sources, runner, progress).run()
+        return SourceListing(self.tasks, folder, self.sources).run()
 
     @property
     def left_out(self) -> LeftOut:
@@ -209,7 +206,7 @@ class ImageJob(Job):
             return (0,)
         unit_rows = self.config.unit_files or unit_rows_for(candidates.rows)
         ledger = snapshot.files_of(self.base, "ledger") if self.base else []
-        steps = Reconciling(self.store, self.config.runner, self.progress)
+        steps = Reconciling(self.tasks)
         return steps.cut(candidates, f"{self.scratch.folder}/units", unit_rows, ledger).firsts
 
     def prepare(self, plan: Plan) -> None:

@@ -27,15 +27,13 @@ from lookalike.ivf.tasks import TrainTask, encode_tasks, group_tasks, train_inde
 from lookalike.ivf.trained_index import TrainedIndex, load_spec, load_trained_index
 from lookalike.pipelines.certify import Asking
 from lookalike.pipelines.config import Config
-from lookalike.pipelines.progress import Progress, duration, timed
+from lookalike.pipelines.progress import duration, timed
 from lookalike.pipelines.samples import Sampler, Samples
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.pipelines.truth import Comparisons, chosen, combined, query_seed
 from lookalike.recall.truth import Truth
 from lookalike.store import snapshot
 from lookalike.store.manifest import Certificate, FileLine, Manifest
-from lookalike.store.objects import Store
-from lookalike.store.runs import Run
 from lookalike.work import TaskWork
 
 _WORTH_A_PROCESS = 50_000  # rows: fewer are encoded before another process has started
@@ -47,10 +45,8 @@ class IndexUpdate:
     """The index of some embedding shards, made in one way.
 
     Attributes:
-        store: The store's root.
-        scratch: The run.
+        tasks: Has tasks of the run done.
         config: As checked.
-        progress: Where to say what happens.
         manifest: Of the snapshot that is being made, without an index.
         spec: As planned.
         way: APPEND (new rows are encoded with the parent's trained index and added to its shards),
@@ -68,10 +64,8 @@ class IndexUpdate:
         result: The truth that the certificate was measured by.
     """
 
-    store: Store
-    scratch: Run
+    tasks: TaskRunner
     config: Config
-    progress: Progress
     manifest: Manifest
     spec: IndexSpec
     way: str
@@ -85,6 +79,10 @@ class IndexUpdate:
     index: dict[str, Any] = field(default_factory=dict)
     certificate: Certificate = field(default_factory=Certificate)
     result: Truth | None = None
+
+    def __post_init__(self) -> None:
+        """Name the store's root."""
+        self.store = self.tasks.store
 
     def run(self, seconds: dict[str, float]) -> None:
         """All stages; adds to the seconds of each."""
@@ -101,7 +99,7 @@ class IndexUpdate:
         decided = [self.spec.to_json(), self.way, self.queries, paths, len(self.added)]
         digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
         digest.update(self.deleted.tobytes())
-        return f"{self.scratch.folder}/index-{digest.hexdigest()[:12]}"
+        return f"{self.tasks.scratch.folder}/index-{digest.hexdigest()[:12]}"
 
     @cached_property
     def _shards(self) -> list[FileLine]:
@@ -163,9 +161,8 @@ class IndexUpdate:
         if spec.kind == "exact":  # nothing is trained
             return train_index(task, self.store)
         train = TaskWork("train", self.store, train_index, task.memory)
-        runner, stage = self.config.runner, ("train", "trainings")
-        [found] = run_tasks(self.scratch, stage, [task], train, runner, self.progress)
-        self.progress.say(
+        [found] = self.tasks.run(("train", "trainings"), [task], train)
+        self.tasks.progress.say(
             f"train: {spec.nlist:,} lists, {spec.code_bytes} code bytes, on "
             f"{found['training']['rows']:,} vectors in {duration(found['training']['seconds'])}"
         )
@@ -213,16 +210,15 @@ class IndexUpdate:
 
     def _output(self, number: int) -> str:
         """Of an index shard: its name but for the hash."""
-        return f"index/{self.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}"
+        return f"index/{self.tasks.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}"
 
     def _encode(self) -> None:
         """Parts of the index, in parallel; a part that is alone is the finished shard."""
         queries, threads = self._comparisons.all, self.config.runner.threads
         encode = EncodeWork(self.store, self._name, threads, queries)
         tasks = [*self._parts, *self._compared]
-        runner = self.config.runner.worth(self._rows, _WORTH_A_PROCESS)
-        stage = ("encode", "parts")
-        records = run_tasks(self.scratch, stage, tasks, encode, runner, self.progress)
+        some = self.tasks.worth(self._rows, _WORTH_A_PROCESS)
+        records = some.run(("encode", "parts"), tasks, encode)
         self._made, self._among_old = records[: len(self._parts)], records[len(self._parts) :]
         rows = sum(one["header"]["rows"] for one in self._made)
         self._check(rows, "encoded")
@@ -271,9 +267,7 @@ class IndexUpdate:
                 self.store, self._parts, self._trained, shards, self.folder, self._output
             )
             group = GroupWork(self.store, self._name)
-            stage = ("group", "index shards")
-            runner, progress = self.config.runner, self.progress
-            made = run_tasks(self.scratch, stage, tasks, group, runner, progress)
+            made = self.tasks.run(("group", "index shards"), tasks, group)
         lines: list[FileLine] = [record["shard"] for record in made]
         rows = sum(line["rows"] for line in lines)
         self._check(rows, "in index shards")
@@ -288,9 +282,7 @@ class IndexUpdate:
         queries = self._comparisons
         new, old = (
             combined(
-                self.scratch,
-                self.config.runner,
-                self.progress,
+                self.tasks,
                 f"{self.folder}/{name}",
                 asked,
                 [record["truth"]["path"] for record in records],
@@ -309,8 +301,6 @@ class IndexUpdate:
         before = None
         if self.way == APPEND and self.parent is not None and self.parent["certificate"]["reached"]:
             before = (int(self.parent["search"]["nprobe"]), int(self.parent["search"]["rerank"]))
-        asking = Asking(
-            self.scratch, self.config.runner, self.progress, f"{self.folder}/certify", manifest
-        )
+        asking = Asking(self.tasks, f"{self.folder}/certify", manifest)
         target = float(self.config.index.get("target_recall", 0.95))
         self.certificate = asking.certificate(self.result.measured(), target, before)

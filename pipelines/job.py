@@ -13,7 +13,7 @@ import pyarrow as pa
 from lookalike.pipelines.config import Config
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import EngineError, RunnerSpec, WorkerDiedError
-from lookalike.pipelines.tasks import perform
+from lookalike.pipelines.tasks import TaskRunner, perform
 from lookalike.reconcile.one_partition import LeftOut, nothing_left_out
 from lookalike.sources.listing import Listing
 from lookalike.store import snapshot
@@ -90,6 +90,11 @@ class Job(ABC):
         parent = self.parent["name"] if self.parent else None
         asked = {"parent": parent, "file_no": self.first_file_no, **self.again.to_json()}
         return Run.for_request(self.store, {**self.settings, **asked})
+
+    @property
+    def tasks(self) -> TaskRunner:
+        """Has tasks of this run done."""
+        return TaskRunner(self.scratch, self.config.runner, self.progress)
 
     def goes_on(self) -> bool:
         """Whether the parent's vectors are what this run would make: then it adds to them."""

@@ -15,15 +15,12 @@ from itertools import groupby
 import pyarrow as pa
 
 from lookalike.errors import RequestError
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.sources.listing import Listing, ListPart, ListTask, list_places, listing_of
 from lookalike.sources.places import Notes, Place
 from lookalike.sources.source import Source
 from lookalike.store.attempts import Record
 from lookalike.store.columns import merge_columns
-from lookalike.store.runs import Run
 from lookalike.work import Counts, TaskWork
 
 _HERE_ROWS, _HERE_BYTES = 1_000_000, 64 << 20  # listed in this process; the latter of tars
@@ -40,18 +37,14 @@ class SourceListing:
     """Lists sources into the scratch of a run.
 
     Attributes:
-        scratch: The run.
+        tasks: Has tasks of the run done, and tells what was left out.
         folder: Of the listing, relative to the store.
         sources: In order.
-        runner: The engine.
-        progress: Where to show how far it is, and to tell what was left out.
     """
 
-    scratch: Run
+    tasks: TaskRunner
     folder: str
     sources: Sequence[Source]
-    runner: RunnerSpec
-    progress: Progress
     _rounds: int = field(default=0)
 
     def run(self) -> tuple[Listing, pa.Schema]:
@@ -61,7 +54,7 @@ class SourceListing:
             RequestError: A source changed while it was read.
             UnreachableError, EngineError: One cannot be listed.
         """
-        self._notes = Notes(self.progress.say)
+        self._notes = Notes(self.tasks.progress.say)
         sources = list(self.sources)
         pieces: list[Piece] = [Place(number) for number in range(len(sources))]
         # Which columns there are, the containers tell that a glob holds: it is walked before.
@@ -112,15 +105,11 @@ class SourceListing:
                 for number, some in enumerate(some for is_wanted, some in cut if is_wanted)
             ]
             if here:
-                records = [
-                    list_places(task, self.scratch.store, sources, metadata) for task in tasks
-                ]
+                records = [list_places(task, self.tasks.store, sources, metadata) for task in tasks]
             else:
                 work = partial(list_places, sources=sources, metadata=metadata)
-                listing = TaskWork("list", self.scratch.store, work, counts=_counts)
-                records = run_tasks(
-                    self.scratch, ("list", "places"), tasks, listing, self.runner, self.progress
-                )
+                listing = TaskWork("list", self.tasks.store, work, counts=_counts)
+                records = self.tasks.run(("list", "places"), tasks, listing)
             found = iter(records)
             pieces = [
                 piece

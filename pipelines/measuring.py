@@ -8,14 +8,12 @@ from typing import Any
 
 from lookalike.errors import StoreWriteError
 from lookalike.faults import Faults
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import EngineError, RunnerSpec
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.runner import EngineError
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.recall.measured import MeasureTask, Samples, measure_index
 from lookalike.store.files import HashedName, json_bytes
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
-from lookalike.store.runs import Run
 
 _OF_PARENT = ("name", "model_fingerprint", "next_file_no")
 
@@ -25,14 +23,10 @@ class Measuring:
     """Has a task of a run do what `lookalike.recall.measured.measure` does.
 
     Attributes:
-        scratch: The run.
-        runner: The engine.
-        progress: Where to show how far it is.
+        tasks: Has tasks of the run done.
     """
 
-    scratch: Run
-    runner: RunnerSpec
-    progress: Progress
+    tasks: TaskRunner
 
     def __call__(
         self,
@@ -55,12 +49,11 @@ class Measuring:
         }
 
         def run() -> Mapping[str, Any]:
-            name = HashedName(f"{self.scratch.folder}/measured/given", ".json")
+            name = HashedName(f"{self.tasks.scratch.folder}/measured/given", ".json")
             path = store.put(name, json_bytes(given)).path
             task = MeasureTask(path, path.replace("/given-", "/found-"))
-            stage, do = ("measure", "reports"), measure_index
             try:
-                return run_tasks(self.scratch, stage, [task], do, self.runner, self.progress)[0]
+                return self.tasks.run(("measure", "reports"), [task], measure_index)[0]
             except EngineError as error:
                 if error.kind.endswith(StoreWriteError.__name__):  # nor could the rest be written
                     raise StoreWriteError(str(error)) from error

@@ -11,9 +11,7 @@ import numpy as np
 from lookalike.batching import at_least
 from lookalike.distances import candidate_vectors
 from lookalike.ivf.trained_index import load_trained_index
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.files import HashedName
@@ -29,7 +27,6 @@ from lookalike.store.proof import (
     search_names,
     total,
 )
-from lookalike.store.runs import Run
 from lookalike.store.traces import Traces
 
 _TASK_BYTES = 256 << 20  # of files that one task searches
@@ -41,22 +38,18 @@ class Proving:
     """Searches all that is left of a store; its own scratch goes when that is done.
 
     Attributes:
-        run: Of `forget`, whose scratch is all that is there beside the snapshot.
-        runner: The engine.
-        progress: Where to show how far it is.
+        tasks: Of the run of `forget`, whose scratch is all that is there beside the snapshot.
         held: What was to be forgotten.
         manifest: Of the snapshot.
     """
 
-    run: Run
-    runner: RunnerSpec
-    progress: Progress
+    tasks: TaskRunner
     held: Held
     manifest: Manifest
 
     def prove(self) -> Proof:
         """The proof; nothing of the run is left."""
-        store, own = self.run.store, f"runs/{self.run.name}/"
+        store, own = self.tasks.store, f"runs/{self.tasks.scratch.name}/"
         traces = self._traces()
         ledger = (
             (line["path"], line["bytes"]) for line in snapshot.files_of(self.manifest, "ledger")
@@ -67,7 +60,7 @@ class Proving:
         entries = [entry for entry in all_files(store) if not entry.path.startswith(own)]
         sizes = ((entry.path, entry.bytes) for entry in entries)
         found = self._run("search", "parts", sizes, traces, search_files)
-        self.run.finish()
+        self.tasks.scratch.finish()
         searched = {entry.path for entry in entries}
         late = [entry for entry in all_files(store) if entry.path not in searched]
         found.append(search(store, traces, [entry.path for entry in late]))
@@ -83,22 +76,22 @@ class Proving:
     ) -> list[Record]:
         """What tasks record of some files (path and bytes)."""
         listed = sorted(files)
-        folder = f"{self.run.folder}/{stage}"
-        path = self.run.store.put(HashedName(f"{folder}/traces", ".json"), traces.to_bytes()).path
+        folder = f"{self.tasks.scratch.folder}/{stage}"
+        path = self.tasks.store.put(HashedName(f"{folder}/traces", ".json"), traces.to_bytes()).path
         digest = hashlib.sha256(repr((path, listed)).encode()).hexdigest()[:12]
         tasks = [
             SearchTask(number, paths, path, f"{folder}/{digest}/{number:06d}.json")
             for number, paths in enumerate(at_least(listed, _TASK_BYTES))
         ]
-        runner = self.runner.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
-        return run_tasks(self.run, (stage, noun), tasks, work, runner, self.progress)
+        some = self.tasks.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
+        return some.run((stage, noun), tasks, work)
 
     def _traces(self) -> Traces:
         """Everything to search for: also the names that were given and not found."""
         held, manifest = self.held, self.manifest
         unknown = {name for one in held.unknown for name in meanings(one)}
         name = str(manifest["index"]["template"])
-        trained = load_trained_index(self.run.store.local_folder(f"templates/{name}"), name)
+        trained = load_trained_index(self.tasks.store.local_folder(f"templates/{name}"), name)
         vectors = []
         for vector in held.vectors:
             forms = [vector, vector.astype(np.float16)]

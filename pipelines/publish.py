@@ -10,19 +10,16 @@ from lookalike.errors import NotPublishedError
 from lookalike.faults import Faults
 from lookalike.pipelines.config import PublishConfig
 from lookalike.pipelines.measuring import Measuring
-from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.report_data import write_report
-from lookalike.pipelines.runner import RunnerSpec
 from lookalike.pipelines.settle import Settled
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.reconcile.assembling import Ledger, ledger_of_run, samples_of, write_ledger_files
 from lookalike.store import snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.files import FileRecord
 from lookalike.store.ledger import UNKNOWN, Counts, check_balance, read_ledger
 from lookalike.store.manifest import FileLine, Manifest
-from lookalike.store.meeting import Meet
 from lookalike.store.objects import Store
-from lookalike.store.runs import Run
 
 
 def files_of(manifest: Manifest) -> int:
@@ -127,29 +124,26 @@ def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
 class Publication:
     """What is left to do for a run whose manifest is complete but for ledger and report, if any."""
 
-    store: Store
-    scratch: Run
-    progress: Progress
+    tasks: TaskRunner
     parent: Manifest | None
     settled: Settled
-    meet: Meet
     commit: Callable[[Manifest], None]  # publishes what is finished in the store
-    runner: RunnerSpec
     reports: bool = True
 
     def publish(self, manifest: Manifest, noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
+        store = self.tasks.store
         folder, settled = f"snapshots/{manifest['name']}", self.settled
         counts = manifest["counts"]
         ledger = ledger_of_run(
-            self.store,
+            store,
             folder,
             settled.compared,
             settled.resolved,
             (line["file_no"] for line in snapshot.files_of(manifest, "embedding")),
             settled.moving,
         )
-        lines = write_ledger_files(self.store, ledger, self.meet, Counts.of(counts).living)
+        lines = write_ledger_files(store, ledger, self.tasks.meet, Counts.of(counts).living)
         check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
@@ -161,17 +155,17 @@ class Publication:
             for name in ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
             if counts[name] or name not in ("unchanged", "removed")
         )
-        self.progress.say(
+        self.tasks.progress.say(
             f"published {manifest['name']}: {counts['listed']:,} {noun}: {said}"
             f"{unknown_line(counts)}"
         )
 
     def _report(self, folder: str, manifest: Manifest, ledger: Ledger) -> list[FileLine]:
         """Write the report, which says of its own faults what there is to say."""
-        faults = Faults(self.progress.say)
-        shown = faults.spare("samples", lambda: samples_of(self.store, ledger), {})
-        measuring = Measuring(self.scratch, self.runner, self.progress)
-        return write_report(self.store, folder, manifest, self.parent, shown, faults, measuring)
+        store, faults = self.tasks.store, Faults(self.tasks.progress.say)
+        shown = faults.spare("samples", lambda: samples_of(store, ledger), {})
+        measuring = Measuring(self.tasks)
+        return write_report(store, folder, manifest, self.parent, shown, faults, measuring)
 
 
 def _check_rows(counts: Mapping[str, Any], lines: list[FileLine]) -> None:

@@ -6,12 +6,10 @@ Each leaves files in the run's scratch, and is done once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import meet
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.reconcile.compared import Comparison, totals_of
 from lookalike.reconcile.comparing import Comparing
 from lookalike.reconcile.known import Knowing, sieve_bits
@@ -21,7 +19,6 @@ from lookalike.sources.vector_listing import LISTED, RENAMED, REPEATED, VectorLi
 from lookalike.sources.vector_pieces import VectorCutting
 from lookalike.store.attempts import Record
 from lookalike.store.meeting import Deal, Meeting, Take
-from lookalike.store.objects import Store
 
 _NAMES_FOR_ONE = 20  # rows of tables of vectors that are listed, or cut, while one is compared
 _READ_FOR_ONE = 8  # rows of the ledger, of which nearly all are only read, while one is compared
@@ -32,23 +29,19 @@ class Reconciling:
     """Where the steps run.
 
     Attributes:
-        store: The store's root.
-        runner: The engine.
-        progress: Where to show how far they are.
+        tasks: Has tasks of the run done.
     """
 
-    store: Store
-    runner: RunnerSpec
-    progress: Progress = field(default_factory=Progress)
+    tasks: TaskRunner
 
     def compare(self, plan: Comparing) -> Comparison:
         """Compare a listing with the parent's ledger."""
-        found = totals_of(self.store, plan.folder)
+        found = totals_of(self.tasks.store, plan.folder)
         if found is None:
             folders = (f"{plan.folder}/dealt", f"{plan.folder}/parts")
             steps = (plan.deal, plan.take)
             parts = self._run("compare", steps, len(plan.tasks), folders, plan.rows)
-            found = plan.finish(self.store, parts)
+            found = plan.finish(self.tasks.store, parts)
         return found
 
     def cut(
@@ -60,17 +53,17 @@ class Reconciling:
     ) -> Units:
         """Cut files to be read into units, and find what of the parent's ledger they may be."""
         bits = sieve_bits(listing.rows) if parent else 0
-        plan = Cutting.of(self.store, listing, folder, unit_rows, bits)
+        plan = Cutting.of(self.tasks.store, listing, folder, unit_rows, bits)
         folders = (f"{folder}/dealt", f"{folder}/parts")
         cut = self._run("cut", (plan.deal, plan.take), len(plan.tasks), folders, listing.rows)
         units = plan.finish(cut)
         if parent and units:
             read = sum(line["rows"] for line in parent) // _READ_FOR_ONE
-            known = Knowing.of(self.store, units, cut, parent)
+            known = Knowing.of(self.tasks.store, units, cut, parent)
             folders = (f"{known.folder}/dealt", f"{known.folder}/parts")
             self._run("known", (known.deal, known.take), known.tasks, folders, listing.rows + read)
         for name in ("dealt", "bits", "known/dealt"):
-            self.store.delete_below(f"{folder}/{name}")
+            self.tasks.store.delete_below(f"{folder}/{name}")
         return units
 
     def list_vectors(self, plan: VectorListing) -> tuple[Listing, int]:
@@ -84,7 +77,7 @@ class Reconciling:
         if repeats:
             steps = (plan.deal_repeated, plan.take_repeated)
             anew = self._run("list (repeats)", steps, plan.parts, (found, renamed), repeats)
-        return plan.finish(self.store, anew), repeats
+        return plan.finish(self.tasks.store, anew), repeats
 
     def cut_vectors(self, plan: VectorCutting, rows: int) -> Units:
         """Cut rows of tables of vectors into units."""
@@ -94,11 +87,11 @@ class Reconciling:
         cut = self._run(
             "cut", (plan.deal, plan.take), len(plan.tasks), folders, rows // _NAMES_FOR_ONE
         )
-        self.store.delete_below(folders[0])
+        self.tasks.store.delete_below(folders[0])
         return plan.finish(cut)
 
     def _run(
         self, stage: str, steps: tuple[Deal, Take], tasks: int, folders: tuple[str, str], rows: int
     ) -> dict[int, Record]:
         meeting = Meeting(stage, tasks, *steps, *folders, rows=rows)
-        return meet(self.store, self.runner, self.progress)(meeting)
+        return self.tasks.meet(meeting)

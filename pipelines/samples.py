@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from lookalike.batching import at_least
 from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Drawn, DrawTask, Span, draw
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.store.attempts import Record
 from lookalike.store.objects import Store
-from lookalike.store.runs import Run
 
 _WORTH_A_PROCESS = 1 << 29  # bytes of vectors: fewer are copied before another has started
 
@@ -47,17 +44,13 @@ class Sampler:
     """Draws samples for one run.
 
     Attributes:
-        scratch: The run.
-        runner: The engine.
-        progress: Where to show how far it is.
+        tasks: Has tasks of the run done.
         dim: Components of a vector.
         deleted: Tombstones, ascending.
         removed: Their file; "" where there are none.
     """
 
-    scratch: Run
-    runner: RunnerSpec
-    progress: Progress
+    tasks: TaskRunner
     dim: int
     deleted: Ids
     removed: str
@@ -70,17 +63,17 @@ class Sampler:
             rows: That one task looks at, about.
             draws: What to draw.
         """
-        store, tasks = self.scratch.store, list[DrawTask]()
+        store, tasks = self.tasks.store, list[DrawTask]()
         groups = list(at_least(((span, span.rows) for span in spans), rows))
         digest = hashlib.sha256(repr((groups, draws)).encode())
         digest.update(self.deleted.tobytes())
-        folder = f"{self.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
+        folder = f"{self.tasks.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
         for number, group in enumerate(groups):
             place = f"{folder}/{number:05d}"
             tasks.append(
                 DrawTask(number, group, self.dim, draws, place, f"{place}.json", self.removed)
             )
         wanted = sum(min(one.count, sum(span.rows for span in spans)) for one in draws)
-        runner = self.runner.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
-        records = run_tasks(self.scratch, ("sample", "parts"), tasks, draw, runner, self.progress)
+        some = self.tasks.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
+        records = some.run(("sample", "parts"), tasks, draw)
         return Samples(store, self.dim, tuple(task.done for task in tasks), records, draws)

@@ -14,7 +14,6 @@ import numpy as np
 
 from lookalike.distances import Ids
 from lookalike.pipelines.job import Job
-from lookalike.pipelines.tasks import meet, run_tasks
 from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import copy, resolve
 from lookalike.store import shard_format, snapshot
@@ -114,7 +113,6 @@ class _Stage:
         self.store, self.scratch = self.job.store, self.job.scratch
         self.folder = f"{self.scratch.folder}/settled"
         self.all_deleted = f"{self.folder}/all-dead.npy"
-        self.meet = meet(self.store, self.job.config.runner, self.job.progress)
         base = self.job.base
         self.kept: list[FileLine] = snapshot.files_of(base, "embedding") if base else []
         self.embedded: list[FileLine] = [unit["shard"] for unit in self.units if unit["shard"]]
@@ -127,7 +125,7 @@ class _Stage:
             f"{self.scratch.folder}/embedded",
             f"{self.scratch.folder}/compared",
             self.folder,
-            meet=self.meet,
+            meet=self.job.tasks.meet,
             by_content=self.job.by_content,
             first_file_no=plan.first_file_no,
             metadata=plan.metadata,
@@ -144,7 +142,7 @@ class _Stage:
         lines = copy(
             self.store,
             self.folder,
-            meet=self.meet,
+            meet=self.job.tasks.meet,
             metadata=metadata,
             schema=schema,
             run=self.scratch.name,
@@ -175,9 +173,8 @@ class _Stage:
     def compact(self, tasks: Sequence[CompactTask]) -> list[FileLine]:
         """The shards written anew."""
         write_tombstones(self.store, self.all_deleted, self.deleted())
-        stage, job = ("compact", "embedding shards"), self.job
-        work = Compacting(self.all_deleted)
-        done = run_tasks(self.scratch, stage, tasks, work, job.config.runner, job.progress)
+        stage, work = ("compact", "embedding shards"), Compacting(self.all_deleted)
+        done = self.job.tasks.run(stage, tasks, work)
         return [record["shard"] for record in done if record["shard"]]
 
     def tombstones(self, deleted: Ids) -> list[FileLine]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec, run_here
 from lookalike.store.attempts import Record, Task, finished
-from lookalike.store.meeting import Meet, Meeting, meet_here
+from lookalike.store.meeting import Meeting, meet_here
 from lookalike.store.objects import Store
 from lookalike.store.runs import Run, number_of
 from lookalike.work import TaskWork, Work, do_here
@@ -23,44 +24,113 @@ _WORTH_A_PROCESS = 200_000  # rows: fewer have met before another process has st
 _TOLD = 8  # tasks of an exchange; fewer are done before anybody asks how far they are
 
 
-def run_tasks(
-    scratch: Run,
-    stage: tuple[str, str],
-    tasks: Sequence[Task],
-    work: Work | Callable[[Any, Store], Record],
-    runner: RunnerSpec,
-    progress: Progress,
-) -> list[Record]:
-    """Run the tasks that are not done, show how far they are, and return the records of all.
+@dataclass(frozen=True)
+class TaskRunner:
+    """Has tasks of a run done, and shows how far they are.
 
-    Args:
-        scratch: The run; its files that no record names are gone afterwards.
-        stage: Its name, and what is counted, in the plural.
-        tasks: All of them.
-        work: Does a task; or a function that does, of the task and the store.
-        runner: The engine; no more processes are started than there are tasks.
+    Attributes:
+        scratch: The run; files of it that no record names are gone after every stage.
+        runner: The engine.
         progress: Where to show it.
     """
-    store, records = scratch.store, [task.done for task in tasks]
-    folders = {record.rpartition("/")[0] for record in records}
 
-    def there() -> set[str]:
-        return {path for folder in folders for path in store.files(folder, ".json")}
+    scratch: Run
+    runner: RunnerSpec
+    progress: Progress
 
-    begun = there()
-    pending = [task for task in tasks if task.done not in begun]
-    if not pending:
-        return finished(store, records)
+    @property
+    def store(self) -> Store:
+        """Where the run's scratch lies, as does what the tasks read."""
+        return self.scratch.store
 
-    def done() -> int:
-        return len(there().intersection(records))
+    def worth(self, work: int, each: int) -> TaskRunner:
+        """The same with a process for every so much work, where their number is left open."""
+        return replace(self, runner=self.runner.worth(work, each))
 
-    with progress.stage(*stage, len(tasks), done, done()):
-        does = work if isinstance(work, Work) else TaskWork(stage[0], store, work)
-        perform(does, pending, runner.at_most(len(pending)))
-    found = finished(store, records)
-    scratch.sweep()
-    return found
+    def run(
+        self,
+        stage: tuple[str, str],
+        tasks: Sequence[Task],
+        work: Work | Callable[[Any, Store], Record],
+    ) -> list[Record]:
+        """Run the tasks that are not done, show how far they are, and return the records of all.
+
+        No more processes are started than there are tasks.
+
+        Args:
+            stage: Its name, and what is counted, in the plural.
+            tasks: All of them.
+            work: Does a task; or a function that does, of the task and the store.
+        """
+        store, records = self.store, [task.done for task in tasks]
+        folders = {record.rpartition("/")[0] for record in records}
+
+        def there() -> set[str]:
+            return {path for folder in folders for path in store.files(folder, ".json")}
+
+        begun = there()
+        pending = [task for task in tasks if task.done not in begun]
+        if not pending:
+            return finished(store, records)
+
+        def done() -> int:
+            return len(there().intersection(records))
+
+        with self.progress.stage(*stage, len(tasks), done, done()):
+            does = work if isinstance(work, Work) else TaskWork(stage[0], store, work)
+            perform(does, pending, self.runner.at_most(len(pending)))
+        found = finished(store, records)
+        self.scratch.sweep()
+        return found
+
+    def meet(self, meeting: Meeting) -> dict[int, Record]:
+        """Exchange rows by no more processes than they are worth (see `exchange`)."""
+        worth = self.runner.at_most(-(-meeting.rows // _WORTH_A_PROCESS))
+        return replace(self, runner=worth).exchange(meeting)
+
+    def exchange(self, meeting: Meeting) -> dict[int, Record]:
+        """Bring rows together by partitions; return what the partitions' records say, by number.
+
+        Pieces are left out, of rows that go on from there. Tasks and partitions that are done
+        already are not done again, but read.
+
+        Raises:
+            RuntimeError: Rows were lost on their way; nothing must follow from what is there.
+        """
+        store = self.store
+
+        def done() -> int:
+            return len(store.files(meeting.dealt, ".json"))
+
+        told = self.progress.stage(meeting.stage, "parts", meeting.tasks, done)
+        with told if meeting.tasks > _TOLD else nullcontext():
+            _bring_together(store, meeting, self.runner)
+        dealt = _records(store, meeting.dealt)
+        pieces = (piece for _, record in dealt for piece in record.get("pieces", ()))
+        sent = sum(rows for _, side, *_, rows in pieces if side in (meeting.sides or (side,)))
+        found: dict[int, Record] = {
+            number: {name: value for name, value in record.items() if name != "pieces"}
+            for number, record in _records(store, meeting.taken)
+        }
+        rows = sum(record["rows"] for record in found.values())
+        if rows != sent:
+            raise RuntimeError(
+                f"{meeting.stage}: {sent:,} rows were dealt out below "
+                f"{store.shown(meeting.dealt)}, but {rows:,} were taken below "
+                f"{store.shown(meeting.taken)}; run the same command again"
+            )
+        store.settle(store.files(meeting.taken, ".json"))
+        return found
+
+
+def _records(store: Store, folder: str) -> Iterator[tuple[int, Record]]:
+    """The records in and below a folder, by number; some at a time are held."""
+    paths = store.files(folder, ".json")
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        for path, one in zip(some, store.read_all(some), strict=True):
+            if one is not None:
+                yield number_of(path), json.loads(one.data)
 
 
 def perform(work: Work, tasks: Sequence[Any], runner: RunnerSpec) -> None:
@@ -83,56 +153,6 @@ def perform(work: Work, tasks: Sequence[Any], runner: RunnerSpec) -> None:
     run(build, runner)
 
 
-def run_exchange(
-    store: Store, meeting: Meeting, runner: RunnerSpec, progress: Progress
-) -> dict[int, Record]:
-    """Bring rows together by partitions, and return what the partitions' records say, by number.
-
-    Pieces are left out, of rows that go on from there.
-    Tasks and partitions that are done already are not done again, but read.
-
-    Args:
-        store: The store's root.
-        meeting: Which rows, and what becomes of them.
-        runner: The engine, with no more processes than the rows are worth.
-        progress: Where to show how far it is, if it takes some time.
-
-    Raises:
-        RuntimeError: Rows were lost on their way; nothing must follow from what is there.
-    """
-
-    def records(folder: str) -> Iterator[tuple[int, Record]]:
-        paths = store.files(folder, ".json")
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
-            for path, one in zip(some, store.read_all(some), strict=True):
-                if one is not None:
-                    yield number_of(path), json.loads(one.data)
-
-    def done() -> int:
-        return len(store.files(meeting.dealt, ".json"))
-
-    worth_telling = meeting.tasks > _TOLD
-    told = progress.stage(meeting.stage, "parts", meeting.tasks, done)
-    with told if worth_telling else nullcontext():
-        _bring_together(store, meeting, runner)
-    pieces = (piece for _, record in records(meeting.dealt) for piece in record.get("pieces", ()))
-    sent = sum(rows for _, side, *_, rows in pieces if side in (meeting.sides or (side,)))
-    found: dict[int, Record] = {
-        number: {name: value for name, value in record.items() if name != "pieces"}
-        for number, record in records(meeting.taken)
-    }
-    rows = sum(record["rows"] for record in found.values())
-    if rows != sent:
-        raise RuntimeError(
-            f"{meeting.stage}: {sent:,} rows were dealt out below {store.shown(meeting.dealt)}, "
-            f"but {rows:,} were taken below {store.shown(meeting.taken)}; run the same command "
-            "again"
-        )
-    store.settle(store.files(meeting.taken, ".json"))
-    return found
-
-
 def _bring_together(store: Store, meeting: Meeting, runner: RunnerSpec) -> None:
     if runner.alone:
         run_here(lambda: meet_here(meeting, store))
@@ -145,13 +165,3 @@ def _bring_together(store: Store, meeting: Meeting, runner: RunnerSpec) -> None:
         _ = pipeline | "Tasks" >> begin(range(meeting.tasks)) | "Rows" >> Exchange(meeting, store)
 
     run(build, runner)
-
-
-def meet(store: Store, runner: RunnerSpec, progress: Progress) -> Meet:
-    """What brings rows together, by as many processes as they are worth (see `run_exchange`)."""
-
-    def bring(meeting: Meeting) -> dict[int, Record]:
-        worth = runner.at_most(-(-meeting.rows // _WORTH_A_PROCESS))
-        return run_exchange(store, meeting, worth, progress)
-
-    return bring

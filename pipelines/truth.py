@@ -15,15 +15,12 @@ import numpy as np
 from lookalike.distances import Ids
 from lookalike.ivf.drawing import Draw, Drawn
 from lookalike.ivf.spec import IndexSpec
-from lookalike.pipelines.progress import Progress
-from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.recall.truth import CROWDED, KEPT, MergeTask, Truth, merge_parts, merged
 from lookalike.sampling import ALL, sample_key
 from lookalike.store import snapshot
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
-from lookalike.store.runs import Run
 
 _TOGETHER = 32  # files of neighbours that one task puts together
 ENOUGH = 0.8  # of the queries wanted; with fewer left, others are drawn
@@ -128,9 +125,7 @@ class Comparisons:
 
 
 def combined(
-    scratch: Run,
-    runner: RunnerSpec,
-    progress: Progress,
+    runner: TaskRunner,
     folder: str,
     queries: str,
     parts: Sequence[str],
@@ -138,9 +133,7 @@ def combined(
     """Files of neighbours put together by tasks, until they are few.
 
     Args:
-        scratch: The run.
-        runner: The engine.
-        progress: Where to show how far it is.
+        runner: Has tasks of the run done.
         folder: For the files.
         queries: File of the queries, without neighbours.
         parts: Files of their neighbours among some rows each.
@@ -157,7 +150,6 @@ def combined(
             )
             for number, start in enumerate(range(0, len(parts), _TOGETHER))
         ]
-        stage = ("merge", "parts of the truth")
-        records = run_tasks(scratch, stage, tasks, merge_parts, runner, progress)
+        records = runner.run(("merge", "parts of the truth"), tasks, merge_parts)
         parts, level = [record["truth"]["path"] for record in records], level + 1
     return parts

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_exchange
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.store.attempts import Part, Record, recorded
 from lookalike.store.exchange import Dealing, Reference, references, taken
 from lookalike.store.files import HashedName
 from lookalike.store.meeting import Meet, Meeting
 from lookalike.store.objects import Store
+from lookalike.store.runs import Run
 
 Deal = Callable[[int, Store], Any]
 Take = Callable[[int, list[Reference], Store], Any]
@@ -69,7 +70,8 @@ def take_number(partition: int, pieces: list[Reference], store: Store) -> dict[s
 
 def joined(store: Store, runner: RunnerSpec, **which: Any) -> dict[int, Any]:
     meeting = Meeting("join", 3, deal_number, take_number, "dealt", "taken", **which)
-    return run_exchange(store, meeting, runner, Progress(quiet=True))
+    run = Run(store, "0123456789abcdef")
+    return TaskRunner(run, runner, Progress(quiet=True)).exchange(meeting)
 
 
 def replay(store: Store, tasks: Iterable[int], deal: Deal, take: Take) -> dict[int, Any]:

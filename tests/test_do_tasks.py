@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
-from lookalike.pipelines.tasks import run_tasks
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
 from lookalike.transforms.tasks import DoTasks, ranges_of
@@ -43,19 +43,14 @@ def test_tasks_leave_their_records_and_are_not_done_again(workers: int, tmp_path
     run.start()
     tasks = [Square(number, f"{run.folder}/squares/{number}.json") for number in range(4)]
     for _ in range(2):
-        found = run_tasks(
-            run,
-            ("square", "numbers"),
-            tasks,
-            square,
-            RunnerSpec(workers=workers),
-            Progress(quiet=True),
+        found = TaskRunner(run, RunnerSpec(workers=workers), Progress(quiet=True)).run(
+            ("square", "numbers"), tasks, square
         )
         assert found == [{"square": number**2} for number in range(4)]
     wrong = [*tasks, Square(-1, f"{run.folder}/squares/-1.json")]
     with pytest.raises(RuntimeError, match="-1 is not squared"):
-        run_tasks(
-            run, ("square", "numbers"), wrong, square, RunnerSpec(workers=1), Progress(quiet=True)
+        TaskRunner(run, RunnerSpec(workers=1), Progress(quiet=True)).run(
+            ("square", "numbers"), wrong, square
         )
 
 
@@ -68,8 +63,8 @@ def test_what_one_process_does_needs_no_pipeline(
     for count, workers in ((3, 1), (1, 2)):
         stage, folder = ("square", "numbers"), f"{run.folder}/{workers}"
         tasks = [Square(number, f"{folder}/{number}.json") for number in range(count)]
-        found = run_tasks(
-            run, stage, tasks, square, RunnerSpec(workers=workers), Progress(quiet=True)
+        found = TaskRunner(run, RunnerSpec(workers=workers), Progress(quiet=True)).run(
+            stage, tasks, square
         )
         assert found == [{"square": number**2} for number in range(count)]
 

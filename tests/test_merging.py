@@ -11,6 +11,7 @@ from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.pipelines import truth
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.recall.truth import merged
 from lookalike.store.objects import open_store
 from lookalike.store.runs import Run
@@ -38,9 +39,8 @@ def test_files_are_put_together_until_they_are_few(
         found.update(rows, vectors[rows])
         paths.append(store.put(f"{run.folder}/parts/{number}.npz", found.to_bytes()).path)
     for _ in range(2):
-        few = truth.combined(
-            run, RunnerSpec(workers=1), Progress(quiet=True), f"{run.folder}/merged", queries, paths
-        )
+        runner = TaskRunner(run, RunnerSpec(workers=1), Progress(quiet=True))
+        few = truth.combined(runner, f"{run.folder}/merged", queries, paths)
         assert len(few) <= 3
         total = merged(store, queries, few)
         assert np.array_equal(total.ids, whole.ids)

@@ -19,6 +19,7 @@ from lookalike.pipelines import listing as rounds
 from lookalike.pipelines.listing import SourceListing
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.records import SourceFile
 from lookalike.sources import listing as listings
 from lookalike.sources import places, source, walking
@@ -86,9 +87,8 @@ def by_tasks(store: Path, specs: list[str], selection: Selection) -> tuple[list[
     run.start()
     told = io.StringIO()
     sources = [open_source(spec, selection) for spec in specs]
-    listing, metadata = SourceListing(
-        run, f"{run.folder}/listing", sources, RunnerSpec(workers=1), Progress(told)
-    ).run()
+    runner = TaskRunner(run, RunnerSpec(workers=1), Progress(told))
+    listing, metadata = SourceListing(runner, f"{run.folder}/listing", sources).run()
     parts = [store / part for part in listing.parts]
     assert all(pq.read_schema(part) == listing_schema(metadata) for part in parts)
     assert listing.rows == sum(pq.read_metadata(part).num_rows for part in parts)
@@ -142,7 +142,7 @@ def test_rows_and_their_order_do_not_depend_on_tasks(
 def test_a_small_source_is_listed_without_an_engine(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "run_tasks", lambda *args: pytest.fail("an engine was started"))
+    monkeypatch.setattr(TaskRunner, "run", lambda *args: pytest.fail("an engine was started"))
     named = [str(place / "mixed/**"), str(place / "tree"), str(place / "m.csv")]
     found, _ = by_tasks(tmp_path / "store", named, Selection())
     assert found == by_one(tmp_path / "store", named, Selection())[0]
@@ -167,10 +167,9 @@ def test_a_manifest_that_changes_meanwhile_is_refused(
     run.start()
     opened = open_source(str(place / "m.csv"))
     (place / "m.csv").write_text("uri,n\n1.png,1\n")
+    runner = TaskRunner(run, RunnerSpec(workers=1), Progress(io.StringIO()))
     with pytest.raises(RequestError, match=r"m\.csv: it changed while it was read"):
-        SourceListing(
-            run, f"{run.folder}/listing", [opened], RunnerSpec(workers=1), Progress(io.StringIO())
-        ).run()
+        SourceListing(runner, f"{run.folder}/listing", [opened]).run()
 
 
 def test_places_go_through_records() -> None:

@@ -16,6 +16,7 @@ from lookalike.pipelines.measuring import Measuring
 from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.report_data import write_report
 from lookalike.pipelines.runner import RunnerSpec
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.report.report import render_report
 from lookalike.store import snapshot
 from lookalike.store.objects import open_store
@@ -114,7 +115,7 @@ def test_nor_is_it_where_a_task_measures(tmp_path, monkeypatch):
     _, manifest, parent = made(tmp_path)
     run = Run(open_store(tmp_path), "0123456789abcdef")
     run.start()
-    measuring = Measuring(run, RunnerSpec(workers=1), Progress(quiet=True))
+    measuring = Measuring(TaskRunner(run, RunnerSpec(workers=1), Progress(quiet=True)))
 
     def measured(error):
         def fail(*_, **__):
