@@ -69,7 +69,7 @@ def s3_server(folder: Path, moto: bool = False) -> Iterator[int]:
         keys = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
         command = [gateway, "--quiet", *keys, "--port", f"127.0.0.1:{port}", "posix", str(folder)]
     else:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 60

@@ -378,7 +378,9 @@ def test_axe_finds_nothing_serious(
     """axe-core's rules of accessibility, on every view with all that can be opened."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,
+        reduced_motion="reduce",  # or what is half faded in is hard to read
     )
     page = context.new_page()
 
