@@ -29,7 +29,7 @@ from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
 from lookalike.store.exchange import Dealing, Meet, Meeting, Reference, taken
 from lookalike.store.files import HashedName
-from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
+from lookalike.store.ledger import SCHEMA, Counts, as_known, with_column, write_ledger_tables
 from lookalike.store.manifest import FileJson, FileLine
 from lookalike.store.moving import Moving
 from lookalike.store.objects import Store
@@ -303,5 +303,4 @@ def _with_ids(table: pa.Table, moved: Move | None) -> pa.Table:
     there = ids.is_valid().to_numpy(zero_copy_only=False)
     values = ids.fill_null(0).to_numpy().copy()
     values[there] = moved(values[there])
-    column = pa.array(values, mask=~there)
-    return table.set_column(table.schema.get_field_index("id"), "id", column)
+    return with_column(table, "id", pa.array(values, mask=~there))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.store.ledger import SCHEMA
+from lookalike.store.ledger import SCHEMA, with_column
 
 EXCLUDED = "excluded"
 """The reason of files that were removed since the config leaves them out."""
@@ -69,8 +69,7 @@ def _emptied(rows: pa.Table, before: pa.Table) -> pa.Table:
     empty = pc.and_(pc.equal(rows["status"], "ignored"), pc.equal(rows["reason"], "empty"))
     told = pc.and_(pc.equal(before["status"], "rejected"), pc.equal(before["reason"], "empty"))
     lost = pc.and_(empty, pc.or_(before["id"].is_valid(), pc.fill_null(told, False)))
-    status = pc.if_else(lost, "rejected", rows["status"])
-    return rows.set_column(rows.column_names.index("status"), "status", status)
+    return with_column(rows, "status", pc.if_else(lost, "rejected", rows["status"]))
 
 
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import cells, has_times, to_rows
 from lookalike.distances import Ids
-from lookalike.store.columns import merge_columns
 from lookalike.store.objects import Store
 from lookalike.store.ranges import parts_file
 from lookalike.store.recent import Recent
@@ -29,6 +28,7 @@ from lookalike.store.shard_format import (
     addresses_of,
     column_ranges,
     file_numbers,
+    metadata_columns,
     row_numbers,
 )
 
@@ -170,10 +170,7 @@ class ColumnReader:
 
     def metadata_schema(self) -> pa.Schema:
         """Columns that are not this module's own, of all files together."""
-        return merge_columns(
-            pa.schema([column for column in one if column.name not in COLUMNS])
-            for one in self.schemas()
-        )
+        return metadata_columns(self.schemas())
 
     def _files_of(self, numbers: Iterable[int]) -> dict[int, _File]:
         """What is known of files; the footers that were not read yet are read together."""

@@ -130,6 +130,18 @@ def cast(column: Any, kind: pa.DataType) -> Any:
     return pa.array([fit_or_none(value, kind) for value in cells(column)], kind)
 
 
+def fitting(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """Rows with the columns that are wanted, in their types; null where they have none."""
+    there = set(table.column_names)
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in there
+        else pa.nulls(table.num_rows, field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, schema=wanted)
+
+
 def fit_or_none(value: Any, kind: pa.DataType) -> Any:
     """See `fit`; None where the value does not fit."""
     try:

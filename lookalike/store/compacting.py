@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from lookalike.batching import up_to
 from lookalike.distances import Ids, Vectors
 from lookalike.store.attempts import Record, recorded
-from lookalike.store.columns import cast, merge_columns
+from lookalike.store.columns import cast
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import COLUMNS, make_id, schema, vector_type
+from lookalike.store.shard_format import make_id, metadata_columns, schema, vector_type
 from lookalike.store.shards import iter_blocks, open_shard, shard_record
 
 SHARD_ROWS = 65_536  # of a shard that compaction writes, at most
@@ -210,9 +210,6 @@ class Compacting:
 def _united(store: Store, task: CompactTask) -> pa.Schema:
     """The schema that holds the rows of all sources."""
     found = [pq.read_schema(store.parquet(source["path"])) for source in task.sources]
-    metadata = merge_columns(
-        pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
-    )
     kinds = [vector_type(one) for one in found]
     dtype = "float32" if any(kind.itemsize == 4 for _, kind in kinds) else "float16"
     properties = {
@@ -220,7 +217,7 @@ def _united(store: Store, task: CompactTask) -> pa.Schema:
         for key, value in (found[0].metadata or {}).items()
         if key.startswith(b"lookalike.")
     }
-    return schema(kinds[0][0], metadata, properties, dtype)
+    return schema(kinds[0][0], metadata_columns(found), properties, dtype)
 
 
 def rows_of(
