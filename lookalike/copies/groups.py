@@ -60,12 +60,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Near-copies; the first is the one to keep.
-
-    Attributes:
-        number: From 1, the largest group first.
-        members: In order of preference.
-    """
+    """Near-copies in order of preference; numbered from 1, the largest group first."""
 
     number: int
     members: tuple[Member, ...]

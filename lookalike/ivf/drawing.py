@@ -32,14 +32,7 @@ _NONE: Ids = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive rows of an embedding shard.
-
-    Attributes:
-        path: Of the shard, relative to the store.
-        file_no: Its number.
-        rows: How many.
-        first: The first one.
-    """
+    """Consecutive rows of an embedding shard, whose path is relative to the store."""
 
     path: str
     file_no: int

@@ -155,12 +155,6 @@ def encode(task: EncodeTask, store: Store, trained: TrainedIndex, truth: ExactNe
     alone where nothing is encoded. Of several attempts the first one's counts (see
     `store.attempts`).
 
-    Args:
-        task: What to make.
-        store: The store's root.
-        trained: What to encode with.
-        truth: The queries, with no neighbours yet.
-
     Raises:
         RequestError: A vector cannot be indexed, or an id comes twice; the file is named.
     """

@@ -248,14 +248,6 @@ def check_header(
 ) -> None:
     """Hold the header of a shard file against its length and its trained index.
 
-    Args:
-        name: Of the file.
-        header: Of the file.
-        length: Its bytes.
-        trained: sha256 of the trained index that must have made it.
-        code_size: Bytes of that trained index's codes.
-        nlist: That trained index's lists.
-
     Raises:
         RequestError: It is no shard file, or was made with another trained index.
     """

@@ -62,12 +62,7 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """When to end.
-
-    Attributes:
-        seconds: Of training and judging, all runs together.
-        steps: Of training.
-    """
+    """When to end: seconds of training and judging, all runs together, or steps of training."""
 
     seconds: float
     steps: int | None = None

@@ -60,12 +60,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Converting:
-    """`convert_shard`, as the work of tasks wherever they run.
-
-    Attributes:
-        conversion: How the new vectors follow from the old.
-        properties: Key-value metadata of every shard.
-    """
+    """`convert_shard`, as the work of tasks wherever they run."""
 
     conversion: Conversion
     properties: Mapping[str, str]
@@ -91,14 +86,7 @@ def conversion(
     projection: Projection | None,
     metric: str,
 ) -> Conversion | None:
-    """How to make vectors of a snapshot's; None where that cannot be done, or need not.
-
-    Args:
-        made: The snapshot's manifest.
-        features: That the new vectors come from.
-        projection: And what is behind them.
-        metric: Of the new vectors.
-    """
+    """How to make vectors of a snapshot's; None where that cannot be done, or need not."""
     old = [Feature.from_json(line) for line in made.get("features") or []]
     before = stored_projection(made)
     alike = made["metric"] == metric and blocks_of(old) == blocks_of(features)

@@ -40,11 +40,6 @@ def probe(
 ) -> dict[str, Any]:
     """Find out what a feature's handle is, and measure it.
 
-    Args:
-        configured: The handle, and what it leaves open.
-        work: A scratch folder.
-        say: Takes a line for a person.
-
     Returns:
         JSON-able: `handle`, `kind`, `inputs` and `outputs` (of the file, as it names them),
         `input_size`, `signature`, `output`, `dim`, `fingerprint`, `licence` ("" if unknown), and

@@ -51,12 +51,6 @@ def resolve_features(
     written outside `work` and the cache. A resolved model can be found at work/<feature.folder> as
     it will be in the store, but for what the store has already.
 
-    Args:
-        configured: The features as written.
-        work: A scratch folder.
-        say: Takes a line for a person.
-        store: A store that may have the models already.
-
     Raises:
         RequestError: A model cannot be had, or cannot be used as configured.
     """

@@ -69,15 +69,7 @@ class Laid:
 
 
 def lay_out(store: Store, folder: str, manifest: Manifest, truth: ExactNeighbours, k: int) -> Laid:
-    """Put what tasks need to know into a folder.
-
-    Args:
-        store: The store's root.
-        folder: Of the scratch, relative to the store.
-        manifest: Of a snapshot that need not be published.
-        truth: The queries and their neighbours.
-        k: The recall that matters.
-    """
+    """Put what tasks need to know into a folder."""
     files = [line for line in manifest["files"] if line["kind"] in _KINDS]
     known = {"files": files, "index": {"template": manifest["index"]["template"]}}
     store.write_json(f"{folder}/opened.json", known)
@@ -122,15 +114,7 @@ def certify_index(task: CertifyTask, store: Store) -> Record:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Questions that are asked together.
-
-    Attributes:
-        laid: What to ask, and with what.
-        folder: Of the records, relative to the store: dealt/ and taken/.
-        groups: Index shards of each task.
-        questions: What is asked.
-        queries: How many there are.
-    """
+    """Questions that are asked together."""
 
     laid: Laid
     folder: str

@@ -147,13 +147,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Merged:
-    """The rows of partitions as a run leaves them; both folders as `resolve` has them.
-
-    Attributes:
-        compared: Where `compare` wrote.
-        resolved: Where `resolve` wrote.
-        parts: Partitions of names.
-    """
+    """The rows of partitions as a run leaves them; both folders as `resolve` has them."""
 
     compared: str
     resolved: str
@@ -235,14 +229,7 @@ class Remaining:
 
 
 def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> list[FileLine]:
-    """Write a snapshot's ledger, and its duplicates; returns the manifest's lines.
-
-    Args:
-        store: The store's root.
-        ledger: What is written.
-        meet: Brings rows together.
-        rows: How many there are, about.
-    """
+    """Write a snapshot's ledger, and its duplicates; returns the manifest's lines."""
     found = meet(
         Meeting(
             stage="ledger", tasks=len(ledger.divided), deal=ledger.deal, take=ledger.take,

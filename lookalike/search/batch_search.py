@@ -88,14 +88,7 @@ class BatchSpec:
 
 
 def cut(queries: int, width: int, shards: int, processes: int) -> tuple[int, int]:
-    """Queries of a block, and blocks of a scan task, so that they fit in memory and all are busy.
-
-    Args:
-        queries: How many.
-        width: Candidates or lists held for each.
-        shards: Index shards.
-        processes: Workers.
-    """
+    """Queries of a block, and blocks of a scan task, so that they fit in memory and all work."""
     rows = min(BLOCK_ROWS, _BLOCK_CANDIDATES // max(1, width), -(-queries // processes))
     rows = max(1, rows)
     blocks, tasks = -(-queries // rows), -(-4 * processes // max(1, shards))

@@ -161,12 +161,7 @@ def spread(first: int, end: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class Notes:
-    """What a listing has to say: told at once, or by the records of tasks.
-
-    Attributes:
-        notice: Is told.
-        told: All of it, as `merge` takes it.
-    """
+    """What a listing has to say: told at once, or by the records of tasks."""
 
     notice: Notice = field(default=lambda line: None)
     told: list[list[str]] = field(default_factory=list)

@@ -75,12 +75,7 @@ class ColumnReader:
     """Columns of rows by id from the shards of a store; safe to use from several threads."""
 
     def __init__(self, store: Store, files: Mapping[int, str]) -> None:
-        """Make a reader; no file is opened yet.
-
-        Args:
-            store: The store's root.
-            files: Paths relative to it, by file number.
-        """
+        """Make a reader; no file is opened yet."""
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
         self._known: Recent[int, _File] = Recent(_KNOWN_FILES)

@@ -171,11 +171,6 @@ def compact(task: CompactTask, store: Store, deleted: Ids) -> Record:
     """Write the task's shard and, last, its record, which is returned; old files stay.
 
     Of several attempts the first one's record counts (see `store.attempts`).
-
-    Args:
-        task: What to write.
-        store: The store's root.
-        deleted: Tombstones, ascending; may be mapped from a file.
     """
     if not task.rows:
         return {"shard": None}
@@ -193,11 +188,7 @@ def compact(task: CompactTask, store: Store, deleted: Ids) -> Record:
 
 @dataclass(frozen=True)
 class Compacting:
-    """`compact`, as the work of tasks wherever they run.
-
-    Attributes:
-        deleted: The tombstones' file (.npy, ascending), relative to the store.
-    """
+    """`compact`, as the work of tasks; tombstones are in a file (.npy, ascending) of the store."""
 
     deleted: str
 

@@ -30,12 +30,7 @@ def table_columns(schema: pa.Schema) -> list[str]:
 
 
 class LivingRows:
-    """The rows that a snapshot's searches may return, in order of file and row, some at a time.
-
-    Attributes:
-        schema: Of all columns.
-        count: Rows.
-    """
+    """The rows that a snapshot's searches may return, in order of file and row, some at a time."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         """Read footers and tombstones."""

@@ -127,11 +127,6 @@ def find(store: Store, names: Sequence[str] = (), where: str | None = None) -> H
     What a name stands for is decided by the published ledger; where it does not know the name,
     by any other file of a snapshot.
 
-    Args:
-        store: The store's root.
-        names: Of images (see `meanings`).
-        where: A condition on the published images (see `lookalike.store.where`).
-
     Raises:
         RequestError: A manifest or a file cannot be read, or the condition is wrong.
     """

@@ -45,10 +45,6 @@ def deleted_ids(store: Store, manifest: Manifest) -> Ids:
 def living_dataset(store: Store, manifest: Manifest) -> Any:
     """The living rows of a snapshot, file by file; nothing but footers is read here.
 
-    Args:
-        store: The store's root, absolute.
-        manifest: Of the snapshot.
-
     Returns:
         A `pyarrow.dataset.Dataset` with a filter, so that every scan leaves out the deleted rows.
         Its fragments would not have the filter; Arrow refuses to give them.
@@ -90,12 +86,7 @@ def united_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 
 def check_living(ids: Ids, rows: Mapping[int, int], deleted: Ids) -> None:
-    """Whether all of the ids (n,) are of living rows.
-
-    Args:
-        ids: In any order.
-        rows: Of the shards, by file number.
-        deleted: Ids of rows that do not count, ascending.
+    """Whether all of the ids (n,), in any order, are of living rows; `deleted` is ascending.
 
     Raises:
         RequestError: Some are not; which, and why.
@@ -118,14 +109,7 @@ def _some(ids: Ids) -> str:
 def read_rows(
     reader: VectorReader, schema: pa.Schema, ids: Ids, columns: Sequence[str]
 ) -> pa.Table:
-    """Columns of living rows, in the order of the ids, of which one may come again.
-
-    Args:
-        reader: Of the shards.
-        schema: Of all shards (see `united_schema`).
-        ids: (n,) int64.
-        columns: Some of the schema's.
-    """
+    """Columns of living rows, in the order of the ids, of which one may come again."""
     wanted = pa.schema([schema.field(name) for name in columns], schema.metadata)
     plain = pa.schema([field for field in wanted if field.name != "embedding"])
     distinct, order = np.unique(ids, return_inverse=True)

@@ -83,14 +83,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class UnitNames:
-    """Where everything of a run's units lies, by their numbers: all that workers need.
-
-    Attributes:
-        folder: Of the run's scratch.
-        run: Its name.
-        first_file_no: Of unit 0.
-        cut: See `Plan`.
-    """
+    """Where everything of a run's units lies, by their numbers: all that workers need."""
 
     folder: str
     run: str

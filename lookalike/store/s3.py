@@ -130,12 +130,6 @@ def read(uri: str, limit: int | None = None) -> bytes:
 def read_part(name: S3Name, start: int, count: int, e_tag: str = "") -> Part:
     """Some bytes of an object, less where it ends before; a negative start counts from its end.
 
-    Args:
-        name: The object.
-        start: The first byte.
-        count: Of bytes, at least one.
-        e_tag: What the object must still be.
-
     Raises:
         OSError: See `read`; it is another object by now, or the server knows no ranges.
     """

@@ -132,11 +132,6 @@ def addresses_json(group: int, starts: list[int]) -> str:
 def addresses_of(footer: pq.FileMetaData, name: str, size: int) -> Addresses | None:
     """The addresses that a shard's footer states, or None where it has none (version 1).
 
-    Args:
-        footer: Of the file.
-        name: As an error shows it.
-        size: Its bytes.
-
     Raises:
         ValueError: They are not those of this file.
     """
