@@ -60,9 +60,7 @@ def recall_of(scratch: Store, sample: Sample, dealt: Records, ids: Ids, first: I
 
 def _renamed(joined: Joined) -> Iterator[Ids]:
     """Ids of the living rows that have other names."""
-    lines, deleted = (
-        files_of(joined.manifest, "duplicates"),
-        deleted_ids(joined.store, joined.manifest),
-    )
+    lines = files_of(joined.manifest, "duplicates")
+    deleted = deleted_ids(joined.store, joined.manifest)
     for ids in DuplicateReader(joined.store, [str(line["path"]) for line in lines]).ids():
         yield ids[~among(ids, deleted)]

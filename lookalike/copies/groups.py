@@ -31,7 +31,6 @@ class Member:
     """A picture of a group.
 
     Attributes:
-        uri: Its name.
         id: Of its row; other names of the same bytes have the same.
         keep: Whether it is one to keep.
         copy_of: The one to keep of which this is a copy; None for that itself.

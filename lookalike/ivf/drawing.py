@@ -88,12 +88,8 @@ class DrawTask:
     """What one task draws; paths are relative to the store.
 
     Attributes:
-        number: Of the task within its run.
         spans: The rows it looks at.
-        dim: Components of a vector.
-        draws: The samples.
         output: Their files: the name but for the sample's number and the hash of the content.
-        done: The record.
         removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
     """
 

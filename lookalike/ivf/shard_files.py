@@ -189,8 +189,6 @@ class ShardFile:
     """A shard file, mapped; its table of lists has been compared with its length.
 
     Attributes:
-        path: The file.
-        header: Its first block.
         sizes: (lists,) int64, entries of each list.
         data: (bytes,) uint8, the whole file, read from disk as it is touched.
     """

@@ -33,13 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Network(ABC):
-    """A network to train.
-
-    Attributes:
-        model: The Keras model: (B, *size, 3) float32 of 0 to 255 -> (B, dim) float32.
-        size: Height and width of its pictures.
-        dim: Components of its vectors.
-    """
+    """A network to train."""
 
     size: tuple[int, int]
     dim: int

@@ -24,15 +24,7 @@ from lookalike.store.objects import Store
 
 @dataclass(frozen=True)
 class Conversion:
-    """What makes new vectors of stored ones.
-
-    Attributes:
-        dims: Components of each block.
-        weights: The new weight of each.
-        metric: One of `metrics.METRICS`.
-        projection: What comes behind.
-        why: What changed, for people.
-    """
+    """What makes new vectors of stored ones."""
 
     dims: tuple[int, ...]
     weights: tuple[float, ...]

@@ -46,7 +46,6 @@ class MeasureTask:
     Attributes:
         given: File of the arguments of `measure`: `manifest`, `parent` and `samples`.
         done: The record: what `measure` returns, with `faults`.
-        number: Of the task.
     """
 
     given: str

@@ -20,10 +20,9 @@ import pyarrow.compute as pc
 
 from lookalike.distances import Ids
 from lookalike.reconcile.concluding import RESOLVED
-from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import read_renames
 from lookalike.reconcile.sampled import SAMPLES, Sampled
-from lookalike.reconcile.settling import ledger_rows, read_rows
+from lookalike.reconcile.settling import Resolved, ledger_rows, read_rows
 from lookalike.reconcile.standing import file_that_stands, standing
 from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
@@ -188,17 +187,8 @@ def ledger_of_run(
     shards: Iterable[int],
     moving: Moving | None,
 ) -> Ledger:
-    """What a run writes, with a row for each partition of names.
-
-    Args:
-        store: The store's root.
-        folder: Of the snapshot, as `snapshots/<name>`.
-        compared: Where `compare` wrote.
-        resolved: Where `resolve` wrote.
-        shards: Numbers of all embedding shards.
-        moving: Where rows were moved to since; None where none was.
-    """
-    found = Resolved.from_json(store.read_json(f"{resolved}/resolved.json"))
+    """What a run writes, with a row for each partition of names."""
+    found = Resolved(**store.read_json(f"{resolved}/resolved.json"))
     merged = Merged(compared, resolved, found.parts)
     decided = hashlib.sha256(repr(moving).encode()).hexdigest()[:12]
     return Ledger(

@@ -46,9 +46,6 @@ class ByName:
     """Concludes partitions of names.
 
     Attributes:
-        of: What is settled.
-        copies: Where copied rows go.
-        metadata: The metadata columns.
         listing: Files of the whole listing, in order; of a name listed twice the first row counts.
     """
 

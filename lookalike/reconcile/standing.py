@@ -35,8 +35,6 @@ class Group:
     """A row group of a file that is open: rows that stand.
 
     Attributes:
-        file: The file.
-        number: Of the row group.
         others: Names (n,) whose rows are not meant; None for a file of the comparison, all of whose
             rows stand as they are.
     """

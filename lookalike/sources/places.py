@@ -66,9 +66,7 @@ class Place:
             container; "rows" for some of a manifest's, "part" for rows that lack the metadata
             columns.
         spot: Where a walk goes on.
-        uri: Of the container.
         bytes: Its size.
-        version: Its version.
         first: The first row group of a table to list; of a manifest, the first row's number.
         end: The row group after the last one; -1 for all.
         block: The record of the file that holds the rows.

@@ -34,6 +34,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, of whichever layout."""
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds bytes."""
     kind = plain_type(kind)

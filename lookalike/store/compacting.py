@@ -35,7 +35,6 @@ class CompactTask:
     """One embedding shard to write out of others; paths are relative to the store.
 
     Attributes:
-        number: Of the task within its run.
         file_no: Of the new shard.
         sources: The manifest's lines of the shards that go into it, in order.
         rows: Living rows of them all; with none there will be no shard.

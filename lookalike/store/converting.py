@@ -23,7 +23,6 @@ class ConvertTask:
     """One embedding shard to write anew; paths are relative to the store.
 
     Attributes:
-        number: Of the task within its run.
         source: The manifest's line of the shard.
         output: The new shard, which bears the same file number: the name of the file but for the
             hash of its content.

@@ -121,9 +121,6 @@ class Lease:
 
     The lock is one object: a line that names the holder, one that no other lease has, one that
     counts renewals. It is only ever written by conditional puts, so two can never both hold it.
-
-    Attributes:
-        inherited: See `Store.hold`.
     """
 
     def __init__(self, store: Store, notes: Path) -> None:

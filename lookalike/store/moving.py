@@ -29,7 +29,6 @@ class Moved:
     Attributes:
         tombstones: The deleted rows of shards that stay, (n,) int64, ascending.
         sources: The manifest's lines of the shards that go.
-        files: Their numbers.
         targets: Numbers of the shards that come.
     """
 

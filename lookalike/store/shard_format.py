@@ -100,7 +100,6 @@ class Addresses:
 
     Attributes:
         rows: Rows of the file.
-        dim: Components of a vector.
         dtype: Of a component, as stored.
         group: Rows of every row group but the last, which has the rest.
         starts: First byte of each row group's vectors, (groups,) int64.
