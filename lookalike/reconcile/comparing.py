@@ -25,8 +25,6 @@ import pyarrow.parquet as pq
 from lookalike.reconcile.compared import PARTS, PLACES, Comparison
 from lookalike.reconcile.hidden import PLACE, Hidden, is_place, places_of
 from lookalike.reconcile.one_partition import (
-    GONE,
-    WAS,
     LeftOut,
     Partition,
     compare_partition,
@@ -41,8 +39,6 @@ from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.partitions import partition_count, uri_partitions
-
-__all__ = ["GONE", "WAS", "Comparing", "Comparison"]
 
 # sides of the exchange; those of `_FILE` and `_LEDGER` are whole files, where they are
 _LISTED, _BEFORE, _PLACES, _FILE, _LEDGER = "listed", "before", "places", "file", "ledger"

@@ -41,7 +41,7 @@ def conclude(rows: pa.Table, gone: pa.Table) -> Concluded:
 
     Args:
         rows: Ledger rows with `was`: the status before of those carried on, "" for looked-at files.
-        gone: Rows of the last ledger that do not stand (`comparing.GONE`); all of the names in
+        gone: Rows of the last ledger that do not stand (`one_partition.GONE`); all of the names in
             `rows` not carried on.
     """
     carried = pc.not_equal(rows["was"], "").to_numpy()

@@ -111,7 +111,7 @@ class Settling:
         return f"{self.folder}/shards.json"
 
     def gone(self, store: Store, number: int) -> pa.Table:
-        """Ledger rows of a partition of names that do not stand (`comparing.GONE`)."""
+        """Ledger rows of a partition of names that do not stand (`one_partition.GONE`)."""
         files = files_of(store, self.compared, "gone", number)
         tables = [pq.read_table(store.local(path)).cast(GONE) for path in files]
         return pa.concat_tables([GONE.empty_table(), *tables])

@@ -13,8 +13,6 @@ from lookalike.errors import RequestError, UnreachableError
 from lookalike.store.s3_client import PastEndError, is_cut_short, open_client, short, told
 from lookalike.store.s3_uri import S3Name, parse
 
-__all__ = ["Part", "S3Entry", "first_key", "info", "list_objects", "read", "read_part"]
-
 _BODIES = 3  # readings of one body that is cut short
 _EMPTY_PAGES = 1000  # that may follow each other
 
