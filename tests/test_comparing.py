@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.reconcile.compared import KINDS, Comparison, candidates, files_of
+from lookalike.reconcile.compared import Comparison, candidates, files_of
 from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.reconcile.standing import standing
 from lookalike.records import SourceFile
@@ -23,6 +23,7 @@ from lookalike.store.objects import open_store
 from tests.scanning import compare, read_files
 
 METADATA = pa.schema([("label", pa.string()), ("n", pa.int64())])
+KINDS = ("carried", "candidates", "gone")
 SCANNED = 1_700_000_000_000_000_000
 FAST = settings(
     max_examples=60,
