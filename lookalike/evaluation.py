@@ -23,7 +23,7 @@ from lookalike.store.manifest import Manifest as SnapshotManifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
-from lookalike.store.tombstones import among, read_tombstones
+from lookalike.store.tombstones import among, tombstones_of
 from lookalike.whole_numbers import whole_number
 
 _BLOCK_BYTES = 256 << 20  # of scores held at once
@@ -86,9 +86,7 @@ def evaluate(
     """
     k = whole_number("k", k)
     shards = [line["path"] for line in files_of(manifest, "embedding")]
-    deleted = read_tombstones(
-        store.local(line["path"]) for line in files_of(manifest, "tombstones")
-    )
+    deleted = tombstones_of(store, manifest)
     images = [row for shard in shards for row in iter_rows(store.parquet(shard), ["id", "uri"])]
     living = ~among(np.array([image["id"] for image in images], dtype=np.int64), deleted)
     names = [

@@ -14,8 +14,8 @@ import numpy as np
 
 from lookalike.distances import Ids
 from lookalike.pipelines.job import Job
-from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import copy, resolve
+from lookalike.reconcile.settling import Resolved
 from lookalike.store import shard_format, snapshot
 from lookalike.store.attempts import Record
 from lookalike.store.compacting import Compacting, CompactTask, needs_compaction, plan_compaction

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from lookalike.reconcile.assembling import ledger_of_run, samples_of, write_ledger_files
 from lookalike.reconcile.compared import files_of
-from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import copy, resolve
+from lookalike.reconcile.settling import Resolved
 from lookalike.records import SourceFile
 from lookalike.sources.listing import listing_schema, write_listing
 from lookalike.store import shard_format, shards

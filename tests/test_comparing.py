@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lookalike.reconcile.compared import KINDS, Comparison, candidates, files_of
+from lookalike.reconcile.compared import Comparison, candidates, files_of
 from lookalike.reconcile.metadata import metadata_hashes
 from lookalike.reconcile.standing import standing
 from lookalike.records import SourceFile
@@ -23,6 +23,7 @@ from lookalike.store.objects import open_store
 from tests.scanning import compare, read_files
 
 METADATA = pa.schema([("label", pa.string()), ("n", pa.int64())])
+KINDS = ("carried", "candidates", "gone")
 SCANNED = 1_700_000_000_000_000_000
 FAST = settings(
     max_examples=60,
@@ -247,7 +248,7 @@ def test_metadata_that_are_not_listed_are_not_compared(tmp_path: Path) -> None:
 
 def test_nothing_is_done_again_once_it_is_done(tmp_path: Path) -> None:
     found = small(tmp_path)
-    assert found == Comparison.from_json(found.to_json())
+    assert found == Comparison(**asdict(found))
     (tmp_path / "parent/all.parquet").unlink()
     listing = Listing(("listing/absent.parquet",), 3, 100)
     lines = [{"path": "parent/all.parquet", "rows": 1}]

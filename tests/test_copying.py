@@ -185,7 +185,9 @@ def test_metadata_come_from_the_first_listing_of_a_name(
     conclude(store, copies, parts)
     copy = Copying(OF, "run", METADATA, shard_format.schema(2, METADATA, {}))
     found = meet_here(store)(
-        Meeting("copies", OF.parts, copy.deal, copy.take, OF.dealt, "resolved/copied", (COPIED,))
+        Meeting(
+            "copies", OF.parts, OF.deal_named, copy.take, OF.dealt, "resolved/copied", (COPIED,)
+        )
     )
     assert [found[number]["shard"]["file_no"] for number in range(3)] == [40, 41, 42]
     lines = [found[number]["shard"] for number in range(3)]

@@ -369,7 +369,7 @@ def test_lists_of_names(tmp_path):
 def test_a_trained_index_that_learnt_a_vector_by_heart_is_noticed():
     data, spec, vectors = trained(400, 24, "l2", nlist=8, code_bytes=12)
     trained_index = TrainedIndex(data, spec)
-    matrix = trained_index._rotation
+    matrix = trained_index.rotation
     assert matrix is not None
     alone = (np.linalg.pinv(matrix) @ trained_index.centroids[3]).astype(
         "f4"

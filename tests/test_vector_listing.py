@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.sources import repeated_uris, vector_listing
+from lookalike.sources import vector_listing
 from lookalike.sources.listing import listing_schema
 from lookalike.sources.vector_tables import VectorTable, list_tables
 from lookalike.store.objects import open_store
@@ -94,8 +94,8 @@ def test_how_many_rows_repeat_a_uri_is_told(tmp_path: Path) -> None:
 
 
 def test_digests_with_a_half_in_common_are_told_apart() -> None:
-    digests = pa.table([[5] * 6, [1, 2, 1, 3, 2, 1], range(6)], schema=repeated_uris.DIGESTS)
-    assert repeated_uris.repeats(digests).tolist() == [2, 4, 5]
+    digests = pa.table([[5] * 6, [1, 2, 1, 3, 2, 1], range(6)], schema=vector_listing.DIGESTS)
+    assert vector_listing.repeats(digests).tolist() == [2, 4, 5]
 
 
 def test_what_cannot_be_read_is_listed_under_names_of_its_own(tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ class _Side:
     """The rows, or the others.
 
     Attributes:
-        rows: They.
         away: Distances (n, leaders), infinite where values differ.
         own: The leader of each one's ball (n,), -1 for none.
     """

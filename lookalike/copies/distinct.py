@@ -11,9 +11,7 @@ With a column to share, vectors are equal only where its values are.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,9 +23,9 @@ from lookalike.copies.pair_recall import Sample, Seen
 from lookalike.copies.spec import Join, Joined, own_scores_pass
 from lookalike.copies.tiles import Rows
 from lookalike.copies.values import Values, distinct, keys_of, values_of
-from lookalike.store.attempts import Record, recorded
+from lookalike.store.attempts import Part, Record, recorded
 from lookalike.store.exchange import Dealing, Reference, taken
-from lookalike.store.files import HashedName
+from lookalike.store.files import HashedName, npz_arrays, npz_bytes
 from lookalike.store.living import deleted_ids
 from lookalike.store.manifest import FileJson
 from lookalike.store.objects import Store
@@ -47,50 +45,34 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A task of the first step, by its number."""
-
-    join: Join
-    number: int
-    kind: str
-
-    @property
-    def done(self) -> str:
-        return f"{self.join.folder}/{self.kind}/{self.number:06d}.json"
-
-    def name(self, suffix: str) -> HashedName:
-        return HashedName(self.done.removesuffix(".json"), suffix)
-
-
 def deal(number: int, scratch: Store, join: Join) -> Record:
     """Deal out the distinct rows of some files, by their lists."""
-    return _deal(_Step(join, number, "dealt"), scratch)
+    return _deal(Part(f"{join.folder}/dealt", number), scratch, join)
 
 
 @recorded
-def _deal(task: _Step, scratch: Store) -> Record:
-    joined, sample = task.join.opened(), Sample.read(scratch, task.join)
-    seen, parts = Seen(sample, joined.metric, task.join.threshold), [_SCHEMA.empty_table()]
-    for path in joined.tasks[task.number]:
-        parts += _rows_of(path, joined, task.join, seen)
+def _deal(part: Part, scratch: Store, join: Join) -> Record:
+    joined, sample = join.opened(), Sample.read(scratch, join)
+    seen, parts = Seen(sample, joined.metric, join.threshold), [_SCHEMA.empty_table()]
+    for path in joined.tasks[part.number]:
+        parts += _rows_of(path, joined, join, seen)
     rows, links = _collapsed(pa.concat_tables(parts))
-    with Dealing(scratch, task.name(".arrow"), joined.partitions) as dealing:
+    with Dealing(scratch, _file(part, ".arrow"), joined.partitions) as dealing:
         dealing.write(rows, joined.partition(rows["list"].to_numpy()))
     return {
         **dealing.record(),
-        "links": put_arrays(scratch, task.name(".links"), **links),
-        "seen": put_arrays(scratch, task.name(".seen"), **seen.arrays()),
+        "links": put_arrays(scratch, _file(part, ".links"), **links),
+        "seen": put_arrays(scratch, _file(part, ".seen"), **seen.arrays()),
     }
 
 
 def take(number: int, pieces: list[Reference], scratch: Store, join: Join) -> Record:
     """Write a partition's distinct rows, in order of their lists."""
-    return _take(_Step(join, number, "taken"), scratch, pieces)
+    return _take(Part(f"{join.folder}/taken", number), scratch, pieces)
 
 
 @recorded
-def _take(task: _Step, scratch: Store, pieces: list[Reference]) -> Record:
+def _take(part: Part, scratch: Store, pieces: list[Reference]) -> Record:
     table = taken(scratch, pieces, _SCHEMA)
     rows, links = _collapsed(table)
     lists, ids = rows["list"].to_numpy(), rows["id"].to_numpy()
@@ -100,26 +82,27 @@ def _take(task: _Step, scratch: Store, pieces: list[Reference]) -> Record:
         "distinct": len(ids),
         "file": put_arrays(
             scratch,
-            task.name(".rows"),
+            _file(part, ".rows"),
             ids=ids[order],
             lists=lists[order],
             values=rows["value"].to_numpy()[order],
         ),
-        "links": put_arrays(scratch, task.name(".links"), **links),
+        "links": put_arrays(scratch, _file(part, ".links"), **links),
     }
+
+
+def _file(part: Part, suffix: str) -> HashedName:
+    return HashedName(part.done.removesuffix(".json"), suffix)
 
 
 def put_arrays(scratch: Store, name: HashedName, **arrays: npt.NDArray[Any]) -> FileJson:
     """Write arrays into a file; returns its record."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type, unused-ignore]
-    return scratch.put(name, buffer.getvalue()).to_json()
+    return scratch.put(name, npz_bytes(**arrays)).to_json()
 
 
 def get_arrays(scratch: Store, file: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Undo `put_arrays`."""
-    with np.load(io.BytesIO(scratch.read_bytes(str(file["path"]))), allow_pickle=False) as found:
-        return dict(found)
+    return npz_arrays(scratch.read_bytes(str(file["path"])))
 
 
 def _rows_of(path: str, joined: Joined, join: Join, seen: Seen) -> list[pa.Table]:

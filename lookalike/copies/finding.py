@@ -24,15 +24,7 @@ Records = Iterable[Mapping[str, Any]]
 def components_of(
     scratch: Store, joined: Joined, dealt: Records, taken: Records, found: Records
 ) -> tuple[Ids, Ids]:
-    """Ids (n,) of all rows with a near-copy or a second name, and each one's group (see `Links`).
-
-    Args:
-        scratch: Where tasks left their files.
-        joined: The snapshot.
-        dealt: Records of the tasks that dealt rows out.
-        taken: Of the partitions that took them.
-        found: Of those that looked for links.
-    """
+    """Ids (n,) of all rows with a near-copy or second name, and the group of each (see `Links`)."""
     links = Links()
     for record in found:
         own = get_arrays(scratch, record["links"])
@@ -68,9 +60,7 @@ def recall_of(scratch: Store, sample: Sample, dealt: Records, ids: Ids, first: I
 
 def _renamed(joined: Joined) -> Iterator[Ids]:
     """Ids of the living rows that have other names."""
-    lines, deleted = (
-        files_of(joined.manifest, "duplicates"),
-        deleted_ids(joined.store, joined.manifest),
-    )
+    lines = files_of(joined.manifest, "duplicates")
+    deleted = deleted_ids(joined.store, joined.manifest)
     for ids in DuplicateReader(joined.store, [str(line["path"]) for line in lines]).ids():
         yield ids[~among(ids, deleted)]

@@ -31,7 +31,6 @@ class Member:
     """A picture of a group.
 
     Attributes:
-        uri: Its name.
         id: Of its row; other names of the same bytes have the same.
         keep: Whether it is one to keep.
         copy_of: The one to keep of which this is a copy; None for that itself.
@@ -60,12 +59,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Near-copies; the first is the one to keep.
-
-    Attributes:
-        number: From 1, the largest group first.
-        members: In order of preference.
-    """
+    """Near-copies in order of preference; numbered from 1, the largest group first."""
 
     number: int
     members: tuple[Member, ...]

@@ -42,8 +42,6 @@ class JoinTask:
     """Rows that look for their near-copies.
 
     Attributes:
-        number: Of the task.
-        join: What is looked for.
         files: Of distinct rows, by partition; "" for one without any.
         partition: That of the rows.
         start: Of the rows, the first one.

@@ -7,7 +7,6 @@ that have a near-copy at all, of the share that was found, with its interval.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from lookalike.copies.values import distinct, keys_of, values_of
 from lookalike.distances import Ids
 from lookalike.exact_neighbours import interval
 from lookalike.sampling import sample_ids
+from lookalike.store.files import npz_arrays, npz_bytes
 from lookalike.store.living import deleted_ids, read_rows
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import make_id
@@ -50,24 +50,15 @@ class Sample:
 
     def write(self, scratch: Store, join: Join) -> None:
         """Write it where tasks look for it."""
-        buffer = io.BytesIO()
-        rows = self.rows
-        np.savez(
-            buffer,
-            ids=rows.ids,
-            values=rows.values,
-            vectors=rows.vectors,
-            counts=np.array([self.of, self.size]),
-        )
-        scratch.put_if_absent(join.sample, buffer.getvalue())
+        rows, counts = self.rows, np.array([self.of, self.size])
+        data = npz_bytes(ids=rows.ids, values=rows.values, vectors=rows.vectors, counts=counts)
+        scratch.put_if_absent(join.sample, data)
 
     @classmethod
     def drawn(cls, joined: Joined, within: pa.Field | None) -> Sample:
         """SAMPLE of a snapshot's living rows, by a hash of their ids; one of equal ones."""
-        lines, deleted = (
-            files_of(joined.manifest, "embedding"),
-            deleted_ids(joined.store, joined.manifest),
-        )
+        lines = files_of(joined.manifest, "embedding")
+        deleted = deleted_ids(joined.store, joined.manifest)
         starts = [(make_id(int(line["file_no"]), 0), int(line["rows"])) for line in lines]
         ids = (np.arange(start, start + rows, dtype=np.int64) for start, rows in starts)
         chosen = sample_ids((own[~among(own, deleted)] for own in ids), SAMPLE, _SEED)
@@ -83,10 +74,9 @@ class Sample:
     @classmethod
     def read(cls, scratch: Store, join: Join) -> Sample:
         """Undo `write`."""
-        data = scratch.read_bytes(join.sample)
-        with np.load(io.BytesIO(data), allow_pickle=False) as found:
-            rows = Rows(found["ids"], found["values"], found["vectors"])
-            return cls(rows, *found["counts"].tolist())
+        found = npz_arrays(scratch.read_bytes(join.sample))
+        rows = Rows(found["ids"], found["values"], found["vectors"])
+        return cls(rows, *found["counts"].tolist())
 
 
 class Seen:

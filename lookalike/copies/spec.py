@@ -32,7 +32,6 @@ class Join:
 
     Attributes:
         store: Name of the store, which is only read.
-        snapshot: Name of the snapshot.
         threshold: The least score of a pair, or under l2 the largest distance.
         nprobe: Lists to look into, for each vector.
         within: A column whose values the rows of a pair share; None for none.
@@ -61,10 +60,6 @@ class Joined:
     """The snapshot of a join, open in a process.
 
     Attributes:
-        store: The store.
-        manifest: Of the snapshot.
-        trained: Whose lists it is.
-        reader: Of the stored vectors.
         tasks: Paths of embedding files, those of each task that reads them one after another.
         partitions: Into how many parts of neighbouring numbers the lists are dealt.
     """

@@ -43,12 +43,7 @@ Verdict = tuple[int, str | None]
 
 @dataclass(frozen=True)
 class VerifyTask:
-    """Some groups.
-
-    Attributes:
-        number: Of the task.
-        folder: Of the files, relative to the scratch.
-    """
+    """Some groups."""
 
     number: int
     folder: str

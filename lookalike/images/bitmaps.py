@@ -21,10 +21,6 @@ _ALLOWED = {_RAW: (1, 2, 4, 8), _RLE8: (8,), _RLE4: (4,)}
 def plain_bitmap(data: bytes, limits: ImageLimits) -> bytes | None:
     """The same picture of a byte a pixel, without compression, with a palette of 256 colours.
 
-    Args:
-        data: the whole file.
-        limits: what it may cost.
-
     Returns:
         A file; it ends early where the given one does. None where there is nothing to mend: for
         other bitmaps, and for what makes no sense.

@@ -59,11 +59,7 @@ def _kitty(data: str) -> Iterator[str]:
 
 
 def sixel(image: Image.Image) -> str:
-    """A picture of up to 256 colours as DEC's VT340 takes it: bands of six rows, colour by colour.
-
-    Args:
-        image: Of mode P.
-    """
+    """A picture of mode P as DEC's VT340 takes it: bands of six rows, colour by colour."""
     pixels = np.asarray(image)
     palette = np.array(image.getpalette() or [], dtype=np.int64).reshape(-1, 3)
     lines = [f'\x1bPq"1;1;{image.width};{image.height}']

@@ -24,12 +24,6 @@ def reduced_by_tiles(
 ) -> tuple[Image.Image, int]:
     """A picture reduced by a power of two, by box averages, both sides at least twice `min_side`.
 
-    Args:
-        data: the whole file.
-        found: its tiles.
-        limits: what it may cost.
-        min_side: see `images.decode`.
-
     Returns:
         The picture, RGB, as it is before it is turned; and what it was reduced by.
 

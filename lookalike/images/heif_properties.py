@@ -54,11 +54,6 @@ def properties(data: bytes) -> Properties:
 def placement(found: Properties, width: int, height: int) -> Placement:
     """What the crops, turns and mirrors among a picture's properties come to, one by one.
 
-    Args:
-        found: see `properties`.
-        width: of the coded picture.
-        height: of the coded picture.
-
     Returns:
         One crop of the coded picture, and one turn of what it leaves. A crop that leaves nothing,
         or makes no sense, counts for nothing.

@@ -28,14 +28,7 @@ def check_size(width: int, height: int, kind: str, limits: ImageLimits) -> None:
 
 
 def memory(image: Image.Image, kind: str, data: bytes, min_side: int | None) -> int:
-    """An upper estimate, from the header, of the bytes that decoding allocates.
-
-    Args:
-        image: opened, not loaded.
-        kind: its format.
-        data: the whole file.
-        min_side: see `images.decode`.
-    """
+    """An upper estimate, from an opened image's header, of the bytes that decoding allocates."""
     width, height = image.size
     pixels = width * height
     stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)

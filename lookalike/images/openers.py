@@ -1,4 +1,8 @@
-"""Opens image files of known formats as Pillow images, once their headers pass the limits."""
+"""Opens image files of known formats as Pillow images, once their headers pass the limits.
+
+Where nothing else is said, an image is opened and not loaded, `kind` is the format of its file and
+`data` the whole file.
+"""
 
 from __future__ import annotations
 
@@ -85,11 +89,6 @@ def readable(kind: str, data: bytes, limits: ImageLimits) -> io.BytesIO:
 def open_image(kind: str, stream: io.BytesIO, data: bytes) -> Image.Image:
     """Open what `readable` gives; no pixel is decoded (but those of icons).
 
-    Args:
-        kind: the format.
-        stream: from its beginning.
-        data: the whole file.
-
     Returns:
         The image, at its first frame or page.
 
@@ -157,11 +156,6 @@ def covered(image: Image.Image, kind: str, data: bytes) -> Box | None:
 
     Decoders fill what is outside with the first colour of a palette, or with black; it is
     transparent.
-
-    Args:
-        image: opened, not loaded.
-        kind: its format.
-        data: the whole file.
     """
     box: Box | None = None
     if isinstance(image, GifImagePlugin.GifImageFile) and image.tile:
@@ -175,13 +169,6 @@ def check_header(
     image: Image.Image, kind: str, data: bytes, limits: ImageLimits, min_side: int | None
 ) -> None:
     """Refuse an opened image that the limits do not allow, or whose checksums fail.
-
-    Args:
-        image: opened, not loaded.
-        kind: its format.
-        data: the whole file.
-        limits: what the file may cost.
-        min_side: see `images.decode`.
 
     Raises:
         Rejected: that is so.
@@ -199,15 +186,10 @@ def check_header(
 
 
 def place(image: Image.Image, kind: str, data: bytes) -> Placement:
-    """Which part of the picture is shown, and how it must be turned.
+    """Which part of a loaded picture is shown, and how it must be turned.
 
     In HEIC and AVIF the container's properties say so, and nothing else does. In the others EXIF
     does: XMP repeats it, as other readers of pictures know, and is heeded by none of them.
-
-    Args:
-        image: loaded.
-        kind: its format.
-        data: the whole file.
     """
     alpha = image.mode[-1] in "Aa"
     if kind == "AVIF" or (kind == "HEIC" and alpha and not decoder_turns(data)):

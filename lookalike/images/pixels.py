@@ -82,13 +82,7 @@ def to_array(image: Image.Image) -> Pixels:
 
 
 def _converter(image: Image.Image, kind: str, data: bytes) -> tuple[str, _Convert]:
-    """The mode and the function that give 8-bit RGB or gray without alpha, for blocks of an image.
-
-    Args:
-        image: loaded.
-        kind: its format.
-        data: the file.
-    """
+    """The mode, and the function that gives 8-bit RGB or gray without alpha, for blocks."""
     mode, key = image.mode, image.info.get("transparency")
     if mode == "CMYK":
         return "RGB", to_srgb(image, mode, kind, data) or (lambda block: block.convert("RGB"))

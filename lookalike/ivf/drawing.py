@@ -32,14 +32,7 @@ _NONE: Ids = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive rows of an embedding shard.
-
-    Attributes:
-        path: Of the shard, relative to the store.
-        file_no: Its number.
-        rows: How many.
-        first: The first one.
-    """
+    """Consecutive rows of an embedding shard, whose path is relative to the store."""
 
     path: str
     file_no: int
@@ -95,12 +88,8 @@ class DrawTask:
     """What one task draws; paths are relative to the store.
 
     Attributes:
-        number: Of the task within its run.
         spans: The rows it looks at.
-        dim: Components of a vector.
-        draws: The samples.
         output: Their files: the name but for the sample's number and the hash of the content.
-        done: The record.
         removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
     """
 

@@ -49,7 +49,6 @@ class EncodeTask:
         output: The part, or the finished index shard where it is `whole`; "" where only the truth
             is wanted, of shards that are encoded already.
         truth: Where the queries' exact neighbours among these vectors go.
-        done: The record.
         whole: Whether this is the only part, which is written as the finished shard at once.
         removed: A .npy file of ids (n,) int64, ascending, to leave out; "" for none.
         queries: The queries' file; "" for that of the run.
@@ -155,12 +154,6 @@ def encode(task: EncodeTask, store: Store, trained: TrainedIndex, truth: ExactNe
     alone where nothing is encoded. Of several attempts the first one's counts (see
     `store.attempts`).
 
-    Args:
-        task: What to make.
-        store: The store's root.
-        trained: What to encode with.
-        truth: The queries, with no neighbours yet.
-
     Raises:
         RequestError: A vector cannot be indexed, or an id comes twice; the file is named.
     """
@@ -197,13 +190,7 @@ def encode(task: EncodeTask, store: Store, trained: TrainedIndex, truth: ExactNe
 def total_fitness(
     store: Store, done: Iterable[Mapping[str, Any]], trained: TrainedIndex
 ) -> Fitness:
-    """How well the trained index fits what was encoded: lists of all rows, losses of some.
-
-    Args:
-        store: The store's root.
-        done: The record of each task; parts must still be there.
-        trained: What they were encoded with.
-    """
+    """How well the trained index fits what was encoded: lists of all rows, losses of some."""
     total = Fitness(trained.spec.nlist)
     of = (trained.sha256, trained.code_size, trained.spec.nlist)
     for one in done:

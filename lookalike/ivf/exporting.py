@@ -18,7 +18,6 @@ from typing import Any
 
 import faiss as _faiss
 import numpy as np
-import numpy.typing as npt
 
 from lookalike.distances import Ids
 from lookalike.errors import RequestError
@@ -30,8 +29,6 @@ faiss: Any = _faiss  # its own type stubs lack half of what is used here
 
 _NO_LISTS = 32  # bytes at the end of an index without entries: kind, two sizes, kind, no sizes
 _NO_ROWS = 16  # the same of IndexIDMap(IndexFlat): no vectors, no ids
-
-Counts = npt.NDArray[np.int64]
 
 
 def pieces(

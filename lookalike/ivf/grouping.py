@@ -37,7 +37,6 @@ class GroupTask:
         last_list: The list after the last one.
         parts: Every part of the run, in any order.
         output: The index shard: the name of the file but for the hash of its content.
-        done: The record.
     """
 
     number: int

@@ -23,12 +23,7 @@ faiss: Any = _faiss  # its own type stubs lack half of what is used here
 
 
 class Shard:
-    """Inverted lists of one file; threads may share one.
-
-    Attributes:
-        header: The file's first block.
-        file: The mapped file.
-    """
+    """Inverted lists of one file; threads may share one."""
 
     def __init__(self, file: ShardFile, trained: TrainedIndex) -> None:
         """See `read_shard`."""

@@ -62,13 +62,7 @@ def write_part(
 
 @dataclass(frozen=True)
 class Part:
-    """A part file whose length is that of its header's rows.
-
-    Attributes:
-        store: Where it lies.
-        path: Relative to that.
-        header: Its first block.
-    """
+    """A part file whose length is that of its header's rows."""
 
     store: Store
     path: str

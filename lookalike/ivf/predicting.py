@@ -43,7 +43,6 @@ class Rates:
     Attributes:
         products: Multiplications and additions per second, in comparing rows with centroids.
         prepare_s: Seconds to normalise and rotate one vector.
-        encode_s: Seconds to code one.
         codebooks_s: Seconds to train rotation and codes.
         bytes_s: Bytes per second read from files.
         memory_bytes: Of the machine; files of that size are read from it. 0 if unknown.

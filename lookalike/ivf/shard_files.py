@@ -189,8 +189,6 @@ class ShardFile:
     """A shard file, mapped; its table of lists has been compared with its length.
 
     Attributes:
-        path: The file.
-        header: Its first block.
         sizes: (lists,) int64, entries of each list.
         data: (bytes,) uint8, the whole file, read from disk as it is touched.
     """
@@ -247,14 +245,6 @@ def check_header(
     name: str, header: ShardHeader, length: int, trained: str, code_size: int, nlist: int
 ) -> None:
     """Hold the header of a shard file against its length and its trained index.
-
-    Args:
-        name: Of the file.
-        header: Of the file.
-        length: Its bytes.
-        trained: sha256 of the trained index that must have made it.
-        code_size: Bytes of that trained index's codes.
-        nlist: That trained index's lists.
 
     Raises:
         RequestError: It is no shard file, or was made with another trained index.

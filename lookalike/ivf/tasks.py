@@ -25,11 +25,8 @@ class TrainTask:
     """What to train on; paths are relative to the store.
 
     Attributes:
-        spec: As planned.
         samples: Records of the tasks that drew samples, of which the last is to be trained on.
         queries: The truth's file: its queries are held out.
-        done: The record.
-        number: Of the task.
     """
 
     spec: IndexSpec

@@ -66,6 +66,8 @@ class TrainedIndex:
         sha256: Its name.
         code_size: Bytes of one code.
         layout: How lists hold codes for `scanner`: BLOCKS32 or PLAIN.
+        rotation: Of prepared vectors: (rotation_dim, dim) float32; None where there is none.
+        centroids: Of the lists: (nlist, rotation_dim) float32.
     """
 
     def __init__(self, data: bytes, spec: IndexSpec) -> None:
@@ -90,32 +92,23 @@ class TrainedIndex:
                 f"trained index {self.sha256} is not of its spec: dimension, lists, rotated "
                 f"dimension and metric are {found}, the spec says {wanted}"
             )
-        self._rotation: Vectors | None = None
+        self.rotation: Vectors | None = None
         if spec.kind == "ivf_pq":
             rotation = faiss.downcast_VectorTransform(self._index.chain.at(0))
             matrix = faiss.vector_to_array(rotation.A)
-            self._rotation = matrix.reshape(rotation.d_out, rotation.d_in)
+            self.rotation = matrix.reshape(rotation.d_out, rotation.d_in)
         flat = faiss.downcast_index(self._ivf.quantizer)
         values = faiss.rev_swig_ptr(flat.get_xb(), spec.nlist * spec.rotation_dim)
-        self._coarse = Coarse(values.reshape(spec.nlist, spec.rotation_dim))
+        self.centroids: Vectors = values.reshape(spec.nlist, spec.rotation_dim)
+        self._coarse = Coarse(self.centroids)
         self.code_size = int(self._ivf.code_size)
         self.layout = BLOCKS32 if spec.kind == "ivf_pq" and spec.nbits == 4 else PLAIN
-
-    @property
-    def centroids(self) -> Vectors:
-        """Of the lists: (nlist, rotation_dim) float32."""
-        return self._coarse.centroids
-
-    @property
-    def rotation(self) -> Vectors | None:
-        """Of prepared vectors: (rotation_dim, dim) float32; None where there is none."""
-        return self._rotation
 
     def prepare(self, vectors: Vectors) -> Vectors:
         """Checked stored or query vectors (n, dim) -> what lists hold (n, rotation_dim)."""
         prepared = candidate_vectors(vectors, self.spec.metric)
-        if self._rotation is not None:
-            prepared = rotate(prepared, self._rotation)
+        if self.rotation is not None:
+            prepared = rotate(prepared, self.rotation)
         return np.ascontiguousarray(prepared, dtype=np.float32)
 
     def assign(self, prepared: Vectors) -> Ids:

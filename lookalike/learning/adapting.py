@@ -42,7 +42,6 @@ class Adapted:
         gain: On labels held out: learned on the others, by the strength and the size that do best
             on these.
         images: That it was learned on.
-        classes: Labels that they have.
     """
 
     matrix: Matrix

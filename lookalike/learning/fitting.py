@@ -62,12 +62,7 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """When to end.
-
-    Attributes:
-        seconds: Of training and judging, all runs together.
-        steps: Of training.
-    """
+    """When to end: seconds of training and judging, all runs together, or steps of training."""
 
     seconds: float
     steps: int | None = None
@@ -78,11 +73,9 @@ class Fitted:
     """How a training went; the network has the best weights.
 
     Attributes:
-        steps: That were done.
         best: Step that the weights are of.
         score: Their precision at k, of all that is held out.
         after: Precision of each half's queries, at the moment that is best by the other half.
-        seconds: That it took.
         why: It ended.
     """
 

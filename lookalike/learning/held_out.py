@@ -36,7 +36,6 @@ class Fold:
         rows: Those compared, ascending: of the labels held out, and all that are like none.
         queries: Positions among `rows` of those asked for the others of their label.
         labels: (rows,).
-        k: Of precision at k.
     """
 
     rows: Rows
@@ -97,13 +96,10 @@ class Gain:
     """Precision at k on labels held out, before and after.
 
     Attributes:
-        k: Of precision at k.
         before: Mean over all queries.
         after: The same with what was learned.
         low: The gain's interval, 95%, by resampling the labels.
         high: Its upper end.
-        queries: How many there were.
-        classes: Labels that they have.
     """
 
     k: int

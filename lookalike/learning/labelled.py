@@ -14,7 +14,7 @@ from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shards import iter_blocks, iter_rows
 from lookalike.store.snapshot import files_of
-from lookalike.store.tombstones import among, read_tombstones
+from lookalike.store.tombstones import among, tombstones_of
 
 BYTES = 1 << 30  # of vectors that are learned from
 OTHER = -1  # the label of pictures that are like none
@@ -55,9 +55,7 @@ def read_labelled(
         RequestError: There are none.
     """
     shards = [line["path"] for line in files_of(manifest, "embedding")]
-    deleted = read_tombstones(
-        store.local(line["path"]) for line in files_of(manifest, "tombstones")
-    )
+    deleted = tombstones_of(store, manifest)
     numbers: dict[str, int] = {}
     found = []
     for shard in shards:
@@ -113,9 +111,7 @@ def sample_by_label(labels: Labels, most: int, seed: int = 0) -> npt.NDArray[np.
 def sample_rows(store: Store, manifest: Manifest, most: int, seed: int = 0) -> list[str]:
     """The names of some living rows, drawn at random, in the order they are stored."""
     shards = [line["path"] for line in files_of(manifest, "embedding")]
-    deleted = read_tombstones(
-        store.local(line["path"]) for line in files_of(manifest, "tombstones")
-    )
+    deleted = tombstones_of(store, manifest)
     rng = np.random.default_rng(seed)
     names: list[tuple[float, int, str]] = []
     for shard in shards:

@@ -38,7 +38,6 @@ class Network(ABC):
     Attributes:
         model: The Keras model: (B, *size, 3) float32 of 0 to 255 -> (B, dim) float32.
         size: Height and width of its pictures.
-        dim: Components of its vectors.
     """
 
     size: tuple[int, int]

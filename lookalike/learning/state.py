@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.store.durable import write_bytes
+from lookalike.store.files import npz_bytes
 
 STATE = "state.npz"
 
@@ -46,9 +46,7 @@ class State:
             arrays[f"judged-{half}"] = np.stack([halves[half] for halves in self.judged])
         for name in ("current", "mean", "best"):
             arrays |= {f"{name}-{i:04d}": one for i, one in enumerate(getattr(self, name))}
-        held = io.BytesIO()
-        np.savez(held, **arrays)
-        write_bytes(work, STATE, held.getvalue())
+        write_bytes(work, STATE, npz_bytes(**arrays))
 
     @classmethod
     def load(cls, work: Path) -> State | None:

@@ -30,12 +30,7 @@ _TELLING = ("ONEDNN_", "DNNL_", "OV_")  # begin names of variables that engines 
 
 
 class Compiled(NamedTuple):
-    """A compiled model.
-
-    Attributes:
-        in_integers: Whether it calculates in whole numbers.
-        blob: What the engine gave, and takes.
-    """
+    """A compiled model: whether it calculates in whole numbers, and what the engine gave."""
 
     in_integers: bool
     blob: bytes

@@ -24,15 +24,7 @@ from lookalike.store.objects import Store
 
 @dataclass(frozen=True)
 class Conversion:
-    """What makes new vectors of stored ones.
-
-    Attributes:
-        dims: Components of each block.
-        weights: The new weight of each.
-        metric: One of `metrics.METRICS`.
-        projection: What comes behind.
-        why: What changed, for people.
-    """
+    """What makes new vectors of stored ones."""
 
     dims: tuple[int, ...]
     weights: tuple[float, ...]
@@ -60,12 +52,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Converting:
-    """`convert_shard`, as the work of tasks wherever they run.
-
-    Attributes:
-        conversion: How the new vectors follow from the old.
-        properties: Key-value metadata of every shard.
-    """
+    """`convert_shard`, as the work of tasks wherever they run."""
 
     conversion: Conversion
     properties: Mapping[str, str]
@@ -91,14 +78,7 @@ def conversion(
     projection: Projection | None,
     metric: str,
 ) -> Conversion | None:
-    """How to make vectors of a snapshot's; None where that cannot be done, or need not.
-
-    Args:
-        made: The snapshot's manifest.
-        features: That the new vectors come from.
-        projection: And what is behind them.
-        metric: Of the new vectors.
-    """
+    """How to make vectors of a snapshot's; None where that cannot be done, or need not."""
     old = [Feature.from_json(line) for line in made.get("features") or []]
     before = stored_projection(made)
     alike = made["metric"] == metric and blocks_of(old) == blocks_of(features)

@@ -109,9 +109,6 @@ class Embedder:
     def embed(self, prepared: Sequence[Inputs]) -> tuple[Vectors, Mask]:
         """Compute the vectors of a batch.
 
-        Args:
-            prepared: What `prepare` returned, for n images.
-
         Returns:
             (n, dim) float32, and (n,) bool: whether the row can be used (see `fuse`).
         """

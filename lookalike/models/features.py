@@ -34,7 +34,6 @@ class Feature:
         handle: What it was asked for as.
         weight: Its part in a hybrid, relative to the other features' weights.
         fingerprint: What the model computes (`handles.ResolvedModel.fingerprint`).
-        info: How it is called.
         folder: Where the store keeps it, relative to the store: `models/<fingerprint>`.
         engine: What runs it.
         prepared: Key of the files beside the model that spare TensorFlow (`prepared.key_of`); ""

@@ -35,10 +35,6 @@ def cached(handle: str, say: Callable[[str], None]) -> Path | None:
 
     What keeps tensorflow_hub from fetching it anew is removed: a folder of which files are missing
     (those that clean /tmp leave such behind), and the lock of a process that is dead.
-
-    Args:
-        handle: An address.
-        say: Takes a line for a person.
     """
     cache = _cache()
     if cache is None:

@@ -85,12 +85,12 @@ def _check(loaded: Any, info: ModelInfo, pictures: npt.NDArray[np.uint8], name: 
     expected = plain(pictures)
     if not np.isfinite(expected).all():
         raise RequestError(f"{name} gives values that are not finite for a plain picture")
-    if not _agree(plain(pictures), expected):
+    if not agree(plain(pictures), expected):
         raise RequestError(
             f"{name} gives another vector each time it is called (dropout or other noise is on); "
             "export it for inference"
         )
-    if not _agree(plain(pictures[1:]), expected[1:]):
+    if not agree(plain(pictures[1:]), expected[1:]):
         raise RequestError(
             f"{name} gives a picture another vector when other pictures share its batch (batch "
             "statistics are on); export it for inference"
@@ -99,10 +99,11 @@ def _check(loaded: Any, info: ModelInfo, pictures: npt.NDArray[np.uint8], name: 
         frozen = compile_vectors(loaded, info)(pictures)
     except Exception:  # the conversion knows not every graph, and raises whatever it meets
         return replace(info, frozen=False)
-    return replace(info, frozen=_agree(frozen, expected))
+    return replace(info, frozen=agree(frozen, expected))
 
 
-def _agree(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+def agree(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+    """Whether vectors are the same but for rounding."""
     return bool(np.abs(a - b).max(initial=0) <= 1e-3 * np.abs(b).max(initial=0))
 
 

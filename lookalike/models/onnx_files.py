@@ -59,8 +59,8 @@ def gather(model: Path, settled: Preprocessing, workdir: Path) -> Path:
                 f"{model} keeps weights in a file {name} beside it, which is not there; put it "
                 "there, or give a folder or an archive that has both"
             )
-        _link(folder / link, target)
-    _link(folder / kept, model)
+        link_to(folder / link, target)
+    link_to(folder / kept, model)
     (folder / SETTLED).write_text(settled.to_json(), encoding="utf-8")
     return folder
 
@@ -149,6 +149,8 @@ def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
         shift += 7
 
 
-def _link(link: Path, target: Path) -> None:
+def link_to(link: Path, target: Path) -> None:
+    """Make a link to a file, and the folders that it lies in; one that is there stays."""
     link.parent.mkdir(parents=True, exist_ok=True)
-    link.symlink_to(target.resolve())
+    if not link.is_symlink():
+        link.symlink_to(target.resolve())

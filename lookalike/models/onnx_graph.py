@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lookalike.errors import RequestError, one_line
 from lookalike.models import openvino_engine
-from lookalike.models.golden import agreement, golden_pictures
-from lookalike.models.inspection import USUAL_OUTPUTS
+from lookalike.models.golden import golden_pictures
+from lookalike.models.inspection import USUAL_OUTPUTS, agree
 from lookalike.models.onnx_files import model_in
 from lookalike.models.onnx_input import EXPORT, FLOATS, Input, put_before
 from lookalike.models.onnx_preprocessing import SETTLED, Preprocessing
-from lookalike.models.openvino_engine import OpenVINOModel, integers, name_of, type_of
-from lookalike.models.prepared import Agreement, Prepared
+from lookalike.models.openvino_engine import OpenVINOModel, integers, name_of, shown, type_of
+from lookalike.models.prepared import Prepared
 from lookalike.models.saved_model import ModelInfo
 
 
@@ -78,20 +77,10 @@ def make_ready(
     path = stem.with_suffix(".xml")
     openvino_engine.save(model, path)
     exact = _checked(path, info, asked.fixed_batch, name)
-    golden = golden_pictures(asked.size)
-    expected = exact(golden)
+    expected = exact(golden_pictures(asked.size))
     np.save(stem.with_suffix(".npy"), expected)
-    vectors = {"openvino": OpenVINOModel(path, info, golden=expected)(golden)}
-    if openvino_engine.has_bf16():
-        vectors["openvino-bf16"] = OpenVINOModel(path, info, bf16=True)(golden)
-    return Prepared(
-        info,
-        openvino_engine.version(),
-        {
-            engine: Agreement(agreement(one, expected), agreement(one, expected, lengths=True))
-            for engine, one in vectors.items()
-        },
-    )
+    near = openvino_engine.agreements(path, info, expected)
+    return Prepared(info, openvino_engine.version(), near)
 
 
 def _read(path: Path, name: str) -> Any:
@@ -104,7 +93,7 @@ def _read(path: Path, name: str) -> Any:
 def _output_of(model: Any, wanted: str | None, name: str) -> Any:
     """The port of the output to use."""
     ports = list(model.outputs)
-    listed = ", ".join(f"{name_of(one)} {type_of(one)} {one.partial_shape}" for one in ports)
+    listed = ", ".join(map(shown, ports))
     if wanted:
         for port in ports:
             if wanted in port.get_names():
@@ -203,12 +192,12 @@ def _checked(path: Path, info: ModelInfo, fixed_batch: int, name: str) -> OpenVI
         ) from error
     if not np.isfinite(expected).all():
         raise RequestError(f"{name} gives values that are not finite for a plain picture")
-    if not _agree(again, expected):
+    if not agree(again, expected):
         raise RequestError(
             f"{name} gives another vector each time it is called (dropout or other noise is on); "
             "export it for inference: model.eval()"
         )
-    if not _agree(alone, expected):
+    if not agree(alone, expected):
         why = (
             "it was exported for batches of one"
             if fixed_batch
@@ -219,7 +208,3 @@ def _checked(path: Path, info: ModelInfo, fixed_batch: int, name: str) -> OpenVI
             + (EXPORT if fixed_batch else "export it for inference, or quantise it statically")
         )
     return model
-
-
-def _agree(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
-    return bool(np.abs(a - b).max(initial=0) <= 1e-3 * np.abs(b).max(initial=0))

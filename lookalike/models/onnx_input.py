@@ -12,7 +12,7 @@ from lookalike.errors import RequestError, one_line
 from lookalike.models import openvino_engine
 from lookalike.models.inspection import DEFAULT_SIZE
 from lookalike.models.onnx_preprocessing import Preprocessing
-from lookalike.models.openvino_engine import integers, name_of, type_of
+from lookalike.models.openvino_engine import integers, shown, type_of
 
 FLOATS = ("f16", "bf16", "f32", "f64")
 _OPEN = -1
@@ -43,7 +43,7 @@ def put_before(
     model: Any, settled: Preprocessing, wanted: tuple[int, int] | None, name: str
 ) -> Input:
     """Put what is done to pictures before the model, and open its batch axis."""
-    inputs = [f"{name_of(one)} {type_of(one)} {one.partial_shape}" for one in model.inputs]
+    inputs = [*map(shown, model.inputs)]
     if len(inputs) != 1:
         raise RequestError(
             f"{name} takes {len(inputs)} inputs ({', '.join(inputs)}), expected one, the images; "

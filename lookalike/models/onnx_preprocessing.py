@@ -71,11 +71,6 @@ def settle(
     A processor's file counts in the model's folder, or in the one above a folder `onnx`, which is
     where exports to Hugging Face have it.
 
-    Args:
-        folder: The model's.
-        options: Of the feature: the keys `OPTIONS`.
-        input_size: Of the feature.
-
     Returns:
         The preprocessing, and whether anything says what range of values the model takes.
 

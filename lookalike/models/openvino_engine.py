@@ -23,6 +23,7 @@ import numpy.typing as npt
 from lookalike.models import compiled
 from lookalike.models.forks import keep_in_forks
 from lookalike.models.golden import BOUND, agreement, golden_pictures
+from lookalike.models.prepared import Agreement
 from lookalike.models.saved_model import Model, ModelInfo
 
 
@@ -65,6 +66,11 @@ def name_of(port: Any) -> str:
     """Its own name, the first of several."""
     names = sorted(port.get_names())
     return str(names[0]) if names else "(unnamed)"
+
+
+def shown(port: Any) -> str:
+    """An input or output as messages show it: name, type and shape."""
+    return f"{name_of(port)} {type_of(port)} {port.partial_shape}"
 
 
 @cache
@@ -273,6 +279,20 @@ class OpenVINOModel(Model):
         """Keep rounding to the grids, in float32."""
         self._exact, self.in_integers = True, False
         self._options["LP_TRANSFORMS_MODE"] = False
+
+
+def agreements(
+    path: Path, info: ModelInfo, expected: npt.NDArray[np.float32]
+) -> dict[str, Agreement]:
+    """How near a converted model comes to the reference's golden vectors, by the engine's name."""
+    pictures = golden_pictures(info.input_size)
+    vectors = {"openvino": OpenVINOModel(path, info, golden=expected)(pictures)}
+    if has_bf16():
+        vectors["openvino-bf16"] = OpenVINOModel(path, info, bf16=True)(pictures)
+    return {
+        name: Agreement(agreement(one, expected), agreement(one, expected, lengths=True))
+        for name, one in vectors.items()
+    }
 
 
 def _infer(request: Any, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

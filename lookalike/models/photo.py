@@ -161,11 +161,7 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def whole(layer: Layer, step: float) -> tuple[npt.NDArray[np.int8], Floats, Floats]:
-    """Put a layer's weights and bias on their grids.
-
-    Args:
-        layer: The layer.
-        step: Of the grid of its input.
+    """Put a layer's weights and bias on their grids; `step` is that of its input's.
 
     Returns:
         The weights as whole numbers, shaped as the layer's; the weights' step for each output, and
@@ -253,9 +249,6 @@ def shipped_layers() -> tuple[Layer, ...]:
 
 def build(grid: Grid | None = on_grid) -> tf.Module:
     """Return the network, ready to be called: (B, 224, 224, 3) uint8 -> (B, 1280) float32.
-
-    Args:
-        grid: As in `network`; None for the network in float32.
 
     Raises:
         RequestError: The weights are not installed, or not those expected.

@@ -28,12 +28,11 @@ from lookalike.models import (
     python_files,
     python_inspection,
 )
-from lookalike.models.golden import agreement, golden_pictures
+from lookalike.models.golden import golden_pictures
 from lookalike.models.handles import BUILTINS, marker_of
 from lookalike.models.inspection import inspect
-from lookalike.models.openvino_engine import OpenVINOModel
 from lookalike.models.preparation import Task
-from lookalike.models.prepared import Agreement, Prepared
+from lookalike.models.prepared import Prepared
 from lookalike.models.saved_model import FrozenModel, ModelInfo
 from lookalike.models.shipped import SHIPPED
 
@@ -47,24 +46,25 @@ def main(tasks: list[dict[str, Any]]) -> None:
 
 def make_ready(task: Task) -> None:
     """Export the model if it is a shipped one, find out all about it, and write that down."""
-    model = Path(task.model)
+    with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
+        found = _made_ready(task, Path(task.model), scratch / task.key)
+        text = json.dumps(found.to_json(), indent=1)
+        (scratch / f"{task.key}.json").write_text(text, encoding="utf-8")
+
+
+def _made_ready(task: Task, model: Path, stem: Path) -> Prepared:
+    """What is found out about a model, by its kind; other files are written beside `stem`."""
     if marker_of(model) == python_files.MARKER:
         if task.signature or task.output:
             raise RequestError(f"{task.builtin} has no signatures and outputs; remove these keys")
         function = python_files.parse(task.builtin, task.options, task.input_size)
-        with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
-            found = python_inspection.make_ready(function, scratch / task.key)
-            _write(found, scratch / f"{task.key}.json")
-        return
+        return python_inspection.make_ready(function, stem)
     if task.builtin and not marker_of(model):
         _export(task.builtin, model)
     if onnx_files.model_in(model):
         if task.signature:
             raise RequestError(f"only SavedModels have signatures; remove {task.signature!r}")
-        with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
-            found = onnx_graph.make_ready(model, task.output, task.input_size, scratch / task.key)
-            _write(found, scratch / f"{task.key}.json")
-        return
+        return onnx_graph.make_ready(model, task.output, task.input_size, stem)
     if task.builtin and not (task.signature or task.output or task.input_size):
         info = SHIPPED[task.builtin.partition(":")[2]].info
     else:
@@ -72,20 +72,13 @@ def make_ready(task: Task) -> None:
             model, signature=task.signature, output=task.output, input_size=task.input_size
         )
         info = replace(info, rewritten=not task.builtin)
-    with _files_for(Path(task.target) / prepared.FOLDER) as scratch:
-        found = compare(model, info, scratch / task.key)
-        _write(found, scratch / f"{task.key}.json")
-
-
-def _write(found: Prepared, path: Path) -> None:
-    path.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
+    return compare(model, info, stem)
 
 
 def compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:
     """Convert a model, and compare the engines that can run it with TensorFlow."""
-    pictures = golden_pictures(info.input_size)
     reference = FrozenModel(model, info)
-    expected = reference(pictures)
+    expected = reference(golden_pictures(info.input_size))
     np.save(stem.with_suffix(".npy"), expected)
     if missing := openvino_engine.missing():
         return Prepared(info, trouble=missing)
@@ -93,18 +86,12 @@ def compare(model: Path, info: ModelInfo, stem: Path) -> Prepared:
     path = stem.with_suffix(".xml")
     try:
         openvino_engine.convert(reference.graph(), path)
-        vectors = {"openvino": OpenVINOModel(path, info, golden=expected)(pictures)}
-        if openvino_engine.has_bf16():
-            vectors["openvino-bf16"] = OpenVINOModel(path, info, bf16=True)(pictures)
+        near = openvino_engine.agreements(path, info, expected)
     except Exception as error:  # OpenVINO knows not every graph, and raises whatever it meets
         path.unlink(missing_ok=True)
         path.with_suffix(".bin").unlink(missing_ok=True)
         return Prepared(info, version, trouble=one_line(error))
-    agreements = {
-        name: Agreement(agreement(one, expected), agreement(one, expected, lengths=True))
-        for name, one in vectors.items()
-    }
-    return Prepared(info, version, agreements)
+    return Prepared(info, version, near)
 
 
 def _export(handle: str, folder: Path) -> None:

@@ -52,7 +52,6 @@ class Prepared:
     """What is known of a model.
 
     Attributes:
-        info: How it is called.
         openvino: Version of OpenVINO that the model was converted with; "" where there is none.
         agreements: By the name of an engine; those that can run it on the machine that tried.
         trouble: Why OpenVINO cannot run it, in its own words.

@@ -21,6 +21,7 @@ from lookalike.models.features import Feature, function_of
 from lookalike.models.golden import golden_pictures
 from lookalike.models.handles import marker_of
 from lookalike.models.onnx_files import IR, MODEL, model_in
+from lookalike.models.openvino_engine import shown
 from lookalike.models.prepared import Prepared, read
 from lookalike.models.resolving import FeatureConfig, resolve_features
 from lookalike.models.saved_model import load
@@ -39,11 +40,6 @@ def probe(
     configured: FeatureConfig, work: Path, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Find out what a feature's handle is, and measure it.
-
-    Args:
-        configured: The handle, and what it leaves open.
-        work: A scratch folder.
-        say: Takes a line for a person.
 
     Returns:
         JSON-able: `handle`, `kind`, `inputs` and `outputs` (of the file, as it names them),
@@ -78,7 +74,7 @@ def _ports(folder: Path, marker: str, feature: Feature) -> tuple[list[str], list
     height, width = feature.info.input_size
     if path := model_in(folder):
         model = openvino_engine.library().Core().read_model(path.resolve())
-        return [_port(one) for one in model.inputs], [_port(one) for one in model.outputs]
+        return [*map(shown, model.inputs)], [*map(shown, model.outputs)]
     if marker == python_files.MARKER:
         return [f"picture uint8 [{height},{width},3]"], [f"numbers [{feature.info.dim}]"]
     loaded = load(folder)
@@ -93,11 +89,6 @@ def _ports(folder: Path, marker: str, feature: Feature) -> tuple[list[str], list
         inputs.insert(0, f"call: {feature.info.input_dtype} [n,{height},{width},3], {range_}")
         outputs.insert(0, f"call: float32 [n,{feature.info.dim}]")
     return inputs, outputs
-
-
-def _port(port: Any) -> str:
-    name = next(iter(sorted(port.get_names())), "(unnamed)")
-    return f"{name} {port.element_type.get_type_name()} {port.partial_shape}"
 
 
 def _spec(one: Any) -> str:

@@ -73,10 +73,6 @@ class _Seen:
 def layers_of(model: Any, name: str) -> list[Layer]:
     """The layers of a model to be put on grids, in the order they are calculated.
 
-    Args:
-        model: A graph of `openvino_engine.read_folded`, of pictures to vectors.
-        name: What to call the model in messages.
-
     Raises:
         RequestError: There is none that could be calculated in 8 bits, or they are already.
     """
@@ -184,12 +180,7 @@ def _rounded(port: Any, step: float) -> Any:
 
 
 def _weights(layer: Layer, step: float) -> None:
-    """Put a layer's weights, and the bias that is added behind it, on their grids.
-
-    Args:
-        layer: The layer.
-        step: Of its input's grid.
-    """
+    """Put a layer's weights, and the bias behind it, on their grids; `step` is its input's."""
     ov, ops = openvino_engine.library(), openvino_engine.operations()
     kind, port = _type(layer.node), layer.node.input(1)
     weights = port.get_source_output().get_node().get_data().astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from lookalike.models.features import Feature
 from lookalike.models.handles import MARKERS, ResolvedModel, marker_of, model_files, resolve
+from lookalike.models.onnx_files import link_to
 from lookalike.models.preparation import Task, is_current, models_cache, prepare
 from lookalike.models.prepared import card, files, key_of, read
 from lookalike.models.projection import ABOUT, CARD, MATRIX, Projection, open_folder
@@ -50,12 +52,6 @@ def resolve_features(
     What was found out before, on this machine or for this store, is not found out again. Nothing is
     written outside `work` and the cache. A resolved model can be found at work/<feature.folder> as
     it will be in the store, but for what the store has already.
-
-    Args:
-        configured: The features as written.
-        work: A scratch folder.
-        say: Takes a line for a person.
-        store: A store that may have the models already.
 
     Raises:
         RequestError: A model cannot be had, or cannot be used as configured.
@@ -147,9 +143,9 @@ def _feature(
     folder = f"models/{model.fingerprint}"
     source = place if model.builtin else model.folder
     for name in model_files(source):
-        _link(work / folder / name, source / name)
+        link_to(work / folder / name, source / name)
     for name in files(place, key):
-        _link(work / folder / name, place / name)
+        link_to(work / folder / name, place / name)
     return Feature(one.name, one.handle, one.weight, model.fingerprint, info, folder, prepared=key)
 
 
@@ -163,19 +159,13 @@ def resolve_projection(handle: str | None, work: Path) -> Projection | None:
         return None
     found = open_folder(handle)
     for name in projection_files(Path(handle)):
-        _link(work / found.folder / name, Path(handle) / name)
+        link_to(work / found.folder / name, Path(handle) / name)
     return found
 
 
 def projection_files(folder: Path) -> list[str]:
     """The files of a projection, relative to its folder; the one that marks it whole last."""
     return [name for name in (CARD, MATRIX, ABOUT) if (folder / name).is_file()]
-
-
-def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(target.resolve())
 
 
 def installed_files(root: Path, feature: Feature) -> list[str]:
@@ -202,5 +192,4 @@ def install(
 def copy_into(store: Store, name: str, source: Path) -> None:
     """Copy one file into the store, whole or not at all."""
     with store.write(name) as pending, open(source, "rb") as file:
-        while chunk := file.read(1 << 20):
-            pending.write(chunk)
+        shutil.copyfileobj(file, pending, 1 << 20)

@@ -107,12 +107,7 @@ def uses_gpu() -> bool:
 
 
 class Model(ABC):
-    """A model ready to be called, whatever runs it.
-
-    Attributes:
-        info: How it is called.
-        batch: Images per call that it is fastest with.
-    """
+    """A model ready to be called, whatever runs it."""
 
     batch = 16  # more no longer fit into a core's cache, where large feature maps should stay
 

@@ -9,15 +9,7 @@ from lookalike.models.saved_model import ModelInfo
 
 @dataclass(frozen=True)
 class Shipped:
-    """One shipped feature.
-
-    Attributes:
-        dim: Length of its vectors.
-        purpose: What it finds, in a few words.
-        input_size: Height and width of the pictures that it takes.
-        input_dtype: Of these: "float32" or "uint8".
-        licence: Its SPDX identifier.
-    """
+    """One shipped feature."""
 
     dim: int
     purpose: str

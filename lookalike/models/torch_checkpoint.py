@@ -5,19 +5,18 @@ A checkpoint of the legacy format (before PyTorch 1.6) is five pickles, then the
     magic number, protocol 1001, system, state dict, keys of the storages
     for each key: how many numbers, int64; the numbers, little-endian
 
-Unpickling runs whatever the pickle says. This reader is no unpickler: it knows the twenty
-instructions that such a file is made of and the four names that they may mention, builds
-dictionaries, tuples and numbers, and has no code for anything else.
+Unpickling runs whatever the pickle says. So only the twenty instructions are let through that such
+a file is made of, and of names only the four that it mentions, each of which stands for something
+of this module: dictionaries, tuples, lists, texts and numbers come of it, and nothing else.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import pickle
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,32 +28,34 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "torch LongStorage": np.dtype("<i8"),
 }
 _DICT, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
-_MARK = object()
+_NEEDED = frozenset(
+    [
+        *("PROTO", "STOP", "GLOBAL", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MARK"),
+        *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"),
+        *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("SETITEM", "SETITEMS", "APPEND", "APPENDS", "BUILD", "BINPERSID", "REDUCE"),
+    ]
+)
+"""Instructions of pickles."""
 
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, a damaged one, or one that asks for more than numbers."""
 
 
-@dataclass(frozen=True)
-class _Name:
-    """A name that a pickle mentions: it is compared, never looked up."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     """A run of numbers that lies after the pickles."""
 
     key: str
     dtype: np.dtype[Any]
-    count: int
+    size: int
 
 
-@dataclass(frozen=True)
-class _View:
-    """A tensor: part of a storage, by offset, shape and strides, all counted in numbers."""
+class _View(NamedTuple):
+    """A tensor: part of a storage, by offset, shape and strides, all counted in numbers.
+
+    A tuple, as a pickle cannot set attributes of that.
+    """
 
     storage: _Storage
     offset: int
@@ -81,6 +82,8 @@ def read_checkpoint(data: bytes) -> dict[str, npt.NDArray[Any]]:
     state, keys = _read_pickle(file), _read_pickle(file)
     if not isinstance(state, dict) or not isinstance(keys, list):
         raise CheckpointError("it holds no dictionary of tensors, or no list of storages")
+    if not all(isinstance(name, str) for name in state):
+        raise CheckpointError("its dictionary has a key that is no text")
     views = {name: view for name, view in state.items() if isinstance(view, _View)}
     if len(views) != len(state) or not all(isinstance(key, str) for key in keys):
         raise CheckpointError("its dictionary holds what is no tensor")
@@ -89,122 +92,66 @@ def read_checkpoint(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_pickle(file: io.BytesIO) -> Any:
-    """Read one pickle's dictionaries, lists, tuples, text and numbers."""
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    """Read one pickle's dictionaries, lists, tuples, texts and numbers."""
+    start, size = file.tell(), file.getbuffer().nbytes
     try:
-        for instruction, found, _ in pickletools.genops(file):
-            name, argument = instruction.name, cast(Any, found)
-            if name == "STOP":
-                if len(stack) != 1:
-                    raise CheckpointError(f"a pickle ends with {len(stack)} values")
-                return stack.pop()
-            if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            elif name in _LITERALS:
-                stack.append(argument)
-            elif name == "GLOBAL":
-                stack.append(_Name(argument))
-            elif name in ("BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]
-            elif name in ("BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])
-            elif name in _STEPS:
-                _STEPS[name](stack)
-            elif name != "PROTO":
+        for instruction, argument, _ in pickletools.genops(file):
+            name = instruction.name
+            if name not in _NEEDED:
                 raise CheckpointError(f"it holds the instruction {name}, which no checkpoint needs")
+            if name == "LONG_BINPUT" and int(str(argument)) > size:  # memory is taken for as many
+                raise CheckpointError(f"it remembers a value by the number {argument}")
+        return _Unpickler(io.BytesIO(file.getbuffer()[start : file.tell()])).load()
     except CheckpointError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"a pickle is damaged: {error}") from error
-    raise CheckpointError("a pickle has no end")
 
 
-def _since_mark(stack: list[Any]) -> list[Any]:
-    """Take the values above the last mark, and the mark."""
-    for place in range(len(stack) - 1, -1, -1):
-        if stack[place] is _MARK:
-            values = stack[place + 1 :]
-            del stack[place:]
-            return values
-    raise CheckpointError("a pickle has no mark where one is needed")
+class _Unpickler(pickle.Unpickler):
+    """Makes values of instructions that are known to be harmless."""
 
+    def find_class(self, module: str, name: str, /) -> Any:
+        text = f"{module} {name}"
+        if text == _TENSOR:
+            return self._tensor
+        if text == _DICT:
+            return self._dictionary
+        return _Name(text)
 
-def _set_items(stack: list[Any], items: list[Any]) -> None:
-    if not isinstance(stack[-1], dict) or len(items) % 2:
-        raise CheckpointError("a pickle sets items of what is no dictionary")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str):
-            raise CheckpointError(f"a dictionary has a key that is no text but {type(key)}")
-        stack[-1][key] = value
+    def persistent_load(self, pid: Any, /) -> _Storage:
+        """The reference to a storage: ("storage", type, key, device, count, view of another)."""
+        kind, dtype, key, _, count, view = pid
+        known = kind == "storage" and dtype in _DTYPES and isinstance(key, str)
+        if not known or view is not None:
+            raise CheckpointError("a storage is not described as storages of float32 and int64 are")
+        if type(count) is not int or count < 0:
+            raise CheckpointError(f"storage {key} has {count!r} numbers")
+        return _Storage(key, _DTYPES[dtype], count)
 
-
-def _append(stack: list[Any], items: list[Any]) -> None:
-    if not isinstance(stack[-1], list):
-        raise CheckpointError("a pickle appends to what is no list")
-    stack[-1].extend(items)
-
-
-def _call(stack: list[Any]) -> None:
-    """What would be a call: make a dictionary, or describe a tensor; nothing else is called."""
-    arguments, name = stack.pop(), stack.pop()
-    if name == _Name(_DICT) and arguments == ():
-        stack.append({})
-    elif name == _Name(_TENSOR):
-        storage, offset, shape, strides = arguments[:4]
-        whole = (offset, *shape, *strides)
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _View:
         if not isinstance(storage, _Storage) or len(shape) != len(strides):
             raise CheckpointError("a tensor is not described as tensors are")
-        if not all(type(number) is int and number >= 0 for number in whole):
+        if not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides)):
             raise CheckpointError("a tensor's offset, shape and strides must be counts")
-        stack.append(_View(storage, offset, tuple(shape), tuple(strides)))
-    else:
-        raise CheckpointError(f"it calls {getattr(name, 'text', name)!r}, and nothing is called")
+        return _View(storage, offset, tuple(shape), tuple(strides))
+
+    def _dictionary(self) -> _Dictionary:
+        return _Dictionary()
 
 
-def _persistent(stack: list[Any]) -> None:
-    """The reference to a storage: ("storage", type, key, device, count, view of another)."""
-    kind, dtype, key, _, count, view = stack.pop()
-    type_name = dtype.text if isinstance(dtype, _Name) else ""
-    known = kind == "storage" and type_name in _DTYPES and isinstance(key, str)
-    if not known or view is not None:
-        raise CheckpointError("a storage is not described as storages of float32 and int64 are")
-    if type(count) is not int or count < 0:
-        raise CheckpointError(f"storage {key} has {count!r} numbers")
-    stack.append(_Storage(key, _DTYPES[type_name], count))
+class _Name(str):
+    """Any other name that a pickle mentions: it is compared, never looked up."""
+
+    def __call__(self, *_: object) -> None:
+        raise CheckpointError(f"it calls {self!r}, and nothing is called")
 
 
-def _take(stack: list[Any], count: int) -> list[Any]:
-    if len(stack) < count:
-        raise CheckpointError("a pickle takes more values than there are")
-    values = stack[len(stack) - count :]
-    del stack[len(stack) - count :]
-    return values
+class _Dictionary(dict[Any, Any]):
+    """What a checkpoint keeps its tensors in; attributes that it is given are not needed."""
 
-
-_CONSTANTS: dict[str, Any] = {
-    "NONE": None,
-    "NEWTRUE": True,
-    "NEWFALSE": False,
-    "EMPTY_TUPLE": (),
-    "MARK": _MARK,
-}
-_LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"}
-_STEPS: dict[str, Callable[[list[Any]], None]] = {
-    "EMPTY_DICT": lambda stack: stack.append({}),
-    "EMPTY_LIST": lambda stack: stack.append([]),
-    "TUPLE": lambda stack: stack.append(tuple(_since_mark(stack))),
-    "TUPLE1": lambda stack: stack.append(tuple(_take(stack, 1))),
-    "TUPLE2": lambda stack: stack.append(tuple(_take(stack, 2))),
-    "TUPLE3": lambda stack: stack.append(tuple(_take(stack, 3))),
-    "SETITEM": lambda stack: _set_items(stack, _take(stack, 2)),
-    "SETITEMS": lambda stack: _set_items(stack, _since_mark(stack)),
-    "APPEND": lambda stack: _append(stack, _take(stack, 1)),
-    "APPENDS": lambda stack: _append(stack, _since_mark(stack)),
-    "BUILD": lambda stack: _take(stack, 1).clear(),  # attributes of a dictionary: not needed
-    "BINPERSID": _persistent,
-    "REDUCE": _call,
-}
+    def __setstate__(self, state: object) -> None:
+        """Leave them."""
 
 
 def _read_storages(
@@ -218,10 +165,10 @@ def _read_storages(
         if storage is None or key in storages:
             raise CheckpointError(f"storage {key} belongs to no tensor, or comes twice")
         count = int.from_bytes(rest[:8], "little")
-        length = storage.count * storage.dtype.itemsize
-        if len(rest) < 8 + length or count != storage.count:
+        length = storage.size * storage.dtype.itemsize
+        if len(rest) < 8 + length or count != storage.size:
             raise CheckpointError(
-                f"storage {key} should have {storage.count} numbers; it says {count}, and "
+                f"storage {key} should have {storage.size} numbers; it says {count}, and "
                 f"{max(len(rest) - 8, 0)} bytes are left"
             )
         storages[key] = np.frombuffer(rest[8 : 8 + length], storage.dtype)

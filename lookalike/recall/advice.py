@@ -12,11 +12,6 @@ _WORTH_A_WORD = 0.001  # recall
 def advise(certificate: Certificate, spec: IndexSpec, wanted: float | None = None) -> str:
     """What to change so that the lower bound of recall reaches what is wanted, in one sentence.
 
-    Args:
-        certificate: From `certify`.
-        spec: Of the index that it is about.
-        wanted: A lower bound, by default the certificate's target.
-
     Returns:
         "" where the bound is met.
     """

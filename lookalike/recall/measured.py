@@ -24,7 +24,7 @@ from lookalike.store import snapshot
 from lookalike.store.attempts import Record, recorded
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import Store
-from lookalike.store.tombstones import read_tombstones
+from lookalike.store.tombstones import tombstones_of
 from lookalike.store.vector_reader import VectorReader
 
 _SAMPLE, _FRESH = 1000, 500  # rows that are asked for their neighbours, at most
@@ -46,7 +46,6 @@ class MeasureTask:
     Attributes:
         given: File of the arguments of `measure`: `manifest`, `parent` and `samples`.
         done: The record: what `measure` returns, with `faults`.
-        number: Of the task.
     """
 
     given: str
@@ -117,8 +116,7 @@ class Measured:
     @cached_property
     def deleted(self) -> Ids:
         """Tombstones."""
-        lines = snapshot.files_of(self.manifest, "tombstones")
-        return read_tombstones(self.store.local(line["path"]) for line in lines)
+        return tombstones_of(self.store, self.manifest)
 
     @cached_property
     def _sample(self) -> Ids:

@@ -23,7 +23,7 @@ from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.recall.asking import Here, Question, Rater
 from lookalike.recall.certificate import choose
 from lookalike.search.vector_index import VectorIndex, merge_candidates, open_index
-from lookalike.store.attempts import Record, recorded
+from lookalike.store.attempts import Part, Record, recorded
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.manifest import Manifest
@@ -69,15 +69,7 @@ class Laid:
 
 
 def lay_out(store: Store, folder: str, manifest: Manifest, truth: ExactNeighbours, k: int) -> Laid:
-    """Put what tasks need to know into a folder.
-
-    Args:
-        store: The store's root.
-        folder: Of the scratch, relative to the store.
-        manifest: Of a snapshot that need not be published.
-        truth: The queries and their neighbours.
-        k: The recall that matters.
-    """
+    """Put what tasks need to know into a folder."""
     files = [line for line in manifest["files"] if line["kind"] in _KINDS]
     known = {"files": files, "index": {"template": manifest["index"]["template"]}}
     store.write_json(f"{folder}/opened.json", known)
@@ -101,8 +93,6 @@ class CertifyTask:
         laid: What to ask, and with what.
         target: What the recall's lower bound should reach.
         before: The parent's setting (nprobe, rerank), where a little was added to its index.
-        done: The record.
-        number: Of the task.
     """
 
     laid: Laid
@@ -122,15 +112,7 @@ def certify_index(task: CertifyTask, store: Store) -> Record:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Questions that are asked together.
-
-    Attributes:
-        laid: What to ask, and with what.
-        folder: Of the records, relative to the store: dealt/ and taken/.
-        groups: Index shards of each task.
-        questions: What is asked.
-        queries: How many there are.
-    """
+    """Questions that are asked together."""
 
     laid: Laid
     folder: str
@@ -148,30 +130,17 @@ class Inquiry:
         ]
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A task of an inquiry, by its number."""
-
-    inquiry: Inquiry
-    number: int
-    kind: str
-
-    @property
-    def done(self) -> str:
-        return f"{self.inquiry.folder}/{self.kind}/{self.number:06d}.json"
-
-
 def deal(number: int, store: Store, inquiry: Inquiry) -> Record:
     """Ask one group of shards everything, and deal its candidates out to partitions."""
-    return _deal(_Step(inquiry, number, "dealt"), store)
+    return _deal(Part(f"{inquiry.folder}/dealt", number), store, inquiry)
 
 
 @recorded
-def _deal(task: _Step, store: Store) -> Record:
-    inquiry, laid = task.inquiry, task.inquiry.laid
+def _deal(part: Part, store: Store, inquiry: Inquiry) -> Record:
+    laid = inquiry.laid
     truth = laid.queries(store)
-    index = laid.index(store, inquiry.groups[task.number])
-    name = HashedName(task.done.removesuffix(".json"), ".arrow")
+    index = laid.index(store, inquiry.groups[part.number])
+    name = HashedName(part.done.removesuffix(".json"), ".arrow")
     with Dealing(store, name, len(inquiry.parts)) as dealing:
         for partition, (question, rows) in enumerate(inquiry.parts):
             began = time.perf_counter()
@@ -179,7 +148,7 @@ def _deal(task: _Step, store: Store) -> Record:
             ids, scores = index.candidates(truth.queries[rows], question.nprobe, wanted)
             seconds = time.perf_counter() - began
             # That each partition has its task, one group tells of all queries.
-            there = (ids >= 0).any(axis=1) | (task.number == 0)
+            there = (ids >= 0).any(axis=1) | (part.number == 0)
             table = _table(ids, scores, np.flatnonzero(there), seconds)
             dealing.write(table, np.full(len(table), partition))
     return dealing.record()
@@ -199,13 +168,13 @@ def _table(ids: Ids, scores: Scores, rows: npt.NDArray[np.intp], seconds: float)
 
 def take(number: int, pieces: list[Reference], store: Store, inquiry: Inquiry) -> Record:
     """Merge what all groups gave for one block of queries, and rate it."""
-    return _take(_Step(inquiry, number, "taken"), store, pieces)
+    return _take(Part(f"{inquiry.folder}/taken", number), store, inquiry, pieces)
 
 
 @recorded
-def _take(task: _Step, store: Store, pieces: list[Reference]) -> Record:
-    laid = task.inquiry.laid
-    question, rows = task.inquiry.parts[task.number]
+def _take(part: Part, store: Store, inquiry: Inquiry, pieces: list[Reference]) -> Record:
+    laid = inquiry.laid
+    question, rows = inquiry.parts[part.number]
     truth, index = laid.queries(store), laid.index(store, ())
     lists = np.load(store.local(laid.lists), mmap_mode="r", allow_pickle=False)
     rater = Rater(index, laid.rows, truth, laid.k, lists)

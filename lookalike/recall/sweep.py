@@ -61,16 +61,7 @@ class Scan:
 
 
 class Sweeper:
-    """Scans with ever more lists, for one set of queries.
-
-    Attributes:
-        trial: Whom to ask.
-        k: The recall that is to reach the target.
-        levels: All that are measured, k among them.
-        depth: The deepest re-ranking.
-        population: Rows that the queries stand for.
-        scans: Those made, by nprobe.
-    """
+    """Scans with ever more lists, for one set of queries."""
 
     def __init__(self, trial: Trial, k: int, target: float, depth: int) -> None:
         """Nothing is scanned yet."""

@@ -8,7 +8,6 @@ give.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from lookalike.distances import Ids, Scores, Vectors, better_is_higher, worst_score
 from lookalike.exact_neighbours import ExactNeighbours
 from lookalike.store.attempts import Record, recorded
-from lookalike.store.files import HashedName
+from lookalike.store.files import HashedName, npz_arrays, npz_bytes
 from lookalike.store.objects import Store
 from lookalike.store.tombstones import among
 
@@ -174,29 +173,21 @@ class Truth:
 
     def to_bytes(self) -> bytes:
         """Everything, as an uncompressed .npz file."""
-        buffer = io.BytesIO()
-        known = self.known
-        np.savez(
-            buffer,
-            queries=known.queries,
-            query_ids=known.query_ids,
-            ids=known.ids,
-            scores=known.scores,
-            metric=np.array(known.metric),
+        return npz_bytes(
+            **npz_arrays(self.known.to_bytes()),
             keys=self.keys,
             limit=np.array(self.limit, dtype=np.uint64),
             edge_scores=self.edge_scores,
             edge_ids=self.edge_ids,
         )
-        return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Truth:
         """The inverse of `to_bytes`."""
         known = ExactNeighbours.from_bytes(data)
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            edges = stored["edge_scores"], stored["edge_ids"]
-            return cls(known, stored["keys"], int(stored["limit"]), *edges)
+        stored = npz_arrays(data)
+        edges = stored["edge_scores"], stored["edge_ids"]
+        return cls(known, stored["keys"], int(stored["limit"]), *edges)
 
 
 @dataclass(frozen=True)
@@ -204,11 +195,9 @@ class MergeTask:
     """Files to make one of; paths are relative to the store.
 
     Attributes:
-        number: Of the task.
         queries: File of the queries, without neighbours.
         parts: Files of their neighbours among some rows each.
         output: The file to write: its name but for the hash of the content.
-        done: The record.
     """
 
     number: int

@@ -20,16 +20,15 @@ import pyarrow.compute as pc
 
 from lookalike.distances import Ids
 from lookalike.reconcile.concluding import RESOLVED
-from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.resolving import read_renames
 from lookalike.reconcile.sampled import SAMPLES, Sampled
-from lookalike.reconcile.settling import ledger_rows, read_rows
+from lookalike.reconcile.settling import Resolved, ledger_rows, read_rows
 from lookalike.reconcile.standing import file_that_stands, standing
 from lookalike.store import duplicates
 from lookalike.store.attempts import Record, finished, once
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import HashedName
-from lookalike.store.ledger import SCHEMA, Counts, as_known, write_ledger_tables
+from lookalike.store.ledger import SCHEMA, Counts, as_known, with_column, write_ledger_tables
 from lookalike.store.manifest import FileJson, FileLine
 from lookalike.store.meeting import Meet, Meeting
 from lookalike.store.moving import Moving
@@ -148,13 +147,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Merged:
-    """The rows of partitions as a run leaves them; both folders as `resolve` has them.
-
-    Attributes:
-        compared: Where `compare` wrote.
-        resolved: Where `resolve` wrote.
-        parts: Partitions of names.
-    """
+    """The rows of partitions as a run leaves them; both folders as `resolve` has them."""
 
     compared: str
     resolved: str
@@ -195,17 +188,8 @@ def ledger_of_run(
     shards: Iterable[int],
     moving: Moving | None,
 ) -> Ledger:
-    """What a run writes, with a row for each partition of names.
-
-    Args:
-        store: The store's root.
-        folder: Of the snapshot, as `snapshots/<name>`.
-        compared: Where `compare` wrote.
-        resolved: Where `resolve` wrote.
-        shards: Numbers of all embedding shards.
-        moving: Where rows were moved to since; None where none was.
-    """
-    found = Resolved.from_json(store.read_json(f"{resolved}/resolved.json"))
+    """What a run writes, with a row for each partition of names."""
+    found = Resolved(**store.read_json(f"{resolved}/resolved.json"))
     merged = Merged(compared, resolved, found.parts)
     decided = hashlib.sha256(repr(moving).encode()).hexdigest()[:12]
     return Ledger(
@@ -236,14 +220,7 @@ class Remaining:
 
 
 def write_ledger_files(store: Store, ledger: Ledger, meet: Meet, rows: int) -> list[FileLine]:
-    """Write a snapshot's ledger, and its duplicates; returns the manifest's lines.
-
-    Args:
-        store: The store's root.
-        ledger: What is written.
-        meet: Brings rows together.
-        rows: How many there are, about.
-    """
+    """Write a snapshot's ledger, and its duplicates; returns the manifest's lines."""
     found = meet(
         Meeting(
             stage="ledger", tasks=len(ledger.divided), deal=ledger.deal, take=ledger.take,
@@ -304,5 +281,4 @@ def _with_ids(table: pa.Table, moved: Move | None) -> pa.Table:
     there = ids.is_valid().to_numpy(zero_copy_only=False)
     values = ids.fill_null(0).to_numpy().copy()
     values[there] = moved(values[there])
-    column = pa.array(values, mask=~there)
-    return table.set_column(table.schema.get_field_index("id"), "id", column)
+    return with_column(table, "id", pa.array(values, mask=~there))

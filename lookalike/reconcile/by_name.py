@@ -34,7 +34,7 @@ from lookalike.reconcile.settling import (
 from lookalike.store.attempts import once
 from lookalike.store.exchange import Dealing, Reference, taken
 from lookalike.store.files import FileRecord
-from lookalike.store.ledger import Counts, tally
+from lookalike.store.ledger import Counts, tally, with_column
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes, uri_partitions
 
@@ -46,9 +46,6 @@ class ByName:
     """Concludes partitions of names.
 
     Attributes:
-        of: What is settled.
-        copies: Where copied rows go.
-        metadata: The metadata columns.
         listing: Files of the whole listing, in order; of a name listed twice the first row counts.
     """
 
@@ -96,8 +93,7 @@ class ByName:
 
     def _take(self, number: int, pieces: list[Reference], store: Store) -> Record:
         rows = taken(store, pieces, SETTLED, NAMES)
-        ids = self.copies.placed(rows["id"])
-        rows = rows.set_column(rows.column_names.index("id"), "id", ids)
+        rows = with_column(rows, "id", self.copies.placed(rows["id"]))
         self.of.check_ids(store, rows["id"], self.copies.shards)
         gone, kept = self.of.gone(store, number), self.of.kept(store, number)
         # those that gave way and stand all the same, as their files could not be read

@@ -10,7 +10,7 @@ places/NNNNNN.json     the same of places in it that could not be listed, where 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -20,7 +20,6 @@ from lookalike.store.attempts import Part
 from lookalike.store.manifest import FileLine
 from lookalike.store.objects import Store
 
-KINDS = ("carried", "candidates", "gone")
 PARTS, PLACES = "parts", "places"
 
 
@@ -41,7 +40,6 @@ class Comparison:
         shifted: Of the rows that stand, those that are unknown now and were not, or the reverse, or
             for another reason.
         repeated: Rows of the listing that repeat the name of an earlier one.
-        parts: Partitions of names.
         bytes: Of the candidates, roughly, as they are held in memory.
         places: Rows of the listing that stand for places that could not be listed.
         digest: sha256 over the names, sizes and versions of all rows listed, in order.
@@ -61,29 +59,20 @@ class Comparison:
     places: int = 0
     digest: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """As compared.json holds it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Comparison:
-        """Undo `to_json`."""
-        return cls(**data)
-
     def __add__(self, other: Comparison) -> Comparison:
         """Both together."""
-        added = other.to_json()
-        return Comparison(**{name: value + added[name] for name, value in self.to_json().items()})
+        added = asdict(other)
+        return Comparison(**{name: value + added[name] for name, value in asdict(self).items()})
 
 
 def totals_of(store: Store, folder: str) -> Comparison | None:
     """The totals of a comparison below a folder; None before it is finished."""
     found = store.read(f"{folder}/compared.json")
-    return Comparison.from_json(json.loads(found.data)) if found else None
+    return Comparison(**json.loads(found.data)) if found else None
 
 
 def files_of(store: Store, folder: str, kind: str, number: int | None = None) -> list[str]:
-    """Paths of the files of one of `KINDS`, in order: of a partition of names, or of all.
+    """Paths of files ("carried", "candidates" or "gone"), in order: of a partition, or of all.
 
     A partition has none where there is no such row, one of its files, and one of places.
     """
@@ -118,6 +107,6 @@ def stands_of(store: Store, folder: str, number: int) -> list[FileLine]:
 
 def candidates(store: Store, folder: str) -> Listing:
     """The candidates of a finished comparison, to be cut into units."""
-    found = Comparison.from_json(store.read_json(f"{folder}/compared.json"))
+    found = Comparison(**store.read_json(f"{folder}/compared.json"))
     parts = tuple(files_of(store, folder, "candidates"))
     return Listing(parts, found.new + found.touched, found.bytes)

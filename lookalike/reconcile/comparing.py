@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ import pyarrow.parquet as pq
 from lookalike.reconcile.compared import PARTS, PLACES, Comparison
 from lookalike.reconcile.hidden import PLACE, Hidden, is_place, places_of
 from lookalike.reconcile.one_partition import (
-    GONE,
-    WAS,
     LeftOut,
     Partition,
     compare_partition,
@@ -34,15 +32,13 @@ from lookalike.reconcile.one_partition import (
     once_each,
 )
 from lookalike.reconcile.same import Rule
-from lookalike.sources.listing import Listing, listing_schema
+from lookalike.sources.listing import Listing, listing_schema, write_table
 from lookalike.store import ledger
 from lookalike.store.attempts import Part, Record, finished, recorded
 from lookalike.store.exchange import Dealing, Reference, in_tasks, taken
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
 from lookalike.store.partitions import partition_count, uri_partitions
-
-__all__ = ["GONE", "WAS", "Comparing", "Comparison"]
 
 # sides of the exchange; those of `_FILE` and `_LEDGER` are whole files, where they are
 _LISTED, _BEFORE, _PLACES, _FILE, _LEDGER = "listed", "before", "places", "file", "ledger"
@@ -78,8 +74,6 @@ class Comparing:
     Attributes:
         folder: Of the run's scratch, relative to the store.
         tasks: What deals rows out, by number.
-        parts: Partitions of names.
-        rule: What is the same.
         schema: Of the listing.
         left_out: By which rule of the config a name is not to be listed, "" where by none.
         rows: Of both sides.
@@ -156,13 +150,13 @@ class Comparing:
             digest.update(bytes.fromhex(dealt["digest"]))
             places += dealt["places"]
         totals = replace(totals, parts=self.parts, places=places, digest=digest.hexdigest())
-        store.write_json(f"{self.folder}/compared.json", totals.to_json())
+        store.write_json(f"{self.folder}/compared.json", asdict(totals))
         store.delete_below(f"{self.folder}/{_DEALT}")
         return totals
 
 
 def _totals(record: Record) -> Comparison:
-    return Comparison.from_json(record["totals"])
+    return Comparison(**record["totals"])
 
 
 # --- dealing out ------------------------------------------------------------------------------
@@ -280,7 +274,7 @@ def _record(store: Store, plan: Comparing, number: int, found: Partition, more: 
     files = {
         kind: _write(store, plan, kind, number, table, more) for kind, table in found.tables.items()
     }
-    return {"totals": found.totals.to_json(), "files": files}
+    return {"totals": asdict(found.totals), "files": files}
 
 
 def _write(
@@ -290,6 +284,4 @@ def _write(
     if not table.num_rows:
         return None
     name = HashedName(f"{plan.folder}/{kind}/{number:05d}{more}", ".parquet")
-    with store.write(name) as pending:
-        pq.write_table(table, pending.file, compression="zstd")
-    return {**pending.finished.to_json(), "rows": table.num_rows}
+    return {**write_table(store, name, table), "rows": table.num_rows}

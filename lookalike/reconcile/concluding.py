@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.store.ledger import SCHEMA
+from lookalike.store.ledger import SCHEMA, with_column
 
 EXCLUDED = "excluded"
 """The reason of files that were removed since the config leaves them out."""
@@ -41,7 +41,7 @@ def conclude(rows: pa.Table, gone: pa.Table) -> Concluded:
 
     Args:
         rows: Ledger rows with `was`: the status before of those carried on, "" for looked-at files.
-        gone: Rows of the last ledger that do not stand (`comparing.GONE`); all of the names in
+        gone: Rows of the last ledger that do not stand (`one_partition.GONE`); all of the names in
             `rows` not carried on.
     """
     carried = pc.not_equal(rows["was"], "").to_numpy()
@@ -69,8 +69,7 @@ def _emptied(rows: pa.Table, before: pa.Table) -> pa.Table:
     empty = pc.and_(pc.equal(rows["status"], "ignored"), pc.equal(rows["reason"], "empty"))
     told = pc.and_(pc.equal(before["status"], "rejected"), pc.equal(before["reason"], "empty"))
     lost = pc.and_(empty, pc.or_(before["id"].is_valid(), pc.fill_null(told, False)))
-    status = pc.if_else(lost, "rejected", rows["status"])
-    return rows.set_column(rows.column_names.index("status"), "status", status)
+    return with_column(rows, "status", pc.if_else(lost, "rejected", rows["status"]))
 
 
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:

@@ -35,7 +35,6 @@ class Settled:
     Attributes:
         rows: `SETTLED`: all rows of the units, and those carried on that change.
         deleted: Ids of stored rows that nothing leads to any more, (n,) int64, in any order.
-        copies: Rows to write.
     """
 
     rows: pa.Table

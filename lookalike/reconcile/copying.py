@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lookalike.reconcile.settling import COPIED, Settling
 from lookalike.store import shards as embedding_shards
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import once
 from lookalike.store.exchange import Reference, taken
 from lookalike.store.files import HashedName
 from lookalike.store.manifest import FileLine
@@ -33,9 +33,7 @@ class Copying:
     """Writes shards of copies, which the partitions of names have dealt out.
 
     Attributes:
-        of: What is settled.
         shard: Path of a shard, but for its number and the hash of its content.
-        metadata: The metadata columns.
         schema: Of the shards (see `shards.schema`); of the same type of vectors as the others.
     """
 
@@ -43,11 +41,6 @@ class Copying:
     run: str
     metadata: pa.Schema
     schema: pa.Schema
-
-    def deal(self, number: int, store: Store) -> Record:
-        """Rows that are on their way already, from a partition of names."""
-        found: Record = store.read_json(self.of.record("dealt/names", number))
-        return found
 
     def take(self, number: int, pieces: list[Reference], store: Store) -> Mapping[str, Any]:
         """Write one shard; the record has its line for the manifest (`shard`)."""

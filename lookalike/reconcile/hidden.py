@@ -23,13 +23,7 @@ PLACE = pa.schema([("uri", pa.string()), ("problem", pa.string()), ("_hides", pa
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere that could not be listed.
-
-    Attributes:
-        uri: Of its row in the listing.
-        problem: Why.
-        start: What the names in it begin with.
-    """
+    """Somewhere that could not be listed, why, and what the names in it begin with."""
 
     uri: str
     problem: str

@@ -132,12 +132,6 @@ def read_known(store: Store, units: Units, number: int, rows: pa.Table) -> dict[
 
     Those are the contents of the parent's ledger with the size of one of its files, and what its
     files were before.
-
-    Args:
-        store: The store's root.
-        units: The units.
-        number: Of this one.
-        rows: It (see `Units.table`).
     """
     tables = []
     if {"_was_sha256", "_was_id"} <= set(rows.column_names):

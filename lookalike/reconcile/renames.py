@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from lookalike.reconcile.sampled import SAMPLES
 from lookalike.reconcile.settling import MOVED, Settling
-from lookalike.store.attempts import Record, once
+from lookalike.store.attempts import once
 from lookalike.store.exchange import Reference, taken
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
@@ -61,11 +61,6 @@ class Renames:
     """Pairs the names of one partition of contents."""
 
     of: Settling
-
-    def deal(self, number: int, store: Store) -> Record:
-        """Names that are on their way already, from a partition of names."""
-        found: Record = store.read_json(self.of.record("dealt/names", number))
-        return found
 
     def take(self, number: int, pieces: list[Reference], store: Store) -> Mapping[str, Any]:
         """Count the renames; the record has `some` of them, by a hash of their names."""

@@ -31,7 +31,6 @@ from lookalike.reconcile.copying import Copying
 from lookalike.reconcile.dealing import Dealer, Touched, write_filter
 from lookalike.reconcile.hidden import UNREADABLE
 from lookalike.reconcile.renames import Renames
-from lookalike.reconcile.resolved import Resolved
 from lookalike.reconcile.sampled import SAMPLES
 from lookalike.reconcile.settling import (
     CONTENTS,
@@ -41,6 +40,7 @@ from lookalike.reconcile.settling import (
     NAMES,
     TOUCHED,
     UNREAD,
+    Resolved,
     Settling,
 )
 from lookalike.reconcile.unread import Unread
@@ -51,8 +51,6 @@ from lookalike.store.manifest import FileLine
 from lookalike.store.meeting import Meet, Meeting
 from lookalike.store.objects import Store
 from lookalike.store.partitions import uri_hashes
-
-__all__ = ["Resolved", "copy", "read_renames", "resolve"]
 
 _PART_ROWS = 1 << 17  # of a partition of contents, about
 _LOOKED_AT = 8  # rows carried on cost together what one does that takes part
@@ -98,8 +96,8 @@ def resolve(
     """
     done = f"{folder}/resolved.json"
     if store.has(done):
-        return Resolved.from_json(store.read_json(done))
-    compare = Comparison.from_json(store.read_json(f"{compared}/compared.json"))
+        return Resolved(**store.read_json(done))
+    compare = Comparison(**store.read_json(f"{compared}/compared.json"))
     counts = Counts()
     for unit in units:
         counts.merge(unit["counts"])
@@ -131,7 +129,7 @@ def resolve(
     with store.write(f"{folder}/dead.npy") as pending:
         np.lib.format.write_array(pending.file, deleted, version=(1, 0), allow_pickle=False)
     resolved = steps.resolved(len(deleted))
-    store.write_json(done, resolved.to_json())
+    store.write_json(done, asdict(resolved))
     return resolved
 
 
@@ -140,31 +138,22 @@ def copy(
 ) -> list[FileLine]:
     """Write rows whose name or metadata changed, with the vectors that they have.
 
-    Args:
-        store: The store's root.
-        folder: Where `resolve` wrote.
-        meet: Brings rows together.
-        metadata: The metadata columns.
-        schema: Of shards.
-        run: Name of the run, for the names of shards.
-
     Returns:
         The manifest's lines of the shards.
 
     Raises:
         RuntimeError: Not all rows were written: the run must not publish.
     """
-    resolved = Resolved.from_json(store.read_json(f"{folder}/resolved.json"))
+    resolved = Resolved(**store.read_json(f"{folder}/resolved.json"))
     if not resolved.copies:
         return []
     of = Settling(**store.read_json(f"{folder}/{_SETTLING}"))
-    copying = Copying(of, run, metadata, schema)
     found = meet(
         Meeting(
             stage="copy",
             tasks=of.parts,
-            deal=copying.deal,
-            take=copying.take,
+            deal=of.deal_named,
+            take=Copying(of, run, metadata, schema).take,
             dealt=of.dealt,
             taken=f"{folder}/{COPIED}",
             sides=(COPIED,),
@@ -276,15 +265,9 @@ class _Steps:
         """Find the renames."""
         changes = self._changed()
         if self.of.by_content and changes["added"] and changes["removed"]:
-            renames = Renames(self.of)
-            found = self._bring(
-                "renames",
-                MOVED,
-                self.of.parts,
-                renames.deal,
-                renames.take,
-                rows=changes["added"] + changes["removed"],
-            )
+            deal, take = self.of.deal_named, Renames(self.of).take
+            rows = changes["added"] + changes["removed"]
+            found = self._bring("renames", MOVED, self.of.parts, deal, take, rows=rows)
             self.renamed = sum(record["renamed"] for record in found.values())
 
     # --- what it comes to -----------------------------------------------------------------------

@@ -20,12 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a table; of its columns those are taken that are looked at.
-
-    Attributes:
-        table: All rows.
-        numbers: Of these, (n,).
-    """
+    """Rows `numbers` (n,) of a table; of its columns those are taken that are looked at."""
 
     table: pa.Table
     numbers: pa.Array

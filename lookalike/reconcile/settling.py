@@ -11,8 +11,9 @@ All of them name a file of rows on their way (see `store.exchange`), by sides.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 
 from lookalike.reconcile.compared import files_of
 from lookalike.reconcile.one_partition import GONE
+from lookalike.sources.listing import write_table
+from lookalike.store.attempts import Record
 from lookalike.store.files import FileRecord, HashedName
 from lookalike.store.ledger import SCHEMA, as_written_now
 from lookalike.store.manifest import FileJson
@@ -28,15 +31,8 @@ from lookalike.store.objects import Store
 from lookalike.store.shard_format import file_numbers, make_id
 
 # what rows on their way are: by names, by contents, or by files of copies
-UNREAD, TOUCHED, CONTENTS, NAMES, LISTED, MOVED, COPIED = (
-    "unread",
-    "touched",
-    "contents",
-    "names",
-    "listed",
-    "moved",
-    "copied",
-)
+UNREAD, TOUCHED, CONTENTS, NAMES = "unread", "touched", "contents", "names"
+LISTED, MOVED, COPIED = "listed", "moved", "copied"
 _BATCH = 1 << 16
 
 
@@ -48,7 +44,6 @@ class Settling:
         compared: Folder of the comparison.
         folder: To write to, of the run's scratch.
         embedded: Folder of the records of units, NNNNNN.json each.
-        units: How many there are.
         at_once: Units of one task.
         first_file_no: File number of unit 0; the others follow.
         by_content: Whether names of equal content share a vector; else every name stands alone.
@@ -90,6 +85,11 @@ class Settling:
         """A file that such a record names."""
         return HashedName(f"{self.folder}/{kind}/{number:06d}", suffix)
 
+    def deal_named(self, number: int, store: Store) -> Record:
+        """Rows that are on their way already, from a partition of names."""
+        found: Record = store.read_json(self.record("dealt/names", number))
+        return found
+
     @property
     def first_copy(self) -> int:
         """File number of the first shard of copies; they follow those of the units."""
@@ -111,7 +111,7 @@ class Settling:
         return f"{self.folder}/shards.json"
 
     def gone(self, store: Store, number: int) -> pa.Table:
-        """Ledger rows of a partition of names that do not stand (`comparing.GONE`)."""
+        """Ledger rows of a partition of names that do not stand (`one_partition.GONE`)."""
         files = files_of(store, self.compared, "gone", number)
         tables = [pq.read_table(store.local(path)).cast(GONE) for path in files]
         return pa.concat_tables([GONE.empty_table(), *tables])
@@ -138,6 +138,35 @@ class Settling:
             )
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """What a run comes to.
+
+    Attributes:
+        counts: Of the final ledger, as `Counts.to_json` gives them.
+        changes: previous, unchanged, changed, removed, unknown, added, renamed, rehashed files.
+        copies: Rows to be written with a copied vector.
+        deleted: Ids that are deleted from now on.
+        altered: Rows that differ from the last ledger's in more than embedded or unchanged.
+        unread: Files listed that could not be read, and are unknown.
+        copy_shards: Shards that those copies become.
+    """
+
+    counts: Mapping[str, Any]
+    changes: Mapping[str, int]
+    copies: int
+    deleted: int
+    altered: int
+    parts: int
+    unread: int = 0
+    copy_shards: int = 0
+
+    @property
+    def nothing_happened(self) -> bool:
+        """Whether the last ledger says the same."""
+        return not (self.altered or self.changes["removed"] or self.changes["added"])
+
+
 def ledger_rows(store: Store, file: str | FileRecord) -> Iterator[pa.Table]:
     """Ledger rows of a file, some ten thousand at a time."""
     with pq.ParquetFile(store.once(file)) as opened:
@@ -147,11 +176,7 @@ def ledger_rows(store: Store, file: str | FileRecord) -> Iterator[pa.Table]:
 
 def write_rows(store: Store, name: HashedName, table: pa.Table) -> FileJson | None:
     """Write rows to a file of scratch; its record, None where there are none."""
-    if not table.num_rows:
-        return None
-    with store.write(name) as pending:
-        pq.write_table(table, pending.file, compression="zstd")
-    return pending.finished.to_json()
+    return write_table(store, name, table) if table.num_rows else None
 
 
 def read_rows(store: Store, file: FileJson | None, schema: pa.Schema) -> pa.Table:

@@ -35,8 +35,6 @@ class Group:
     """A row group of a file that is open: rows that stand.
 
     Attributes:
-        file: The file.
-        number: Of the row group.
         others: Names (n,) whose rows are not meant; None for a file of the comparison, all of whose
             rows stand as they are.
     """
@@ -62,13 +60,7 @@ class Group:
 
 
 def standing(store: Store, compared: str, number: int) -> Iterator[Group]:
-    """The rows of a partition of names that stand.
-
-    Args:
-        store: The store's root.
-        compared: Folder of the comparison.
-        number: Of the partition.
-    """
+    """The rows of a partition of names that stand."""
     lines = stands_of(store, compared, number)
     others = _told(store, compared, number) if lines else None
     files: list[tuple[str | FileRecord, pa.ChunkedArray | None]] = [
@@ -85,12 +77,6 @@ def file_that_stands(store: Store, compared: str, number: int, parts: int) -> Fi
     """The file of the parent's ledger that is a partition's as it is; None where there is none.
 
     It has all rows that stand and no others, and none that says something else from now on.
-
-    Args:
-        store: The store's root.
-        compared: Folder of the comparison.
-        number: Of the partition.
-        parts: How many there are.
     """
     lines = stands_of(store, compared, number)
     if len(lines) != 1 or [*lines[0]["partition"]] != [number, parts]:

@@ -45,14 +45,7 @@ _LISTS = {
 
 @dataclass(frozen=True)
 class Tile:
-    """A file among others.
-
-    Attributes:
-        uri: Its name.
-        picture: JPEG or PNG bytes, None where there are none.
-        words: More about it.
-        without: What stands in place of a picture.
-    """
+    """A file among others; `without` stands where it has no picture, which is JPEG or PNG."""
 
     uri: str
     picture: bytes | None

@@ -12,7 +12,6 @@ read: another machine may round differently, and choose other lists.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from lookalike.ivf.selections import Selection
 from lookalike.ivf.trained_index import TrainedIndex, load_trained_index, set_threads
 from lookalike.search.reranking import best_candidates
 from lookalike.search.vector_index import VectorIndex, merge_candidates
+from lookalike.store.files import npz_arrays, npz_bytes
 from lookalike.store.objects import Store, open_store
 from lookalike.store.vector_reader import VectorReader
 
@@ -47,10 +47,8 @@ class BatchSpec:
         store: The store's root, reachable from every worker.
         folder: Name of the place where steps leave their files, likewise; empty at first.
         trained: Folder of the trained index, relative to the store.
-        sha256: Of the trained index.
         shards: Index shards, relative to the store.
         files: Embedding shards by file number, relative to the store.
-        queries: How many.
         block_rows: Queries of a block.
         together: Blocks for which one scan task reads its shard.
         k: Neighbours per query.
@@ -88,14 +86,7 @@ class BatchSpec:
 
 
 def cut(queries: int, width: int, shards: int, processes: int) -> tuple[int, int]:
-    """Queries of a block, and blocks of a scan task, so that they fit in memory and all are busy.
-
-    Args:
-        queries: How many.
-        width: Candidates or lists held for each.
-        shards: Index shards.
-        processes: Workers.
-    """
+    """Queries of a block, and blocks of a scan task, so that they fit in memory and all work."""
     rows = min(BLOCK_ROWS, _BLOCK_CANDIDATES // max(1, width), -(-queries // processes))
     rows = max(1, rows)
     blocks, tasks = -(-queries // rows), -(-4 * processes // max(1, shards))
@@ -166,7 +157,7 @@ class Batch:
         counts = _put(
             self._place, _coarse(block), prepared=prepared, distances=distances, lists=lists
         )
-        lists = _arrays(counts)["lists"]
+        lists = npz_arrays(counts)["lists"]
         return [n for n, (a, b) in enumerate(self._ranges) if ((lists >= a) & (lists < b)).any()]
 
     def scan(self, number: int, blocks: Iterable[int]) -> None:
@@ -246,7 +237,7 @@ class Batch:
         data = self._place.read(_SELECTION)
         if data is None:
             return None
-        found = _arrays(data.data)
+        found = npz_arrays(data.data)
         return Selection(found["ids"], bool(found["inverted"]))
 
 
@@ -271,15 +262,8 @@ def _found(block: int, shard: int) -> str:
 
 def _put(place: Store, name: str, **arrays: npt.NDArray[Any]) -> bytes:
     """Write arrays where there are none of that name yet; returns the file that is there then."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type, unused-ignore]
-    return place.put_if_absent(name, buffer.getvalue())
+    return place.put_if_absent(name, npz_bytes(**arrays))
 
 
 def _load(place: Store, name: str) -> dict[str, npt.NDArray[Any]]:
-    return _arrays(place.read_bytes(name))
-
-
-def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return dict(found)
+    return npz_arrays(place.read_bytes(name))

@@ -226,11 +226,6 @@ class Chooser:
 def check_group(name: str, schema: pa.Schema, asked: str = "group_by") -> None:
     """Whether rows can be grouped by a column.
 
-    Args:
-        name: Of the column.
-        schema: Of the rows.
-        asked: By what the column was named.
-
     Raises:
         RequestError: There is no such column, or one whose values are no single ones.
     """

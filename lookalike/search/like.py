@@ -40,15 +40,7 @@ def rows_named(
     names: Sequence[str],
     uris_of: Any,
 ) -> dict[str, list[int]]:
-    """Ids of the rows, living or deleted, that bear each of the names, or are the same picture.
-
-    Args:
-        store: The store's root.
-        files: Paths of embedding shards by file number.
-        duplicates: Other names of rows.
-        names: As they were listed; a path may be relative.
-        uris_of: Gives the uris of ids (n,), in their order.
-    """
+    """Ids of the rows, living or deleted, that bear each of the names, or are the same picture."""
     given = {meaning: name for name in names for meaning in meanings(name)}
     if not given:
         return {}

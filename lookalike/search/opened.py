@@ -58,9 +58,7 @@ class OpenSnapshot:
     """A snapshot that is open; closes itself at the end of a `with` block.
 
     Attributes:
-        store: The store.
         manifest: As published.
-        dim: Components of a vector.
         metric: cosine, inner_product, l2 or jaccard.
         count: Vectors that can be found: those in the snapshot, less the forgotten ones.
         spec: What its index is.

@@ -45,11 +45,7 @@ class Searcher(VectorSearcher):
     """
 
     def embed(self, images: Images, crop: Any = None) -> Vectors:
-        """Vectors (n, dim) float32 of pictures, made as the stored ones were.
-
-        Args:
-            images: See `search`.
-            crop: See `search`.
+        """Vectors (n, dim) float32 of pictures, made as the stored ones were; see `search`.
 
         Raises:
             RequestError: See `embedder`; or a picture cannot be read or embedded.

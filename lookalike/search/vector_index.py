@@ -49,13 +49,7 @@ Rows = npt.NDArray[np.intp]
 
 
 class VectorIndex:
-    """A trained index, its index shards and the stored vectors; threads may share one.
-
-    Attributes:
-        spec: What the index is.
-        trained: What its vectors were encoded with.
-        entries: Vectors in its lists, forgotten ones among them.
-    """
+    """A trained index, its index shards and the stored vectors; threads may share one."""
 
     def __init__(
         self,

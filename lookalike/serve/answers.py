@@ -30,16 +30,14 @@ _TYPES = {
 }
 
 
-def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(value: Any) -> Response:
     """A value as JSON that every parser reads; nobody keeps it."""
-    return _json(json_value(value), headers)
+    return _json(json_value(value))
 
 
-def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+def _json(value: Any) -> Response:
     """The same of what has nothing in it that JSON has not, as an answer's rows are."""
-    return Response(
-        to_json(value), 200, {"Cache-Control": "no-store", **(headers or {})}, "application/json"
-    )
+    return Response(to_json(value), 200, {"Cache-Control": "no-store"}, "application/json")
 
 
 def tagged_response(request: Request, data: bytes, kind: str, keep: str) -> Response:

@@ -161,12 +161,7 @@ def count_folders(now: Searcher, most: int) -> Mapping[str, int]:
 
 
 def folders_under(counts: Mapping[str, int], under: str) -> dict[str, Any]:
-    """The folders of one level; without `under`, below the deepest one that holds all.
-
-    Args:
-        counts: From `count_folders`.
-        under: A folder.
-    """
+    """The folders of one level; without `under`, below the deepest one that holds all."""
     top = _common(list(counts))
     start = under.rstrip("/") or top
     below: Counter[str] = Counter()

@@ -45,9 +45,6 @@ class Explorer:
     """What the API answers; it owns the searcher, and closes it.
 
     Attributes:
-        searcher: Of the published snapshot.
-        limits: What requests may cost.
-        uploads: Pictures that were uploaded.
         thumbnails: Of pictures of the store and of those.
         refreshed: How often another snapshot was gone to.
         problem: Why the published snapshot cannot be gone to; "" where it can.

@@ -225,11 +225,7 @@ class Gate:
 
 
 class _Body:
-    """What a client sends: in time, and not longer than it may be.
-
-    Attributes:
-        over: Whether all of it is there.
-    """
+    """What a client sends: in time, and not longer than it may be."""
 
     def __init__(self, receive: Receive, scope: Scope, limits: Limits) -> None:
         self._receive, self._limits = receive, limits

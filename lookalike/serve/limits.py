@@ -9,13 +9,7 @@ from lookalike.images.limits import ImageLimits
 
 
 class RefusedError(Exception):
-    """A request that is not answered.
-
-    Attributes:
-        status: Of HTTP.
-        reason: One line, for the one who asked.
-        headers: To go with the answer.
-    """
+    """A request that is not answered: the status of HTTP, and one line for the one who asked."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(reason)

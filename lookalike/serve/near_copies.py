@@ -49,11 +49,6 @@ def near_copies(now: Searcher, threshold: float | None, where: str | None = None
     A condition leaves of each group the rows that fulfil it, if they are two or more. What links
     them may be rows that do not.
 
-    Args:
-        now: The snapshot.
-        threshold: See `NearCopies`; None for the usual one.
-        where: A condition on the rows; None for all of them.
-
     Raises:
         RequestError: The metric has no such threshold, or none that is usual, or the condition
             cannot be used.

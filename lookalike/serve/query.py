@@ -24,20 +24,7 @@ class Alike(NamedTuple):
 
 @dataclass(frozen=True)
 class Asked:
-    """One query.
-
-    Attributes:
-        ids: Rows of the store to be like.
-        uris: The same by name.
-        pictures: sha256 of pictures that were uploaded, to be like.
-        unlike_ids: Rows to be unlike.
-        unlike_pictures: Pictures that were uploaded, to be unlike.
-        k: Neighbours.
-        where: A condition.
-        crop: The part of each picture to search by.
-        ways: How to ask.
-        format: Of the answer.
-    """
+    """One query: rows, and pictures that were uploaded (sha256), to be like or unlike, and how."""
 
     ids: tuple[int, ...] = ()
     uris: tuple[str, ...] = ()

@@ -34,13 +34,7 @@ async def in_pool(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Resul
 
 @dataclass(frozen=True)
 class _Search:
-    """One query of a batch.
-
-    Attributes:
-        now: The snapshot.
-        row: The one to be like, by id or name.
-        render: What is wanted of the answer.
-    """
+    """One query of a batch."""
 
     now: Searcher
     row: int | str

@@ -43,13 +43,7 @@ _PASSING = ("unreadable", "timed_out")  # may be another tomorrow
 
 @dataclass(frozen=True)
 class Original:
-    """A file as it is.
-
-    Attributes:
-        data: Its bytes.
-        type: What it is, for a browser.
-        name: The last part of its name.
-    """
+    """A file as it is."""
 
     data: bytes
     type: str
@@ -57,12 +51,7 @@ class Original:
 
 
 class Thumbnails:
-    """Small JPEGs of files, made when they are first asked for; threads may share one.
-
-    Attributes:
-        made: How many were made.
-        kept: How many were there already.
-    """
+    """Small JPEGs of files, made when they are first asked for; threads may share one."""
 
     def __init__(self, limits: Limits, decoders: int) -> None:
         """Make them by so many decoders at a time."""

@@ -75,13 +75,7 @@ def read_head(uri: str) -> bytes:
 
 
 def not_parquet(uri: str, error: BaseException, what: str) -> str:
-    """Why a file could not be read as Parquet, and what to do.
-
-    Args:
-        uri: The file.
-        error: What reading it raised.
-        what: Which columns a table needs there, in words.
-    """
+    """Why a file could not be read as Parquet, and what to do."""
     reason = getattr(error, "strerror", None) or one_line(error)
     try:
         head = read_head(uri)

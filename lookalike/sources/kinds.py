@@ -18,8 +18,6 @@ from lookalike.sources.source import MANIFESTS, Source
 from lookalike.store import storage
 from lookalike.store.columns import merge_columns
 
-__all__ = ["Source", "kind_of", "metadata_schema", "open_source"]
-
 _ALL = Selection()
 
 

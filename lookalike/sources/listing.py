@@ -42,14 +42,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class ListPart:
-    """A file of a listing.
-
-    Attributes:
-        path: Relative to the store.
-        sha256: Of the file, in hex.
-        rows: In it.
-        weight: Roughly their bytes in memory.
-    """
+    """A file of a listing; `weight` is roughly the bytes that its rows take in memory."""
 
     path: str
     sha256: str
@@ -122,12 +115,6 @@ def list_places(
     task: ListTask, store: Store, sources: Sequence[Source], metadata: pa.Schema
 ) -> Record:
     """List what lies in a task's places, as far as its limits reach.
-
-    Args:
-        task: Which places.
-        store: The store's root.
-        sources: All sources, by the numbers that places have.
-        metadata: The metadata columns of the rows.
 
     Returns:
         The record; see `ListTask.done`.

@@ -27,7 +27,7 @@ from lookalike.records import SourceFile
 from lookalike.sources.containers import is_table
 from lookalike.sources.file_kinds import not_parquet
 from lookalike.store import storage
-from lookalike.store.columns import carried, kept_type
+from lookalike.store.columns import carried, is_text, kept_type
 from lookalike.store.s3_uri import resolve
 
 _BATCH_ROWS = 8192
@@ -156,7 +156,7 @@ class Manifest:
                     "is carried as manifest_<name>); names must differ"
                 )
         kind = schema.field("uri").type
-        if not any(is_kind(kind) for is_kind in _TEXT):
+        if not (is_text(kind) or pa.types.is_null(kind)):
             raise RequestError(f"{self.spec}: the column `uri` must hold text, it holds {kind}")
         return schema
 
@@ -219,9 +219,6 @@ class Manifest:
 
     def _open(self) -> Any:
         return storage.open_binary(self.spec, from_end=not self._is_csv)
-
-
-_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 
 
 def _problem(uri: object) -> str:

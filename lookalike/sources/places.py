@@ -66,9 +66,7 @@ class Place:
             container; "rows" for some of a manifest's, "part" for rows that lack the metadata
             columns.
         spot: Where a walk goes on.
-        uri: Of the container.
         bytes: Its size.
-        version: Its version.
         first: The first row group of a table to list; of a manifest, the first row's number.
         end: The row group after the last one; -1 for all.
         block: The record of the file that holds the rows.
@@ -161,12 +159,7 @@ def spread(first: int, end: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class Notes:
-    """What a listing has to say: told at once, or by the records of tasks.
-
-    Attributes:
-        notice: Is told.
-        told: All of it, as `merge` takes it.
-    """
+    """What a listing has to say: told at once, or by the records of tasks."""
 
     notice: Notice = field(default=lambda line: None)
     told: list[list[str]] = field(default_factory=list)

@@ -40,9 +40,7 @@ class Written:
     """What was written.
 
     Attributes:
-        samples: Rows that became one.
         missing: Rows that did not, since their files cannot be had.
-        shards: Tar files.
         first: The first missing one and why, in words; "" where there is none.
     """
 

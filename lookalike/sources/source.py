@@ -128,14 +128,7 @@ class Source:
     def listed(
         self, place: Place, notes: Notes, budget: Budget, keep: Keep | None = None
     ) -> Iterator[SourceFile | Place]:
-        """Its rows in a place, and the places in it that are left to others, in order.
-
-        Args:
-            place: All of it, or what another call left.
-            notes: Are told what was left out and why.
-            budget: How much is listed here.
-            keep: Where rows of a manifest go that are left.
-        """
+        """Its rows in a place, and the places in it that are left to others, in order."""
         if self.kind == "lost":
             yield from _lost(self.spec, self.problem)
             return

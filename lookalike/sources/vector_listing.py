@@ -10,6 +10,7 @@ with the row's number, so that a table that did not change is not read again.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,13 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.sources.listing import Listing, listing_schema
-from lookalike.sources.repeated_uris import (
-    DIGESTS,
-    PARTITION_ROWS,
-    digest_partitions,
-    repeats,
-    uri_digests,
-)
+from lookalike.sources.units import key_ranges
 from lookalike.sources.vector_pieces import Piece, cut_pieces
 from lookalike.sources.vector_tables import UNREADABLE, VectorTable, open_table
 from lookalike.store.attempts import Part, Record, finished, record_of, recorded
@@ -45,8 +40,15 @@ _SCHEMA = listing_schema(pa.schema([]))
 _SAID_ONCE = ["bytes", "problem", "_container", "_group"]  # columns worth a dictionary
 _NUMBERS = pa.schema([("row", pa.int64())])
 
+DIGESTS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("row", pa.int64())])
+"""A digest's halves, and the number of the row."""
+PARTITION_ROWS = 4_000_000
+"""Digests compared at once, of about 100 bytes each."""
+
 LISTED, REPEATED, RENAMED = "listed", "repeated", "renamed"
 """Folders of the records: of tasks, of partitions, and of tasks with rows that are renamed."""
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _list(part: Part, store: Store, plan: VectorListing) -> Record:
                 named = np.flatnonzero(_named(rows.uris))
                 first = row + rows.first - piece.first_row
                 digests = uri_digests(rows.uris.take(pa.array(named)), first + named)
-                dealing.write(digests, digest_partitions(digests, plan.parts))
+                dealing.write(digests, key_ranges(digests["high"].to_numpy(), plan.parts))
                 parts.add(_listed(piece, rows, plan.size))
             row += piece.rows
     parts.flush()
@@ -197,6 +199,36 @@ class _Parts:
                 )
             self.written.append(pending.finished.to_json())
             self._waiting.clear()
+
+
+# --- uris that repeat -------------------------------------------------------------------------
+#
+# Every uri becomes a digest of 16 bytes (two rows of ten billion would meet by chance once in 10^18
+# times); rows are dealt out by its first bits, and each partition is sorted by itself.
+
+
+def uri_digests(uris: pa.Array, rows: Rows) -> pa.Table:
+    """Uris (n,), none of them null, with the numbers of their rows (n,), as rows of `DIGESTS`."""
+    blake2b = hashlib.blake2b
+    texts = uris.cast(pa.large_binary()).to_pylist()
+    joined = b"".join([blake2b(text, digest_size=16).digest() for text in texts])
+    halves = np.frombuffer(joined, dtype="<u8").reshape(-1, 2)
+    return pa.table([halves[:, 0], halves[:, 1], rows], schema=DIGESTS)
+
+
+def repeats(digests: pa.Table) -> Rows:
+    """Numbers of the rows, ascending, that are not the first of their digest.
+
+    Rows come in the order of their numbers.
+    """
+    high, low, row = (column.to_numpy() for column in digests.columns)
+    order = np.argsort(high, kind="stable")
+    alike = high[order][1:] == high[order][:-1]
+    if (alike & (low[order][1:] != low[order][:-1])).any():  # digests with a half in common
+        order = np.lexsort((row, low, high))
+        alike = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    found: Rows = np.sort(row[order][1:][alike])
+    return found
 
 
 # --- rows -------------------------------------------------------------------------------------

@@ -37,11 +37,8 @@ class Piece:
     Attributes:
         uri: Of the table, as listed.
         bytes: Its size when it was listed.
-        version: Its version then.
-        first_group: First row group.
         end_group: The one after the last.
         first_row: Number of the first row in the table.
-        rows: How many rows.
         groups: How many in each row group.
         listed_as: The version that its rows are listed under, but for their numbers.
     """

@@ -26,7 +26,14 @@ from lookalike.sources.kinds import kind_of
 from lookalike.sources.places import Notice
 from lookalike.sources.walking import files_of, walk
 from lookalike.store import storage
-from lookalike.store.columns import carried, is_bytes, kept_type, merge_columns
+from lookalike.store.columns import (
+    carried,
+    is_bytes,
+    is_text,
+    kept_type,
+    merge_columns,
+    plain_type,
+)
 
 SUFFIXES = (".parquet", ".pq")
 _SAMPLE_ROWS = 10_000
@@ -276,12 +283,7 @@ def _embedding(uri: str, schema: pa.Schema) -> tuple[int, pa.DataType]:
         if schema.names.count(name) > 1:
             raise RequestError(f"{uri}: has {schema.names.count(name)} columns {name!r}, needs one")
     name_type, kind = schema.field("uri").type, schema.field("embedding").type
-    plain = name_type.value_type if pa.types.is_dictionary(name_type) else name_type
-    if not (
-        pa.types.is_string(plain)
-        or pa.types.is_large_string(plain)
-        or pa.types.is_string_view(plain)
-    ):
+    if not is_text(plain_type(name_type)):
         raise RequestError(f"{uri}: the column uri must be string, it is {name_type}; cast it")
     if not is_vector(kind):
         raise RequestError(
@@ -300,12 +302,9 @@ def is_vector(kind: pa.DataType) -> bool:
 def _holds_bytes(kind: pa.DataType) -> bool:
     """Bytes, a thumbnail say, are no metadata, nor is what they are part of."""
     return is_bytes(kind) or any(
-        _holds_bytes(kind.field(i).type) for i in range(kind.num_fields if _nested(kind) else 0)
+        _holds_bytes(kind.field(i).type)
+        for i in range(kind.num_fields if pa.types.is_nested(kind) else 0)
     )
-
-
-def _nested(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(kind))
 
 
 def _lengths(table: VectorTable, rows: int) -> Iterator[pa.Array]:

@@ -70,11 +70,7 @@ class _Held:
 
 
 class FileCache:
-    """A folder of files by sha256, bounded; several processes and threads may use it at once.
-
-    Attributes:
-        folder: Where they lie.
-    """
+    """A folder of files by sha256, bounded; several processes and threads may use it at once."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int = 0) -> None:
         """Prepare a cache; nothing is made yet.

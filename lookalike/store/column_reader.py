@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from lookalike.cells import cells, has_times, to_rows
 from lookalike.distances import Ids
-from lookalike.store.columns import merge_columns
 from lookalike.store.objects import Store
 from lookalike.store.ranges import parts_file
 from lookalike.store.recent import Recent
@@ -29,6 +28,7 @@ from lookalike.store.shard_format import (
     addresses_of,
     column_ranges,
     file_numbers,
+    metadata_columns,
     row_numbers,
 )
 
@@ -75,12 +75,7 @@ class ColumnReader:
     """Columns of rows by id from the shards of a store; safe to use from several threads."""
 
     def __init__(self, store: Store, files: Mapping[int, str]) -> None:
-        """Make a reader; no file is opened yet.
-
-        Args:
-            store: The store's root.
-            files: Paths relative to it, by file number.
-        """
+        """Make a reader; no file is opened yet."""
         self._store, self._files = store, dict(files)
         self._lock = Lock()  # of what follows; reading goes on beside it
         self._known: Recent[int, _File] = Recent(_KNOWN_FILES)
@@ -170,10 +165,7 @@ class ColumnReader:
 
     def metadata_schema(self) -> pa.Schema:
         """Columns that are not this module's own, of all files together."""
-        return merge_columns(
-            pa.schema([column for column in one if column.name not in COLUMNS])
-            for one in self.schemas()
-        )
+        return metadata_columns(self.schemas())
 
     def _files_of(self, numbers: Iterable[int]) -> dict[int, _File]:
         """What is known of files; the footers that were not read yet are read together."""

@@ -34,6 +34,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, of whichever layout."""
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column holds bytes."""
     kind = plain_type(kind)
@@ -128,6 +134,18 @@ def cast(column: Any, kind: pa.DataType) -> Any:
         with suppress(pa.ArrowNotImplementedError, pa.ArrowInvalid):
             return column.cast(kind, safe=not pa.types.is_floating(kind))
     return pa.array([fit_or_none(value, kind) for value in cells(column)], kind)
+
+
+def fitting(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """Rows with the columns that are wanted, in their types; null where they have none."""
+    there = set(table.column_names)
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in there
+        else pa.nulls(table.num_rows, field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, schema=wanted)
 
 
 def fit_or_none(value: Any, kind: pa.DataType) -> Any:

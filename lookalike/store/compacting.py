@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from lookalike.batching import up_to
 from lookalike.distances import Ids, Vectors
 from lookalike.store.attempts import Record, recorded
-from lookalike.store.columns import cast, merge_columns
+from lookalike.store.columns import cast
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import COLUMNS, make_id, schema, vector_type
+from lookalike.store.shard_format import make_id, metadata_columns, schema, vector_type
 from lookalike.store.shards import iter_blocks, open_shard, shard_record
 
 SHARD_ROWS = 65_536  # of a shard that compaction writes, at most
@@ -35,7 +35,6 @@ class CompactTask:
     """One embedding shard to write out of others; paths are relative to the store.
 
     Attributes:
-        number: Of the task within its run.
         file_no: Of the new shard.
         sources: The manifest's lines of the shards that go into it, in order.
         rows: Living rows of them all; with none there will be no shard.
@@ -171,11 +170,6 @@ def compact(task: CompactTask, store: Store, deleted: Ids) -> Record:
     """Write the task's shard and, last, its record, which is returned; old files stay.
 
     Of several attempts the first one's record counts (see `store.attempts`).
-
-    Args:
-        task: What to write.
-        store: The store's root.
-        deleted: Tombstones, ascending; may be mapped from a file.
     """
     if not task.rows:
         return {"shard": None}
@@ -193,11 +187,7 @@ def compact(task: CompactTask, store: Store, deleted: Ids) -> Record:
 
 @dataclass(frozen=True)
 class Compacting:
-    """`compact`, as the work of tasks wherever they run.
-
-    Attributes:
-        deleted: The tombstones' file (.npy, ascending), relative to the store.
-    """
+    """`compact`, as the work of tasks; tombstones are in a file (.npy, ascending) of the store."""
 
     deleted: str
 
@@ -210,9 +200,6 @@ class Compacting:
 def _united(store: Store, task: CompactTask) -> pa.Schema:
     """The schema that holds the rows of all sources."""
     found = [pq.read_schema(store.parquet(source["path"])) for source in task.sources]
-    metadata = merge_columns(
-        pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
-    )
     kinds = [vector_type(one) for one in found]
     dtype = "float32" if any(kind.itemsize == 4 for _, kind in kinds) else "float16"
     properties = {
@@ -220,7 +207,7 @@ def _united(store: Store, task: CompactTask) -> pa.Schema:
         for key, value in (found[0].metadata or {}).items()
         if key.startswith(b"lookalike.")
     }
-    return schema(kinds[0][0], metadata, properties, dtype)
+    return schema(kinds[0][0], metadata_columns(found), properties, dtype)
 
 
 def rows_of(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.distances import Vectors
@@ -15,7 +14,7 @@ from lookalike.store.attempts import Record, recorded
 from lookalike.store.compacting import rows_of
 from lookalike.store.files import HashedName
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import COLUMNS, schema, vector_type
+from lookalike.store.shard_format import metadata_columns, schema, vector_type
 from lookalike.store.shards import open_shard, shard_record
 
 
@@ -24,7 +23,6 @@ class ConvertTask:
     """One embedding shard to write anew; paths are relative to the store.
 
     Attributes:
-        number: Of the task within its run.
         source: The manifest's line of the shard.
         output: The new shard, which bears the same file number: the name of the file but for the
             hash of its content.
@@ -76,8 +74,7 @@ def convert_shard(
         properties: Key-value metadata of the new shard.
     """
     found = pq.read_schema(store.parquet(task.source["path"]))
-    metadata = pa.schema([column for column in found if column.name not in COLUMNS])
-    target = schema(dim, metadata, properties, vector_type(found)[1].name)
+    target = schema(dim, metadata_columns([found]), properties, vector_type(found)[1].name)
     file_no = int(task.source["file_no"])
     nothing_deleted = np.empty(0, dtype=np.int64)
     name = HashedName(task.output, ".parquet")

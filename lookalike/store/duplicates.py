@@ -29,12 +29,7 @@ _PART_ROWS = 1 << 18  # names of one file, about: shards have more or less of th
 
 
 def cuts(files: Sequence[int], names: int) -> tuple[int, ...]:
-    """At which file numbers so many names are cut into files by their ids; none where one will do.
-
-    Args:
-        files: Numbers of all embedding shards, ascending.
-        names: How many there are.
-    """
+    """At which file numbers so many names are cut into files by ids; () where one will do."""
     count = min(len(files), max(1, -(-names // _PART_ROWS)))
     return tuple(files[number * len(files) // count] for number in range(1, count))
 

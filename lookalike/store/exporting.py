@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.store.columns import fitting
 from lookalike.store.durable import write_file
-from lookalike.store.living import deleted_ids, fitting, united_schema
+from lookalike.store.living import deleted_ids, united_schema
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import COLUMNS, vector_type
@@ -29,12 +30,7 @@ def table_columns(schema: pa.Schema) -> list[str]:
 
 
 class LivingRows:
-    """The rows that a snapshot's searches may return, in order of file and row, some at a time.
-
-    Attributes:
-        schema: Of all columns.
-        count: Rows.
-    """
+    """The rows that a snapshot's searches may return, in order of file and row, some at a time."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         """Read footers and tombstones."""

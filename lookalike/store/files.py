@@ -7,10 +7,14 @@ What several attempts of one piece of work may write at once is named by the has
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lookalike.json_text import to_json
 from lookalike.store.manifest import FileJson, FileLine
@@ -104,3 +108,16 @@ class Entry:
 def json_bytes(value: Any) -> bytes:
     """A value as the store's JSON files hold it."""
     return to_json(value, indent=1, ascii_only=False, sort_keys=True).encode() + b"\n"
+
+
+def npz_bytes(**arrays: npt.NDArray[Any]) -> bytes:
+    """Arrays as an uncompressed .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type, unused-ignore]
+    return buffer.getvalue()
+
+
+def npz_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Undo `npz_bytes`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        return dict(found)

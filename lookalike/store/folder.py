@@ -75,11 +75,7 @@ _CHUNK = 8 << 20
 
 
 class FolderStore(Store):
-    """The files below one folder.
-
-    Attributes:
-        root: The folder, absolute; it need not be there.
-    """
+    """The files below one folder."""
 
     def __init__(self, root: Path) -> None:
         """Nothing is looked at yet."""

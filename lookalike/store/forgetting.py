@@ -28,7 +28,7 @@ from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.matching import matching_ids
 from lookalike.store.objects import Store
 from lookalike.store.storage import is_remote, uri_from_path
-from lookalike.store.tombstones import read_tombstones
+from lookalike.store.tombstones import tombstones_of
 from lookalike.store.vector_reader import VectorReader
 
 _BATCH = 65_536
@@ -127,11 +127,6 @@ def find(store: Store, names: Sequence[str] = (), where: str | None = None) -> H
     What a name stands for is decided by the published ledger; where it does not know the name,
     by any other file of a snapshot.
 
-    Args:
-        store: The store's root.
-        names: Of images (see `meanings`).
-        where: A condition on the published images (see `lookalike.store.where`).
-
     Raises:
         RequestError: A manifest or a file cannot be read, or the condition is wrong.
     """
@@ -205,10 +200,7 @@ def _all_of(
 def _living_matches(store: Store, published: Manifest, where: str) -> Iterator[pa.Table]:
     """Names and contents of the published rows that fulfil a condition."""
     files = {line["file_no"]: line["path"] for line in snapshot.files_of(published, "embedding")}
-    deleted = read_tombstones(
-        store.local(one["path"]) for one in snapshot.files_of(published, "tombstones")
-    )
-    ids = np.setdiff1d(matching_ids(store, files, where), deleted)
+    ids = np.setdiff1d(matching_ids(store, files, where), tombstones_of(store, published))
     for number in np.unique(ids >> 32).tolist():
         matching = pa.array(ids[ids >> 32 == number])
         for table in _batches(store, files[number], ["id", "uri", "content_sha256"]):

@@ -18,7 +18,7 @@ class ShardHeader:
     """First block of a shard file.
 
     Attributes:
-        trained: sha256 of the trained index that made it.
+        template: sha256 of the trained index that made it.
         layout: plain, blocks32 or columns.
         rows: Vectors in it.
         first_list: The first list in it.

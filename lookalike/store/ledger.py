@@ -234,10 +234,9 @@ def as_known(table: pa.Table) -> pa.Table:
     if not pc.any(unknown).as_py():
         return table
     for name in _KNOWN:
-        index, known = table.column_names.index(name), table[f"known_{name}"]
-        table = table.set_column(index, name, pc.if_else(unknown, known, table[name]))
-        index = table.column_names.index(f"known_{name}")
-        table = table.set_column(index, f"known_{name}", pc.if_else(unknown, None, known))
+        known = table[f"known_{name}"]
+        table = with_column(table, name, pc.if_else(unknown, known, table[name]))
+        table = with_column(table, f"known_{name}", pc.if_else(unknown, None, known))
     return table
 
 
@@ -246,19 +245,21 @@ def as_unchanged(table: pa.Table) -> pa.Table:
     embedded = pc.equal(table["status"], "embedded")
     if not pc.any(embedded).as_py():
         return table
-    known = pc.if_else(embedded, "unchanged", table["status"])
-    return table.set_column(table.column_names.index("status"), "status", known)
+    return with_column(table, "status", pc.if_else(embedded, "unchanged", table["status"]))
 
 
 def as_unknown(table: pa.Table, reasons: pa.Array, details: pa.Array) -> pa.Table:
     """Rows, none of them unknown, of files that cannot be reached: they stay, and say why."""
-    said = {"status": pa.repeat(UNKNOWN, table.num_rows), "reason": reasons, "detail": details}
-    for name in _KNOWN:
-        index = table.column_names.index(f"known_{name}")
-        table = table.set_column(index, f"known_{name}", table[name])
-    for name, column in said.items():
-        table = table.set_column(table.column_names.index(name), name, column)
+    said = (pa.repeat(UNKNOWN, table.num_rows), reasons, details)
+    for name, column in zip(_KNOWN, said, strict=True):
+        table = with_column(table, f"known_{name}", table[name])
+        table = with_column(table, name, column)
     return table
+
+
+def with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
+    """The table with other values in one of its columns."""
+    return table.set_column(table.column_names.index(name), name, column)
 
 
 def read_ledger(path: Path | BinaryIO, status: str = "") -> Iterator[LedgerRow]:

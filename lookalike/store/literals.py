@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import pyarrow as pa
 
 from lookalike.errors import RequestError, one_line
-from lookalike.store.columns import is_binary
+from lookalike.store.columns import is_binary, is_text
 from lookalike.store.steps import in_utc, seconds_of_day, seconds_since_1970
 from lookalike.store.where import Value
 
@@ -33,7 +33,7 @@ _COUNTED = ("time", "clock", "duration")
 def family(kind: pa.DataType) -> str:
     """Columns of one family compare with the same literals, and with one another."""
     types = pa.types
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    if is_text(kind):
         return "text"
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "number"

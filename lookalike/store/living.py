@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from lookalike.distances import Ids
 from lookalike.errors import RequestError
-from lookalike.store.columns import merge_columns
+from lookalike.store.columns import fitting
 from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
-from lookalike.store.shard_format import COLUMNS, file_numbers, row_numbers, vector_type
+from lookalike.store.shard_format import COLUMNS, metadata_columns, of_rows, vector_type
 from lookalike.store.snapshot import check_sizes, files_of
 from lookalike.store.storage import filesystem
-from lookalike.store.tombstones import read_tombstones
+from lookalike.store.tombstones import tombstones_of
 from lookalike.store.vector_reader import VectorReader
 
 _READ_KINDS = ("embedding", "tombstones")
@@ -37,21 +37,13 @@ def deleted_ids(store: Store, manifest: Manifest) -> Ids:
     Raises:
         RequestError: A file of tombstones is missing, or is none.
     """
-    ids = read_tombstones(store.local(line["path"]) for line in files_of(manifest, "tombstones"))
-    if not len(ids):
-        return ids
+    ids = tombstones_of(store, manifest)
     rows = {int(line["file_no"]): int(line["rows"]) for line in files_of(manifest, "embedding")}
-    numbers, inverse = np.unique(file_numbers(ids), return_inverse=True)
-    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
-    return np.asarray(ids[row_numbers(ids) < ends[inverse]])
+    return np.asarray(ids[of_rows(ids, rows)])
 
 
 def living_dataset(store: Store, manifest: Manifest) -> Any:
     """The living rows of a snapshot, file by file; nothing but footers is read here.
-
-    Args:
-        store: The store's root, absolute.
-        manifest: Of the snapshot.
 
     Returns:
         A `pyarrow.dataset.Dataset` with a filter, so that every scan leaves out the deleted rows.
@@ -83,9 +75,6 @@ def united_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
     found = list(schemas)
     if not found:
         return pa.schema([("id", pa.int64()), ("uri", pa.string())])
-    metadata = merge_columns(
-        pa.schema([column for column in one if column.name not in COLUMNS]) for one in found
-    )
     first = found[0]
     known = {
         key: value
@@ -93,23 +82,16 @@ def united_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
         if key.startswith(_PROPERTIES) and not key.endswith(b"addresses")
     }
     plain = [first.field(name) for name in COLUMNS if name != "embedding"]
-    return pa.schema([*plain, *metadata, first.field("embedding")], known)
+    return pa.schema([*plain, *metadata_columns(found), first.field("embedding")], known)
 
 
 def check_living(ids: Ids, rows: Mapping[int, int], deleted: Ids) -> None:
-    """Whether all of the ids (n,) are of living rows.
-
-    Args:
-        ids: In any order.
-        rows: Of the shards, by file number.
-        deleted: Ids of rows that do not count, ascending.
+    """Whether all of the ids (n,), in any order, are of living rows; `deleted` is ascending.
 
     Raises:
         RequestError: Some are not; which, and why.
     """
-    numbers, which = np.unique(file_numbers(ids), return_inverse=True)
-    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
-    unknown = row_numbers(ids) >= ends[which]
+    unknown = ~of_rows(ids, rows)
     if unknown.any():
         raise RequestError(f"rows: {_some(ids[unknown])} of no row of this snapshot")
     dead = np.isin(ids, deleted)
@@ -127,14 +109,7 @@ def _some(ids: Ids) -> str:
 def read_rows(
     reader: VectorReader, schema: pa.Schema, ids: Ids, columns: Sequence[str]
 ) -> pa.Table:
-    """Columns of living rows, in the order of the ids, of which one may come again.
-
-    Args:
-        reader: Of the shards.
-        schema: Of all shards (see `united_schema`).
-        ids: (n,) int64.
-        columns: Some of the schema's.
-    """
+    """Columns of living rows, in the order of the ids, of which one may come again."""
     wanted = pa.schema([schema.field(name) for name in columns], schema.metadata)
     plain = pa.schema([field for field in wanted if field.name != "embedding"])
     distinct, order = np.unique(ids, return_inverse=True)
@@ -157,17 +132,3 @@ def _vectors(reader: VectorReader, ids: Ids, wanted: pa.Schema) -> pa.Array:
     kind, (_, dtype) = wanted.field("embedding").type, vector_type(wanted)
     vectors = reader.vectors(ids).astype(dtype)
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind)
-
-
-def fitting(table: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """Rows with the columns that are wanted, null where they have none."""
-    there = set(table.column_names)
-    return pa.table(
-        [
-            table[field.name].cast(field.type)
-            if field.name in there
-            else pa.nulls(table.num_rows, field.type)
-            for field in wanted
-        ],
-        schema=wanted,
-    )

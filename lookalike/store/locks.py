@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 
 from lookalike.errors import RequestError
 from lookalike.store.durable import check_inside, make_folder, write_bytes
@@ -122,9 +121,6 @@ class Lease:
 
     The lock is one object: a line that names the holder, one that no other lease has, one that
     counts renewals. It is only ever written by conditional puts, so two can never both hold it.
-
-    Attributes:
-        inherited: See `Store.hold`.
     """
 
     def __init__(self, store: Store, notes: Path) -> None:
@@ -161,12 +157,7 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give the lease back."""
         self._ended.set()
         self._thread.join()

@@ -49,11 +49,6 @@ def matching_ids(store: Store, files: Mapping[int, str], where: str) -> Ids:
 
     A column that some files lack is null in their rows.
 
-    Args:
-        store: The store's root.
-        files: Paths of embedding shards by file number.
-        where: The condition, in the language of `lookalike.store.where`.
-
     Raises:
         RequestError: The condition cannot be understood, names a column that no file has, or
             compares what cannot be compared.

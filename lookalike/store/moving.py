@@ -20,6 +20,7 @@ from lookalike.distances import Ids
 from lookalike.store.compacting import CompactTask, Line, living_rows
 from lookalike.store.objects import Store
 from lookalike.store.shard_format import file_numbers, row_numbers
+from lookalike.store.tombstones import among
 
 
 class Moved:
@@ -28,7 +29,6 @@ class Moved:
     Attributes:
         tombstones: The deleted rows of shards that stay, (n,) int64, ascending.
         sources: The manifest's lines of the shards that go.
-        files: Their numbers.
         targets: Numbers of the shards that come.
     """
 
@@ -56,10 +56,7 @@ class Moved:
         moves = self._sources[at] == ids >> 32
         before = np.searchsorted(self._deleted, ids)
         rows = self._offsets[at] + row_numbers(ids) - (before - self._deleted_before[at])
-        gone = np.zeros(ids.shape, dtype=bool)
-        if len(self._deleted):
-            gone = self._deleted[np.minimum(before, len(self._deleted) - 1)] == ids
-        found = np.where(gone, -1, self._targets[at] << 32 | rows)
+        found = np.where(among(ids, self._deleted), -1, self._targets[at] << 32 | rows)
         return np.where(moves, found, ids)
 
     def place(self, line: Line) -> tuple[int, int, int]:

@@ -32,12 +32,7 @@ def is_missing_bucket(text: str) -> bool:
 
 
 def wrong_request(text: str, refused: bool = False) -> str:
-    """What is wrong with a request that ends the same way every time; "" where it may not.
-
-    Args:
-        text: The error's words.
-        refused: Whether its class says that it is about permission.
-    """
+    """What is wrong with a request that ends the same way every time; "" where it may not."""
     if is_missing_bucket(text):
         return "there is no such bucket; check its name"
     if _NO_CREDENTIALS.search(text):
@@ -66,13 +61,7 @@ class Trying:
     def __init__(
         self, uri: str, failed: tuple[type[Exception], ...], refused: tuple[type[Exception], ...]
     ) -> None:
-        """Know what fails.
-
-        Args:
-            uri: Of the store, as it may be shown.
-            failed: What the library raises.
-            refused: Those of them that are about permission.
-        """
+        """Know what the library raises, and which of that is about permission."""
         self._uri, self._failed, self._refused = uri, failed, refused
 
     def absent(self, what: str, call: Callable[[], _Result]) -> _Result | None:

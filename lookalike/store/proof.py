@@ -66,14 +66,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class SearchTask:
-    """Some files to search; paths are relative to the store.
-
-    Attributes:
-        number: Of the task.
-        paths: Of the files.
-        traces: File of what to search for.
-        done: The record.
-    """
+    """Some files to search; paths are relative to the store."""
 
     number: int
     paths: tuple[str, ...]
@@ -119,13 +112,7 @@ def search(store: Store, traces: Traces, paths: Iterable[str]) -> Record:
 
 
 def total(traces: Traces, entries: Iterable[Entry], records: Iterable[Record]) -> Proof:
-    """The proof, of what was found in all files.
-
-    Args:
-        traces: What was searched for.
-        entries: The files that were searched.
-        records: From `search`, of all of them.
-    """
+    """The proof, of what was found in all files."""
     sizes = [entry.bytes for entry in entries]
     found, shared = set[Find](), set[int]()
     for record in records:

@@ -84,21 +84,29 @@ class RangedFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As any file's; nothing is asked for."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
+        """Go to a byte, which may lie beyond the end; nothing is asked for."""
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise ValueError(f"no byte {at} in a file")
+        self._at = at
+        return at
 
     def tell(self) -> int:
         """Where the next reading begins."""
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """As any file's."""
-        count = max(0, min(len(buffer), self._size - self._at))
+        """As many bytes as there is room for, less only at the end."""
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._size - self._at))
         if count:
-            buffer[:count] = self._fetch(self._at, count)
+            view[:count] = self._fetch(self._at, count)
             self._at += count
         return count
+
+    def readall(self) -> bytes:
+        """All that is left, in one request."""
+        return self.read(max(0, self._size - self._at)) or b""
 
 
 def parts_file(ranges: Sequence[tuple[int, int]], data: Sequence[bytes]) -> RangedFile:

@@ -88,10 +88,6 @@ def next_file_no(store: Store, known: Mapping[str, Any] | None = None) -> int:
     """The first file number that no finished snapshot has used, those rolled back included.
 
     The newest snapshot says it, as each goes on from those before it.
-
-    Args:
-        store: The store's root.
-        known: A manifest that has been read already.
     """
     names = snapshot.names(store)
     if not names:
@@ -105,12 +101,7 @@ def next_file_no(store: Store, known: Mapping[str, Any] | None = None) -> int:
 
 @dataclass(frozen=True)
 class Kept:
-    """A snapshot that stays, and why.
-
-    Attributes:
-        name: Of the snapshot.
-        why: "published", "last", "days" or "grace".
-    """
+    """A snapshot that stays, and why: "published", "last", "days" or "grace"."""
 
     name: str
     why: str
@@ -118,13 +109,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Collected:
-    """What `gc` kept and removed.
-
-    Attributes:
-        kept: Snapshots that stay.
-        runs: Unfinished runs whose scratch stays.
-        swept: What went.
-    """
+    """What `gc` kept and removed; the scratch of `runs`, unfinished ones, stays."""
 
     kept: list[Kept]
     runs: list[str]

@@ -45,7 +45,6 @@ class Plan:
         cut: Numbers of the first work units of each partition that was cut, and last how many there
             are in all.
         first_file_no: File number of unit 0; unit i has first_file_no + i.
-        metadata: The metadata columns.
         unknown: Files of the parent's ledger of which nobody can tell.
         shifted: Rows that stand, of which that changed (see `one_partition.Comparison`).
     """
@@ -83,14 +82,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class UnitNames:
-    """Where everything of a run's units lies, by their numbers: all that workers need.
-
-    Attributes:
-        folder: Of the run's scratch.
-        run: Its name.
-        first_file_no: Of unit 0.
-        cut: See `Plan`.
-    """
+    """Where everything of a run's units lies, by their numbers: all that workers need."""
 
     folder: str
     run: str
@@ -119,7 +111,6 @@ class Run:
     """One run's scratch, below STORE/runs/<name>; every path it gives is relative to the store.
 
     Attributes:
-        store: The store's root.
         name: By what was asked for.
         begun: Which of its starts this is; "" before `plan` has found one, or `start` made one.
     """

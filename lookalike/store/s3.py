@@ -13,8 +13,6 @@ from lookalike.errors import RequestError, UnreachableError
 from lookalike.store.s3_client import PastEndError, is_cut_short, open_client, short, told
 from lookalike.store.s3_uri import S3Name, parse
 
-__all__ = ["Part", "S3Entry", "first_key", "info", "list_objects", "read", "read_part"]
-
 _BODIES = 3  # readings of one body that is cut short
 _EMPTY_PAGES = 1000  # that may follow each other
 
@@ -129,12 +127,6 @@ def read(uri: str, limit: int | None = None) -> bytes:
 
 def read_part(name: S3Name, start: int, count: int, e_tag: str = "") -> Part:
     """Some bytes of an object, less where it ends before; a negative start counts from its end.
-
-    Args:
-        name: The object.
-        start: The first byte.
-        count: Of bytes, at least one.
-        e_tag: What the object must still be.
 
     Raises:
         OSError: See `read`; it is another object by now, or the server knows no ranges.

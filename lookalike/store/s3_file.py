@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from lookalike.errors import RequestError
+from lookalike.store.ranges import RangedFile
 from lookalike.store.s3 import Part, info, list_objects, read_part
 from lookalike.store.s3_uri import parse
 
 _FIRST = 64 << 10  # bytes of the first request, which tells the size
 
 
-class S3File(io.RawIOBase):
+class S3File(RangedFile):
     """Each read is one request, so readers of small pieces need a buffer before it.
 
     The first request brings the beginning, or the end, where Parquet has its footer. All later ones
@@ -31,48 +29,14 @@ class S3File(io.RawIOBase):
         """
         self._name = parse(uri)
         self._first = self._ask(-1 if from_end else 0, _FIRST)
-        self._position = 0
+        super().__init__(self._first.size, self._part)
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next byte is read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte, which may lie beyond the end."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._first.size}
-        if base[whence] + offset < 0:
-            raise ValueError(f"no byte {base[whence] + offset} in a file")
-        self._position = base[whence] + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """As many bytes as there is room for, less only at the end."""
-        view = memoryview(buffer).cast("B")
-        data = self._part(min(len(view), self._first.size - self._position))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def readall(self) -> bytes:
-        """All that is left, in one request."""
-        return self.read(max(0, self._first.size - self._position)) or b""
-
-    def _part(self, count: int) -> bytes:
-        if count <= 0:
-            return b""
+    def _part(self, start: int, count: int) -> bytes:
         first = self._first
-        at = self._position - first.start
+        at = start - first.start
         if at >= 0 and at + count <= len(first.data):
             return first.data[at : at + count]
-        data = self._ask(self._position, count, first.e_tag).data
+        data = self._ask(start, count, first.e_tag).data
         if len(data) != count:
             raise OSError(f"{self._name.shown}: {len(data):,} bytes came of {count:,} asked for")
         return data

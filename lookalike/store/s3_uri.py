@@ -54,7 +54,6 @@ class S3Name:
     """One object, or a prefix of keys.
 
     Attributes:
-        bucket: Its name.
         key: Decoded; "" is the bucket itself.
         options: As they are written, with `?`.
         user: Credentials in the name, as they are written: "" or `key:secret`.

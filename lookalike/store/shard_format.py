@@ -10,7 +10,7 @@ row 3,000 begins at byte starts[1] + (3,000 - 2,048) * 2,048.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookalike.distances import Ids
+from lookalike.store.columns import merge_columns
 
 SCHEMA_VERSION = 2
 COLUMNS = ("id", "uri", "content_sha256", "width", "height", "format", "bytes", "embedding")
 ADDRESSES = "lookalike.vector_addresses"
 _GROUP_BYTES = 4 << 20  # of vectors
 _FEWEST, _MOST = 256, 2048  # rows of a group: more are slow to decode for the name of one of them
-
-
 _ROW = 0xFFFFFFFF
 
 
@@ -54,6 +53,13 @@ def schema(
     return pa.schema(fields, {"lookalike.schema_version": str(SCHEMA_VERSION), **properties})
 
 
+def metadata_columns(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of all shards that are not lookalike's own."""
+    return merge_columns(
+        pa.schema([column for column in one if column.name not in COLUMNS]) for one in schemas
+    )
+
+
 def make_id(file_no: int, row: int) -> int:
     """The id of a row: file number << 32 | row."""
     return file_no << 32 | row
@@ -67,6 +73,13 @@ def file_numbers(ids: Ids) -> Ids:
 def row_numbers(ids: Ids) -> Ids:
     """The row within its file of each id."""
     return ids & _ROW
+
+
+def of_rows(ids: Ids, rows: Mapping[int, int]) -> npt.NDArray[np.bool_]:
+    """Which ids (n,) are of rows of files that have so many, by file number."""
+    numbers, which = np.unique(file_numbers(ids), return_inverse=True)
+    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
+    return np.asarray(row_numbers(ids) < ends[which])
 
 
 def vector_type(shard_schema: pa.Schema) -> tuple[int, np.dtype]:
@@ -87,7 +100,6 @@ class Addresses:
 
     Attributes:
         rows: Rows of the file.
-        dim: Components of a vector.
         dtype: Of a component, as stored.
         group: Rows of every row group but the last, which has the rest.
         starts: First byte of each row group's vectors, (groups,) int64.
@@ -118,11 +130,6 @@ def addresses_json(group: int, starts: list[int]) -> str:
 
 def addresses_of(footer: pq.FileMetaData, name: str, size: int) -> Addresses | None:
     """The addresses that a shard's footer states, or None where it has none (version 1).
-
-    Args:
-        footer: Of the file.
-        name: As an error shows it.
-        size: Its bytes.
 
     Raises:
         ValueError: They are not those of this file.

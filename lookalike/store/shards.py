@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from lookalike.batching import up_to
 from lookalike.distances import Ids, Vectors
 from lookalike.store.column_reader import Row
+from lookalike.store.columns import fitting
 from lookalike.store.durable import PendingFile
 from lookalike.store.files import FileRecord, Name
 from lookalike.store.manifest import FileLine
@@ -113,21 +114,10 @@ class ShardWriter:
             )
         self._gather()
         first = make_id(self._file_no, self.rows)
-        self._blocks.append(
-            (self._completed(rows), np.ascontiguousarray(vectors, dtype=self._dtype))
-        )
+        table = fitting(rows, self._plain)
+        self._blocks.append((table, np.ascontiguousarray(vectors, dtype=self._dtype)))
         self._count(rows.num_rows)
         return np.arange(first, first + rows.num_rows, dtype=np.int64)
-
-    def _completed(self, rows: pa.Table) -> pa.Table:
-        """All columns of the schema but id and embedding, in its types."""
-        columns = [
-            rows[field.name].cast(field.type)
-            if field.name in rows.column_names
-            else pa.nulls(rows.num_rows, field.type)
-            for field in self._plain
-        ]
-        return pa.table(columns, schema=self._plain)
 
     def _count(self, rows: int) -> None:
         self.rows += rows

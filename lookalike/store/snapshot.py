@@ -16,7 +16,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,7 +27,8 @@ from lookalike.store.ledger import LISTED, UNKNOWN
 from lookalike.store.locks import StoreBusyError
 from lookalike.store.manifest import FileLine, Manifest
 from lookalike.store.objects import ConflictError, Store
-from lookalike.store.tombstones import read_tombstones
+from lookalike.store.shard_format import of_rows
+from lookalike.store.tombstones import tombstones_of
 
 FORMAT = "lookalike-snapshot"
 VERSION = 1
@@ -304,15 +304,11 @@ def _check_counts(store: Store, manifest: Manifest) -> Iterator[Problem]:
 def _tombstones(store: Store, manifest: Manifest) -> tuple[int, int]:
     """Dead rows of the embedding shards, and tombstones that are of no row of theirs."""
     try:
-        ids = read_tombstones(
-            store.local(line["path"]) for line in files_of(manifest, "tombstones")
-        )
+        ids = tombstones_of(store, manifest)
     except RequestError:  # the file's own problem
         return 0, 0
-    rows = {line.get("file_no"): line["rows"] for line in files_of(manifest, "embedding")}
-    numbers, which = np.unique(ids >> 32, return_inverse=True)
-    ends = np.array([rows.get(number, 0) for number in numbers.tolist()], dtype=np.int64)
-    there = int(((ids & 0xFFFFFFFF) < ends[which]).sum())
+    rows = {line.get("file_no", -1): line["rows"] for line in files_of(manifest, "embedding")}
+    there = int(of_rows(ids, rows).sum())
     return there, len(ids) - there
 
 

@@ -18,12 +18,7 @@ from lookalike.store.traces import spellings
 
 @dataclass(frozen=True)
 class Sparing:
-    """What must go, for whoever writes what stays; it travels to workers.
-
-    Attributes:
-        names: All names of the images, sorted.
-        contents: sha256 of their contents, sorted.
-    """
+    """What must go: names of images and sha256 of contents, both sorted; it travels to workers."""
 
     names: tuple[str, ...]
     contents: tuple[bytes, ...]

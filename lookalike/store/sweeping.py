@@ -138,13 +138,7 @@ def _unneeded(store: Store, kept: Collection[str], runs: Collection[str]) -> Ite
 def _of_a_run(
     parts: tuple[str, ...], runs: Mapping[str, str | None], pending: Collection[str | None]
 ) -> bool:
-    """Whether a file is, or may be, one that an unfinished run has made.
-
-    Args:
-        parts: Of the file's path.
-        runs: The unfinished runs' names, and where each began.
-        pending: Names of the snapshots that they are going to publish.
-    """
+    """Whether a file is, or may be, one that an unfinished run has made."""
     if parts[0] in _OF_RUNS:
         return any(run in parts[-1] for run in runs)
     if parts[0] in _SHARED:  # whose they are is not in their names

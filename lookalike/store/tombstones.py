@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lookalike.distances import Ids
 from lookalike.errors import RequestError
 from lookalike.store.files import FileRecord
+from lookalike.store.manifest import Manifest
 from lookalike.store.objects import Store
 
 _TYPE = np.dtype("<i8")
@@ -42,6 +43,13 @@ def read_tombstones(paths: Iterable[Path]) -> Ids:
     """
     found = [np.empty(0, dtype=np.int64), *(_read(path) for path in paths)]
     return np.unique(np.concatenate(found))
+
+
+def tombstones_of(store: Store, manifest: Manifest) -> Ids:
+    """All that a snapshot's manifest names (see `read_tombstones`)."""
+    return read_tombstones(
+        store.local(line["path"]) for line in manifest["files"] if line["kind"] == "tombstones"
+    )
 
 
 def _read(path: Path) -> Ids:
