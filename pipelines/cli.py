@@ -58,7 +58,8 @@ def _heed_signals() -> None:
         while os.read(came, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
             continue
         time.sleep(_GRACE_S)
-        _fail("stopped in the midst of its work; the same command continues where it was", AGAIN)
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        _fail(f"stopped in the midst of its work{_continues(command)}", AGAIN)
         temporary.remove()
         os._exit(streams.settle(AGAIN))
 
@@ -95,8 +96,7 @@ def _run(arguments: list[str], place: Callable[[bool], AbstractContextManager[No
         with place(_needs_files(given)), kept, logs.shown(given.log_level):
             return _command(given, beam)
     except KeyboardInterrupt:
-        again = "; the same command continues where it was" if given.command in _GO_ON else ""
-        return _fail(f"stopped{again}", AGAIN)
+        return _fail(f"stopped{_continues(given.command)}", AGAIN)
     except Exception as error:
         status = status_of(error)
         ours = type(error).__module__.split(".")[0] in _OURS
@@ -110,6 +110,11 @@ def _needs_files(given: argparse.Namespace) -> bool:
     """Whether a command cannot do without temporary files: models are unpacked and compiled."""
     reads = getattr(given, "images", None) or getattr(given, "quantize", None)
     return given.command in ("index", "find", "plan", "forget", "serve") or bool(reads)
+
+
+def _continues(command: str) -> str:
+    """What to add to the word that a command was stopped."""
+    return "; the same command continues where it was" if command in _GO_ON else ""
 
 
 def _fail(message: str, status: int, debug: bool = False) -> int:

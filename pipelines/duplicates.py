@@ -42,6 +42,7 @@ from lookalike.pipelines.reading import (
     asked_runner,
     check_scratch,
     file_to_write,
+    page_to_write,
     scratch_place,
 )
 from lookalike.pipelines.tasks import TaskRunner
@@ -139,7 +140,7 @@ def run_duplicates(given: argparse.Namespace, beam: Sequence[str] = ()) -> int:
 
 def _places(given: argparse.Namespace) -> tuple[Path | None, Path | None]:
     output = file_to_write("--output", given.output)
-    page = file_to_write("--html", given.html)
+    page = page_to_write(given.html)
     if output and output.suffix not in SUFFIXES:
         raise RequestError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
     if given.verify and find_spec("cv2") is None:

@@ -21,7 +21,7 @@ from lookalike.store.living import deleted_ids
 
 def export(given: argparse.Namespace) -> int:
     """Write OUT, whole or not at all, where nothing is yet."""
-    path = free_place("export", given.out)
+    path = free_place("OUT", given.out)
     if given.format == "parquet" and path.suffix != ".parquet":
         raise RequestError(f"export {given.out}: the name of a Parquet file must end in .parquet")
     if given.format == "lance" and find_spec("lance") is None:
@@ -45,7 +45,7 @@ def export(given: argparse.Namespace) -> int:
             if given.format == "parquet":
                 write_table(rows, path)
             else:
-                with new_folder(path) as folder:
+                with new_folder("OUT", path) as folder:
                     folder.mkdir()
                     if given.format == "lance":
                         _write_dataset(rows, folder)

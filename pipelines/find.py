@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lookalike
 from lookalike.cache_folder import cache_folder
-from lookalike.errors import RequestError
+from lookalike.errors import RequestError, one_line
 from lookalike.pipelines.query import checked, run_query
 from lookalike.records import SourceFile
 from lookalike.report.text import visible
@@ -31,14 +31,14 @@ _SEEN = "folder.sha256"  # beside the store, of the listing that it was made of
 
 def run_find(given: argparse.Namespace) -> int:
     """Answer from the cached store of the folder, brought up to date first."""
-    folder = Path(os.path.abspath(given.folder))
-    if not folder.is_dir():
-        raise RequestError(f"{given.folder}: no such folder; find looks in a folder of pictures")
+    folder = _folder(given.folder)
     given.images = [given.picture]
     checked(given)
     asked = open_source(given.picture)  # whether it is there
     place = store_of(folder)
     listing, count = _listing(open_source(str(folder)).files(lambda line: None))
+    if not count:
+        raise RequestError(f"{given.folder}: no files there; find looks in a folder of pictures")
     if given.refresh or _seen(place) != listing:
         if asked.kind == "file":
             _check_picture(given.picture)
@@ -48,6 +48,26 @@ def run_find(given: argparse.Namespace) -> int:
     given.like = None if given.crop else _row_of(given.picture, folder, given.store)
     given.images = None if given.like else given.images
     return run_query(given)
+
+
+def _folder(name: str) -> Path:
+    """Where to look, made absolute.
+
+    Raises:
+        RequestError: It is no folder, or what is kept of folders lies in it.
+    """
+    folder = Path(os.path.abspath(name))
+    if not name or not folder.is_dir():
+        raise RequestError(
+            f"{name or repr(name)}: no such folder; find looks in a folder of pictures"
+        )
+    cache = cache_folder()
+    if Path(os.path.realpath(folder)) in Path(os.path.realpath(cache)).parents:
+        raise RequestError(
+            f"{name}: the cache {cache}, where find keeps the index, lies inside it and would list "
+            "itself; set XDG_CACHE_HOME to a folder elsewhere, or name a folder below"
+        )
+    return folder
 
 
 def _check_picture(name: str) -> None:
@@ -113,7 +133,14 @@ def _index(folder: Path, place: Path, files: int) -> None:
     from lookalike.pipelines.stores import StoreHandle
     from lookalike.store import retention
 
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or one_line(error)).lower()
+        raise RequestError(
+            f"{place}: the folder's index cannot be kept there: {why}; set XDG_CACHE_HOME to a "
+            "folder that can be written"
+        ) from error
     print(f"indexing {visible(str(folder))}; kept in {visible(str(place))}", file=sys.stderr)
     # Nobody watches over this store: it is to hold what the folder does, whatever became of that.
     publish = PublishConfig(max_rejected_share=1, max_shrink_share=1, report=False)

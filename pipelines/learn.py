@@ -210,7 +210,7 @@ def _write(path: Path, text: str) -> None:
 def _save(path: Path, asked: _Asked, found: Adapted, given: argparse.Namespace) -> None:
     """The model's folder, whole or not at all."""
     features, learned = str(asked.manifest["model_fingerprint"]), _learned(asked, found, given)
-    with new_folder(path) as folder:
+    with new_folder("--output", path) as folder:
         save(folder, features, found.matrix, _card(asked, found, learned), learned)
     open_folder(str(path))
 

@@ -1,16 +1,19 @@
-"""Where commands that learn write what they found: whole or not at all, and over nothing."""
+"""Where commands write a folder or file of their own: whole or not at all, and over nothing."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, StoreWriteError, one_line
 from lookalike.learning.held_out import Gain
 from lookalike.store.storage import is_remote
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def free_place(flag: str, name: str) -> Path:
@@ -33,20 +36,38 @@ def free_place(flag: str, name: str) -> Path:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which has the model's name afterwards, whole or not at all.
+def new_folder(argument: str, path: Path) -> Iterator[Path]:
+    """A folder to fill, which has its name afterwards, whole or not at all.
+
+    Args:
+        argument: What the command calls it, as in its help.
+        path: Its name; nothing is there.
 
     Raises:
-        RequestError: It cannot be written.
+        StoreWriteError: It cannot be written. What cannot be read meanwhile is told as it is.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise RequestError(f"--output {path}: cannot be written: {one_line(error)}") from error
+        if not _of_writing(error, temporary):
+            raise
+        first = error.__cause__ or error
+        why = (getattr(first, "strerror", None) or one_line(first)).lower()
+        raise StoreWriteError(
+            f"{argument} {path}: cannot be written: {why}; make room or name another place, "
+            "and run the same command again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _of_writing(error: OSError, folder: Path) -> bool:
+    """Whether an error is one of writing below a folder, and not of reading something else."""
+    if str(folder) in f"{error.filename or ''} {error}":
+        return True
+    return error.errno in _NO_ROOM
 
 
 def refusal(path: Path, what: str, gain: Gain) -> str:

@@ -71,7 +71,7 @@ def run_quantize(given: argparse.Namespace, progress: Progress) -> int:
         written = not against or given.force
         if written:
             (folder / CARD).write_text(card(made), encoding="utf-8")
-            with new_folder(place) as new:
+            with new_folder("--output", place) as new:
                 shutil.copytree(folder, new)
         else:  # nobody will ask for it again
             shutil.rmtree(models_cache(work) / made.feature.fingerprint, ignore_errors=True)

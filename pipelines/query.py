@@ -25,6 +25,7 @@ from lookalike.pipelines.reading import (
     asked_runner,
     check_scratch,
     file_to_write,
+    page_to_write,
     scratch_place,
 )
 from lookalike.pipelines.streams import reader_gone
@@ -111,9 +112,12 @@ def checked(given: argparse.Namespace) -> tuple[Path | None, Path | None, Crop |
         RequestError: A flag cannot be used.
     """
     output = file_to_write("--output", given.output)
-    page = file_to_write("--html", given.html)
+    page = page_to_write(given.html)
     if output and output.suffix not in (".parquet", ".jsonl"):
         raise RequestError(f"--output {output}: the name must end in .parquet or .jsonl")
+    for name in (*(given.images or ()), *((given.vectors,) if given.vectors else ())):
+        if output and output.exists() and os.path.exists(name) and output.samefile(name):
+            raise RequestError(f"--output {output}: holds the queries; name another file")
     if given.k < 1:
         raise RequestError(f"-k must be at least 1, got {given.k}")
     crop = asked_crop(given.crop)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lookalike.pipelines.runner import RunnerSpec
 
 _THUMBNAIL = 224
+_PAGE_START = 256  # bytes, among which a page says that it is one
 
 
 def check_scratch(given: argparse.Namespace) -> None:
@@ -99,6 +100,21 @@ def file_to_write(flag: str, name: str | None) -> Path | None:
         raise RequestError(f"{flag} {name}: is a folder; name a file in it")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RequestError(f"{flag} {name}: no permission to write in {path.parent}")
+    return path
+
+
+def page_to_write(name: str | None) -> Path | None:
+    """The same of --html, whose name may be any: no picture, nor a store's file, is lost by it.
+
+    Raises:
+        RequestError: It cannot be written, or something other than a page is there.
+    """
+    path = file_to_write("--html", name)
+    if path and path.is_file():
+        with open(path, "rb") as file:
+            start = file.read(_PAGE_START)
+        if start and b"<!doctype html" not in start.lower():
+            raise RequestError(f"--html {name}: is there already, and is no page; name another")
     return path
 
 

@@ -143,10 +143,11 @@ def _check_shrink(job: Job, found: Comparison) -> None:
         return
     job.scratch.finish()
     rule = f"publish.max_shrink_share is {limit:.1%}" if there else "none would be left"
+    at_will = "; if it shall be so, set publish.max_shrink_share: 1" if there else ""
     raise NotPublishedError(
         f"not published: {', '.join(job.specs)}: {found.listed:,} {job.noun} listed, "
         f"{job.parent['name']} has {before:,} ({lost:.1%} fewer); {rule}; look whether all is "
-        "mounted and readable; if it shall be so, set publish.max_shrink_share: 1"
+        f"mounted and readable{at_will}"
     )
 
 

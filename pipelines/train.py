@@ -128,7 +128,7 @@ def _train(
     }
     written = gain.helps or given.force
     if written:
-        with new_folder(path) as folder:
+        with new_folder("--output", path) as folder:
             judging.export(module, folder)
             (folder / "README.md").write_text(_card(learned, gain), encoding="utf-8")
             (folder / "training.json").write_text(

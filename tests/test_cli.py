@@ -176,6 +176,9 @@ ONE = "{pictures}/first/1.png"
         (QUERY + " --output {root}/absent/out.jsonl --images " + ONE, "no such folder"),
         (QUERY + " --html {root}/absent/page.html --images " + ONE, "no such folder"),
         (QUERY + " --html {root}/empty --images " + ONE, "folder"),
+        (QUERY + " --html " + ONE + " --images " + ONE, "is there already, and is no page"),
+        (QUERY + " --html {store}/CURRENT --images " + ONE, "is there already, and is no page"),
+        (QUERY + " --vectors {root}/junk.parquet --output {root}/junk.parquet", "the queries"),
     ],
 )
 def test_a_wrong_request_ends_with_one_line_and_leaves_no_trace(

@@ -21,6 +21,7 @@ import lookalike
 from lookalike.exact_neighbours import ExactNeighbours, recall_at_k
 from lookalike.ivf.fast_scan import pack_blocks, unpack_blocks
 from lookalike.pipelines.cli import main
+from lookalike.pipelines.outputs import new_folder
 from lookalike.sources.sample_shards import write_samples
 from lookalike.store import snapshot
 from lookalike.store.exporting import LivingRows
@@ -28,6 +29,7 @@ from lookalike.store.lance_dataset import write_dataset
 from lookalike.store.objects import open_store
 from lookalike.store.tombstones import write_tombstones
 from tests import publishing
+from tests.file_limits import files_of_at_most
 from tests.vector_stores import build_index, clustered, make_store
 
 ROWS, DIM, QUERIES, K, NPROBE = 6000, 32, 300, 10, 6
@@ -259,6 +261,35 @@ def test_a_fault_of_the_store_is_told_as_its_own(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match=path.name):
         write_dataset(rows, tmp_path / "a.lance")
+
+
+@pytest.mark.parametrize("kind", ["npy", "lance"])
+def test_no_room_for_a_folder_may_pass(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(tmp_path / "store", VECTORS[:600])
+    before, out = sorted(tmp_path.iterdir()), tmp_path / "out"
+    with files_of_at_most(20_000):
+        status = main(["export", "--store", str(tmp_path / "store"), "--format", kind, str(out)])
+    said = capsys.readouterr().err
+    assert (status, said.count("\n")) == (1, 1), said
+    assert said.startswith(f"lookalike: OUT {out}: cannot be written: ")
+    assert "file too large" in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_cannot_be_read_is_not_said_of_what_is_written(tmp_path: Path) -> None:
+    gone = tmp_path / "store" / "embeddings" / "000000.parquet"
+
+    def copy() -> None:
+        with new_folder("OUT", tmp_path / "out") as folder:
+            folder.mkdir()
+            (folder / "copy").write_bytes(gone.read_bytes())
+
+    with pytest.raises(FileNotFoundError) as told:
+        copy()
+    assert told.value.filename == str(gone)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_pylance_what_to_install_is_said(

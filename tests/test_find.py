@@ -9,6 +9,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
+from lookalike.cache_folder import cache_folder
 from lookalike.pipelines import find
 from lookalike.pipelines.cli import main
 from lookalike.store import snapshot
@@ -89,12 +90,18 @@ def test_what_is_wrong_is_told_with_status_2(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing").mkdir()
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
     (tmp_path / "text.jpg").write_text("no picture")
     for arguments, message in (
         ((folder / "below" / "1.png", tmp_path / "none"), "no such folder"),
         ((folder / "below" / "1.png", folder / "below" / "1.png"), "find looks in a folder"),
         ((folder / "below" / "1.png", tmp_path / "empty"), "empty"),
         ((tmp_path / "absent.jpg", folder), "absent.jpg"),
+        ((tmp_path / "text.jpg", ""), "no such folder"),
+        ((folder / "below" / "1.png", cache.parent), f"the cache {cache}, where find keeps"),
+        ((folder / "below" / "1.png", tmp_path / "nothing"), "no files there"),
         ((tmp_path / "text.jpg", folder), "text.jpg: not usable as a query"),
         ((folder / "below" / "1.png", folder, "-k", "0"), "-k must be at least 1"),
         ((folder / "below" / "1.png", folder, "--html", "/no/such/a.html"), "no such folder: /no/"),
@@ -105,6 +112,34 @@ def test_what_is_wrong_is_told_with_status_2(
         assert message in captured.err.splitlines()[-1]
         assert not captured.out
     assert not find.store_of(folder).exists(), "nothing was indexed for it"
+
+
+def test_where_no_index_can_be_kept_is_told(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["find", str(folder / "below" / "1.png"), str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be kept there: not a directory; set XDG_CACHE_HOME" in said.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_folder_that_was_emptied_is_said_to_be_empty(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.png"
+    picture(3).save(asked)
+    ask(capsys, asked, folder, "-k", 1)
+    for path in (folder / "below").iterdir():
+        path.unlink()
+    assert main(["find", str(asked), str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"lookalike: {folder}: no files there; find looks in a folder of pictures\n"
+    )
 
 
 def test_folders_are_told_apart() -> None:

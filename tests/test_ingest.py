@@ -249,6 +249,24 @@ def test_too_many_rejected_do_not_publish(
     assert index(tmp_path / "store", path, config=config(tmp_path)) == 0
 
 
+def test_only_a_setting_that_helps_is_advised_where_files_are_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder := tmp_path / "pictures").mkdir()
+    for seed in range(4):
+        picture(seed).save(folder / f"{seed}.png")
+    text = "features: [{name: low, handle: 'builtin:color-texture'}]\n"
+    given = ["--config", config(tmp_path, text), "--images", str(folder)]
+    run = ["index", *given, "--store", str(tmp_path / "store")]
+    assert main(run) == 0
+    for left, advice in ((1, "publish.max_shrink_share: 1\n"), (0, "mounted and readable\n")):
+        for path in sorted(folder.iterdir())[left:]:
+            path.unlink()
+        assert main(run) == 3
+        said = capsys.readouterr().err
+        assert said.endswith(advice), said  # at 1 an empty listing is not published, either
+
+
 # --- other stores -----------------------------------------------------------------------------
 
 

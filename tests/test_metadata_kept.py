@@ -68,3 +68,17 @@ def test_metadata_come_out_as_they_went_in(
     table.parent.rename(table.parent.with_name("label=dog"))  # which changes no time of the table
     run("index", "--embeddings", str(tmp_path / "vectors"))
     assert {row["label"] for row in ask()} == {"dog"}
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.list_(pa.string_view())])
+def test_text_that_is_written_as_views_is_text(
+    kind: pa.DataType, table: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    column = pa.array([["x"], None, None] if pa.types.is_list(kind) else ["x", None, None], kind)
+    pq.write_table(pq.read_table(table, partitioning=None).append_column("note", column), table)
+    store = tmp_path / "store"
+    assert main(["index", "--embeddings", str(tmp_path / "vectors"), "--store", str(store)]) == 0
+    query = ["query", "--store", str(store), "--vectors", str(tmp_path / "q.npy"), "--json"]
+    capfd.readouterr()
+    assert main([*query, "--where", "note is null", "-k", "1"]) == 0
+    assert json.loads(capfd.readouterr().out)["uri"] == "b"

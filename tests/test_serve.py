@@ -23,6 +23,7 @@ import lookalike
 from lookalike.pipelines.cli import main
 from lookalike.serve.api import routes
 from lookalike.serve.asking import FIELDS
+from lookalike.serve.browsing import folders_under
 from lookalike.serve.explorer import Explorer
 from lookalike.serve.limits import Limits
 from lookalike.serve.metrics import Metrics
@@ -160,6 +161,7 @@ def test_a_file_that_is_another_now_or_gone(tmp_path: Path, indexed: tuple[Path,
     folder.mkdir()
     for seed in range(3):
         picture(seed).save(folder / f"{seed}.png")
+    picture(3).save(folder / "3.tga")  # whose content alone does not say that it is a picture
     config = tmp_path / "c.yaml"
     config.write_text(
         "features: [{name: low, handle: 'builtin:color-texture'}]\nrunner: {workers: 1}\n"
@@ -179,6 +181,8 @@ def test_a_file_that_is_another_now_or_gone(tmp_path: Path, indexed: tuple[Path,
             found = served.ask(f"/api/image/{ids[name]}/original")
             assert (found.status, b"secret" in found.body) == (status, False)
             assert reason in found.json()["error"]
+        old = served.ask(f"/api/image/{ids['3.tga']}/original")
+        assert (old.status, old.body) == (200, (folder / "3.tga").read_bytes())
         for name in ("0.png", "1.png"):
             found = served.ask(f"/api/image/{ids[name]}/thumbnail")
             assert (found.status, set(found.json())) == (404, {"error"})
@@ -323,6 +327,32 @@ def test_folders(served: Served, indexed: tuple[Path, Path]) -> None:
     below = served.get("/api/folders", under=f"{folder}/second")
     assert (below["own"], below["top"]) == (10, str(folder))
     assert served.get("/api/browse", folder=f"{folder}/sec_nd")["images"] == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "first", "second"),
+    [
+        (
+            ["/a/b", "file:///a/c", "file:///a/d"],
+            ["/a", "file:///a"],
+            ["file:///a/c", "file:///a/d"],
+        ),
+        (["/a/b", "s3://bucket/x"], ["/a", "s3://bucket"], ["s3://bucket/x"]),
+        (["", "cat", "dog/old"], ["", "cat", "dog"], ["dog/old"]),
+        (["s3://one/x", "s3://two/y"], ["s3://one", "s3://two"], ["s3://two/y"]),
+    ],
+)
+def test_names_of_several_kinds_are_all_in_a_folder(
+    folders: list[str], first: list[str], second: list[str]
+) -> None:
+    counts = dict.fromkeys(folders, 2)
+    top = folders_under(counts, "")
+    own = [""] if top["own"] else []
+    assert own + [one["folder"] for one in top["folders"]] == first
+    assert top["total"] == 2 * len(folders)
+    below = folders_under(counts, first[-1])
+    assert [one["folder"] for one in below["folders"]] == second
+    assert below["total"] == 2 * len(second)
 
 
 def test_outliers_are_what_is_least_like_another(vectors: tuple[Vectors, Served]) -> None:

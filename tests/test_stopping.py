@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.pipelines.cli import main
+from tests.file_limits import files_of_at_most
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits")
 STOPPED = "; the same command continues where it was"
@@ -26,7 +26,7 @@ SECONDS = 10
 SLOW_NATIVE = """
 import ctypes, signal, sys
 from lookalike.store import snapshot
-def publish(*arguments):
+def publish(*arguments, **options):
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     print("in native code", file=sys.stderr, flush=True)
     libc = ctypes.CDLL(None)
@@ -130,6 +130,19 @@ def test_sigterm_in_native_code_that_puts_signals_off(table: Path, tmp_path: Pat
     assert main([*map(str, index_vectors(table, store))]) == 0
 
 
+@pytest.mark.slow
+def test_only_what_goes_on_is_said_to_go_on(table: Path, tmp_path: Path) -> None:
+    store, log = tmp_path / "store", tmp_path / "log"
+    assert main([*map(str, index_vectors(table, store))]) == 0
+    slow = SLOW_NATIVE.replace("import snapshot", "import retention")
+    slow = slow.replace("SIG_UNBLOCK", "SIG_BLOCK")  # another thread takes it
+    slow = slow.replace("snapshot.point = snapshot.write_manifest", "retention.gc")
+    process = start(["gc", "--store", store], log, slow)
+    wait_for(lambda: "in native code" in log.read_text(), process, log)
+    assert stop(process)[0] == 1
+    assert log.read_text().splitlines()[-1] == "lookalike: stopped in the midst of its work"
+
+
 def test_sigterm_before_anything_is_done(table: Path, tmp_path: Path) -> None:
     store, log = tmp_path / "store", tmp_path / "log"
     process = start(index_vectors(table, store), log)
@@ -140,13 +153,8 @@ def test_sigterm_before_anything_is_done(table: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """No file may have more than 20,000 bytes: a disk that fills up, without the disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handled)
+    with files_of_at_most(20_000):
+        yield
 
 
 def test_no_room_ends_with_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def count_folders(now: Searcher, most: int) -> Mapping[str, int]:
         )
     counts: Counter[str] = Counter()
     for batch in living_dataset(now.store, now.manifest).to_batches(columns=["uri"]):
-        names = pc.replace_substring_regex(batch.column("uri"), "/[^/]*$", "")
+        names = pc.replace_substring_regex(batch.column("uri"), "(^|/)[^/]*$", "")
         for one in pc.value_counts(names).to_pylist():
             counts[str(one["values"])] += int(one["counts"])
     return dict(counts)
@@ -166,20 +167,33 @@ def folders_under(counts: Mapping[str, int], under: str) -> dict[str, Any]:
     start = under.rstrip("/") or top
     below: Counter[str] = Counter()
     for folder, count in counts.items():
-        if folder.startswith(f"{start}/"):
-            below[folder[len(start) + 1 :].partition("/")[0]] += count
-    names = sorted(below)
+        if child := _child(folder, start):
+            below[child] += count
+    folders = sorted(below)
     return {
         "folder": start,
         "top": top,
         "own": counts.get(start, 0),
         "total": counts.get(start, 0) + sum(below.values()),
         "folders": [
-            {"name": name, "folder": f"{start}/{name}", "count": below[name]}
-            for name in names[:_FOLDERS]
+            {"name": folder.removeprefix(f"{start}/"), "folder": folder, "count": below[folder]}
+            for folder in folders[:_FOLDERS]
         ],
-        "more": max(0, len(names) - _FOLDERS),
+        "more": max(0, len(folders) - _FOLDERS),
     }
+
+
+# The first level where names of several kinds share none: /mnt, s3://bucket, file:///mnt, mnt.
+_FIRST = re.compile(r"[A-Za-z][\w+.-]*://(?:[^/]+|/[^/]*)|/?[^/]*")
+
+
+def _child(folder: str, start: str) -> str:
+    """The folder directly below `start` that holds or is `folder`; "" where none does."""
+    if not start:
+        return _FIRST.match(folder)[0]  # type: ignore[index]  # it matches every text
+    if not folder.startswith(f"{start}/"):
+        return ""
+    return f"{start}/{folder[len(start) + 1 :].partition('/')[0]}"
 
 
 def _common(folders: list[str]) -> str:

@@ -16,9 +16,9 @@ from lookalike.outcomes import Decoded, Failed
 from lookalike.records import SourceFile
 from lookalike.serve.decoders import Decoders
 from lookalike.serve.limits import Limits, RefusedError
-from lookalike.sources.contents import Contents
+from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.locating import Locator
-from lookalike.sources.sniff import CAMERA_FORMATS, READ_FORMATS, SNIFF_BYTES, sniff
+from lookalike.sources.sniff import CAMERA_FORMATS, READ_FORMATS, identify
 from lookalike.store.recent import Recent
 
 SIDES = (SIDE, 1024)
@@ -147,7 +147,7 @@ def original_of(uri: str, sha256: bytes | None, limits: Limits) -> Original:
         raise RefusedError(404, f"the file cannot be read: {why}") from error
     if sha256 is not None and hashlib.sha256(data).digest() != sha256:
         raise RefusedError(410, "the file is another one now than the one that was indexed")
-    kind = sniff(data[:SNIFF_BYTES])
+    kind = identify(data, claimed_name(file))
     if kind not in READ_FORMATS | CAMERA_FORMATS:  # a store of vectors may name anything
         raise RefusedError(422, "the file is no picture, and nothing else is sent")
     name = uri.rstrip("/").rpartition("/")[2].rpartition("#")[2]

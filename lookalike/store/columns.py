@@ -54,12 +54,22 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def kept_type(kind: pa.DataType) -> pa.DataType:
-    """The type by which a table's column is kept."""
+    """The type by which a table's column is kept.
+
+    Views of text and bytes, as some programs write them, hold what plain columns hold; Arrow can
+    neither choose nor sort rows of them.
+    """
     kind = plain_type(kind)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(kept_type(field.type)) for field in kind])
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(kept_type(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(kept_type(kind.value_type)))
     return kind
 
 

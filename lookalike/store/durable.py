@@ -93,8 +93,8 @@ class PendingFile:
 
 
 _REMEDIES = {
-    errno.ENOSPC: "make room, and run the same command again: it continues where it was",
-    errno.EDQUOT: "make room, and run the same command again: it continues where it was",
+    errno.ENOSPC: "make room, and run the same command again",
+    errno.EDQUOT: "make room, and run the same command again",
     errno.EFBIG: "raise the limit on the size of files, and run the same command again",
     errno.EACCES: "let this user write there, and run the same command again",
     errno.EPERM: "let this user write there, and run the same command again",

@@ -8,7 +8,7 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 
-from lookalike.errors import RequestError, one_line
+from lookalike.errors import RequestError, StoreWriteError, one_line
 from lookalike.store.durable import fsync_path
 from lookalike.store.exporting import LivingRows, table_columns
 
@@ -24,7 +24,7 @@ def write_dataset(rows: LivingRows, folder: Path) -> None:
 
     Raises:
         RequestError: Lance cannot hold a column, by its name or its type.
-        OSError: The folder cannot be written.
+        StoreWriteError: The folder cannot be written.
     """
     schema = _schema(rows.schema)
     _check(schema)
@@ -40,9 +40,11 @@ def write_dataset(rows: LivingRows, folder: Path) -> None:
 
     try:
         lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches()), folder)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         if failed:
             raise failed[0] from None
+        if isinstance(error, OSError):
+            raise StoreWriteError(f"{folder}: cannot be written: {one_line(error)}") from error
         raise
     for path in (*folder.rglob("*"), folder):
         fsync_path(path)  # Lance leaves that to the system
