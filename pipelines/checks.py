@@ -24,6 +24,7 @@ from lookalike.records import SourceFile
 from lookalike.sources.containers import is_table, is_tar
 from lookalike.sources.contents import Contents, claimed_name
 from lookalike.sources.globs import matches, segments
+from lookalike.sources.kinds import advice_on
 from lookalike.sources.sniff import SNIFF_BYTES, claims_image, sniff
 from lookalike.sources.source import Source
 from lookalike.store.folder import FolderStore
@@ -136,6 +137,7 @@ def check_images(sources: Sequence[Source]) -> None:
         raise RequestError(
             f"{specs}: none of the {listed:,} files is an image, by name or by content"
             + (_in_containers(containers, sources[0].spec) if containers else "")
+            + advice_on(source.spec for source in sources)
             if listed
             else f"{specs}: no files there; nothing to index"
         )

@@ -84,7 +84,9 @@ def load_config(
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _OnceEach)
+    except RequestError as error:
+        raise RequestError(f"config {path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise RequestError(f"config {path}: {reason}") from error
@@ -94,6 +96,31 @@ def load_config(
         return parse_config(raw, beam_arguments or [], Path(path).resolve().parent, vectors)
     except RequestError as error:
         raise RequestError(f"config {path}: {error}") from error
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML in which a key is given once: else the last one counts, and nobody is told."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node.
+
+        Raises:
+            RequestError: A key is given twice.
+        """
+        seen: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                before = seen.setdefault(key.value, value)
+                if before is not value:
+                    lines = (before.start_mark.line + 1, value.start_mark.line + 1)
+                    given = (getattr(one, "value", None) for one in (before, value))
+                    first, second = (one if isinstance(one, str) else "…" for one in given)
+                    raise RequestError(
+                        f"{key.value}: given twice, as {first} in line {lines[0]} and as {second} "
+                        f"in line {lines[1]}; keep one"
+                    )
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
 
 
 def parse_config(

@@ -89,6 +89,29 @@ def test_a_picture_is_found_by_its_content_where_no_name_says_so(tmp_path: Path)
     check_images([open_source(str(tmp_path))])
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (
+            "a.zip",
+            "; {}: such archives are not read; unpack it and name the folder",
+        ),
+        ("b.JSONL", "; {}: such lists are not read; write it as .csv or .parquet, with a column"),
+        ("notes.md", ""),
+    ],
+)
+def test_a_source_of_a_kind_that_is_not_read_is_told_what_to_do(
+    name: str, advice: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PK\3\4 and more")
+    with pytest.raises(RequestError) as raised:
+        check_images([open_source(str(path))])
+    wanted = f"{path}: none of the 1 files is an image, by name or by content{advice.format(path)}"
+    assert str(raised.value).startswith(wanted)
+    assert bool(advice) == str(raised.value).endswith((" of it", " uri"))
+
+
 def test_another_choice_of_features_is_named() -> None:
     info = ModelInfo((8, 8), 4)
     deep = Feature("d", "builtin:photo", 0.7, "ab" * 32, info, "models/a")

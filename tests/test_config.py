@@ -237,6 +237,12 @@ def test_wrong_configs_name_the_key_the_rule_and_the_value(
     ("content", "message"),
     [
         (b"features: [", r": not YAML: "),
+        (
+            b"metric: cosine\nengine: auto\nmetric: l2\n",
+            r": metric: given twice, as cosine in line 1 and as l2 in line 3; keep one",
+        ),
+        (b"index: {nlist: 4, nlist: 4}", r": nlist: given twice, as 4 in line 1 and as 4 in "),
+        (b"index: {seed: 4}\nindex: {seed: 5}", r": index: given twice, as … in line 1 and "),
         (b"features: {a: b: c}", r": not YAML: "),
         (b"a: !!python/object:os.system {}", r": not YAML: "),
         (b"metric: 2024-99-99", r": not YAML: month must be"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
@@ -19,6 +19,12 @@ from lookalike.store import storage
 from lookalike.store.columns import merge_columns
 
 _ALL = Selection()
+_UNPACK = "such archives are not read; unpack it and name the folder, or make a .tar of it"
+_AS_CSV = "such lists are not read; write it as .csv or .parquet, with a column uri"
+_NOT_READ = {
+    **dict.fromkeys((".zip", ".7z", ".rar"), _UNPACK),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson", ".tsv", ".txt"), _AS_CSV),
+}
 
 
 def open_source(
@@ -75,6 +81,16 @@ def _open(spec: str, selection: Selection, is_known: Callable[[str], bool]) -> S
         _ = source.metadata  # it is checked as it is told
         return source
     return Source(spec, kind, selection)
+
+
+def advice_on(specs: Iterable[str]) -> str:
+    """What to do about sources that are files of a kind which is not read, "; …"; "" for none."""
+    return "".join(
+        f"; {spec}: {advice}"
+        for spec in specs
+        for ending, advice in _NOT_READ.items()
+        if storage.plain_name(spec).lower().endswith(ending)
+    )
 
 
 def metadata_schema(sources: list[Source]) -> pa.Schema:
