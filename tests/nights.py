@@ -13,6 +13,7 @@ from lookalike.distances import Ids, Vectors
 from lookalike.pipelines.build import IndexBuild
 from lookalike.pipelines.config import parse_config
 from lookalike.pipelines.progress import Progress
+from lookalike.pipelines.tasks import TaskRunner
 from lookalike.store import shard_format, shards, snapshot
 from lookalike.store.compacting import compact, plan_compaction
 from lookalike.store.ledger import Counts
@@ -112,10 +113,8 @@ class Nights:
         scratch = Run(open_store(self.store), name)
         scratch.start()
         build = IndexBuild(
-            open_store(self.store),
-            scratch,
+            TaskRunner(scratch, config.runner, _Said(self.said)),
             config,
-            _Said(self.said),
             manifest,
             self.manifest,
             added=self.new,
