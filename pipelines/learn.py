@@ -13,7 +13,7 @@ from typing import Any
 from lookalike import __version__, evaluation
 from lookalike.errors import NotPublishedError, RequestError
 from lookalike.json_text import to_json
-from lookalike.learning.adapting import Adapted, adapt
+from lookalike.learning.adapting import SOLUTIONS, Adapted, adapt
 from lookalike.learning.altered import COPIES, PICTURES, read_altered
 from lookalike.learning.held_out import Gain
 from lookalike.learning.labelled import Labelled, read_labelled
@@ -22,6 +22,7 @@ from lookalike.models.features import Feature, stored_features
 from lookalike.models.fusing import is_normalised
 from lookalike.models.projection import Projection, open_folder, save, stored_projection
 from lookalike.pipelines.outputs import free_place, new_folder, refusal
+from lookalike.pipelines.progress import Progress
 from lookalike.pipelines.streams import print_as_json
 from lookalike.report.text import visible
 from lookalike.search.query_images import load_embedder
@@ -144,8 +145,10 @@ def run_adapt(given: argparse.Namespace) -> int:
     k, dim = _k(given), sum(asked.dims)
     if given.components is not None and not 1 <= given.components <= dim:
         raise RequestError(f"--components {given.components}: needs a number from 1 to {dim:,}")
-    data = asked.data(given)
-    found = adapt(data, asked.dims, k, given.components)
+    data, solved = asked.data(given), list[None]()
+    progress = Progress(quiet=given.json)
+    with progress.stage("adapt", "solutions", SOLUTIONS, lambda: len(solved)):
+        found = adapt(data, asked.dims, k, given.components, lambda: solved.append(None))
     written = found.gain.helps or given.force
     if written:
         _save(path, asked, found, given)

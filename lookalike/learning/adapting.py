@@ -9,7 +9,7 @@ smaller ones alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from lookalike.distances import Vectors
 from lookalike.errors import RequestError
-from lookalike.learning.held_out import Fold, Gain, best, folds_of, gain_of
+from lookalike.learning.held_out import FOLDS, Fold, Gain, best, folds_of, gain_of
 from lookalike.learning.labelled import OTHER, Labelled, Labels
 from lookalike.models.projection import project
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3)  # of the regularisation, the most cautious first
 COMPONENTS = (64, 128, 256, 512)  # beside all
+SOLUTIONS = FOLDS + 1  # without each fold, and of all
 _LOSS = 0.002  # of precision, that fewer components may cost
 _CHUNK = 4096
 
@@ -152,7 +153,11 @@ def _axes(matrix: Array) -> tuple[Array, Array]:
 
 
 def adapt(
-    data: Labelled, dims: Sequence[int], k: int = 10, components: int | None = None
+    data: Labelled,
+    dims: Sequence[int],
+    k: int = 10,
+    components: int | None = None,
+    tell: Callable[[], None] = lambda: None,
 ) -> Adapted:
     """Learn a projection, and measure what it gains on labels that it did not see.
 
@@ -161,13 +166,14 @@ def adapt(
         dims: Components of each block of the vectors.
         k: Of precision at k.
         components: That shall come out, from 1 to all; None for as few as cost nothing.
+        tell: Called SOLUTIONS times, when the images of some folds have been learned from.
 
     Raises:
         RequestError: There are too few labels, or nothing to learn from them.
     """
     dim = data.vectors.shape[1]
     sizes = [components] if components else [*(one for one in COMPONENTS if one < dim), dim]
-    search = _Search(data, dims, folds_of(data, k), sizes)
+    search = _Search(data, dims, folds_of(data, k), sizes, tell)
     everything = frozenset(range(len(search.folds)))
     before = [fold.precision(data.vectors[fold.rows]) for fold in search.folds]
     after = []
@@ -190,9 +196,14 @@ class _Search:
     """Learns on all folds but one and tries that; what is tried twice is done once."""
 
     def __init__(
-        self, data: Labelled, dims: Sequence[int], folds: Sequence[Fold], sizes: Sequence[int]
+        self,
+        data: Labelled,
+        dims: Sequence[int],
+        folds: Sequence[Fold],
+        sizes: Sequence[int],
+        tell: Callable[[], None],
     ) -> None:
-        self.folds = folds
+        self.folds, self._tell = folds, tell
         self._data, self._dims, self._sizes = data, dims, sizes
         inside = [np.isin(data.labels, fold.labels[fold.labels != OTHER]) for fold in folds]
         self._sums = [moments(data.vectors[rows], data.labels[rows]) for rows in inside]
@@ -204,7 +215,9 @@ class _Search:
         sums = self._sums[first]
         for number in rest:
             sums = sums + self._sums[number]
-        return Solver(sums, self._dims)
+        solver = Solver(sums, self._dims)
+        self._tell()
+        return solver
 
     def precision(self, on: int, strength: float, size: int) -> npt.NDArray[np.float64]:
         """Of each query of a fold, by what was learned on the others."""
