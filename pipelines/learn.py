@@ -13,7 +13,7 @@ from typing import Any
 from lookalike import __version__, evaluation
 from lookalike.errors import NotPublishedError, RequestError
 from lookalike.json_text import to_json
-from lookalike.learning.adapting import SOLUTIONS, Adapted, adapt
+from lookalike.learning.adapting import FITS, Adapted, adapt
 from lookalike.learning.altered import COPIES, PICTURES, read_altered
 from lookalike.learning.held_out import Gain
 from lookalike.learning.labelled import Labelled, read_labelled
@@ -145,10 +145,10 @@ def run_adapt(given: argparse.Namespace) -> int:
     k, dim = _k(given), sum(asked.dims)
     if given.components is not None and not 1 <= given.components <= dim:
         raise RequestError(f"--components {given.components}: needs a number from 1 to {dim:,}")
-    data, solved = asked.data(given), list[None]()
+    data, fitted = asked.data(given), list[None]()
     progress = Progress(quiet=given.json)
-    with progress.stage("adapt", "solutions", SOLUTIONS, lambda: len(solved)):
-        found = adapt(data, asked.dims, k, given.components, lambda: solved.append(None))
+    with progress.stage("adapt", "fits", FITS, lambda: len(fitted)):
+        found = adapt(data, asked.dims, k, given.components, lambda: fitted.append(None))
     written = found.gain.helps or given.force
     if written:
         _save(path, asked, found, given)

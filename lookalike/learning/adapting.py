@@ -24,7 +24,7 @@ from lookalike.models.projection import project
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3)  # of the regularisation, the most cautious first
 COMPONENTS = (64, 128, 256, 512)  # beside all
-SOLUTIONS = FOLDS + 1  # without each fold, and of all
+FITS = FOLDS + 1  # of projections: without each fold, and to all
 _LOSS = 0.002  # of precision, that fewer components may cost
 _CHUNK = 4096
 
@@ -166,7 +166,7 @@ def adapt(
         dims: Components of each block of the vectors.
         k: Of precision at k.
         components: That shall come out, from 1 to all; None for as few as cost nothing.
-        tell: Called SOLUTIONS times, when the images of some folds have been learned from.
+        tell: Called FITS times, whenever a projection was fitted to the images of some folds.
 
     Raises:
         RequestError: There are too few labels, or nothing to learn from them.
