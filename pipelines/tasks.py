@@ -143,25 +143,25 @@ def perform(work: Work, tasks: Sequence[Any], runner: RunnerSpec) -> None:
     """
     if runner.alone:
         run_here(lambda: do_here(work, tasks))
-        return
-    from lookalike.pipelines.engine import run
-    from lookalike.transforms.tasks import DoTasks, begin
+    else:
+        from lookalike.transforms.tasks import DoTasks
 
-    def build(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | "Tasks" >> begin(tasks) | "Run" >> DoTasks(work, spread=len(tasks) > 1)
-
-    run(build, runner)
+        _run(DoTasks(work, spread=len(tasks) > 1), tasks, runner)
 
 
 def _bring_together(store: Store, meeting: Meeting, runner: RunnerSpec) -> None:
+    """Have rows meet on an engine, or here where one worker of this machine would do all."""
     if runner.alone:
         run_here(lambda: meet_here(meeting, store))
-        return
+    else:
+        from lookalike.transforms.exchange import Exchange
+
+        _run(Exchange(meeting, store), range(meeting.tasks), runner)
+
+
+def _run(transform: beam.PTransform, tasks: Sequence[Any], runner: RunnerSpec) -> None:
+    """Run the pipeline that gives tasks to a transform."""
     from lookalike.pipelines.engine import run
-    from lookalike.transforms.exchange import Exchange
     from lookalike.transforms.tasks import begin
 
-    def build(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | "Tasks" >> begin(range(meeting.tasks)) | "Rows" >> Exchange(meeting, store)
-
-    run(build, runner)
+    run(lambda pipeline: pipeline | "Tasks" >> begin(tasks) | "Run" >> transform, runner)
