@@ -44,7 +44,7 @@ class IndexBuild:
     """The index stages of one run.
 
     Attributes:
-        tasks: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
         config: As checked.
         manifest: Of the snapshot that is being made, with its embedding files and, where any row is
             deleted, its tombstones; the index is added.
@@ -56,7 +56,7 @@ class IndexBuild:
         moved: New ids of rows, where embeddings were compacted.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     config: Config
     manifest: Manifest
     parent: Manifest | None
@@ -66,7 +66,7 @@ class IndexBuild:
 
     def __post_init__(self) -> None:
         """Name the store's root."""
-        self.store = self.tasks.store
+        self.store = self.task_runner.store
 
     def run(self) -> None:
         """Add trained index, shards, truth, search parameters and certificate to the manifest.
@@ -211,7 +211,7 @@ class IndexBuild:
     @cached_property
     def _sampler(self) -> Sampler:
         removed = next((one["path"] for one in snapshot.files_of(self.manifest, "tombstones")), "")
-        return Sampler(self.tasks, int(self.manifest["dim"]), self.deleted, removed)
+        return Sampler(self.task_runner, int(self.manifest["dim"]), self.deleted, removed)
 
     @cached_property
     def _drawn(self) -> Samples:
@@ -257,11 +257,11 @@ class IndexBuild:
             REENCODE: f"all {self._rows:,} vectors are encoded again, as trained for {before}",
             RETRAIN: f"anew, of {self._rows:,} vectors",
         }[way]
-        self.tasks.progress.say(f"index: {said}{'; ' if why else ''}{why}")
+        self.task_runner.progress.say(f"index: {said}{'; ' if why else ''}{why}")
         for reason in self.spec.reasons if way == RETRAIN else ():
-            self.tasks.progress.say(f"index: {reason}")
+            self.task_runner.progress.say(f"index: {reason}")
         made = IndexUpdate(
-            self.tasks,
+            self.task_runner,
             self.config,
             self.manifest,
             self.spec,
@@ -303,4 +303,4 @@ class IndexBuild:
         }
         target = certificate["target"]
         short = f"; target_recall {target} is not certain: {certificate['advice']}"
-        self.tasks.progress.say(f"certify: {found}{'' if certificate['reached'] else short}")
+        self.task_runner.progress.say(f"certify: {found}{'' if certificate['reached'] else short}")

@@ -40,12 +40,12 @@ class Asking:
     """Asks the index of a run.
 
     Attributes:
-        tasks: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
         folder: Of what tasks leave, relative to the store.
         manifest: Of the snapshot that is being made, with its index.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     folder: str
     manifest: Manifest
 
@@ -53,14 +53,14 @@ class Asking:
         self, truth: ExactNeighbours, target: float, before: tuple[int, int] | None
     ) -> Certificate:
         """The certificate (see `lookalike.recall.certificate.choose`)."""
-        store = self.tasks.store
+        store = self.task_runner.store
         laid = lay_out(store, self.folder, self.manifest, truth, K)
         groups = shard_groups(self.manifest, _GROUP_BYTES)
         if len(groups) > 1:
             return choose(Spread(self, laid, groups, truth), K, target, before)
         digest = hashlib.sha256(repr((target, before)).encode()).hexdigest()[:12]
         task = CertifyTask(laid, target, before, f"{self.folder}/certified-{digest}.json")
-        [found] = self.tasks.run(("certify", "snapshots"), [task], certify_index)
+        [found] = self.task_runner.run(("certify", "snapshots"), [task], certify_index)
         return cast(Certificate, found)
 
 
@@ -75,7 +75,7 @@ class Spread:
         """Learn the lists of the queries' neighbours, and put them beside what is laid out."""
         self._asking, self._store, self.truth, self.rows = (
             asking,
-            asking.tasks.store,
+            asking.task_runner.store,
             truth,
             laid.rows,
         )
@@ -100,6 +100,6 @@ class Spread:
             f"{folder}/dealt",
             f"{folder}/taken",
         )
-        found = asking.tasks.exchange(meeting)
+        found = asking.task_runner.exchange(meeting)
         answers = iter(found[number]["answer"] for number in range(len(inquiry.parts)))
         return [[next(answers) for _ in question.blocks(queries)] for question in questions]

@@ -173,20 +173,20 @@ class _Job:
     """One search for groups.
 
     Attributes:
-        runner: Has its tasks done.
+        task_runner: Has its tasks done.
         join: What is looked for.
         joined: The snapshot.
         verify: Whether to compare the original files.
     """
 
-    runner: TaskRunner
+    task_runner: TaskRunner
     join: Join
     joined: Joined
     verify: bool
 
     def components(self) -> tuple[Ids, Ids, PairRecall]:
         """Ids (n,) of rows with near-copies, the group of each, and how complete that is."""
-        scratch, sample = self.runner.store, Sample.drawn(self.joined, self.join.within)
+        scratch, sample = self.task_runner.store, Sample.drawn(self.joined, self.join.within)
         sample.write(scratch, self.join)
         sample = Sample.read(scratch, self.join)  # that of the first attempt
         dealt, taken = (f"{self.join.folder}/{kind}" for kind in ("dealt", "taken"))
@@ -199,9 +199,9 @@ class _Job:
             taken,
             rows=sample.of,
         )
-        partitions = self.runner.meet(meeting)
+        partitions = self.task_runner.meet(meeting)
         tasks = join_tasks(self.join, partitions, self.joined.partitions)
-        found = self.runner.run(("join", "parts"), tasks, find_links)
+        found = self.task_runner.run(("join", "parts"), tasks, find_links)
         records = finished(scratch, scratch.files(dealt, ".json"))
         ids, first = components_of(scratch, self.joined, records, partitions.values(), found)
         return ids, first, recall_of(scratch, sample, records, ids, first)
@@ -213,9 +213,9 @@ class _Job:
             return groups
         from lookalike.copies.verifying import judged, verify, verify_tasks  # OpenCV is an extra
 
-        scratch, folder = self.runner.store, self.join.folder
+        scratch, folder = self.task_runner.store, self.join.folder
         tasks = verify_tasks(scratch, folder, groups)
-        records = self.runner.run(("verify", "parts"), tasks, verify)
+        records = self.task_runner.run(("verify", "parts"), tasks, verify)
         return judged(describer, describer.groups(grouped(ids, first)), records)
 
 

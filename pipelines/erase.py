@@ -83,7 +83,7 @@ class Erasure:
         files = [line for line in parent["files"] if line["kind"] not in _OWN]
         files += embeddings
         ledger = self._ledger(folder, embeddings, moving)
-        files += write_ledger_files(self.store, ledger, self._tasks.meet, self._vectors)
+        files += write_ledger_files(self.store, ledger, self._task_runner.meet, self._vectors)
         if len(tombstones):
             record = write_tombstones(self.store, f"{folder}/tombstones.npy", tombstones)
             files.append(record.line("tombstones"))
@@ -97,7 +97,7 @@ class Erasure:
             if learnt:
                 self.progress.say("train: anew, the trained index knows what is to be forgotten")
             IndexBuild(
-                self._tasks,
+                self._task_runner,
                 self.config,
                 manifest,
                 None if learnt else parent,
@@ -115,12 +115,12 @@ class Erasure:
             parent,
             {},
             Faults(self.progress.say),
-            Measuring(self._tasks),
+            Measuring(self._task_runner),
         )
         return manifest
 
     @property
-    def _tasks(self) -> TaskRunner:
+    def _task_runner(self) -> TaskRunner:
         return TaskRunner(self.scratch, self.config.runner, self.progress)
 
     @cached_property
@@ -161,7 +161,7 @@ class Erasure:
         )
         path = f"{self.scratch.folder}/dead.npy"
         write_tombstones(self.store, path, deleted)
-        made = self._tasks.run(("compact", "embedding shards"), tasks, Compacting(path))
+        made = self._task_runner.run(("compact", "embedding shards"), tasks, Compacting(path))
         moving = Moving(tuple(tasks), path)
         gone = moving(self.store).files
         kept = [line for line in lines if line["file_no"] not in gone]

@@ -71,7 +71,7 @@ def run_job(job: Job) -> dict[str, Any]:
             job.wanted,
         )
         IndexBuild(
-            job.tasks,
+            job.task_runner,
             job.config,
             manifest,
             job.base,
@@ -83,7 +83,7 @@ def run_job(job: Job) -> dict[str, Any]:
         job.scratch.refuse()
         raise
     publish.Publication(
-        job.tasks, job.parent, settled, job.commit, job.config.publish.report
+        job.task_runner, job.parent, settled, job.commit, job.config.publish.report
     ).publish(manifest, job.noun, plan.listed)
     job.scratch.finish()
     return publish.summary(manifest, new=True)

@@ -181,7 +181,7 @@ class ImageJob(Job):
             snapshot.files_of(self.base, "embedding"), self.scratch.name, self.scratch.folder
         )
         work = Converting(self.computed, dict(self.properties))
-        done = self.tasks.run(("convert", "embedding shards"), tasks, work)
+        done = self.task_runner.run(("convert", "embedding shards"), tasks, work)
         made = [record["shard"] for record in done]
         others = [line for line in self.base["files"] if line["kind"] != "embedding"]
         self.base = {**self.base, "files": [*made, *others]}
@@ -192,7 +192,7 @@ class ImageJob(Job):
 
     def list_rows(self, folder: str) -> tuple[Listing, pa.Schema]:
         """List the sources."""
-        return SourceListing(self.tasks, folder, self.sources).run()
+        return SourceListing(self.task_runner, folder, self.sources).run()
 
     @property
     def left_out(self) -> LeftOut:
@@ -206,7 +206,7 @@ class ImageJob(Job):
             return (0,)
         unit_rows = self.config.unit_files or unit_rows_for(candidates.rows)
         ledger = snapshot.files_of(self.base, "ledger") if self.base else []
-        steps = Reconciling(self.tasks)
+        steps = Reconciling(self.task_runner)
         return steps.cut(candidates, f"{self.scratch.folder}/units", unit_rows, ledger).firsts
 
     def prepare(self, plan: Plan) -> None:

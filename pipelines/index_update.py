@@ -45,7 +45,7 @@ class IndexUpdate:
     """The index of some embedding shards, made in one way.
 
     Attributes:
-        tasks: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
         config: As checked.
         manifest: Of the snapshot that is being made, without an index.
         spec: As planned.
@@ -64,7 +64,7 @@ class IndexUpdate:
         result: The truth that the certificate was measured by.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     config: Config
     manifest: Manifest
     spec: IndexSpec
@@ -82,7 +82,7 @@ class IndexUpdate:
 
     def __post_init__(self) -> None:
         """Name the store's root."""
-        self.store = self.tasks.store
+        self.store = self.task_runner.store
 
     def run(self, seconds: dict[str, float]) -> None:
         """All stages; adds to the seconds of each."""
@@ -99,7 +99,7 @@ class IndexUpdate:
         decided = [self.spec.to_json(), self.way, self.queries, paths, len(self.added)]
         digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode())
         digest.update(self.deleted.tobytes())
-        return f"{self.tasks.scratch.folder}/index-{digest.hexdigest()[:12]}"
+        return f"{self.task_runner.scratch.folder}/index-{digest.hexdigest()[:12]}"
 
     @cached_property
     def _shards(self) -> list[FileLine]:
@@ -161,8 +161,8 @@ class IndexUpdate:
         if spec.kind == "exact":  # nothing is trained
             return train_index(task, self.store)
         train = TaskWork("train", self.store, train_index, task.memory)
-        [found] = self.tasks.run(("train", "trainings"), [task], train)
-        self.tasks.progress.say(
+        [found] = self.task_runner.run(("train", "trainings"), [task], train)
+        self.task_runner.progress.say(
             f"train: {spec.nlist:,} lists, {spec.code_bytes} code bytes, on "
             f"{found['training']['rows']:,} vectors in {duration(found['training']['seconds'])}"
         )
@@ -210,14 +210,16 @@ class IndexUpdate:
 
     def _output(self, number: int) -> str:
         """Of an index shard: its name but for the hash."""
-        return f"index/{self.tasks.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}"
+        return (
+            f"index/{self.task_runner.scratch.name}-{self.folder.rpartition('-')[2]}-{number:05d}"
+        )
 
     def _encode(self) -> None:
         """Parts of the index, in parallel; a part that is alone is the finished shard."""
         queries, threads = self._comparisons.all, self.config.runner.threads
         encode = EncodeWork(self.store, self._name, threads, queries)
         tasks = [*self._parts, *self._compared]
-        some = self.tasks.worth(self._rows, _WORTH_A_PROCESS)
+        some = self.task_runner.worth(self._rows, _WORTH_A_PROCESS)
         records = some.run(("encode", "parts"), tasks, encode)
         self._made, self._among_old = records[: len(self._parts)], records[len(self._parts) :]
         rows = sum(one["header"]["rows"] for one in self._made)
@@ -267,7 +269,7 @@ class IndexUpdate:
                 self.store, self._parts, self._trained, shards, self.folder, self._output
             )
             group = GroupWork(self.store, self._name)
-            made = self.tasks.run(("group", "index shards"), tasks, group)
+            made = self.task_runner.run(("group", "index shards"), tasks, group)
         lines: list[FileLine] = [record["shard"] for record in made]
         rows = sum(line["rows"] for line in lines)
         self._check(rows, "in index shards")
@@ -282,7 +284,7 @@ class IndexUpdate:
         queries = self._comparisons
         new, old = (
             combined(
-                self.tasks,
+                self.task_runner,
                 f"{self.folder}/{name}",
                 asked,
                 [record["truth"]["path"] for record in records],
@@ -301,6 +303,6 @@ class IndexUpdate:
         before = None
         if self.way == APPEND and self.parent is not None and self.parent["certificate"]["reached"]:
             before = (int(self.parent["search"]["nprobe"]), int(self.parent["search"]["rerank"]))
-        asking = Asking(self.tasks, f"{self.folder}/certify", manifest)
+        asking = Asking(self.task_runner, f"{self.folder}/certify", manifest)
         target = float(self.config.index.get("target_recall", 0.95))
         self.certificate = asking.certificate(self.result.measured(), target, before)

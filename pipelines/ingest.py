@@ -101,7 +101,7 @@ class VectorJob(Job):
         """List the rows of all tables, each under its uri."""
         size = self.rules.dim * np.dtype(self.rules.dtype).itemsize
         plan = VectorListing.of(self.tables, folder, size)
-        steps = Reconciling(self.tasks)
+        steps = Reconciling(self.task_runner)
         listing, repeats = steps.list_vectors(plan)
         if repeats:
             self.progress.say(f"scan: {repeats:,} rows repeat the uri of an earlier row")
@@ -111,7 +111,7 @@ class VectorJob(Job):
         """Units of runs of row groups."""
         folder, unit_rows = f"{self.scratch.folder}/units", self.config.unit_files or UNIT_ROWS
         plan = VectorCutting.of(candidates, folder, self.tables, unit_rows)
-        steps = Reconciling(self.tasks)
+        steps = Reconciling(self.task_runner)
         return steps.cut_vectors(plan, candidates.rows).firsts
 
     def work(self, plan: Plan) -> IngestWork:

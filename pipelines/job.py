@@ -92,7 +92,7 @@ class Job(ABC):
         return Run.for_request(self.store, {**self.settings, **asked})
 
     @property
-    def tasks(self) -> TaskRunner:
+    def task_runner(self) -> TaskRunner:
         """Has tasks of this run done."""
         return TaskRunner(self.scratch, self.config.runner, self.progress)
 

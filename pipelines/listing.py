@@ -37,12 +37,12 @@ class SourceListing:
     """Lists sources into the scratch of a run.
 
     Attributes:
-        tasks: Has tasks of the run done, and tells what was left out.
+        task_runner: Has tasks of the run done, and tells what was left out.
         folder: Of the listing, relative to the store.
         sources: In order.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     folder: str
     sources: Sequence[Source]
     _rounds: int = field(default=0)
@@ -54,7 +54,7 @@ class SourceListing:
             RequestError: A source changed while it was read.
             UnreachableError, EngineError: One cannot be listed.
         """
-        self._notes = Notes(self.tasks.progress.say)
+        self._notes = Notes(self.task_runner.progress.say)
         sources = list(self.sources)
         pieces: list[Piece] = [Place(number) for number in range(len(sources))]
         # Which columns there are, the containers tell that a glob holds: it is walked before.
@@ -105,11 +105,13 @@ class SourceListing:
                 for number, some in enumerate(some for is_wanted, some in cut if is_wanted)
             ]
             if here:
-                records = [list_places(task, self.tasks.store, sources, metadata) for task in tasks]
+                records = [
+                    list_places(task, self.task_runner.store, sources, metadata) for task in tasks
+                ]
             else:
                 work = partial(list_places, sources=sources, metadata=metadata)
-                listing = TaskWork("list", self.tasks.store, work, counts=_counts)
-                records = self.tasks.run(("list", "places"), tasks, listing)
+                listing = TaskWork("list", self.task_runner.store, work, counts=_counts)
+                records = self.task_runner.run(("list", "places"), tasks, listing)
             found = iter(records)
             pieces = [
                 piece

@@ -23,10 +23,10 @@ class Measuring:
     """Has a task of a run do what `lookalike.recall.measured.measure` does.
 
     Attributes:
-        tasks: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
 
     def __call__(
         self,
@@ -49,11 +49,11 @@ class Measuring:
         }
 
         def run() -> Mapping[str, Any]:
-            name = HashedName(f"{self.tasks.scratch.folder}/measured/given", ".json")
+            name = HashedName(f"{self.task_runner.scratch.folder}/measured/given", ".json")
             path = store.put(name, json_bytes(given)).path
             task = MeasureTask(path, path.replace("/given-", "/found-"))
             try:
-                return self.tasks.run(("measure", "reports"), [task], measure_index)[0]
+                return self.task_runner.run(("measure", "reports"), [task], measure_index)[0]
             except EngineError as error:
                 if error.kind.endswith(StoreWriteError.__name__):  # nor could the rest be written
                     raise StoreWriteError(str(error)) from error

@@ -38,18 +38,18 @@ class Proving:
     """Searches all that is left of a store; its own scratch goes when that is done.
 
     Attributes:
-        tasks: Of the run of `forget`, whose scratch is all that is there beside the snapshot.
+        task_runner: Of the run of `forget`, whose scratch is all that is there beside the snapshot.
         held: What was to be forgotten.
         manifest: Of the snapshot.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     held: Held
     manifest: Manifest
 
     def prove(self) -> Proof:
         """The proof; nothing of the run is left."""
-        store, own = self.tasks.store, f"runs/{self.tasks.scratch.name}/"
+        store, own = self.task_runner.store, f"runs/{self.task_runner.scratch.name}/"
         traces = self._traces()
         ledger = (
             (line["path"], line["bytes"]) for line in snapshot.files_of(self.manifest, "ledger")
@@ -60,7 +60,7 @@ class Proving:
         entries = [entry for entry in all_files(store) if not entry.path.startswith(own)]
         sizes = ((entry.path, entry.bytes) for entry in entries)
         found = self._run("search", "parts", sizes, traces, search_files)
-        self.tasks.scratch.finish()
+        self.task_runner.scratch.finish()
         searched = {entry.path for entry in entries}
         late = [entry for entry in all_files(store) if entry.path not in searched]
         found.append(search(store, traces, [entry.path for entry in late]))
@@ -76,14 +76,16 @@ class Proving:
     ) -> list[Record]:
         """What tasks record of some files (path and bytes)."""
         listed = sorted(files)
-        folder = f"{self.tasks.scratch.folder}/{stage}"
-        path = self.tasks.store.put(HashedName(f"{folder}/traces", ".json"), traces.to_bytes()).path
+        folder = f"{self.task_runner.scratch.folder}/{stage}"
+        path = self.task_runner.store.put(
+            HashedName(f"{folder}/traces", ".json"), traces.to_bytes()
+        ).path
         digest = hashlib.sha256(repr((path, listed)).encode()).hexdigest()[:12]
         tasks = [
             SearchTask(number, paths, path, f"{folder}/{digest}/{number:06d}.json")
             for number, paths in enumerate(at_least(listed, _TASK_BYTES))
         ]
-        some = self.tasks.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
+        some = self.task_runner.worth(sum(size for _, size in listed), _WORTH_A_PROCESS)
         return some.run((stage, noun), tasks, work)
 
     def _traces(self) -> Traces:
@@ -91,7 +93,7 @@ class Proving:
         held, manifest = self.held, self.manifest
         unknown = {name for one in held.unknown for name in meanings(one)}
         name = str(manifest["index"]["template"])
-        trained = load_trained_index(self.tasks.store.local_folder(f"templates/{name}"), name)
+        trained = load_trained_index(self.task_runner.store.local_folder(f"templates/{name}"), name)
         vectors = []
         for vector in held.vectors:
             forms = [vector, vector.astype(np.float16)]

@@ -124,7 +124,7 @@ def summary(manifest: Mapping[str, Any], new: bool) -> dict[str, Any]:
 class Publication:
     """What is left to do for a run whose manifest is complete but for ledger and report, if any."""
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     parent: Manifest | None
     settled: Settled
     commit: Callable[[Manifest], None]  # publishes what is finished in the store
@@ -132,7 +132,7 @@ class Publication:
 
     def publish(self, manifest: Manifest, noun: str, listed: int) -> None:
         """Ledger, duplicates and report; then the manifest; then CURRENT."""
-        store = self.tasks.store
+        store = self.task_runner.store
         folder, settled = f"snapshots/{manifest['name']}", self.settled
         counts = manifest["counts"]
         ledger = ledger_of_run(
@@ -143,7 +143,7 @@ class Publication:
             (line["file_no"] for line in snapshot.files_of(manifest, "embedding")),
             settled.moving,
         )
-        lines = write_ledger_files(store, ledger, self.tasks.meet, Counts.of(counts).living)
+        lines = write_ledger_files(store, ledger, self.task_runner.meet, Counts.of(counts).living)
         check_balance(listed - settled.unread, Counts.of(counts))
         _check_rows(counts, lines)
         manifest["files"] += lines
@@ -155,16 +155,16 @@ class Publication:
             for name in ("embedded", "unchanged", "duplicate", "rejected", "ignored", "removed")
             if counts[name] or name not in ("unchanged", "removed")
         )
-        self.tasks.progress.say(
+        self.task_runner.progress.say(
             f"published {manifest['name']}: {counts['listed']:,} {noun}: {said}"
             f"{unknown_line(counts)}"
         )
 
     def _report(self, folder: str, manifest: Manifest, ledger: Ledger) -> list[FileLine]:
         """Write the report, which says of its own faults what there is to say."""
-        store, faults = self.tasks.store, Faults(self.tasks.progress.say)
+        store, faults = self.task_runner.store, Faults(self.task_runner.progress.say)
         shown = faults.spare("samples", lambda: samples_of(store, ledger), {})
-        measuring = Measuring(self.tasks)
+        measuring = Measuring(self.task_runner)
         return write_report(store, folder, manifest, self.parent, shown, faults, measuring)
 
 

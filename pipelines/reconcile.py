@@ -29,19 +29,19 @@ class Reconciling:
     """Where the steps run.
 
     Attributes:
-        tasks: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
 
     def compare(self, plan: Comparing) -> Comparison:
         """Compare a listing with the parent's ledger."""
-        found = totals_of(self.tasks.store, plan.folder)
+        found = totals_of(self.task_runner.store, plan.folder)
         if found is None:
             folders = (f"{plan.folder}/dealt", f"{plan.folder}/parts")
             steps = (plan.deal, plan.take)
             parts = self._run("compare", steps, len(plan.tasks), folders, plan.rows)
-            found = plan.finish(self.tasks.store, parts)
+            found = plan.finish(self.task_runner.store, parts)
         return found
 
     def cut(
@@ -53,17 +53,17 @@ class Reconciling:
     ) -> Units:
         """Cut files to be read into units, and find what of the parent's ledger they may be."""
         bits = sieve_bits(listing.rows) if parent else 0
-        plan = Cutting.of(self.tasks.store, listing, folder, unit_rows, bits)
+        plan = Cutting.of(self.task_runner.store, listing, folder, unit_rows, bits)
         folders = (f"{folder}/dealt", f"{folder}/parts")
         cut = self._run("cut", (plan.deal, plan.take), len(plan.tasks), folders, listing.rows)
         units = plan.finish(cut)
         if parent and units:
             read = sum(line["rows"] for line in parent) // _READ_FOR_ONE
-            known = Knowing.of(self.tasks.store, units, cut, parent)
+            known = Knowing.of(self.task_runner.store, units, cut, parent)
             folders = (f"{known.folder}/dealt", f"{known.folder}/parts")
             self._run("known", (known.deal, known.take), known.tasks, folders, listing.rows + read)
         for name in ("dealt", "bits", "known/dealt"):
-            self.tasks.store.delete_below(f"{folder}/{name}")
+            self.task_runner.store.delete_below(f"{folder}/{name}")
         return units
 
     def list_vectors(self, plan: VectorListing) -> tuple[Listing, int]:
@@ -77,7 +77,7 @@ class Reconciling:
         if repeats:
             steps = (plan.deal_repeated, plan.take_repeated)
             anew = self._run("list (repeats)", steps, plan.parts, (found, renamed), repeats)
-        return plan.finish(self.tasks.store, anew), repeats
+        return plan.finish(self.task_runner.store, anew), repeats
 
     def cut_vectors(self, plan: VectorCutting, rows: int) -> Units:
         """Cut rows of tables of vectors into units."""
@@ -87,11 +87,11 @@ class Reconciling:
         cut = self._run(
             "cut", (plan.deal, plan.take), len(plan.tasks), folders, rows // _NAMES_FOR_ONE
         )
-        self.tasks.store.delete_below(folders[0])
+        self.task_runner.store.delete_below(folders[0])
         return plan.finish(cut)
 
     def _run(
         self, stage: str, steps: tuple[Deal, Take], tasks: int, folders: tuple[str, str], rows: int
     ) -> dict[int, Record]:
         meeting = Meeting(stage, tasks, *steps, *folders, rows=rows)
-        return self.tasks.meet(meeting)
+        return self.task_runner.meet(meeting)

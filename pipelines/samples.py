@@ -44,13 +44,13 @@ class Sampler:
     """Draws samples for one run.
 
     Attributes:
-        tasks: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
         dim: Components of a vector.
         deleted: Tombstones, ascending.
         removed: Their file; "" where there are none.
     """
 
-    tasks: TaskRunner
+    task_runner: TaskRunner
     dim: int
     deleted: Ids
     removed: str
@@ -63,17 +63,17 @@ class Sampler:
             rows: That one task looks at, about.
             draws: What to draw.
         """
-        store, tasks = self.tasks.store, list[DrawTask]()
+        store, tasks = self.task_runner.store, list[DrawTask]()
         groups = list(at_least(((span, span.rows) for span in spans), rows))
         digest = hashlib.sha256(repr((groups, draws)).encode())
         digest.update(self.deleted.tobytes())
-        folder = f"{self.tasks.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
+        folder = f"{self.task_runner.scratch.folder}/drawn-{digest.hexdigest()[:12]}"
         for number, group in enumerate(groups):
             place = f"{folder}/{number:05d}"
             tasks.append(
                 DrawTask(number, group, self.dim, draws, place, f"{place}.json", self.removed)
             )
         wanted = sum(min(one.count, sum(span.rows for span in spans)) for one in draws)
-        some = self.tasks.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
+        some = self.task_runner.worth(4 * self.dim * wanted, _WORTH_A_PROCESS)
         records = some.run(("sample", "parts"), tasks, draw)
         return Samples(store, self.dim, tuple(task.done for task in tasks), records, draws)

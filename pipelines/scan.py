@@ -117,7 +117,7 @@ def _compare(
     rule = Rule(scanned, rehash, _retried(job) if parent else None, held)
     ledger = snapshot.files_of(parent, "ledger") if parent else []
     plan = Comparing.of(listing, ledger, folder, rule, job.left_out)
-    return Reconciling(job.tasks).compare(plan)
+    return Reconciling(job.task_runner).compare(plan)
 
 
 def _nanoseconds(moment: str) -> int:

@@ -125,7 +125,7 @@ class _Stage:
             f"{self.scratch.folder}/embedded",
             f"{self.scratch.folder}/compared",
             self.folder,
-            meet=self.job.tasks.meet,
+            meet=self.job.task_runner.meet,
             by_content=self.job.by_content,
             first_file_no=plan.first_file_no,
             metadata=plan.metadata,
@@ -142,7 +142,7 @@ class _Stage:
         lines = copy(
             self.store,
             self.folder,
-            meet=self.job.tasks.meet,
+            meet=self.job.task_runner.meet,
             metadata=metadata,
             schema=schema,
             run=self.scratch.name,
@@ -174,7 +174,7 @@ class _Stage:
         """The shards written anew."""
         write_tombstones(self.store, self.all_deleted, self.deleted())
         stage, work = ("compact", "embedding shards"), Compacting(self.all_deleted)
-        done = self.job.tasks.run(stage, tasks, work)
+        done = self.job.task_runner.run(stage, tasks, work)
         return [record["shard"] for record in done if record["shard"]]
 
     def tombstones(self, deleted: Ids) -> list[FileLine]:

@@ -125,7 +125,7 @@ class Comparisons:
 
 
 def combined(
-    runner: TaskRunner,
+    task_runner: TaskRunner,
     folder: str,
     queries: str,
     parts: Sequence[str],
@@ -133,7 +133,7 @@ def combined(
     """Files of neighbours put together by tasks, until they are few.
 
     Args:
-        runner: Has tasks of the run done.
+        task_runner: Has tasks of the run done.
         folder: For the files.
         queries: File of the queries, without neighbours.
         parts: Files of their neighbours among some rows each.
@@ -150,6 +150,6 @@ def combined(
             )
             for number, start in enumerate(range(0, len(parts), _TOGETHER))
         ]
-        records = runner.run(("merge", "parts of the truth"), tasks, merge_parts)
+        records = task_runner.run(("merge", "parts of the truth"), tasks, merge_parts)
         parts, level = [record["truth"]["path"] for record in records], level + 1
     return parts

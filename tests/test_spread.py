@@ -62,7 +62,7 @@ def test_the_certificate_of_tasks_is_that_of_an_open_index(
     expected = untimed(choose(Here(searcher.index, searcher.count, truth, 10), 10, 0.95, None))
     assert len(expected["sweep"]) > 10
     assert untimed(made.certificate(truth, 0.95, None)) == expected  # in one task
-    laid = lay_out(made.tasks.store, f"{made.folder}/spread", made.manifest, truth, 10)
+    laid = lay_out(made.task_runner.store, f"{made.folder}/spread", made.manifest, truth, 10)
     for most in (1, 6000):
         groups = shard_groups(made.manifest, most)
         assert 1 < len(groups) <= 5
@@ -78,7 +78,7 @@ def test_the_certificate_of_tasks_is_that_of_an_open_index(
 def test_what_is_asked_in_vain_does_not_show(target: float, tmp_path: Path) -> None:
     """A target that is reached at once, and one that never is."""
     made, truth, searcher = asking(tmp_path, clustered(900, 32, rank=30), count=60)
-    laid = lay_out(made.tasks.store, f"{made.folder}/spread", made.manifest, truth, 10)
+    laid = lay_out(made.task_runner.store, f"{made.folder}/spread", made.manifest, truth, 10)
     groups = shard_groups(made.manifest, 1)
     found = choose(Spread(made, laid, groups, truth), 10, target, None)
     expected = choose(Here(searcher.index, searcher.count, truth, 10), 10, target, None)
@@ -91,7 +91,7 @@ def test_blocks_of_queries_are_rated_apart(tmp_path: Path, monkeypatch: pytest.M
     made, truth, searcher = asking(tmp_path, clustered(1200, 32, rank=30), count=100)
     question = Question(4, 1000, (1, 10, 100))
     assert len(question.blocks(100)) == 3
-    laid = lay_out(made.tasks.store, f"{made.folder}/spread", made.manifest, truth, 10)
+    laid = lay_out(made.task_runner.store, f"{made.folder}/spread", made.manifest, truth, 10)
     spread_out = Spread(made, laid, shard_groups(made.manifest, 1), truth)
     exact = Question(8, 200, (10,), exact=True, stride=3)
     assert len(exact.blocks(100)) > 1
@@ -107,8 +107,8 @@ def test_blocks_of_queries_are_rated_apart(tmp_path: Path, monkeypatch: pytest.M
 
 def test_processes_of_their_own_answer_alike(tmp_path: Path) -> None:
     made, truth, searcher = asking(tmp_path, clustered(600, 24), count=30)
-    laid = lay_out(made.tasks.store, f"{made.folder}/spread", made.manifest, truth, 10)
-    two = replace(made, tasks=replace(made.tasks, runner=RunnerSpec(workers=2)))
+    laid = lay_out(made.task_runner.store, f"{made.folder}/spread", made.manifest, truth, 10)
+    two = replace(made, task_runner=replace(made.task_runner, runner=RunnerSpec(workers=2)))
     questions = [Question(3, 50, (1, 10)), Question(2, 20, (10,), exact=True)]
     found = Spread(two, laid, shard_groups(made.manifest, 1), truth).ask(questions)
     expected = Here(searcher.index, searcher.count, truth, 10).ask(questions)
@@ -120,10 +120,10 @@ def test_processes_of_their_own_answer_alike(tmp_path: Path) -> None:
 def test_a_query_without_a_candidate_counts(tmp_path: Path) -> None:
     """Its lists are all empty: no shard has anything, and it is rated all the same."""
     made, truth, _ = asking(tmp_path, clustered(400, 16), count=10)
-    laid = lay_out(made.tasks.store, f"{made.folder}/spread", made.manifest, truth, 10)
+    laid = lay_out(made.task_runner.store, f"{made.folder}/spread", made.manifest, truth, 10)
     laid = Spread(made, laid, [(), ()], truth).laid
     none = Inquiry(laid, f"{made.folder}/none", ((), ()), (Question(1, 5, (1, 10)),), 10)
-    store = made.tasks.store
+    store = made.task_runner.store
     dealt = [piece for n in (0, 1) for piece in references(deal(n, store, none), n)]
     assert {partition for partition, _ in dealt} == {0}
     found = take(0, [piece for _, piece in dealt], store, none)
